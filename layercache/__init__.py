@@ -1,0 +1,1 @@
+"""layercache: an image layer cache engine."""

@@ -1,0 +1,59 @@
+"""Digests, and the names that keep them apart.
+
+All are strings at run time; the type checker keeps what is easy to confuse apart.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from typing import NewType
+
+from layercache.errors import UsageError
+
+__all__ = [
+    "CacheKey",
+    "ChainID",
+    "DiffID",
+    "Digest",
+    "Fingerprint",
+    "check_digest",
+    "next_chain_id",
+    "sha256",
+]
+
+Digest = NewType("Digest", str)
+"""`sha256:<hex>` over stored bytes (OCI descriptor digest)."""
+
+DiffID = NewType("DiffID", str)
+"""`sha256:<hex>` over the uncompressed tar of a layer (OCI image configuration)."""
+
+ChainID = NewType("ChainID", str)
+"""Digest of a stack of diff IDs (OCI image specification, "Layer ChainID"); empty for scratch."""
+
+Fingerprint = NewType("Fingerprint", str)
+"""Hex BLAKE3 digest of the selected content of an input; a chain ID for a whole state."""
+
+CacheKey = NewType("CacheKey", str)
+"""Hex BLAKE3 digest of key material."""
+
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+
+
+def sha256(data: bytes) -> Digest:
+    """The digest of `data` as OCI writes it."""
+    return Digest("sha256:" + hashlib.sha256(data).hexdigest())
+
+
+def check_digest(text: str) -> Digest:
+    """`text` as a digest; raises `UsageError` unless it is `sha256:` and 64 hex digits."""
+    if not _DIGEST.fullmatch(text):
+        raise UsageError(f"not a digest: {text!r} (expected sha256: and 64 hexadecimal digits)")
+    return Digest(text)
+
+
+def next_chain_id(parent: ChainID, diff_id: DiffID) -> ChainID:
+    """The chain ID of a stack after one more layer (OCI image specification, config.md)."""
+    if not parent:
+        return ChainID(diff_id)
+    return ChainID(sha256(f"{parent} {diff_id}".encode()))

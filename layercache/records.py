@@ -1,0 +1,31 @@
+"""Records: immutable evidence of one execution, key → one layer."""
+
+from __future__ import annotations
+
+import attrs
+
+from layercache.descriptors import Layer
+from layercache.digests import CacheKey, Digest, Fingerprint
+from layercache.keys import KeyMaterial
+
+__all__ = ["Record"]
+
+
+@attrs.frozen
+class Record:
+    """What executing a step once gave.
+
+    `layer` is None when the step changed nothing. `seconds` is what the execution took;
+    `created` seconds since 1970, for people and retention only, never for order; `generation`
+    orders records of one key (higher wins, then the digest). `log` is the digest of the step's
+    output, `manifests` the stored listing behind a fingerprint, for explanations.
+    """
+
+    key: CacheKey
+    material: KeyMaterial
+    layer: Layer | None
+    seconds: float = 0.0
+    created: float = 0.0
+    generation: int = 0
+    log: Digest | None = None
+    manifests: tuple[tuple[Fingerprint, Digest], ...] = ()

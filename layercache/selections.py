@@ -1,0 +1,66 @@
+"""Selectors: which part of an input a step reads.
+
+`Everything`, `Nothing` and `Files` are values; `select` answers `Files` over any `Tree` and
+`fingerprint` digests the answer. Both are pure.
+"""
+
+from __future__ import annotations
+
+import attrs
+
+from layercache.instructions import Field
+
+__all__ = ["EVERYTHING", "NOTHING", "Everything", "Files", "Nothing", "Selector"]
+
+
+@attrs.frozen
+class Everything:
+    """All of it: for a state its chain ID, for a tree the digest of its root."""
+
+    name = "content"
+
+    def definition(self) -> tuple[Field, ...]:
+        return (Field("selector", "everything"),)
+
+
+@attrs.frozen
+class Nothing:
+    """Nothing of it: the input does not count (COPY --link on its parent)."""
+
+    name = "link"
+
+    def definition(self) -> tuple[Field, ...]:
+        return (Field("selector", "nothing"),)
+
+
+@attrs.frozen
+class Files:
+    """The files that COPY, ADD or a mount names.
+
+    `patterns` are cleaned, relative to the root of the input ("." for the root), and may hold
+    wildcards (`*`, `?`, `[a-z]`, `\\`-escapes as Go's `filepath.Match`) when `wildcards`;
+    `exclude` are patterns of `--exclude`; with `parents` the path below the pivot is kept and
+    `**` crosses directories. `required` names that must exist, else the build fails.
+    """
+
+    patterns: tuple[str, ...]
+    exclude: tuple[str, ...] = ()
+    parents: bool = False
+    wildcards: bool = True
+
+    name = "content"
+
+    def definition(self) -> tuple[Field, ...]:
+        return (
+            Field("selector", "files"),
+            Field("patterns", self.patterns),
+            Field("exclude", self.exclude),
+            Field("parents", self.parents),
+            Field("wildcards", self.wildcards),
+        )
+
+
+Selector = Everything | Nothing | Files
+
+EVERYTHING = Everything()
+NOTHING = Nothing()
