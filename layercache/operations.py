@@ -1,0 +1,193 @@
+"""The effective operations that a graph of a Dockerfile holds: every field after substitution.
+
+They are instructions like an embedder's own. What people write (`dockerfile.instructions`) is
+lowered to these: configuration is folded in, text is expanded, defaults are filled.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import attrs
+
+from layercache.instructions import Field
+
+__all__ = ["CopyFiles", "CopySource", "Exec", "MakeDirectory", "Mount"]
+
+PARENT: Final = "parent"
+"""Role of the state that a step is applied to."""
+
+SOURCE: Final = "source"
+"""Role of the context, stage or image that COPY and ADD take files from."""
+
+
+@attrs.frozen(kw_only=True)
+class Mount:
+    """One `RUN --mount`, resolved. `role` names the step's input behind bind and cache mounts.
+
+    `source` is the path within that input; `mode`, `uid`, `gid` are those of a cache, secret
+    or ssh mount; `size` bytes of a tmpfs; `env` the variable that gets a secret.
+    """
+
+    type: str
+    target: str
+    role: str | None = None
+    source: str = "/"
+    readonly: bool = True
+    id: str = ""
+    sharing: str = "shared"
+    mode: int | None = None
+    uid: int = 0
+    gid: int = 0
+    size: int | None = None
+    required: bool = False
+    env: str | None = None
+
+    def definition(self) -> tuple[Field, ...]:
+        """What counts: never contents; of a cache neither id nor sharing (observed rule 9)."""
+        fields = [Field("type", self.type), Field("target", self.target)]
+        if self.type == "bind":
+            fields += [Field("readonly", self.readonly), Field("from", self.role)]
+        elif self.type == "cache":
+            fields += [
+                Field("readonly", self.readonly),
+                Field("mode", self.mode),
+                Field("uid", self.uid),
+                Field("gid", self.gid),
+                Field("from", self.role),
+            ]
+        elif self.type == "tmpfs":
+            fields.append(Field("size", self.size))
+        else:
+            fields += [
+                Field("id", self.id),
+                Field("mode", self.mode),
+                Field("uid", self.uid),
+                Field("gid", self.gid),
+                Field("required", self.required),
+                Field("env", self.env),
+            ]
+        return tuple(fields)
+
+
+@attrs.frozen(kw_only=True)
+class Exec:
+    """An effective RUN: the exact command and everything that it sees.
+
+    `env` is ordered as the command sees it, build arguments included; `arguments` names those
+    that are build arguments (their values are private). `user` is what USER says, resolved by
+    the executor in the parent's accounts. `files` are here-documents with `#!`, mounted below
+    /dev/pipes. `proxies` reach the command and count nowhere (observed rule 3.5).
+    """
+
+    args: tuple[str, ...]
+    env: tuple[tuple[str, str], ...] = ()
+    arguments: tuple[str, ...] = ()
+    user: str = ""
+    workdir: str = "/"
+    mounts: tuple[Mount, ...] = ()
+    network: str = "default"
+    security: str = "sandbox"
+    devices: tuple[str, ...] = ()
+    hosts: tuple[tuple[str, str], ...] = ()
+    shm_size: int | None = None
+    ulimits: tuple[str, ...] = ()
+    platform: str = ""
+    files: tuple[tuple[str, bytes], ...] = ()
+    proxies: tuple[tuple[str, str], ...] = attrs.field(default=(), eq=False)
+    tools: tuple[str, ...] = ()
+    """Host tools that the recipe declares; the workspace executor counts their content."""
+
+    name = "RUN"
+    commands = True
+
+    def definition(self) -> tuple[Field, ...]:
+        private = frozenset(self.arguments)
+        fields = [Field("command", self.args)]
+        fields.append(Field("env order", tuple(name for name, _ in self.env)))
+        fields += [Field(f"env {n}", v, private=n in private) for n, v in self.env]
+        mounts = sorted(self.mounts, key=lambda m: (m.target, m.type, m.env or "", m.id))
+        fields += [
+            Field(f"mount {m.target or m.env or m.id}", _pairs(m.definition())) for m in mounts
+        ]
+        fields += [
+            Field("user", self.user),
+            Field("workdir", self.workdir),
+            Field("network", self.network),
+            Field("security", self.security),
+            Field("devices", self.devices),
+            Field("hosts", self.hosts),
+            Field("shm size", self.shm_size),
+            Field("ulimits", self.ulimits),
+            Field("platform", self.platform),
+            Field("files", self.files),
+            Field("tools", self.tools),
+        ]
+        return tuple(fields)
+
+
+def _pairs(fields: tuple[Field, ...]) -> tuple[tuple[str, object], ...]:
+    return tuple((field.label, field.value) for field in fields)
+
+
+@attrs.frozen(kw_only=True)
+class CopySource:
+    """One source of COPY or ADD, in order.
+
+    A pattern in the input `role`, or, with `content`, a here-document named `pattern`. For a
+    URL or a repository the input is the fetched tree and `remote` is True.
+    """
+
+    role: str
+    pattern: str
+    content: bytes | None = None
+    remote: bool = False
+
+
+@attrs.frozen(kw_only=True)
+class CopyFiles:
+    """An effective COPY or ADD.
+
+    `destination` is absolute and keeps a trailing slash, which counts. `chown` and `chmod` are
+    as written, names are resolved in the parent's accounts. `unpack`: None leaves it to the
+    rule of ADD (local archives yes, remote no), COPY sets False.
+    """
+
+    name: str = "COPY"
+    sources: tuple[CopySource, ...]
+    destination: str
+    chown: str | None = None
+    chmod: str | None = None
+    link: bool = False
+    parents: bool = False
+    exclude: tuple[str, ...] = ()
+    unpack: bool | None = False
+    keep_git_dir: bool = False
+
+    commands = False
+
+    def definition(self) -> tuple[Field, ...]:
+        return (
+            Field("sources", tuple((s.role, s.pattern, s.content, s.remote) for s in self.sources)),
+            Field("destination", self.destination),
+            Field("chown", self.chown),
+            Field("chmod", self.chmod),
+            Field("link", self.link),
+            Field("parents", self.parents),
+            Field("exclude", self.exclude),
+            Field("unpack", self.unpack),
+            Field("keep git dir", self.keep_git_dir),
+        )
+
+
+@attrs.frozen(kw_only=True)
+class MakeDirectory:
+    """An effective WORKDIR: the directory exists afterwards (0755, owner 0:0 where made)."""
+
+    path: str
+
+    name = "WORKDIR"
+    commands = False
+
+    def definition(self) -> tuple[Field, ...]:
+        return (Field("path", self.path),)
