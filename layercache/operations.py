@@ -10,7 +10,7 @@ from typing import Final
 
 import attrs
 
-from layercache.instructions import Field
+from layercache.instructions import Field, Value
 
 __all__ = ["CopyFiles", "CopySource", "Exec", "MakeDirectory", "Mount"]
 
@@ -126,7 +126,7 @@ class Exec:
         return tuple(fields)
 
 
-def _pairs(fields: tuple[Field, ...]) -> tuple[tuple[str, object], ...]:
+def _pairs(fields: tuple[Field, ...]) -> Value:
     return tuple((field.label, field.value) for field in fields)
 
 
