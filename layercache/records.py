@@ -5,7 +5,7 @@ from __future__ import annotations
 import attrs
 
 from layercache.descriptors import Layer
-from layercache.digests import CacheKey, Digest, Fingerprint
+from layercache.digests import CacheKey, ChainID, Digest, Fingerprint
 from layercache.keys import KeyMaterial
 
 __all__ = ["Record"]
@@ -16,6 +16,8 @@ class Record:
     """What executing a step once gave.
 
     `layer` is None when the step changed nothing. `seconds` is what the execution took;
+    `parent` is the chain ID of the state that the step was applied to, which a strategy that
+    does not key by content checks before it trusts the record;
     `created` seconds since 1970, for people and retention only, never for order; `generation`
     orders records of one key (higher wins, then the digest). `log` is the digest of the step's
     output, `manifests` the stored listing behind a fingerprint, for explanations.
@@ -24,6 +26,7 @@ class Record:
     key: CacheKey
     material: KeyMaterial
     layer: Layer | None
+    parent: ChainID = ChainID("")
     seconds: float = 0.0
     created: float = 0.0
     generation: int = 0

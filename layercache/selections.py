@@ -6,11 +6,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
+
 import attrs
 
 from layercache.instructions import Field
 
-__all__ = ["EVERYTHING", "NOTHING", "Everything", "Files", "Nothing", "Selector"]
+__all__ = ["BY_KEY", "EVERYTHING", "NOTHING", "ByKey", "Everything", "Files", "Nothing", "Selector"]
+
+
+@runtime_checkable
+class Selector(Protocol):
+    """Which part of an input a step reads: a frozen value; `name` is the evidence it gives."""
+
+    @property
+    def name(self) -> str: ...
+
+    def definition(self) -> Sequence[Field]:
+        """The labelled facts that make this selector; part of the key material."""
 
 
 @attrs.frozen
@@ -31,6 +45,16 @@ class Nothing:
 
     def definition(self) -> tuple[Field, ...]:
         return (Field("selector", "nothing"),)
+
+
+@attrs.frozen
+class ByKey:
+    """The key of the step that makes the input, instead of its content (`ChainKeys`)."""
+
+    name = "chain"
+
+    def definition(self) -> tuple[Field, ...]:
+        return (Field("selector", "key"),)
 
 
 @attrs.frozen
@@ -60,7 +84,6 @@ class Files:
         )
 
 
-Selector = Everything | Nothing | Files
-
 EVERYTHING = Everything()
 NOTHING = Nothing()
+BY_KEY = ByKey()
