@@ -1,0 +1,170 @@
+"""One build as a conversation: the walk asks, the engine answers.
+
+The walk never touches a store, a clock or a file. Anything can drive it: threads, asyncio,
+another machine, a log, a test. It ends when `asks` gives nothing and no answer is owed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal, Protocol, TypeAlias, runtime_checkable
+
+import attrs
+
+from layercache.descriptors import State
+from layercache.digests import CacheKey, Fingerprint
+from layercache.errors import LayerCacheError
+from layercache.execution import Task
+from layercache.graph import Graph
+from layercache.instructions import Source
+from layercache.keys import KeyMaterial, KeyStrategy
+from layercache.records import Record
+from layercache.selections import Selector
+
+__all__ = [
+    "Answer",
+    "Ask",
+    "AskExecute",
+    "AskFingerprint",
+    "AskLookup",
+    "Decision",
+    "Declined",
+    "Executed",
+    "Failed",
+    "Fingerprinted",
+    "Found",
+    "Lost",
+    "Outcome",
+    "Walk",
+    "Walker",
+]
+
+Outcome: TypeAlias = Literal["hit", "miss", "skip", "would-run", "undetermined"]
+"""`hit` reused, `miss` executed (also when it failed), `skip` not evaluated; the last two
+only when executing was declined (planning)."""
+
+
+@attrs.frozen
+class AskFingerprint:
+    """What does `selector` pick from `subject`? Answer `Fingerprinted`, `Failed`, `Declined`."""
+
+    subject: State | Source
+    selector: Selector
+
+
+@attrs.frozen
+class AskLookup:
+    """Which of these keys have a record? A batch; answer `Found` (in parts if you like)."""
+
+    keys: tuple[CacheKey, ...]
+
+
+@attrs.frozen
+class AskExecute:
+    """Run this task; `vertex` is the first step in graph order that wants it.
+
+    Answer `Executed`, `Failed` or `Declined`.
+    """
+
+    key: CacheKey
+    task: Task
+    material: KeyMaterial
+    vertex: int
+
+
+Ask: TypeAlias = AskFingerprint | AskLookup | AskExecute
+
+
+@attrs.frozen
+class Fingerprinted:
+    """The answer to an `AskFingerprint`."""
+
+    ask: AskFingerprint
+    fingerprint: Fingerprint
+
+
+@attrs.frozen
+class Found:
+    """For each key asked, its record or None."""
+
+    records: Mapping[CacheKey, Record | None]
+
+
+@attrs.frozen
+class Executed:
+    """The record of an execution that succeeded."""
+
+    key: CacheKey
+    record: Record
+
+
+@attrs.frozen
+class Failed:
+    """The ask could not be answered: the source is missing, the command failed."""
+
+    ask: AskFingerprint | AskExecute
+    error: LayerCacheError
+
+
+@attrs.frozen
+class Declined:
+    """The driver does not do this (planning)."""
+
+    ask: AskFingerprint | AskExecute
+
+
+@attrs.frozen
+class Lost:
+    """Takes a hit back: the record's layer turned out to be gone or damaged.
+
+    The record is banned for this walk; its step is executed, and all that was derived from it
+    is decided anew.
+    """
+
+    record: Record
+
+
+Answer: TypeAlias = Fingerprinted | Found | Executed | Failed | Declined | Lost
+
+
+@attrs.frozen
+class Decision:
+    """What the walk decided for one step, provisional until the walk is over.
+
+    `vertex` is its number in the graph; `evidence` the name of the selector on the parent that
+    made a hit; `until` the steps that an undetermined one waits for.
+    """
+
+    vertex: int
+    outcome: Outcome
+    key: CacheKey | None = None
+    material: KeyMaterial | None = None
+    record: Record | None = None
+    state: State | None = None
+    evidence: str | None = None
+    error: LayerCacheError | None = None
+    until: tuple[int, ...] = ()
+
+
+class Walk(Protocol):
+    """One build under way. Not safe for threads: one driver talks to it."""
+
+    def asks(self) -> Sequence[Ask]:
+        """What has become askable since the last call; nothing is asked twice."""
+
+    def tell(self, answer: Answer) -> None:
+        """Take an answer, in any order."""
+
+    def decisions(self) -> Sequence[Decision]:
+        """The decision for each step of the graph, in graph order."""
+
+    def state(self, vertex: int) -> State | None:
+        """The state a vertex is bound to, None while it has none."""
+
+
+@runtime_checkable
+class Walker(Protocol):
+    """Makes walks. Pure; holds no state of its own."""
+
+    def start(self, graph: Graph, keys: KeyStrategy) -> Walk:
+        """Begin a walk to the graph's targets."""

@@ -1,0 +1,447 @@
+"""The invalidation walker: from the sources up, each step bound to exactly one state.
+
+A step moves  waiting → keyed → (looked up | executing) → bound,  or ends failed or declined.
+Everything is done on work lists, so a chain of any length walks. Decisions depend on answers,
+never on their order: a key is looked up once and executed once, whoever asks first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeAlias
+
+from layercache.descriptors import SCRATCH, State
+from layercache.digests import CacheKey, Fingerprint
+from layercache.errors import LayerCacheError, UsageError
+from layercache.execution import BoundInput, Task
+from layercache.graph import Base, Graph, Step
+from layercache.instructions import Source
+from layercache.keys import KeyMaterial, KeyStrategy, cache_key
+from layercache.operations import PARENT
+from layercache.records import Record
+from layercache.selections import EVERYTHING, ByKey, Everything, Nothing, Selector
+from layercache.walk import (
+    Answer,
+    Ask,
+    AskExecute,
+    AskFingerprint,
+    AskLookup,
+    Decision,
+    Declined,
+    Executed,
+    Failed,
+    Fingerprinted,
+    Found,
+    Lost,
+)
+
+__all__ = ["GraphWalk", "GraphWalker"]
+
+_Group: TypeAlias = tuple[CacheKey, bool]
+"""A key, and whether the cache is bypassed: what is decided once for all steps that share it."""
+
+_Wanted: TypeAlias = tuple[State | Source, Selector]
+"""What a fingerprint is asked of: a subject and a selector."""
+
+
+class GraphWalker:
+    """The default `Walker`."""
+
+    def start(self, graph: Graph, keys: KeyStrategy) -> GraphWalk:
+        """Begin a walk to the graph's targets."""
+        return GraphWalk(graph, keys)
+
+
+class _Vertex:
+    """What the walk knows of one step."""
+
+    __slots__ = (
+        "error",
+        "fingerprints",
+        "group",
+        "hit",
+        "material",
+        "missing",
+        "record",
+        "refused",
+        "selectors",
+        "state",
+        "step",
+    )
+
+    def __init__(self, step: Step, selectors: tuple[Selector, ...]) -> None:
+        self.step = step
+        self.selectors = selectors
+        self.fingerprints: list[Fingerprint | None] = [None] * len(self.selectors)
+        self.missing = len(self.selectors)
+        self.material: KeyMaterial | None = None
+        self.group: _Group | None = None
+        self.record: Record | None = None
+        self.hit = False
+        self.state: State | None = None
+        self.error: LayerCacheError | None = None
+        self.refused = False
+
+
+class GraphWalk:
+    """One build under way; see `Walk`."""
+
+    def __init__(self, graph: Graph, keys: KeyStrategy) -> None:
+        self._graph = graph
+        self._keys = keys
+        self._steps: dict[int, _Vertex] = {}
+        self._subjects: dict[int, State | Source] = {}
+        self._readers: dict[int, list[tuple[int, int]]] = {}
+        # What is still to be done: (vertex, place of a resolved input, its fingerprint), or
+        # place -1 for "look at the vertex again".
+        self._work: list[tuple[int, int, Fingerprint]] = []
+        self._asks: list[AskFingerprint | AskExecute] = []
+        self._lookups: list[CacheKey] = []
+        self._wanting: dict[_Wanted, list[tuple[int, int]]] = {}
+        self._answers: dict[_Wanted, Fingerprint] = {}
+        self._unanswerable: dict[_Wanted, LayerCacheError | None] = {}
+        self._waiting: dict[_Group, list[int]] = {}
+        self._known: dict[_Group, tuple[Record, bool]] = {}
+        self._found: dict[CacheKey, Record | None] = {}
+        self._looked: set[CacheKey] = set()
+        self._executing: set[CacheKey] = set()
+        self._fresh: dict[CacheKey, Record] = {}
+        self._refused: dict[CacheKey, LayerCacheError | None] = {}
+        self._begin()
+
+    def _begin(self) -> None:
+        needed = sorted(self._graph.needed())
+        self._readers = {number: [] for number in needed}
+        for number in needed:
+            vertex = self._graph.vertices[number]
+            if isinstance(vertex, Step):
+                selectors = tuple(self._keys.selector(vertex, edge) for edge in vertex.inputs)
+                self._steps[number] = _Vertex(vertex, selectors)
+                for place, edge in enumerate(vertex.inputs):
+                    self._readers[edge.vertex].append((number, place))
+                    if isinstance(selectors[place], Nothing):
+                        self._work.append((number, place, Fingerprint("")))
+                if not selectors:
+                    self._work.append((number, -1, Fingerprint("")))
+            else:
+                self._subjects[number] = vertex.state if isinstance(vertex, Base) else vertex
+        for number in list(self._subjects):
+            self._offer(number)
+        self._run()
+
+    # -- the protocol ---------------------------------------------------------------------
+
+    def asks(self) -> Sequence[Ask]:
+        """What has become askable since the last call; nothing is asked twice."""
+        found: list[Ask] = []
+        if self._lookups:
+            found.append(AskLookup(tuple(self._lookups)))
+            self._lookups = []
+        found.extend(self._asks)
+        self._asks = []
+        return found
+
+    def tell(self, answer: Answer) -> None:
+        """Take an answer, in any order; raises `UsageError` for one that was not asked for."""
+        match answer:
+            case Fingerprinted(ask, fingerprint):
+                wanted = (ask.subject, ask.selector)
+                self._answers[wanted] = fingerprint
+                for number, place in self._take_readers(wanted):
+                    self._resolve(number, place, fingerprint)
+            case Found(records):
+                for key, found in records.items():
+                    if key not in self._looked:
+                        raise UsageError(f"no such key was asked for: {key}")
+                    self._found.setdefault(key, found)
+                    self._look_again((key, False))
+            case Executed(key, record):
+                self._take_execution(key, record)
+            case Failed(AskFingerprint() as ask, error):
+                self._no_fingerprint(ask, error)
+            case Failed(AskExecute() as ask, error):
+                self._no_execution(ask, error)
+            case Declined(AskFingerprint() as ask):
+                self._no_fingerprint(ask, None)
+            case Declined(AskExecute() as ask):
+                self._no_execution(ask, None)
+            case Lost(record):
+                self._take_back(record)
+        self._run()
+
+    def state(self, vertex: int) -> State | None:
+        """The state a vertex is bound to, None while it has none."""
+        subject = self._subjects.get(vertex)
+        return subject if isinstance(subject, State) else None
+
+    def decisions(self) -> Sequence[Decision]:
+        """The decision for each step of the graph, in graph order."""
+        found = []
+        blockers: dict[int, frozenset[int]] = {}
+        for number, vertex in enumerate(self._graph.vertices):
+            if isinstance(vertex, Step):
+                found.append(self._decision(number, blockers))
+        return found
+
+    # -- from inputs to keys --------------------------------------------------------------
+
+    def _run(self) -> None:
+        """The work list: resolved inputs make keys, keys find records, records bind states."""
+        work = self._work
+        while work:
+            number, place, fingerprint = work.pop()
+            vertex = self._steps[number]
+            if place >= 0:
+                if vertex.fingerprints[place] is not None:
+                    continue
+                vertex.fingerprints[place] = fingerprint
+                vertex.missing -= 1
+            if vertex.missing == 0:
+                if vertex.group is None:
+                    self._make_key(number, vertex)
+                self._settle(number, vertex)
+
+    def _offer(self, number: int) -> None:
+        """A vertex has its subject: answer, or ask, what its readers select of it."""
+        subject = self._subjects[number]
+        for reader, place in self._readers[number]:
+            vertex = self._steps[reader]
+            selector = vertex.selectors[place]
+            if vertex.fingerprints[place] is not None:
+                # Its key did not need this subject, but binding or executing it may.
+                self._work.append((reader, -1, Fingerprint("")))
+            elif isinstance(selector, ByKey):
+                if number not in self._steps and isinstance(subject, State):
+                    self._work.append((reader, place, Fingerprint(subject.chain_id)))
+                else:
+                    self._want(subject, EVERYTHING, reader, place)
+            elif isinstance(selector, Everything) and isinstance(subject, State):
+                self._work.append((reader, place, Fingerprint(subject.chain_id)))
+            else:
+                self._want(subject, selector, reader, place)
+
+    def _want(self, subject: State | Source, selector: Selector, reader: int, place: int) -> None:
+        wanted = (subject, selector)
+        if wanted in self._answers:
+            self._work.append((reader, place, self._answers[wanted]))
+        elif wanted in self._unanswerable:
+            self._end(self._steps[reader], self._unanswerable[wanted])
+        elif wanted in self._wanting:
+            self._wanting[wanted].append((reader, place))
+        else:
+            self._wanting[wanted] = [(reader, place)]
+            self._asks.append(AskFingerprint(subject, selector))
+
+    def _take_readers(self, wanted: _Wanted) -> list[tuple[int, int]]:
+        readers = self._wanting.pop(wanted, None)
+        if readers is None:
+            raise UsageError(f"no such fingerprint was asked for: {wanted[1]} of {wanted[0]}")
+        # A hit taken back may have given the input another state in the meantime.
+        return [
+            (number, place)
+            for number, place in readers
+            if self._subjects.get(self._steps[number].step.inputs[place].vertex) == wanted[0]
+        ]
+
+    def _resolve(self, number: int, place: int, fingerprint: Fingerprint) -> None:
+        self._work.append((number, place, fingerprint))
+
+    def _make_key(self, number: int, vertex: _Vertex) -> None:
+        fingerprints = [f for f in vertex.fingerprints if f is not None]
+        vertex.material = self._keys.material(vertex.step, fingerprints)
+        key = cache_key(vertex.material)
+        vertex.group = (key, vertex.step.bypass)
+        self._waiting.setdefault(vertex.group, []).append(number)
+        for reader, place in self._readers[number]:
+            if isinstance(self._steps[reader].selectors[place], ByKey):
+                self._work.append((reader, place, Fingerprint(key)))
+
+    # -- from keys to states --------------------------------------------------------------
+
+    def _look_again(self, group: _Group) -> None:
+        for number in self._waiting.get(group, ()):
+            self._work.append((number, -1, Fingerprint("")))
+
+    def _settle(self, number: int, vertex: _Vertex) -> None:
+        """A keyed vertex: bind it if its record is known, else ask for what is missing."""
+        group = vertex.group
+        if group is None or vertex.state is not None or vertex.refused:
+            return
+        key, bypass = group
+        if group in self._known:
+            self._bind(number, vertex, *self._known[group])
+        elif bypass or (key in self._found and self._found[key] is None):
+            self._execute(vertex, key)
+        elif key in self._found:
+            self._consider(vertex, group, self._found[key])
+        elif key not in self._looked:
+            self._looked.add(key)
+            self._lookups.append(key)
+
+    def _execute(self, vertex: _Vertex, key: CacheKey) -> None:
+        """No record may be used: adopt this build's execution of the key, or ask for it.
+
+        A step that bypasses the cache and an equal one that found nothing share one execution.
+        """
+        if key in self._fresh:
+            self._known[(key, vertex.step.bypass)] = (self._fresh[key], False)
+            self._look_again((key, vertex.step.bypass))
+        elif key in self._refused:
+            self._end(vertex, self._refused[key])
+        elif key not in self._executing:
+            self._ask_execute(vertex, key)
+
+    def _consider(self, vertex: _Vertex, group: _Group, record: Record | None) -> None:
+        parent = self._parent_state(vertex)
+        if record is None or parent is None:
+            return
+        # A key that does not name the parent's content is no evidence of it: check the link.
+        chained = any(isinstance(selector, ByKey) for selector in vertex.selectors)
+        if chained and record.parent != parent.chain_id:
+            self._execute(vertex, group[0])
+            return
+        self._known[group] = (record, True)
+        self._look_again(group)
+
+    def _parent_state(self, vertex: _Vertex) -> State | None:
+        """The state the step is applied to, None while that is not bound."""
+        for edge in vertex.step.inputs:
+            if edge.role == PARENT:
+                return self.state(edge.vertex)
+        return SCRATCH
+
+    def _bind(self, number: int, vertex: _Vertex, record: Record, hit: bool) -> None:
+        parent = self._parent_state(vertex)
+        if parent is None:
+            return
+        vertex.record = record
+        vertex.hit = hit
+        vertex.state = self._subjects[number] = parent.plus(record.layer)
+        self._offer(number)
+
+    def _ask_execute(self, vertex: _Vertex, key: CacheKey) -> None:
+        material = vertex.material
+        bound = []
+        for edge, selector, fingerprint in zip(
+            vertex.step.inputs, vertex.selectors, vertex.fingerprints, strict=True
+        ):
+            # What the key does not see, the executor does not see either.
+            nothing = isinstance(selector, Nothing)
+            subject = SCRATCH if nothing else self._subjects.get(edge.vertex)
+            if subject is None or fingerprint is None:
+                return
+            bound.append(BoundInput(edge.role, subject, selector, fingerprint))
+        if material is None:
+            return
+        bypass = vertex.step.bypass
+        task = Task(vertex.step.instruction, tuple(bound), material.traits, bypass)
+        self._executing.add(key)
+        first = min(self._waiting[(key, bypass)])
+        self._asks.append(AskExecute(key, task, material, first))
+
+    # -- answers to executions ------------------------------------------------------------
+
+    def _take_execution(self, key: CacheKey, record: Record) -> None:
+        if key not in self._executing:
+            raise UsageError(f"no execution was asked for under the key {key}")
+        self._executing.discard(key)
+        self._fresh[key] = record
+        self._look_at_key(key)
+
+    def _no_execution(self, ask: AskExecute, error: LayerCacheError | None) -> None:
+        self._executing.discard(ask.key)
+        self._refused[ask.key] = error
+        self._look_at_key(ask.key)
+
+    def _look_at_key(self, key: CacheKey) -> None:
+        self._look_again((key, False))
+        self._look_again((key, True))
+
+    def _no_fingerprint(self, ask: AskFingerprint, error: LayerCacheError | None) -> None:
+        wanted = (ask.subject, ask.selector)
+        self._unanswerable[wanted] = error
+        for number, _ in self._take_readers(wanted):
+            self._end(self._steps[number], error)
+
+    @staticmethod
+    def _end(vertex: _Vertex, error: LayerCacheError | None) -> None:
+        vertex.refused = True
+        vertex.error = error
+
+    def _take_back(self, record: Record) -> None:
+        """Ban a record: its step runs, and what was derived from it is decided anew."""
+        key = record.key
+        self._found[key] = None
+        self._looked.add(key)
+        if key in self._fresh and self._fresh[key].layer == record.layer:
+            del self._fresh[key]
+        for group in ((key, False), (key, True)):
+            if group in self._known and self._known[group][0].layer == record.layer:
+                del self._known[group]
+                for number in tuple(self._waiting.get(group, ())):
+                    self._unbind(number)
+                self._look_again(group)
+
+    def _unbind(self, number: int) -> None:
+        """Take the state of a vertex away, and all that was made of it."""
+        pending = [number]
+        while pending:
+            current = pending.pop()
+            if self._subjects.pop(current, None) is None:
+                continue
+            self._steps[current].state = None
+            for reader, place in self._readers[current]:
+                vertex = self._steps[reader]
+                if not isinstance(vertex.selectors[place], Nothing | ByKey):
+                    self._forget_input(reader, vertex, place)
+                pending.append(reader)
+
+    def _forget_input(self, number: int, vertex: _Vertex, place: int) -> None:
+        if vertex.fingerprints[place] is not None:
+            vertex.fingerprints[place] = None
+            vertex.missing += 1
+        vertex.refused = False
+        vertex.error = None
+        if vertex.group is not None:
+            self._waiting[vertex.group].remove(number)
+            vertex.group = None
+            vertex.material = None
+
+    # -- the outcome ----------------------------------------------------------------------
+
+    def _decision(self, number: int, blockers: dict[int, frozenset[int]]) -> Decision:
+        vertex = self._steps.get(number)
+        if vertex is None:
+            return Decision(vertex=number, outcome="skip")
+        key = vertex.group[0] if vertex.group else None
+        if vertex.state is not None:
+            return Decision(
+                vertex=number,
+                outcome="hit" if vertex.hit else "miss",
+                key=key,
+                material=vertex.material,
+                record=vertex.record,
+                state=vertex.state,
+                evidence=self._evidence(vertex) if vertex.hit else None,
+            )
+        if vertex.refused and vertex.error is not None:
+            return Decision(number, "miss", key, vertex.material, error=vertex.error)
+        if vertex.refused and vertex.group is not None:
+            blockers[number] = frozenset((number,))
+            return Decision(number, "would-run", key, vertex.material)
+        waits: frozenset[int] = frozenset()
+        for edge in vertex.step.inputs:
+            above = blockers.get(edge.vertex)
+            if above and not above <= waits:
+                waits = waits | above if waits else above
+        if waits or vertex.refused:
+            blockers[number] = waits
+            return Decision(number, "undetermined", key, until=tuple(sorted(waits)))
+        return Decision(number, "skip", key)
+
+    @staticmethod
+    def _evidence(vertex: _Vertex) -> str:
+        for edge, selector in zip(vertex.step.inputs, vertex.selectors, strict=True):
+            if edge.role == PARENT:
+                return selector.name
+        return EVERYTHING.name
