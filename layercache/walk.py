@@ -92,10 +92,14 @@ class Found:
 
 @attrs.frozen
 class Executed:
-    """The record of an execution that succeeded."""
+    """The record of an execution that succeeded.
+
+    `reused` when somebody else made it while this build waited to run the same step.
+    """
 
     key: CacheKey
     record: Record
+    reused: bool = False
 
 
 @attrs.frozen
@@ -118,10 +122,12 @@ class Lost:
     """Takes a hit back: the record's layer turned out to be gone or damaged.
 
     The record is banned for this walk; its step is executed, and all that was derived from it
-    is decided anew.
+    is decided anew. `ask` is the ask that could not be answered because of it; it is asked
+    again when its inputs are there again.
     """
 
     record: Record
+    ask: AskFingerprint | AskExecute | None = None
 
 
 Answer: TypeAlias = Fingerprinted | Found | Executed | Failed | Declined | Lost

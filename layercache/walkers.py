@@ -105,7 +105,7 @@ class GraphWalk:
         self._found: dict[CacheKey, Record | None] = {}
         self._looked: set[CacheKey] = set()
         self._executing: set[CacheKey] = set()
-        self._fresh: dict[CacheKey, Record] = {}
+        self._fresh: dict[CacheKey, tuple[Record, bool]] = {}
         self._refused: dict[CacheKey, LayerCacheError | None] = {}
         self._begin()
 
@@ -155,8 +155,8 @@ class GraphWalk:
                         raise UsageError(f"no such key was asked for: {key}")
                     self._found.setdefault(key, found)
                     self._look_again((key, False))
-            case Executed(key, record):
-                self._take_execution(key, record)
+            case Executed(key, record, reused):
+                self._take_execution(key, record, reused)
             case Failed(AskFingerprint() as ask, error):
                 self._no_fingerprint(ask, error)
             case Failed(AskExecute() as ask, error):
@@ -165,8 +165,10 @@ class GraphWalk:
                 self._no_fingerprint(ask, None)
             case Declined(AskExecute() as ask):
                 self._no_execution(ask, None)
-            case Lost(record):
+            case Lost(record, lost_ask):
                 self._take_back(record)
+                if lost_ask is not None:
+                    self._ask_again(lost_ask)
         self._run()
 
     def state(self, vertex: int) -> State | None:
@@ -284,7 +286,7 @@ class GraphWalk:
         A step that bypasses the cache and an equal one that found nothing share one execution.
         """
         if key in self._fresh:
-            self._known[(key, vertex.step.bypass)] = (self._fresh[key], False)
+            self._known[(key, vertex.step.bypass)] = self._fresh[key]
             self._look_again((key, vertex.step.bypass))
         elif key in self._refused:
             self._end(vertex, self._refused[key])
@@ -341,11 +343,11 @@ class GraphWalk:
 
     # -- answers to executions ------------------------------------------------------------
 
-    def _take_execution(self, key: CacheKey, record: Record) -> None:
+    def _take_execution(self, key: CacheKey, record: Record, reused: bool) -> None:
         if key not in self._executing:
             raise UsageError(f"no execution was asked for under the key {key}")
         self._executing.discard(key)
-        self._fresh[key] = record
+        self._fresh[key] = (record, reused)
         self._look_at_key(key)
 
     def _no_execution(self, ask: AskExecute, error: LayerCacheError | None) -> None:
@@ -373,7 +375,7 @@ class GraphWalk:
         key = record.key
         self._found[key] = None
         self._looked.add(key)
-        if key in self._fresh and self._fresh[key].layer == record.layer:
+        if key in self._fresh and self._fresh[key][0].layer == record.layer:
             del self._fresh[key]
         for group in ((key, False), (key, True)):
             if group in self._known and self._known[group][0].layer == record.layer:
@@ -381,6 +383,15 @@ class GraphWalk:
                 for number in tuple(self._waiting.get(group, ())):
                     self._unbind(number)
                 self._look_again(group)
+
+    def _ask_again(self, ask: AskFingerprint | AskExecute) -> None:
+        """Forget that this was asked, and ask it of whoever still wants it."""
+        if isinstance(ask, AskExecute):
+            self._executing.discard(ask.key)
+            self._look_at_key(ask.key)
+            return
+        for number, place in self._take_readers((ask.subject, ask.selector)):
+            self._want(ask.subject, ask.selector, number, place)
 
     def _unbind(self, number: int) -> None:
         """Take the state of a vertex away, and all that was made of it."""

@@ -1,0 +1,105 @@
+"""What happens in a build, as one stream of frozen values.
+
+An observer is any callable that takes one `Event`. New facts become new fields or new events,
+so an observer must ignore what it does not know.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+import attrs
+
+from layercache.digests import CacheKey
+from layercache.graph import Origin
+from layercache.walk import Outcome
+
+__all__ = [
+    "BuildFinished",
+    "BuildStarted",
+    "CacheTrouble",
+    "Event",
+    "Note",
+    "Observer",
+    "StepFinished",
+    "StepOutput",
+    "StepStarted",
+]
+
+
+@attrs.frozen
+class BuildStarted:
+    """The graph is known: how many steps it has, and when (seconds since 1970)."""
+
+    steps: int
+    time: float
+
+
+@attrs.frozen
+class StepStarted:
+    """A step begins to execute."""
+
+    vertex: int
+    origin: Origin
+    key: CacheKey
+    time: float
+
+
+@attrs.frozen
+class StepOutput:
+    """Output of a running step, as it comes; secrets are masked."""
+
+    vertex: int
+    origin: Origin
+    chunk: bytes
+
+
+@attrs.frozen
+class StepFinished:
+    """A step is decided: reused, executed (or failed), or declined while planning.
+
+    `seconds` is what executing took now; `saved_seconds` what it took when it was recorded.
+    """
+
+    vertex: int
+    origin: Origin
+    outcome: Outcome
+    key: CacheKey | None
+    time: float
+    seconds: float = 0.0
+    saved_seconds: float = 0.0
+    error: str | None = None
+
+
+@attrs.frozen
+class CacheTrouble:
+    """The cache could not do something; the build goes on. `kind` is a stable word."""
+
+    kind: str
+    message: str
+    time: float
+
+
+@attrs.frozen
+class Note:
+    """Something a person should know once (which executor was chosen, where the result is)."""
+
+    message: str
+    time: float
+
+
+@attrs.frozen
+class BuildFinished:
+    """The build is over."""
+
+    ok: bool
+    seconds: float
+    time: float
+    error: str | None = None
+
+
+Event: TypeAlias = (
+    BuildStarted | StepStarted | StepOutput | StepFinished | CacheTrouble | Note | BuildFinished
+)
+Observer: TypeAlias = Callable[[Event], None]
