@@ -14,7 +14,7 @@ import attrs
 
 __all__ = ["Field", "Instruction", "Source", "Value"]
 
-Value: TypeAlias = "None | bool | int | str | bytes | tuple[Value, ...]"
+Value: TypeAlias = "bool | int | str | bytes | tuple[Value, ...] | None"
 """What a field may hold; framed injectively, so `1`, `True`, `"1"` and `b"1"` all differ."""
 
 
