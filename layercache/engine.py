@@ -1,0 +1,481 @@
+"""The engine: drives a walk, answers its asks from inputs, store and executor.
+
+Deciding is the walk's; everything here is doing. One thread talks to the walk; executions run
+side by side on a pool. A fault of the cache never fails a build: what is lost is taken back and
+made again.
+"""
+
+from __future__ import annotations
+
+import io
+import threading
+import time
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, BinaryIO
+
+import attrs
+
+from layercache.descriptors import SCRATCH, Descriptor, Layer, State
+from layercache.digests import CacheKey, Digest
+from layercache.errors import (
+    BuildError,
+    CacheError,
+    Cancelled,
+    LayerCacheError,
+    SourceError,
+)
+from layercache.events import CacheTrouble, Event, Observer, StepFinished, StepOutput, StepStarted
+from layercache.execution import Blobs, Executor, Result, Task
+from layercache.graph import Graph, Origin, Step
+from layercache.inputs import Inputs
+from layercache.instructions import Source
+from layercache.keys import KeyStrategy
+from layercache.operations import CopyFiles, MakeDirectory
+from layercache.records import Record
+from layercache.selections import Files, encode_listing, listing
+from layercache.trees import Tree
+from layercache.walk import (
+    AskExecute,
+    AskFingerprint,
+    AskLookup,
+    Decision,
+    Declined,
+    Executed,
+    Failed,
+    Fingerprinted,
+    Found,
+    Lost,
+    Walk,
+    Walker,
+)
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor as Pool
+
+    from layercache.layers.index import LayerIndex
+    from layercache.store import Store
+
+__all__ = ["Engine", "Run"]
+
+LISTING_MEDIA_TYPE = "application/vnd.layercache.listing.v1"
+LOG_MEDIA_TYPE = "application/vnd.layercache.log.v1"
+
+_MAX_LOST = 1000
+"""Hits taken back in one build before it gives up: a store that loses as fast as it is healed."""
+
+
+@attrs.frozen
+class Run:
+    """What driving a walk to its end gave.
+
+    `seconds` has what each vertex took to execute now; `lost` the keys whose hit was taken back.
+    `error` is the first in graph order.
+    """
+
+    decisions: tuple[Decision, ...]
+    seconds: Mapping[int, float]
+    lost: frozenset[CacheKey]
+    error: LayerCacheError | None = None
+
+
+class Engine:
+    """Drives walks over one store with one executor.
+
+    `jobs` bounds how many steps run at once; `pool`, any `concurrent.futures.Executor`, carries
+    the executions (in other processes too, when executor and store can be pickled).
+    `observer` gets every event, from any thread, one at a time.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        inputs: Inputs,
+        executor: Executor | None,
+        *,
+        keys: KeyStrategy,
+        walker: Walker,
+        observer: Observer,
+        jobs: int = 1,
+        pool: Pool | None = None,
+        cancelled: threading.Event | None = None,
+    ) -> None:
+        self._store = store
+        self._inputs = inputs
+        self._executor = executor
+        self._keys = keys
+        self._walker = walker
+        self._observe = observer
+        self._jobs = max(1, jobs)
+        self._pool = pool
+        self._cancelled = cancelled or threading.Event()
+        self._stopping = threading.Event()
+        self._lock = threading.Lock()
+
+    def run(self, graph: Graph) -> Run:
+        """Walk `graph` to its targets; declines to execute when there is no executor.
+
+        Errors of steps are in the result, not raised; `KeyboardInterrupt` stops the steps that
+        run and goes on to the caller.
+        """
+        return _Drive(self, graph).run()
+
+    def stopping(self) -> bool:
+        """Whether running steps should end: cancelled by the caller, or another step failed."""
+        return self._cancelled.is_set() or self._stopping.is_set()
+
+    def emit(self, event: Event) -> None:
+        """Tell the observer, one event at a time."""
+        with self._lock:
+            self._observe(event)
+
+
+class _Drive:
+    """One walk being driven."""
+
+    def __init__(self, engine: Engine, graph: Graph) -> None:
+        self.engine = engine
+        self.graph = graph
+        self.walk: Walk = engine._walker.start(graph, engine._keys)
+        self.seconds: dict[int, float] = {}
+        self.lost: set[CacheKey] = set()
+        self.replaced: dict[CacheKey, Record | None] = {}
+        self.told: set[int] = set()
+        self.errors: dict[int, LayerCacheError] = {}
+        self.running = 0
+        self._queue: list[AskExecute] = []
+        self._done: list[tuple[AskExecute, object]] = []
+        self._wake = threading.Condition()
+        self._threads: Pool | None = None
+
+    # -- the loop ---------------------------------------------------------------------------
+
+    def run(self) -> Run:
+        try:
+            self._loop()
+        except BaseException:
+            self.engine._stopping.set()
+            self._drain()
+            raise
+        finally:
+            if self._threads is not None:
+                self._threads.shutdown(wait=True)
+        decisions = tuple(self.walk.decisions())
+        for decision in decisions:
+            self._tell_decision(decision)
+        error = self.errors[min(self.errors)] if self.errors else None
+        if error is None and self.engine._cancelled.is_set():
+            error = Cancelled("the build was cancelled")
+        return Run(decisions, self.seconds, frozenset(self.lost), error)
+
+    def _loop(self) -> None:
+        while True:
+            if self.engine._cancelled.is_set():
+                self._drain()
+                return
+            asks = self.walk.asks()
+            for ask in asks:
+                if isinstance(ask, AskLookup):
+                    self._lookup(ask)
+                elif isinstance(ask, AskFingerprint):
+                    self._fingerprint(ask)
+                else:
+                    self._queue.append(ask)
+            if asks:
+                continue
+            if self.errors:
+                self._queue.clear()
+            if self._queue:
+                self._start_some()
+            elif not self.running:
+                return
+            if self.running:
+                self._collect()
+
+    def _start_some(self) -> None:
+        self._queue.sort(key=lambda ask: ask.vertex)
+        if self.engine._executor is None:
+            for ask in self._queue:
+                self.walk.tell(Declined(ask))
+            self._queue.clear()
+            return
+        if self.engine._jobs == 1:
+            ask = self._queue.pop(0)
+            self._answer(ask, self._attempt(ask))
+            return
+        while self._queue and self.running < self.engine._jobs:
+            self._submit(self._queue.pop(0))
+
+    def _submit(self, ask: AskExecute) -> None:
+        if self._threads is None:
+            from concurrent.futures import ThreadPoolExecutor
+
+            self._threads = ThreadPoolExecutor(
+                self.engine._jobs, thread_name_prefix="layercache-step"
+            )
+        self.running += 1
+
+        def work() -> None:
+            outcome = self._attempt(ask)
+            with self._wake:
+                self._done.append((ask, outcome))
+                self._wake.notify()
+
+        self._threads.submit(work)
+
+    def _collect(self) -> None:
+        """Wait for at least one execution to end, and tell the walk."""
+        with self._wake:
+            while not self._done:
+                # A bounded wait keeps Ctrl-C prompt on every platform.
+                self._wake.wait(0.5)
+            done, self._done = self._done, []
+        self.running -= len(done)
+        for ask, outcome in sorted(done, key=lambda pair: pair[0].vertex):
+            self._answer(ask, outcome)
+
+    def _drain(self) -> None:
+        while self.running:
+            with self._wake:
+                while not self._done:
+                    self._wake.wait(0.5)
+                self.running -= len(self._done)
+                self._done = []
+
+    # -- answers ----------------------------------------------------------------------------
+
+    def _lookup(self, ask: AskLookup) -> None:
+        keys = [key for key in ask.keys if key not in self.replaced]
+        found: dict[CacheKey, Record | None] = dict.fromkeys(ask.keys)
+        try:
+            found.update(self.engine._store.lookup(keys))
+        except CacheError as error:
+            self._trouble("lookup", error)
+        # What a bypassing step of this build replaced must not depend on who came first.
+        found.update({key: self.replaced[key] for key in ask.keys if key in self.replaced})
+        self.walk.tell(Found(found))
+
+    def _fingerprint(self, ask: AskFingerprint) -> None:
+        try:
+            fingerprint = self.engine._inputs.fingerprint(ask.subject, ask.selector)
+        except CacheError as error:
+            if not self._take_back(ask, error):
+                self._fail_fingerprint(ask, SourceError(str(error)))
+        except LayerCacheError as error:
+            self._fail_fingerprint(ask, error)
+        else:
+            self.walk.tell(Fingerprinted(ask, fingerprint))
+
+    def _fail_fingerprint(self, ask: AskFingerprint, error: LayerCacheError) -> None:
+        self.walk.tell(Failed(ask, error))
+        for decision in self.walk.decisions():
+            if decision.error is error:
+                self._failed(decision.vertex, error)
+
+    def _failed(self, vertex: int, error: LayerCacheError) -> None:
+        step = self.graph.vertices[vertex]
+        if isinstance(step, Step) and error.line is None and step.origin.line:
+            error.line = step.origin.line
+        self.errors.setdefault(vertex, error)
+        self.engine._stopping.set()
+
+    def _answer(self, ask: AskExecute, outcome: object) -> None:
+        if isinstance(outcome, _Made):
+            if not outcome.reused:
+                self.seconds[ask.vertex] = outcome.record.seconds
+            self.walk.tell(Executed(ask.key, outcome.record, outcome.reused))
+        elif isinstance(outcome, CacheError):
+            if not self._take_back(ask, outcome):
+                self._answer(ask, BuildError(f"the cache failed while a step ran: {outcome}"))
+        elif isinstance(outcome, LayerCacheError):
+            if not (isinstance(outcome, Cancelled) and self.errors):
+                self._failed(ask.vertex, outcome)
+            self.walk.tell(Failed(ask, outcome))
+        elif isinstance(outcome, BaseException):
+            raise outcome
+
+    def _take_back(self, ask: AskFingerprint | AskExecute, error: CacheError) -> bool:
+        """A blob that the walk relied on is gone or damaged: take those hits back."""
+        subjects: Iterable[State | Source]
+        if isinstance(ask, AskFingerprint):
+            subjects = (ask.subject,)
+        else:
+            subjects = [bound.subject for bound in ask.task.inputs]
+        wanted = {
+            layer.diff_id: layer
+            for subject in subjects
+            if isinstance(subject, State)
+            for layer in subject.layers
+        }
+        gone = {
+            diff_id
+            for diff_id, layer in wanted.items()
+            if not self.engine._store.check_blob(layer.descriptor)
+        }
+        records = {
+            d.record.key: d.record
+            for d in self.walk.decisions()
+            if d.record is not None and d.record.layer and d.record.layer.diff_id in gone
+        }
+        if not records or len(self.lost) >= _MAX_LOST:
+            return False
+        self._trouble("lost", error)
+        self.lost.update(records)
+        for number, record in enumerate(records.values()):
+            self.walk.tell(Lost(record, ask if number == len(records) - 1 else None))
+        return True
+
+    def _trouble(self, kind: str, error: LayerCacheError) -> None:
+        self.engine.emit(CacheTrouble(kind, str(error), time.time()))
+
+    def _tell_decision(self, decision: Decision) -> None:
+        origin = self._origin(decision.vertex)
+        record = decision.record
+        reused = decision.outcome == "hit" and record is not None
+        self.engine.emit(
+            StepFinished(
+                vertex=decision.vertex,
+                origin=origin,
+                outcome=decision.outcome,
+                key=decision.key,
+                time=time.time(),
+                seconds=self.seconds.get(decision.vertex, 0.0),
+                saved_seconds=record.seconds if record is not None and reused else 0.0,
+                error=str(decision.error) if decision.error else None,
+            )
+        )
+
+    def _origin(self, vertex: int) -> Origin:
+        step = self.graph.vertices[vertex]
+        return step.origin if isinstance(step, Step) else Origin()
+
+    # -- executing --------------------------------------------------------------------------
+
+    def _attempt(self, ask: AskExecute) -> object:
+        """Execute, or adopt what another build just made; any error is returned."""
+        try:
+            return self._execute(ask)
+        except BaseException as error:  # noqa: BLE001  (carried to the driving thread)
+            return error
+
+    def _execute(self, ask: AskExecute) -> _Made:
+        engine, store = self.engine, self.engine._store
+        fresh = ask.task.bypass or ask.key in self.lost
+        with store.lock(ask.key):
+            found = store.lookup([ask.key]).get(ask.key)
+            if found is not None and not fresh:
+                return _Made(found, reused=True)
+            if ask.task.bypass:
+                self.replaced.setdefault(ask.key, found)
+            if engine.stopping():
+                raise Cancelled("the build was stopped before this step")
+            engine.emit(StepStarted(ask.vertex, self._origin(ask.vertex), ask.key, time.time()))
+            window = _Window(self, ask)
+            started = time.monotonic()
+            result = self._perform(ask.task, window)
+            seconds = time.monotonic() - started
+            record = self._record(ask, result, window, seconds)
+            try:
+                store.put(record, replace=fresh)
+            except CacheError as error:
+                self._trouble("write", error)
+            return _Made(record, reused=False)
+
+    def _perform(self, task: Task, window: _Window) -> Result:
+        executor, pool = self.engine._executor, self.engine._pool
+        if executor is None:
+            raise BuildError("no executor was given, so nothing can be executed")
+        if pool is None:
+            return perform(executor, task, window)
+        return pool.submit(perform, executor, task, window).result()
+
+    def _record(self, ask: AskExecute, result: Result, window: _Window, seconds: float) -> Record:
+        parent = ask.task.parent or SCRATCH
+        log = None
+        manifests = []
+        try:
+            if output := window.masked(result.output):
+                log = self.engine._store.add_blob(io.BytesIO(output), LOG_MEDIA_TYPE).digest
+            for bound in ask.task.inputs:
+                if isinstance(bound.selector, Files):
+                    rows = encode_listing(listing(window.tree(bound.subject), bound.selector))
+                    stored = self.engine._store.add_blob(io.BytesIO(rows), LISTING_MEDIA_TYPE)
+                    manifests.append((bound.fingerprint, stored.digest))
+        except CacheError as error:
+            self._trouble("write", error)  # only explanations need these
+        return Record(
+            key=ask.key,
+            material=ask.material,
+            layer=result.layer,
+            parent=parent.chain_id,
+            seconds=seconds,
+            created=time.time(),
+            log=log,
+            manifests=tuple(manifests),
+        )
+
+
+@attrs.frozen
+class _Made:
+    """An execution that ended well; `reused` when another build made the record meanwhile."""
+
+    record: Record
+    reused: bool
+
+
+def perform(executor: Executor, task: Task, blobs: Blobs) -> Result:
+    """Execute one task; runs wherever the pool puts it.
+
+    COPY, ADD and WORKDIR run no command: their layer is a function of the trees alone and is
+    the same for all executors, unless an executor says `files = True` and takes them itself.
+    """
+    own = getattr(executor, "files", False)
+    if not own and isinstance(task.instruction, CopyFiles | MakeDirectory):
+        from layercache.copying import copy_layer
+
+        return copy_layer(task, blobs)
+    return executor.execute(task, blobs)
+
+
+class _Window:
+    """The `Blobs` of one running step. Pickled, it leaves the live build behind."""
+
+    def __init__(self, drive: _Drive, ask: AskExecute) -> None:
+        self._drive: _Drive | None = drive
+        self._ask: AskExecute | None = ask
+        self._store = drive.engine._store
+        self._inputs = drive.engine._inputs
+        masks = getattr(drive.engine._executor, "masks", ())
+        self._masks = tuple(sorted((m for m in masks if m.strip()), key=len, reverse=True))
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "_drive": None, "_ask": None}
+
+    def open(self, digest: Digest) -> BinaryIO:
+        return self._inputs.open(digest)
+
+    def add(self, content: BinaryIO, media_type: str) -> Descriptor:
+        return self._store.add_blob(content, media_type)
+
+    def add_file(self, path: str, media_type: str, digest: Digest, size: int) -> Descriptor:
+        return self._store.add_file(path, media_type, digest, size)
+
+    def index(self, layer: Layer) -> LayerIndex:
+        return self._inputs.index(layer)
+
+    def tree(self, subject: State | Source) -> Tree:
+        return self._inputs.tree(subject)
+
+    def masked(self, output: bytes) -> bytes:
+        """`output` without the secrets that the executor knows."""
+        for secret in self._masks:
+            output = output.replace(secret, b"***")
+        return output
+
+    def log(self, chunk: bytes) -> None:
+        if self._drive is not None and self._ask is not None:
+            origin = self._drive._origin(self._ask.vertex)
+            event = StepOutput(self._ask.vertex, origin, self.masked(chunk))
+            self._drive.engine.emit(event)
+
+    def cancelled(self) -> bool:
+        return self._drive is not None and self._drive.engine.stopping()

@@ -1,0 +1,166 @@
+"""Everything a build reads, as trees: contexts, states of the store, fetched sources.
+
+One object for one build; each subject is opened once. Safe for threads.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, BinaryIO, Protocol, runtime_checkable
+
+from layercache.descriptors import Layer, State
+from layercache.digests import ChainID, DiffID, Digest, Fingerprint
+from layercache.errors import CorruptObject, NotFound, SourceError
+from layercache.instructions import Source
+from layercache.keys import frame
+from layercache.selections import Everything, Files, Selector, fingerprint
+from layercache.sources import ContextSource
+from layercache.trees import Tree
+
+if TYPE_CHECKING:
+    from layercache.layers.index import LayerIndex
+    from layercache.layers.view import StateTree
+    from layercache.store import Store
+
+__all__ = ["Inputs", "Selects", "selector_digest"]
+
+
+@runtime_checkable
+class Selects(Protocol):
+    """Optional: a tree that fingerprints a selection faster than entry by entry."""
+
+    def fingerprint(self, files: Files) -> Fingerprint: ...
+
+
+def selector_digest(selector: Selector) -> str:
+    """A stable name for a selector: hex BLAKE3 of its framed definition."""
+    from blake3 import blake3
+
+    value = tuple((field.label, field.value) for field in selector.definition())
+    context = "layercache 2026-11 selector name"
+    return blake3(frame(value), derive_key_context=context).hexdigest()
+
+
+class Inputs:
+    """The trees behind the subjects of one build.
+
+    `contexts` makes the tree of a context on first use; `remote` the tree of any other source;
+    `fetch` brings the bytes of a base image's layer into the store (True when it could).
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        contexts: Mapping[str, Callable[[], Tree]],
+        remote: Callable[[Source], Tree] | None = None,
+        fetch: Callable[[Layer], bool] | None = None,
+    ) -> None:
+        self._store = store
+        self._contexts = contexts
+        self._remote = remote
+        self._fetch = fetch
+        self._lock = threading.RLock()
+        self._sources: dict[Source, Tree] = {}
+        self._states: dict[ChainID, StateTree] = {}
+        self._indexes: dict[DiffID, LayerIndex] = {}
+
+    def tree(self, subject: State | Source) -> Tree:
+        """The subject as a tree; raises `SourceError`, `NotFound` or `CorruptObject`."""
+        if isinstance(subject, State):
+            return self._state_tree(subject)
+        with self._lock:
+            tree = self._sources.get(subject)
+            if tree is None:
+                tree = self._sources[subject] = self._open(subject)
+            return tree
+
+    def _open(self, source: Source) -> Tree:
+        if isinstance(source, ContextSource):
+            maker = self._contexts.get(source.context)
+            if maker is None:
+                named = f" named {source.context!r}" if source.context else ""
+                raise SourceError(
+                    f"the build needs a build context{named}, but none was given: "
+                    "pass context=… (or CONTEXT on the command line)"
+                )
+            return maker()
+        if self._remote is None:
+            raise SourceError(f"nothing here can open the source {source.name}")
+        return self._remote(source)
+
+    def fingerprint(self, subject: State | Source, selector: Selector) -> Fingerprint:
+        """What `selector` picks from `subject`; facts about states are kept in the store."""
+        if isinstance(subject, State):
+            name = selector_digest(selector)
+            known = self._store.get_fact(subject.chain_id, name)
+            if known is not None:
+                return known
+            found = self._fingerprint(subject, selector)
+            self._store.put_fact(subject.chain_id, name, found)
+            return found
+        return self._fingerprint(subject, selector)
+
+    def _fingerprint(self, subject: State | Source, selector: Selector) -> Fingerprint:
+        tree = self.tree(subject)
+        if isinstance(selector, Everything):
+            return Fingerprint(tree.digest(b"").hex())
+        if not isinstance(selector, Files):
+            raise SourceError(f"{subject} can't be read by the selector {selector.name!r}")
+        return (
+            tree.fingerprint(selector) if isinstance(tree, Selects) else fingerprint(tree, selector)
+        )
+
+    # -- states -----------------------------------------------------------------------------
+
+    def _state_tree(self, state: State) -> StateTree:
+        from layercache.layers.view import StateTree
+
+        with self._lock:
+            tree = self._states.get(state.chain_id)
+            if tree is None:
+                layers = state.layers
+                tree = StateTree(
+                    [self.index(layer) for layer in layers],
+                    lambda number, offset, size: self._content(layers[number], offset, size),
+                )
+                self._states[state.chain_id] = tree
+            return tree
+
+    def _content(self, layer: Layer, offset: int, size: int) -> BinaryIO:
+        return self._store.open_range(layer.descriptor, offset, size)
+
+    def index(self, layer: Layer) -> LayerIndex:
+        """What a layer holds; made from its bytes once and kept beside the store."""
+        from layercache.layers.index import LayerIndex
+        from layercache.layers.reader import index_layer
+
+        with self._lock:
+            index = self._indexes.get(layer.diff_id)
+            if index is not None:
+                return index
+            kept = self._store.get_derived("index", layer.diff_id)
+            if kept is not None:
+                try:
+                    index = LayerIndex.decode(kept)
+                except CorruptObject:
+                    index = None  # made again below, and replaced
+            if index is None:
+                with self.blob(layer) as content:
+                    index = index_layer(content)
+                self._store.put_derived("index", layer.diff_id, index.encode())
+            self._indexes[layer.diff_id] = index
+            return index
+
+    def blob(self, layer: Layer) -> BinaryIO:
+        """The verified bytes of a layer, fetched first where it is a base image's."""
+        try:
+            return self._store.open_blob(layer.descriptor.digest)
+        except (NotFound, CorruptObject):
+            if self._fetch is None or not self._fetch(layer):
+                raise
+            return self._store.open_blob(layer.descriptor.digest)
+
+    def open(self, digest: Digest) -> BinaryIO:
+        """The verified bytes of a blob."""
+        return self._store.open_blob(digest)
