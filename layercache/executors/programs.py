@@ -1,0 +1,80 @@
+"""Which host programs a command names, and the digest of their content."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import threading
+from collections.abc import Sequence
+
+from blake3 import blake3
+
+__all__ = ["Programs", "program_names"]
+
+_SHELLS = {"sh", "bash", "dash", "ash", "zsh", "ksh"}
+_BLOCK = 1 << 20
+
+
+def program_names(args: Sequence[str]) -> list[str]:
+    """The programs that a command names: its own, and for `sh -c` the first of each command.
+
+    A plain reading of the shell text, which sees no variables, functions or substitutions: a
+    name that is no program on PATH (a builtin, a keyword) finds no file and counts nowhere.
+    """
+    if not args:
+        return []
+    found = [args[0]]
+    shell = os.path.basename(args[0])
+    if shell in _SHELLS and len(args) >= 3 and args[1].startswith("-") and "c" in args[1]:
+        found += _named(args[2])
+    return found
+
+
+def _named(text: str) -> list[str]:
+    lexer = shlex.shlex(text, posix=True, punctuation_chars="();<>|&\n")
+    lexer.whitespace = " \t\r"
+    lexer.whitespace_split = True
+    found: list[str] = []
+    start = True
+    try:
+        for token in lexer:
+            if set(token) <= set("();<>|&\n"):
+                start = not set(token) & set("<>")
+            elif start and "=" in token and token.partition("=")[0].isidentifier():
+                continue
+            elif start:
+                found.append(token)
+                start = token in {"if", "then", "else", "elif", "do", "while", "until", "!", "{"}
+    except ValueError:
+        return found  # an open quote: the shell will say so
+    return found
+
+
+class Programs:
+    """Digests of programs on PATH, remembered while their stat data stays. Safe for threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._known: dict[tuple[str, int, int, int, int], str] = {}
+
+    def digest(self, name: str, path: str) -> str | None:
+        """Hex BLAKE3 digest of what `name` runs, links followed; None when there is no such."""
+        found = shutil.which(name, path=path)
+        if found is None:
+            return None
+        real = os.path.realpath(found)
+        status = os.stat(real)
+        stamp = (real, status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+        with self._lock:
+            if stamp not in self._known:
+                self._known[stamp] = _file_digest(real)
+            return self._known[stamp]
+
+
+def _file_digest(path: str) -> str:
+    hasher = blake3()
+    with open(path, "rb", buffering=0) as content:
+        while block := content.read(_BLOCK):
+            hasher.update(block)
+    return hasher.hexdigest()

@@ -1,0 +1,274 @@
+"""The workspace executor: a recipe against a plain directory on the host.
+
+No image, no root, no isolation: commands run as the calling user, with the host's tools, in a
+directory that holds exactly the step's state. What they write outside it is not captured, and
+what else of the host they read is not seen. It runs only when named.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import stat
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final
+
+import attrs
+
+from layercache.descriptors import LAYER_TAR, SCRATCH, Layer
+from layercache.differences import differences
+from layercache.digests import Digest
+from layercache.errors import BuildError, UsageError
+from layercache.execution import Blobs, Result, Task
+from layercache.executors.programs import Programs, program_names
+from layercache.instructions import Field, Instruction
+from layercache.locks import locked
+from layercache.operations import CopyFiles, Exec
+from layercache.trees import Tree
+
+__all__ = ["ALLOWED_ENVIRONMENT", "Workspace"]
+
+ALLOWED_ENVIRONMENT: Final = (
+    "PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TERM",
+    "TMPDIR", "TEMP", "TMP", "SYSTEMROOT", "SYSTEMDRIVE", "COMSPEC", "PATHEXT",
+    "APPDATA", "LOCALAPPDATA", "USERPROFILE", "PROGRAMFILES", "PROGRAMDATA",
+)  # fmt: skip
+"""The host's variables that commands see; of these only PATH counts in keys."""
+
+ROOT_VARIABLE: Final = "LAYERCACHE_ROOT"
+_SCHEME: Final = "workspace/1"
+
+
+class Workspace:
+    """Runs steps in `directory`/<stage>/root; see the module for what that means.
+
+    Args:
+        directory: a directory of its own for one project; made when needed.
+        secrets: secret id → bytes, given to the steps that mount them.
+        tools: host programs whose content counts for every command (the recipe's own tools).
+        step_timeout: seconds that one command may take; None is no limit.
+
+    Raises `UsageError` for what a plain directory can't honour: USER, `--chown`, devices,
+    mounts other than secrets, `--network=none`, `--security`.
+    """
+
+    name = "workspace"
+
+    def __init__(
+        self,
+        directory: str | os.PathLike[str],
+        *,
+        secrets: Mapping[str, bytes] | None = None,
+        tools: Sequence[str] = (),
+        step_timeout: float | None = None,
+    ) -> None:
+        self.directory = os.path.realpath(os.fspath(directory))
+        self._secrets = dict(secrets or {})
+        self._tools = tuple(tools)
+        self._timeout = step_timeout
+        self._programs = Programs()
+
+    @property
+    def masks(self) -> tuple[bytes, ...]:
+        """What must not be shown in output."""
+        return tuple(value for value in self._secrets.values() if value)
+
+    @property
+    def traits(self) -> Sequence[Field]:
+        """Operating system, ABI and PATH: the same command may do other things elsewhere."""
+        return (
+            Field("executor", _SCHEME),
+            Field("operating system", sys.platform),
+            Field("abi", f"{platform.machine()} {' '.join(platform.libc_ver())}".strip()),
+            Field("PATH", os.environ.get("PATH", "")),
+        )
+
+    def traits_of(self, instruction: Instruction, stage: str) -> Sequence[Field]:
+        """The root's path, and the content of the programs that the command names."""
+        found = [Field("root", self.root(stage))]
+        if isinstance(instruction, Exec):
+            environment = dict(instruction.env)
+            path = environment.get("PATH", os.environ.get("PATH", ""))
+            names = [*program_names(instruction.args), *self._tools, *instruction.tools]
+            for name in dict.fromkeys(names):
+                digest = self._programs.digest(name, path)
+                if digest is not None:
+                    found.append(Field(f"program {name}", digest))
+        return found
+
+    def root(self, stage: str) -> str:
+        """The root directory of a stage (its name or number), at a path that stays the same."""
+        safe = "".join(c if c.isalnum() or c in "-_." else "_" for c in stage) or "0"
+        return os.path.join(self.directory, safe, "root")
+
+    def check(self, instruction: Instruction) -> None:
+        """Refuse what a plain directory can't honour; raises `UsageError`."""
+        refused = _refusal(instruction)
+        if refused:
+            raise UsageError(
+                f"the workspace executor can't honour {refused}: it runs commands as the calling "
+                "user in a plain directory. Use --executor rootfs, or leave it out"
+            )
+
+    def execute(self, task: Task, blobs: Blobs) -> Result:
+        """Run one command on the task's state; raises `StepFailed`."""
+        instruction = task.instruction
+        if not isinstance(instruction, Exec):
+            raise UsageError(
+                f"the workspace executor does not know {instruction.name}: give the Builder an "
+                "executor for your own instruction types"
+            )
+        self.check(instruction)
+        root = next((str(f.value) for f in task.traits if f.label == "root"), self.root("0"))
+        stage = os.path.dirname(root)
+        os.makedirs(root, exist_ok=True)
+        with locked(os.path.join(stage, "lock")):
+            return self._run_in(root, stage, instruction, task, blobs)
+
+    def _run_in(self, root: str, stage: str, instruction: Exec, task: Task, blobs: Blobs) -> Result:
+        from layercache.executors.processes import run_command
+        from layercache.materialize import materialize
+
+        parent = blobs.tree(task.parent or SCRATCH)
+        materialize(parent, root, self._scan(root, stage))
+        workdir = os.path.join(root, instruction.workdir.lstrip("/"))
+        _require_inside(root, workdir, instruction.workdir)
+        with self._mounted_secrets(root, instruction) as secret_variables:
+            output = run_command(
+                instruction.args,
+                cwd=workdir,
+                environment=self._environment(root, instruction) | secret_variables,
+                log=blobs.log,
+                cancelled=blobs.cancelled,
+                timeout=self._timeout,
+            )
+        return Result(layer=self._capture(root, stage, parent, blobs), output=output)
+
+    def _scan(self, root: str, stage: str) -> Tree:
+        """What the root holds now; the stat cache beside it spares reading what is unchanged."""
+        from layercache.filetree import Context
+
+        return Context(root, None, cache=os.path.join(stage, "stat-cache")).scan()
+
+    def _environment(self, root: str, instruction: Exec) -> dict[str, str]:
+        allowed = {name: os.environ[name] for name in ALLOWED_ENVIRONMENT if name in os.environ}
+        return allowed | dict(instruction.proxies) | dict(instruction.env) | {ROOT_VARIABLE: root}
+
+    @contextlib.contextmanager
+    def _mounted_secrets(self, root: str, instruction: Exec) -> Iterator[dict[str, str]]:
+        """The secrets of one command, as files (removed again) or variables."""
+        variables: dict[str, str] = {}
+        written: list[str] = []
+        made: list[str] = []
+        try:
+            for mount in instruction.mounts:
+                value = self._secrets.get(mount.id)
+                if value is None:
+                    if mount.required:
+                        raise BuildError(
+                            f"RUN needs the secret {mount.id!r}, but it was not given: pass "
+                            f"--secret id={mount.id},src=FILE"
+                        )
+                    continue
+                if mount.env:
+                    variables[mount.env] = os.fsdecode(value)
+                if mount.target:
+                    target = os.path.join(root, mount.target.lstrip("/"))
+                    made += _make_parents(root, os.path.dirname(target))
+                    _require_inside(root, os.path.dirname(target), mount.target)
+                    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+                    mode = 0o400 if mount.mode is None else mount.mode
+                    with os.fdopen(os.open(target, flags, mode), "wb") as out:
+                        out.write(value)
+                    written.append(target)
+            yield variables
+        finally:
+            for path in written:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(path)
+            for path in reversed(made):
+                with contextlib.suppress(OSError):  # a command put something there: it stays
+                    os.rmdir(path)
+
+    def _capture(self, root: str, stage: str, parent: Tree, blobs: Blobs) -> Layer | None:
+        """The root's changes against `parent` as a layer; None when there are none."""
+        from layercache.layers.tar import LayerWriter
+        from layercache.layers.times import clamp
+        from layercache.materialize import set_times
+
+        after = self._scan(root, stage)
+        changes = sorted(differences(parent, after), key=lambda c: c.path.split(b"/"))
+        if not changes:
+            return None
+        base = os.fsencode(root)
+        with tempfile.NamedTemporaryFile(dir=stage, prefix="layer-", delete=False) as out:
+            try:
+                writer = LayerWriter(out)
+                for path, node in ((change.path, change.new) for change in changes):
+                    if node is None:
+                        writer.whiteout(path)
+                        continue
+                    if stat.S_ISSOCK(node.mode):
+                        continue
+                    node = attrs.evolve(node, mtime=clamp(node.mtime))
+                    if node.is_file:
+                        with after.open(path) as content:
+                            writer.add(path, node, content)
+                    else:
+                        writer.add(path, node)
+                    set_times(os.path.join(base, path), node)
+                diff_id, size, _ = writer.finish()
+                out.flush()
+                descriptor = blobs.add_file(out.name, LAYER_TAR, Digest(diff_id), size)
+            finally:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(out.name)
+        return Layer(descriptor, diff_id)
+
+
+def _refusal(instruction: Instruction) -> str:
+    """What of an instruction a plain directory can't honour; empty when nothing."""
+    if isinstance(instruction, CopyFiles):
+        return "--chown" if instruction.chown else ""
+    if not isinstance(instruction, Exec):
+        return ""
+    if instruction.user:
+        return f"USER {instruction.user}"
+    other = next((m.type for m in instruction.mounts if m.type != "secret"), None)
+    if other:
+        return f"RUN --mount=type={other}"
+    if instruction.network == "none":
+        return "--network=none"
+    if instruction.security != "sandbox":
+        return f"RUN --security={instruction.security}"
+    checks = {
+        "RUN --device": instruction.devices,
+        "--add-host": instruction.hosts,
+        "--shm-size": instruction.shm_size,
+        "--ulimit": instruction.ulimits,
+        "a here-document with its own interpreter": instruction.files,
+    }
+    return next((what for what, value in checks.items() if value), "")
+
+
+def _require_inside(root: str, path: str, shown: str) -> None:
+    """`path` must be a directory below `root` with every link resolved."""
+    real = os.path.realpath(path)
+    if real != root and not real.startswith(root + os.sep):
+        raise BuildError(f"{shown!r} leaves the workspace through a symbolic link")
+    if not os.path.isdir(real):
+        raise BuildError(f"the working directory {shown!r} does not exist in the workspace")
+
+
+def _make_parents(root: str, directory: str) -> list[str]:
+    """Make `directory` and what is missing above it; returns what was made, the top first."""
+    missing: list[str] = []
+    while directory != root and not os.path.lexists(directory):
+        missing.append(directory)
+        directory = os.path.dirname(directory)
+    for path in reversed(missing):
+        os.mkdir(path)
+    return missing[::-1]
