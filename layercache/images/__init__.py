@@ -1,0 +1,1 @@
+"""Base images in, images out: OCI layouts, archives and registries."""

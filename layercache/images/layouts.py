@@ -1,0 +1,367 @@
+"""Files that hold images: an OCI layout (directory or archive) and what `docker save` writes."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, BinaryIO, Final, Protocol, cast
+
+import attrs
+
+from layercache.descriptors import LAYER_TAR, Descriptor
+from layercache.digests import DiffID, Digest, sha256
+from layercache.errors import HostileArchive, SourceError, UsageError
+from layercache.images.archives import ArchiveFile
+from layercache.images.manifests import (
+    CONFIG,
+    CONFIG_LIMIT,
+    MANIFEST_LIMIT,
+    Entry,
+    Index,
+    Manifest,
+    decode,
+    diff_ids,
+    read_blob,
+    select,
+)
+from layercache.images.platforms import Platform
+from layercache.images.streams import decompressed, read_bounded
+from layercache.references import Reference
+
+__all__ = ["Found", "ImageFile", "find_in_manifest", "open_images"]
+
+_REF_NAME: Final = "org.opencontainers.image.ref.name"
+_IMAGE_NAME: Final = "io.containerd.image.name"
+_HEX: Final = re.compile(r"(?:blobs/sha256/)?([0-9a-f]{64})(?:\.json)?", re.ASCII)
+_SNIFF: Final = 4
+
+
+@attrs.frozen
+class Found:
+    """An image in a file or registry: its digest, manifest, configuration, layers' diff IDs.
+
+    `digest` is that of the manifest; for an archive without manifests that of the
+    configuration, which Docker calls the image's ID.
+    """
+
+    digest: Digest
+    manifest: Manifest
+    config: Mapping[str, Any]
+    diff_ids: tuple[DiffID, ...]
+
+
+class ImageFile(Protocol):
+    """A file or directory that holds images. Close it when no layer is wanted any more."""
+
+    def find(self, name: str | None, digest: Digest | None, platform: Platform) -> Found:
+        """The image named so, or the only one. Raises `SourceError` or `HostileArchive`."""
+
+    def open(self, descriptor: Descriptor) -> BinaryIO:
+        """A blob's bytes, not yet checked. Raises `SourceError` when it isn't there."""
+
+    def close(self) -> None: ...
+
+
+def open_images(path: str) -> ImageFile:
+    """The images at `path`: an OCI layout, as directory or tar, or a `docker save` archive.
+
+    Archives may be compressed with gzip or zstd. Raises `SourceError`, `HostileArchive`.
+    """
+    if os.path.isdir(path):
+        return _Layout(_Directory(path), path)
+    try:
+        file: BinaryIO = open(path, "rb")  # noqa: SIM115 - handed on
+    except OSError as error:
+        raise SourceError(f"can't open the images in {path}: {error.strerror}") from error
+    archive = ArchiveFile(_plain(file, path), path)
+    if "oci-layout" in archive and "index.json" in archive:
+        return _Layout(_Archive(archive), path)
+    if "manifest.json" in archive:
+        return _Saved(archive, path)
+    archive.close()
+    raise SourceError(
+        f"{path} holds no images: it has neither oci-layout and index.json nor manifest.json"
+    )
+
+
+def _plain(file: BinaryIO, path: str) -> BinaryIO:
+    """`file`, inflated into an unnamed temporary file where it is compressed."""
+    head = file.read(_SNIFF)
+    file.seek(0)
+    if head[:2] != b"\x1f\x8b" and head != b"\x28\xb5\x2f\xfd":
+        return file
+    import shutil
+    import tempfile
+
+    with decompressed(file, what=path) as stream:
+        plain = tempfile.TemporaryFile()  # noqa: SIM115 - handed on
+        try:
+            shutil.copyfileobj(stream, plain, 1 << 20)
+        except BaseException:
+            plain.close()
+            raise
+    return cast(BinaryIO, plain)
+
+
+# -- OCI layout ---------------------------------------------------------------------------------
+
+
+class _Members(Protocol):
+    """The files of a layout by name: in a directory, or in an archive."""
+
+    def member(self, name: str) -> tuple[BinaryIO, int] | None: ...
+
+    def close(self) -> None: ...
+
+
+class _Directory:
+    """Opens below one directory, through no symbolic link, and regular files only."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def member(self, name: str) -> tuple[BinaryIO, int] | None:
+        where = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            *parents, last = name.split("/")
+            for parent in parents:
+                flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+                below = os.open(parent, flags, dir_fd=where)
+                os.close(where)
+                where = below
+            flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+            descriptor = os.open(last, flags, dir_fd=where)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            import errno
+
+            if error.errno in (errno.ELOOP, errno.ENOTDIR, errno.ENXIO):
+                raise HostileArchive(
+                    f"{self._path}: {name} is, or is below, something other than a file or a "
+                    "directory (a symbolic link?); links are not followed there"
+                ) from error
+            raise SourceError(f"can't read {self._path}/{name}: {error.strerror}") from error
+        finally:
+            os.close(where)
+        import stat
+
+        info = os.fstat(descriptor)
+        if not stat.S_ISREG(info.st_mode):
+            os.close(descriptor)
+            raise HostileArchive(f"{self._path}: {name} is no regular file")
+        return open(descriptor, "rb"), info.st_size
+
+    def close(self) -> None:
+        return None
+
+
+class _Archive:
+    def __init__(self, archive: ArchiveFile) -> None:
+        self._archive = archive
+
+    def member(self, name: str) -> tuple[BinaryIO, int] | None:
+        return self._archive.open(name)
+
+    def close(self) -> None:
+        self._archive.close()
+
+
+class _Layout:
+    """An OCI image layout (OCI image specification, image-layout.md)."""
+
+    def __init__(self, members: _Members, path: str) -> None:
+        self._members = members
+        self._path = path
+
+    def find(self, name: str | None, digest: Digest | None, platform: Platform) -> Found:
+        if "imageLayoutVersion" not in self._json("oci-layout"):
+            raise SourceError(f"{self._path} is no OCI layout: oci-layout names no version")
+        member = self._members.member("index.json")
+        if member is None:
+            raise SourceError(f"{self._path} is no OCI layout: there is no index.json")
+        what = f"{self._path}/index.json"
+        index = Index.from_json(read_bounded(member[0], MANIFEST_LIMIT, what=what), what=what)
+        images = [entry for entry in index.entries if entry.image]
+        if digest is not None:
+            images = [entry for entry in images if entry.descriptor.digest == digest]
+            if not images and (entry := self._by_digest(digest)):
+                images = [entry]
+        elif name is not None:
+            images = [entry for entry in images if name in _names(entry)]
+        else:
+            images = _unnamed(images, self._path)
+        if not images:
+            known = sorted({min(_names(e), key=len) for e in index.entries if _names(e)})
+            raise SourceError(
+                f"{self._path} holds no image {digest or name or ''}".rstrip()
+                + (f"; it holds {', '.join(known)}" if known else "")
+            )
+        what = f"{self._path}{f':{name}' if name else ''}"
+        chosen, data = select(self, images, platform, what=what)
+        return find_in_manifest(self, chosen.digest, data, what=what)
+
+    def open(self, descriptor: Descriptor) -> BinaryIO:
+        algorithm, _, digits = descriptor.digest.partition(":")
+        member = self._members.member(f"blobs/{algorithm}/{digits}")
+        if member is None:
+            raise SourceError(
+                f"{self._path} is not complete: the blob {descriptor.digest} is missing"
+            )
+        return member[0]
+
+    def close(self) -> None:
+        self._members.close()
+
+    def _by_digest(self, digest: Digest) -> Entry | None:
+        """A manifest that no entry of the index names itself, e.g. one within another index."""
+        member = self._members.member(f"blobs/sha256/{digest.partition(':')[2]}")
+        if member is None:
+            return None
+        stream, size = member
+        data = read_bounded(stream, MANIFEST_LIMIT, what=f"manifest {digest}")
+        media_type = decode(data, what=f"manifest {digest}").get("mediaType")
+        if not isinstance(media_type, str):
+            return None
+        return Entry(Descriptor(media_type, digest, size))
+
+    def _json(self, name: str) -> Mapping[str, Any]:
+        member = self._members.member(name)
+        if member is None:
+            raise SourceError(f"{self._path} is no OCI layout: there is no {name}")
+        what = f"{self._path}/{name}"
+        return decode(read_bounded(member[0], MANIFEST_LIMIT, what=what), what=what)
+
+
+def find_in_manifest(source: ImageFile | Any, digest: Digest, data: bytes, *, what: str) -> Found:
+    """The image that the manifest in `data` describes, its configuration read and checked."""
+    manifest = Manifest.from_json(data, what=f"manifest of {what}")
+    name = f"configuration of {what}"
+    config = decode(read_blob(source, manifest.config, CONFIG_LIMIT, what=name), what=name)
+    return Found(digest, manifest, config, diff_ids(config, len(manifest.layers), what=name))
+
+
+def _names(entry: Entry) -> frozenset[str]:
+    """Every name an entry answers to: as annotated, complete, and its tag alone."""
+    found: set[str] = set()
+    annotations = dict(entry.annotations)
+    for key in (_REF_NAME, _IMAGE_NAME):
+        if text := annotations.get(key):
+            found |= {text} | _spellings(text if key == _IMAGE_NAME or "/" in text else "")
+    return frozenset(found)
+
+
+def _spellings(text: str) -> set[str]:
+    try:
+        reference = Reference.parse(text).tagged()
+    except UsageError:
+        return set()
+    found = {str(reference), reference.familiar}
+    return found | ({reference.tag} if reference.tag else set())
+
+
+def _unnamed(images: Sequence[Entry], path: str) -> list[Entry]:
+    """What is meant without a name: all when they are one image, else `latest`."""
+    groups = {_names(entry) for entry in images}
+    if len(groups) > 1:
+        latest = [entry for entry in images if "latest" in _names(entry)]
+        if not latest:
+            known = sorted(min(group, key=len) for group in groups if group)
+            raise SourceError(
+                f"{path} holds several images and none is tagged latest; "
+                f"name one of {', '.join(known)} (as {path}:NAME)"
+            )
+        return latest
+    return list(images)
+
+
+# -- docker save --------------------------------------------------------------------------------
+
+
+class _Saved:
+    """The archive of `docker save` before it held an OCI layout: manifest.json and layers."""
+
+    def __init__(self, archive: ArchiveFile, path: str) -> None:
+        self._archive = archive
+        self._path = path
+        self._layers: dict[Digest, str] = {}
+
+    def find(self, name: str | None, digest: Digest | None, platform: Platform) -> Found:
+        images = self._images()
+        if digest is not None:
+            chosen = [image for image in images if sha256(self._read(image["Config"])) == digest]
+        elif name is not None:
+            chosen = [image for image in images if name in _tags(image)]
+        else:
+            chosen = images if len(images) == 1 else [i for i in images if "latest" in _tags(i)]
+        if not chosen:
+            known = sorted(tag for image in images for tag in image["RepoTags"])
+            raise SourceError(
+                f"{self._path} holds no image {digest or name or 'tagged latest'}; "
+                f"it holds {', '.join(known) or 'images without names'}"
+            )
+        return self._found(chosen[0])
+
+    def _found(self, image: Mapping[str, Any]) -> Found:
+        what = f"{self._path}: {image['Config']}"
+        data = self._read(image["Config"])
+        digest = sha256(data)
+        named = _HEX.fullmatch(image["Config"])
+        if named and named[1] != digest.partition(":")[2]:
+            raise HostileArchive(f"{what}: its digest is {digest}; the archive is damaged")
+        config = decode(data, what=what)
+        stack = diff_ids(config, len(image["Layers"]), what=what)
+        layers = []
+        for diff_id, name in zip(stack, image["Layers"], strict=True):
+            member = self._archive.open(name)
+            if member is None:
+                raise SourceError(f"{self._path} is not complete: {name} is missing")
+            with member[0] as stream:
+                head = stream.read(_SNIFF)
+            packed = head[:2] == b"\x1f\x8b" or head == b"\x28\xb5\x2f\xfd"
+            self._layers[Digest(diff_id)] = name
+            layers.append(Descriptor(LAYER_TAR, Digest(diff_id), -1 if packed else member[1]))
+        manifest = Manifest(Descriptor(CONFIG, digest, len(data)), tuple(layers))
+        return Found(digest, manifest, config, stack)
+
+    def open(self, descriptor: Descriptor) -> BinaryIO:
+        name = self._layers.get(descriptor.digest)
+        member = self._archive.open(name) if name is not None else None
+        if member is None:
+            raise SourceError(f"{self._path}: there is no layer {descriptor.digest}")
+        return decompressed(member[0], what=f"{self._path}: {name}")
+
+    def close(self) -> None:
+        self._archive.close()
+
+    def _read(self, name: str) -> bytes:
+        member = self._archive.open(name)
+        if member is None:
+            raise SourceError(f"{self._path} is not complete: {name} is missing")
+        return read_bounded(member[0], CONFIG_LIMIT, what=f"{self._path}: {name}")
+
+    def _images(self) -> list[dict[str, Any]]:
+        import json
+
+        what = f"{self._path}: manifest.json"
+        try:
+            value = json.loads(self._read("manifest.json"))
+        except (ValueError, RecursionError) as error:
+            raise HostileArchive(f"{what}: not JSON ({error})") from error
+        if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+            raise HostileArchive(f"{what}: not a list of objects")
+        for item in value:
+            item["RepoTags"] = item.get("RepoTags") or []
+            item["Layers"] = item.get("Layers") or []
+            texts = [item.get("Config"), *item["RepoTags"], *item["Layers"]]
+            if not all(isinstance(text, str) and text for text in texts):
+                raise HostileArchive(f"{what}: Config, RepoTags or Layers is of a wrong type")
+        return value
+
+
+def _tags(image: Mapping[str, Any]) -> set[str]:
+    found: set[str] = set()
+    for text in image["RepoTags"]:
+        found |= {text} | _spellings(text)
+    return found

@@ -1,0 +1,247 @@
+"""`Images`: from the name of a base image to its configuration and layers, once for a build.
+
+Resolving reads the manifest and the configuration only. The bytes of a layer are fetched when
+something must read them (`Images.ensure`), checked twice on their way (compressed digest and
+size, then the digest of the uncompressed tar, which must be the layer's diff ID), and are kept
+uncompressed in the content store.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from typing import BinaryIO, Final, Protocol, cast
+
+import attrs
+
+from layercache.configuration import ImageConfig
+from layercache.descriptors import LAYER_TAR, SCRATCH, Descriptor, Layer, State
+from layercache.digests import Digest, check_digest
+from layercache.errors import HostileArchive, SourceError, UsageError
+from layercache.images.layouts import Found, ImageFile, open_images
+from layercache.images.manifests import BlobSource
+from layercache.images.platforms import Platform, host_platform
+from layercache.images.streams import Checked, decompressed
+
+__all__ = ["UNKNOWN_SIZE", "BaseImage", "Content", "ImageFinder", "Images"]
+
+UNKNOWN_SIZE: Final = -1
+"""Size in the descriptor of a base layer whose uncompressed size shows when it is fetched."""
+
+_SCHEMES: Final = ("oci-layout://", "docker-archive://", "oci-archive://")
+
+
+class Content(Protocol):
+    """What is needed of the content store: blobs by digest. Safe for threads."""
+
+    def has(self, digest: Digest) -> bool:
+        """Whether the blob is there (it may still turn out to be damaged when read)."""
+
+    def open(self, digest: Digest) -> BinaryIO:
+        """The verified bytes of a blob; raises `CorruptObject` or `NotFound`."""
+
+    def add(self, content: BinaryIO, media_type: str) -> Descriptor:
+        """Store `content`; nothing is stored when reading it raises."""
+
+
+@attrs.frozen(kw_only=True)
+class BaseImage:
+    """A base image as one build sees it.
+
+    `reference` is what was asked for; `digest` identifies the image (its manifest; for
+    `docker save` archives its configuration; None for scratch). `layers` hold the uncompressed
+    tars (digest == diff ID), whose sizes are `UNKNOWN_SIZE` where only fetching tells;
+    `originals` are the descriptors of the bytes as the image has them, in the same order.
+    """
+
+    reference: str
+    digest: Digest | None
+    config: ImageConfig
+    layers: tuple[Layer, ...] = ()
+    originals: tuple[Descriptor, ...] = ()
+    annotations: tuple[tuple[str, str], ...] = ()
+    source: BlobSource | None = attrs.field(default=None, eq=False, repr=False)
+
+    @property
+    def state(self) -> State:
+        """The stack of layers."""
+        state = SCRATCH
+        for layer in self.layers:
+            state = state.plus(layer)
+        return state
+
+
+class ImageFinder(Protocol):
+    """Finds images by reference: those tagged in the cache, a registry."""
+
+    def find(self, name: str, platform: Platform) -> tuple[Found, BlobSource] | None:
+        """The image, or None when this place has none of that name. Raises `SourceError`."""
+
+
+class Images:
+    """Resolves names of base images, each once; make one for each build.
+
+    `finders` are asked in order for a plain reference (the cache's own tags, then a registry);
+    `platform` is the default one, that of this machine when None.
+    """
+
+    def __init__(
+        self,
+        content: Content,
+        *,
+        finders: tuple[ImageFinder, ...] = (),
+        platform: str | None = None,
+        directory: str | Callable[[], str] = os.getcwd,
+    ) -> None:
+        self._content = content
+        self._finders = finders
+        self._platform = Platform.parse(platform) if platform else None
+        self._directory = directory
+        self._files: dict[str, ImageFile] = {}
+        self._resolved: dict[tuple[str, Platform], BaseImage] = {}
+        self._from: dict[Digest, tuple[Descriptor, BlobSource]] = {}
+        self._locks: dict[Digest, threading.Lock] = {}
+        self._lock = threading.RLock()
+
+    def resolve(self, name: str, platform: str | None = None) -> BaseImage:
+        """The image that `FROM name` means.
+
+        `scratch`; `oci-layout://PATH[:TAG][@DIGEST]` for an OCI layout (directory or archive)
+        or a `docker save` archive; else an image reference. A tag is resolved once and stays
+        what it was for the life of this object; a digest pins. Raises `SourceError` when there
+        is no such image (for this platform), `HostileArchive` when it is not what it claims,
+        `UsageError` for a name that is none.
+        """
+        explicit = Platform.parse(platform) if platform else self._platform
+        wanted = explicit or host_platform()
+        with self._lock:
+            known = self._resolved.get((name, wanted))
+            if known is None:
+                known = self._resolve(name, wanted, explicit)
+                self._resolved[name, wanted] = known
+                for layer, original in zip(known.layers, known.originals, strict=True):
+                    if known.source is not None:
+                        self._from.setdefault(Digest(layer.diff_id), (original, known.source))
+            return known
+
+    def ensure(self, layer: Layer, *, again: bool = False) -> Layer:
+        """`layer` with its bytes in the content store; with its true size when just fetched.
+
+        `again` fetches although the store has a blob, which turned out to be damaged.
+        Raises `SourceError` when they can't be had, `HostileArchive` when they are not what
+        the image's configuration says; nothing is stored then. Safe for threads: each layer is
+        fetched once.
+        """
+        digest = Digest(layer.diff_id)
+        with self._lock:
+            lock = self._locks.setdefault(digest, threading.Lock())
+        with lock:
+            if not again and self._content.has(digest):
+                return layer
+            with self._lock:
+                place = self._from.get(digest)
+            if place is None:
+                raise SourceError(f"layer {digest} is in no image that this build resolved")
+            original, source = place
+            with self.open_original(original, source, digest) as stream:
+                stored = self._content.add(stream, LAYER_TAR)
+        if stored.digest != digest:
+            raise HostileArchive(f"layer {digest}: stored as {stored.digest}")
+        return attrs.evolve(layer, descriptor=stored)
+
+    @staticmethod
+    def open_original(original: Descriptor, source: BlobSource, digest: Digest) -> BinaryIO:
+        """The uncompressed tar of a layer, checked against both digests while it is read."""
+        what = f"layer {original.digest}"
+        size = None if original.size < 0 else original.size
+        stream = source.open(original)
+        if original.digest != digest:
+            checked = cast(BinaryIO, Checked(stream, original.digest, size, what=what))
+            stream, size = decompressed(checked, what=what), None
+            what = f"layer {original.digest}, uncompressed (diff ID {digest})"
+        return cast(BinaryIO, Checked(stream, digest, size, what=what))
+
+    def close(self) -> None:
+        """Close the files that images were found in."""
+        with self._lock:
+            for file in self._files.values():
+                file.close()
+            self._files.clear()
+
+    def __enter__(self) -> Images:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    # -- ------------------------------------------------------------------------------------
+
+    def _resolve(self, name: str, wanted: Platform, explicit: Platform | None) -> BaseImage:
+        if name == "scratch":
+            config = ImageConfig.scratch(wanted.architecture, wanted.os, wanted.variant)
+            return BaseImage(reference=name, digest=None, config=config)
+        scheme = next((s for s in _SCHEMES if name.startswith(s)), None)
+        source: BlobSource
+        if scheme is not None:
+            found, source = self._in_file(name.removeprefix(scheme), wanted)
+        else:
+            found, source = self._by_reference(name, wanted)
+        try:
+            config = ImageConfig.from_oci(found.config)
+        except UsageError as error:
+            raise HostileArchive(f"{name}: {error}") from error
+        offered = Platform.from_oci(found.config)
+        if explicit is not None and offered is not None and explicit.rank(offered) is None:
+            raise SourceError(f"{name} is an image for {offered}, not for {explicit}")
+        layers = tuple(
+            Layer(
+                Descriptor(
+                    LAYER_TAR,
+                    Digest(diff_id),
+                    original.size if original.digest == Digest(diff_id) else UNKNOWN_SIZE,
+                ),
+                diff_id,
+            )
+            for diff_id, original in zip(found.diff_ids, found.manifest.layers, strict=True)
+        )
+        return BaseImage(
+            reference=name,
+            digest=found.digest,
+            config=config,
+            layers=layers,
+            originals=found.manifest.layers,
+            annotations=found.manifest.annotations,
+            source=source,
+        )
+
+    def _in_file(self, text: str, platform: Platform) -> tuple[Found, ImageFile]:
+        text, _, digest_text = text.partition("@")
+        digest = check_digest(digest_text) if digest_text else None
+        base = self._directory if isinstance(self._directory, str) else self._directory()
+        path, tag = _split_tag(os.path.join(base, text))
+        file = self._files.get(path)
+        if file is None:
+            file = self._files[path] = open_images(path)
+        return file.find(tag if digest is None else None, digest, platform), file
+
+    def _by_reference(self, name: str, platform: Platform) -> tuple[Found, BlobSource]:
+        from layercache.references import Reference
+
+        reference = Reference.parse(name).tagged()
+        for finder in self._finders:
+            found = finder.find(str(reference), platform)
+            if found is not None:
+                return found
+        raise SourceError(f"no image {reference.familiar}: not in the cache, nor anywhere asked")
+
+
+def _split_tag(text: str) -> tuple[str, str | None]:
+    """Path and name in `PATH[:NAME[:TAG]]`: the longest path that exists."""
+    path, tag = text, None
+    while not os.path.lexists(path) and ":" in path:
+        path, _, last = path.rpartition(":")
+        tag = last if tag is None else f"{last}:{tag}"
+    if not os.path.lexists(path):
+        raise SourceError(f"no images at {text}: there is no such file or directory")
+    return path, tag
