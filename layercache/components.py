@@ -200,9 +200,8 @@ class Component:
         self.exact: bytes | None = None
         self.prefix = _literal(runs[0])
         self.suffix = b""
-        if len(runs) == 1 and not self._rest:
-            if self._simple:
-                self.exact = self.prefix
+        if len(runs) == 1 and not self._rest and self._simple:
+            self.exact = self.prefix
         if not self._rest:
             self.suffix = _literal(runs[-1][::-1], reverse=True)
 

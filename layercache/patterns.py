@@ -126,7 +126,8 @@ class State(dict[bytes, "State"]):
     def _index(self) -> dict[bytes, list[int]]:
         # Edges by what can be looked up: the whole name, its first byte, its last byte. Only
         # candidates are then tried, so that many patterns cost as little as few.
-        self._exact = exact = {}
+        exact: dict[bytes, list[int]] = {}
+        self._exact = exact
         self._first: dict[int, list[int]] = {}
         self._last: dict[int, list[int]] = {}
         self._always: list[int] = []
