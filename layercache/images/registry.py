@@ -1,0 +1,369 @@
+"""Images in a registry: found and read (OCI distribution specification, "pull") and pushed."""
+
+from __future__ import annotations
+
+import http.client
+import io
+import re
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, BinaryIO, Final, Protocol, cast
+
+from layercache.descriptors import Descriptor
+from layercache.digests import Digest, check_digest, sha256
+from layercache.errors import (
+    CacheError,
+    HostileArchive,
+    SourceError,
+    UsageError,
+)
+from layercache.images.layouts import Found, find_in_manifest
+from layercache.images.manifests import (
+    CONFIG,
+    CONFIG_LIMIT,
+    INDEXES,
+    MANIFEST_LIMIT,
+    MANIFESTS,
+    Entry,
+    decode,
+    select,
+)
+from layercache.images.streams import CHUNK, read_bounded
+from layercache.images.transport import Response, Transport
+from layercache.references import Reference
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
+    from layercache.images.platforms import Platform
+
+__all__ = ["Registry", "RegistryBlobs", "SmallBlobs"]
+
+_ACCEPT: Final = ", ".join([*sorted(MANIFESTS | INDEXES), "*/*;q=0.1"])
+_RESUMES: Final = 8
+_RANGE: Final = re.compile(r"bytes (\d+)-\d+/", re.ASCII)
+
+
+class SmallBlobs(Protocol):
+    """Where manifests and configurations are kept, so that a pinned image needs no request."""
+
+    def open_blob(self, digest: Digest) -> BinaryIO:
+        """The verified bytes; raises `CorruptObject` or `NotFound`."""
+
+    def add_blob(self, content: BinaryIO, media_type: str) -> Descriptor:
+        """Store `content`."""
+
+
+class Registry:
+    """Finds images in registries, and pushes. Safe for threads.
+
+    With `keep` manifests and configurations are kept there and found again by digest; a plan,
+    which may write nothing, passes `write=False`.
+    """
+
+    def __init__(
+        self,
+        transport: Transport | None = None,
+        *,
+        keep: SmallBlobs | None = None,
+        write: bool = True,
+    ) -> None:
+        self._transport = transport if transport is not None else Transport()
+        self._keep = keep
+        self._write = write
+
+    def find(self, name: str, platform: Platform) -> tuple[Found, RegistryBlobs] | None:
+        """The image `name` for `platform`; None when the registry has none of that name.
+
+        Raises `SourceError` for a registry that refuses or can't be reached, `HostileArchive`
+        for an answer that isn't what it claims.
+        """
+        reference = Reference.parse(name).tagged()
+        source = RegistryBlobs(self._transport, reference, self._kept)
+        entry = self._head(reference, source)
+        if entry is None:
+            return None
+        what = reference.familiar
+        chosen, data = select(source, [entry], platform, what=what)
+        found = find_in_manifest(source, chosen.digest, data, what=what)
+        self._remember(source)
+        return found, source
+
+    def _head(self, reference: Reference, source: RegistryBlobs) -> Entry | None:
+        """What the reference stands for now: its digest, and its bytes unless they are kept."""
+        what = f"manifest of {reference.familiar}"
+        if reference.digest is not None and (kept := self._kept(reference.digest)) is not None:
+            return _entry(reference.digest, kept, None, what)
+        if self._keep is not None and reference.digest is None:
+            # HEAD costs nothing against the rate limit of Docker Hub; GET does.
+            with source.manifest("HEAD", str(reference.tag)) as answer:
+                if answer.status == 404:
+                    return None
+                digest = _digest_header(answer)
+                if digest is not None and (kept := self._kept(digest)) is not None:
+                    return _entry(digest, kept, None, what)
+        with source.manifest("GET", reference.digest or str(reference.tag)) as answer:
+            if answer.status == 404:
+                return None
+            _expect(answer, 200, what)
+            data = read_bounded(answer.body, MANIFEST_LIMIT, what=what)
+            digest = sha256(data)
+            claimed = reference.digest or _digest_header(answer)
+            if claimed is not None and claimed != digest:
+                raise HostileArchive(f"{what}: its digest is {digest} instead of {claimed}")
+            source.held[digest] = data
+            media_type = (answer.headers.get("Content-Type") or "").partition(";")[0].strip()
+            return _entry(digest, data, media_type, what)
+
+    def _kept(self, digest: Digest) -> bytes | None:
+        if self._keep is None:
+            return None
+        try:
+            return read_bounded(self._keep.open_blob(digest), CONFIG_LIMIT, what=digest)
+        except (CacheError, HostileArchive):
+            return None  # fetched, then
+
+    def _remember(self, source: RegistryBlobs) -> None:
+        if self._keep is None or not self._write:
+            return
+        for data in source.held.values():
+            try:
+                self._keep.add_blob(io.BytesIO(data), CONFIG)
+            except CacheError:
+                return  # a cache that can't write costs requests, nothing else
+
+    # -- push -------------------------------------------------------------------------------
+
+    def push(
+        self,
+        reference: Reference,
+        manifest: tuple[Descriptor, bytes],
+        blobs: list[tuple[Descriptor, Callable[[], BinaryIO], RegistryBlobs | None]],
+    ) -> Digest:
+        """Upload `blobs` that the registry has not, then the manifest under the reference.
+
+        Each blob comes with a function that opens it and, where it stems from a registry, that
+        place: within one registry it is mounted instead of sent. Raises `SourceError`.
+        """
+        for descriptor, opened, origin in blobs:
+            self._push_blob(reference, descriptor, opened, origin)
+        descriptor, data = manifest
+        target = reference.tag or descriptor.digest
+        with self._transport.request(
+            "PUT",
+            reference.domain,
+            f"{reference.path}/manifests/{target}",
+            repository=reference.path,
+            actions="pull,push",
+            headers={"Content-Type": descriptor.media_type},
+            data=data,
+        ) as answer:
+            _expect(answer, 201, f"push of {reference.familiar}")
+        return descriptor.digest
+
+    def _push_blob(
+        self,
+        reference: Reference,
+        descriptor: Descriptor,
+        opened: Callable[[], BinaryIO],
+        origin: RegistryBlobs | None,
+    ) -> None:
+        what = f"push of {descriptor.digest} to {reference.familiar}"
+        blobs = f"{reference.path}/blobs"
+
+        def request(
+            method: str, path: str, data: bytes | Iterator[bytes] | None = None
+        ) -> Response:
+            headers = {}
+            if data is not None:
+                size = len(data) if isinstance(data, bytes) else descriptor.size
+                headers["Content-Length"] = str(size)
+                headers["Content-Type"] = "application/octet-stream"
+            return self._transport.request(
+                method,
+                reference.domain,
+                path,
+                repository=reference.path,
+                actions="pull,push",
+                headers=headers,
+                data=data,
+            )
+
+        with request("HEAD", f"{blobs}/{descriptor.digest}") as answer:
+            if answer.status == 200:
+                return
+        start = f"{blobs}/uploads/"
+        if origin is not None and origin.reference.domain == reference.domain:
+            mount = f"?mount={descriptor.digest}&from={origin.reference.path}"
+            with request("POST", start + mount, b"") as answer:
+                if answer.status == 201:
+                    return
+                location = answer.headers.get("Location", "")
+                accepted = answer.status == 202
+        else:
+            accepted = False
+        if not accepted:
+            with request("POST", start, b"") as answer:
+                _expect(answer, 202, what)
+                location = answer.headers.get("Location", "")
+        url = _absolute(location, answer.url)
+        url += ("&" if "?" in url else "?") + f"digest={descriptor.digest}"
+        with opened() as content:
+            data = iter(lambda: content.read(CHUNK), b"") if descriptor.size else b""
+            with request("PUT", url, data) as answer:
+                _expect(answer, 201, what)
+
+
+class RegistryBlobs:
+    """The blobs of one repository in a registry."""
+
+    def __init__(
+        self,
+        transport: Transport,
+        reference: Reference,
+        kept: Callable[[Digest], bytes | None],
+    ) -> None:
+        self._transport = transport
+        self.reference = reference
+        self._kept = kept
+        self.held: dict[Digest, bytes] = {}
+        """Small blobs read so far; each was, or will be, checked by who asked for it."""
+
+    def manifest(self, method: str, which: str) -> Response:
+        """The answer to a request for a manifest, whatever it is."""
+        reference = self.reference
+        return self._transport.request(
+            method,
+            reference.domain,
+            f"{reference.path}/manifests/{which}",
+            repository=reference.path,
+            headers={"Accept": _ACCEPT},
+        )
+
+    def open(self, descriptor: Descriptor) -> BinaryIO:
+        """The bytes of a blob or of a manifest by digest; a broken transfer is resumed."""
+        held = self.held.get(descriptor.digest)
+        if held is not None:
+            return io.BytesIO(held)
+        small = descriptor.size <= CONFIG_LIMIT and (
+            descriptor.media_type in MANIFESTS | INDEXES
+            or "config" in descriptor.media_type
+            or "container.image" in descriptor.media_type
+        )
+        if not small:
+            return cast(BinaryIO, _Blob(self._get, descriptor))
+        data = self._kept(descriptor.digest)
+        if data is None:
+            what = f"{descriptor.digest} of {self.reference.familiar}"
+            if descriptor.media_type in MANIFESTS | INDEXES:
+                answer = self.manifest("GET", descriptor.digest)
+                with answer:
+                    _expect(answer, 200, what)
+                    data = read_bounded(answer.body, descriptor.size, what=what)
+            else:
+                blob = cast(BinaryIO, _Blob(self._get, descriptor))
+                data = read_bounded(blob, descriptor.size, what=what)
+        if sha256(data) == descriptor.digest:
+            self.held[descriptor.digest] = data
+        return io.BytesIO(data)
+
+    def _get(self, descriptor: Descriptor, offset: int) -> Response:
+        reference = self.reference
+        answer = self._transport.request(
+            "GET",
+            reference.domain,
+            f"{reference.path}/blobs/{descriptor.digest}",
+            repository=reference.path,
+            headers={"Range": f"bytes={offset}-"} if offset else {},
+        )
+        what = f"{descriptor.digest} of {reference.familiar}"
+        if answer.status == 404:
+            answer.close()
+            raise SourceError(f"{what}: the registry does not have this blob any more")
+        if offset:
+            found = _RANGE.match(answer.headers.get("Content-Range") or "")
+            if answer.status != 206 or found is None or int(found[1]) != offset:
+                answer.close()
+                raise SourceError(f"{what}: the transfer broke, and can't be taken up again")
+        else:
+            _expect(answer, 200, what)
+        return answer
+
+
+class _Blob(io.RawIOBase):
+    """The bytes of a blob over several connections, if it must be."""
+
+    def __init__(self, get: Callable[[Descriptor, int], Response], descriptor: Descriptor) -> None:
+        self._get = get
+        self._descriptor = descriptor
+        self._offset = 0
+        self._resumes = 0
+        self._answer: Response | None = get(descriptor, 0)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        view = memoryview(buffer).cast("B")
+        while self._answer is not None and len(view):
+            try:
+                data = self._answer.body.read(len(view))
+            except (OSError, http.client.HTTPException) as error:
+                data = b""
+                broken: Exception | None = error
+            else:
+                broken = None
+            if data:
+                view[: len(data)] = data
+                self._offset += len(data)
+                return len(data)
+            self._answer.close()
+            self._answer = None
+            if self._offset < self._descriptor.size:
+                self._resume(broken)
+        return 0
+
+    def _resume(self, broken: Exception | None) -> None:
+        self._resumes += 1
+        if self._resumes > _RESUMES:
+            raise SourceError(
+                f"{self._descriptor.digest}: the transfer broke {self._resumes} times"
+                + (f" ({broken})" if broken else "")
+            ) from broken
+        self._answer = self._get(self._descriptor, self._offset)
+
+    def close(self) -> None:
+        if self._answer is not None:
+            self._answer.close()
+            self._answer = None
+        super().close()
+
+
+def _entry(digest: Digest, data: bytes, media_type: str | None, what: str) -> Entry:
+    """The entry for a manifest or index; its own media type goes before that of the answer."""
+    value = decode(data, what=what)
+    own = value.get("mediaType")
+    kind = own if isinstance(own, str) else media_type
+    if kind not in MANIFESTS | INDEXES:
+        kind = sorted(INDEXES if "manifests" in value else MANIFESTS)[-1]
+    return Entry(Descriptor(kind, digest, len(data)))
+
+
+def _digest_header(answer: Response) -> Digest | None:
+    text = answer.headers.get("Docker-Content-Digest") or ""
+    try:
+        return check_digest(text)
+    except UsageError:
+        return None
+
+
+def _absolute(location: str, url: str) -> str:
+    import urllib.parse
+
+    return urllib.parse.urljoin(url, location)
+
+
+def _expect(answer: Response, status: int, what: str) -> None:
+    if answer.status != status:
+        said = answer.body.read(2000).decode("utf-8", "replace") if answer.status >= 400 else ""
+        answer.close()
+        raise SourceError(f"{what}: the registry answers with status {answer.status} {said}")
