@@ -1,0 +1,148 @@
+"""Lowering of COPY and ADD: sources by kind, the destination made absolute, inputs."""
+
+from __future__ import annotations
+
+import posixpath
+from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
+
+from layercache.configuration import HistoryEntry
+from layercache.digests import Digest, check_digest
+from layercache.dockerfile.heredocs import HereDoc
+from layercache.dockerfile.instructions import Add, Copy
+from layercache.dockerfile.places import located, problem
+from layercache.errors import UsageError
+from layercache.graph import Input, Origin
+from layercache.instructions import Source
+from layercache.operations import SOURCE, CopyFiles, CopySource
+from layercache.selections import EVERYTHING, Files
+from layercache.sources import GitSource, UrlSource
+
+if TYPE_CHECKING:
+    from layercache.dockerfile.fold import StageFold
+
+__all__ = ["lower_copy"]
+
+
+def lower_copy(fold: StageFold, copy: Copy | Add, origin: Origin) -> HistoryEntry | None:
+    """Append the step of a COPY or ADD; None when the image it reads is still missing."""
+    expand = fold.variables.expand
+    sources: list[CopySource] = []
+    patterns: list[str] = []
+    inputs: list[Input] = []
+    parents = isinstance(copy, Copy) and copy.parents
+    for word in copy.sources:
+        if isinstance(word, HereDoc):
+            body = word.body
+            if word.expand:
+                body = located(copy, fold.variables.expand_body, body)
+            sources.append(CopySource(role="", pattern=word.name, content=body.encode()))
+            continue
+        for text in located(copy, fold.variables.expand_words, word) or [""]:
+            remote = remote_source(text, copy) if isinstance(copy, Add) else None
+            if remote is not None:
+                role = f"remote {len(sources)}"
+                name = "." if isinstance(remote, GitSource) else url_name(remote.name)
+                sources.append(CopySource(role=role, pattern=name, remote=True))
+                inputs.append(Input(role, fold.graph.source(remote), EVERYTHING))
+            else:
+                pattern = clean_pattern(text, parents)
+                patterns.append(pattern)
+                sources.append(CopySource(role=SOURCE, pattern=pattern))
+    _check_checksum(copy, sources)
+    exclude = tuple(located(copy, expand, pattern) for pattern in copy.exclude)
+    if patterns:
+        vertex = fold.input_of(copy.from_ if isinstance(copy, Copy) else None, copy)
+        if vertex is None:
+            return None
+        inputs.append(Input(SOURCE, vertex, Files(tuple(patterns), exclude, parents)))
+    destination = located(copy, expand, copy.destination)
+    operation = CopyFiles(
+        name=copy.op,
+        sources=tuple(sources),
+        destination=fold.absolute(destination),
+        chown=located(copy, expand, copy.chown) if copy.chown is not None else None,
+        chmod=_mode(located(copy, expand, copy.chmod)) if copy.chmod is not None else None,
+        link=copy.link,
+        parents=parents,
+        exclude=exclude,
+        unpack=copy.unpack if isinstance(copy, Add) else False,
+        keep_git_dir=isinstance(copy, Add) and copy.keep_git_dir,
+    )
+    fold.add(operation, origin, inputs)
+    return HistoryEntry.of(f"{copy.op} {_shown(copy, destination)}", layer=True)
+
+
+def _shown(copy: Copy | Add, destination: str) -> str:
+    names = [w.name if isinstance(w, HereDoc) else w for w in copy.sources]
+    return " ".join([*names, destination])
+
+
+def _mode(text: str) -> str:
+    """Octal modes in one form (755 = 0755, observed rule 4.6); symbolic ones as written."""
+    if text and set(text) <= set("01234567"):
+        return f"{int(text, 8):04o}"
+    return text
+
+
+def clean_pattern(text: str, parents: bool) -> str:
+    """A source relative to the root of its input; `d`, `d/` and `./d` are one.
+
+    With `parents` the pivot `/./` stays.
+    """
+    if parents:
+        left, pivot, right = f"/{text}".partition("/./")
+        if pivot:
+            kept = _clean(right)
+            return f"{_clean(left)}/./{kept}" if left.strip("/") else f"./{kept}"
+    return _clean(text)
+
+
+def _clean(text: str) -> str:
+    return posixpath.normpath("/" + text).lstrip("/") or "."
+
+
+def url_name(url: str) -> str:
+    """The file name that a URL gives: the last component of its path, without the query."""
+    return unquote(posixpath.basename(urlsplit(url).path))
+
+
+def remote_source(text: str, add: Add) -> Source | None:
+    """The URL or repository that a source of ADD names, None for a path."""
+    git = _git_source(text, add)
+    if git is not None:
+        return git
+    if not text.lower().startswith(("http://", "https://")):
+        return None
+    parts = urlsplit(text)
+    if parts.username or parts.password:
+        raise problem(add, "a URL can't hold user information: it would be kept with the image")
+    try:
+        checksum = _checksum(add)
+    except UsageError as error:
+        raise problem(add, str(error)) from error
+    return UrlSource(text, checksum)
+
+
+def _checksum(add: Add) -> Digest | None:
+    return None if add.checksum is None else check_digest(add.checksum)
+
+
+def _git_source(text: str, add: Add) -> GitSource | None:
+    """Git URLs as BuildKit knows them: git@host:path, ssh://, git://, or http(s)://….git."""
+    url, _, fragment = text.partition("#")
+    web = url.lower().startswith(("http://", "https://"))
+    known = url.startswith(("git@", "git://", "ssh://"))
+    if not known and not (web and urlsplit(url).path.rstrip("/").endswith(".git")):
+        return None
+    reference, _, directory = fragment.partition(":")
+    return GitSource(url, reference, directory, add.keep_git_dir, add.checksum)
+
+
+def _check_checksum(copy: Copy | Add, sources: list[CopySource]) -> None:
+    if isinstance(copy, Add) and copy.checksum is not None:
+        remote = [source for source in sources if source.remote]
+        if len(sources) != 1:
+            raise problem(copy, "--checksum can be used with a single source only")
+        if not remote:
+            raise problem(copy, "--checksum can be used with a URL or a Git repository only")

@@ -1,0 +1,421 @@
+"""One stage, folded: variables, configuration and the state, instruction by instruction."""
+
+from __future__ import annotations
+
+import json
+import posixpath
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import attrs
+
+from layercache.configuration import Healthcheck as HealthcheckConfig
+from layercache.configuration import HistoryEntry, ImageConfig
+from layercache.descriptors import SCRATCH
+from layercache.dockerfile import instructions as written
+from layercache.dockerfile.copies import lower_copy
+from layercache.dockerfile.limits import Budget
+from layercache.dockerfile.numbers import parse_duration
+from layercache.dockerfile.options import BaseImage, ImageNeed, Options, Row
+from layercache.dockerfile.parser import parse
+from layercache.dockerfile.places import (
+    AnyInstruction,
+    is_dockerfile,
+    located,
+    origin_of,
+    problem,
+)
+from layercache.dockerfile.runs import lower_run
+from layercache.dockerfile.scopes import Variables
+from layercache.dockerfile.stages import StageText, find_stage
+from layercache.errors import UsageError
+from layercache.graph import Base, GraphBuilder, Input, Origin, Step
+from layercache.instructions import Instruction, Source
+from layercache.operations import PARENT, SOURCE, CopyFiles, CopySource, MakeDirectory
+from layercache.selections import EVERYTHING, Files, Selector
+from layercache.sources import ContextSource
+
+__all__ = ["StageFold"]
+
+
+class StageFold:
+    """Lowers one stage into `graph`; earlier stages are in `folds`.
+
+    After `run`: `vertex` is what the stage leaves, `rows` and `history` list its instructions,
+    `missing` the images it could not go on without.
+    """
+
+    def __init__(
+        self,
+        *,
+        stage: StageText,
+        stages: Sequence[StageText],
+        folds: Mapping[int, StageFold],
+        graph: GraphBuilder,
+        options: Options,
+        globals: Variables,
+        images: Mapping[ImageNeed, BaseImage],
+        budget: Budget,
+    ) -> None:
+        self.stage = stage
+        self.graph = graph
+        self.options = options
+        self.vertex = -1
+        self.platform = options.platform
+        self.rows: list[Row] = []
+        self.history: list[tuple[HistoryEntry, int | None]] = []
+        self.missing: list[ImageNeed] = []
+        self.globals = globals
+        self.variables = Variables(escape=options.escape, budget=budget)
+        self.config = ImageConfig()
+        self.bypass = stage.label in options.no_cache_stages
+        self._stages = stages
+        self._folds = folds
+        self._images = images
+        self._environment: dict[str, str] = {}
+        self._labels: dict[str, str] = {}
+        self._onbuild: tuple[str, ...] = ()
+
+    # -- the stage --------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Fold the whole stage, or stop at an image that is missing."""
+        first = self.stage.first
+        offset = 0
+        if first is not None:
+            origin = self._origin(first, 0)
+            self.rows.append(Row(origin))
+            offset = 1
+            self._from(first)
+        else:
+            self._start(BaseImage("scratch", SCRATCH, self._scratch_config()))
+        if self.vertex < 0:
+            self._list_only(offset)
+            return
+        for number, trigger in enumerate(self._onbuild):
+            self._trigger(first, number, trigger)
+        for index, instruction in enumerate(self.stage.body, offset):
+            self.apply(instruction, self._origin(instruction, index))
+
+    def _list_only(self, offset: int) -> None:
+        for instruction in self.stage.body:
+            name = getattr(instruction, "from_", None)
+            if isinstance(name, str):
+                self.input_of(name, instruction)
+
+    def _origin(self, instruction: AnyInstruction, index: int) -> Origin:
+        number, label = self.stage.number, self.stage.label
+        return origin_of(instruction, stage=number, index=index, stage_name=label)
+
+    def _scratch_config(self) -> ImageConfig:
+        os, _, rest = self.platform.partition("/")
+        architecture, _, variant = rest.partition("/")
+        return ImageConfig.scratch(architecture, os, variant)
+
+    def _from(self, first: written.From) -> None:
+        name = located(first, self.globals.expand, first.image)
+        if not name:
+            raise problem(first, f"the base name {first.image!r} is empty after expansion")
+        wanted = ""
+        if first.platform:
+            wanted = located(first, self.globals.expand, first.platform)
+            self.platform = wanted or self.platform
+        number = find_stage(self._stages, self.stage.number, name, self.options)
+        if number is not None and not name.isdigit():
+            self._inherit(self._folds[number])
+        elif self.options.contexts.get(name.lower()) is False:
+            self._start(BaseImage("scratch", SCRATCH, self._scratch_config()))
+            self._copy_context(name.lower(), self._origin(first, 0))
+        elif name.lower() == "scratch" and "scratch" not in self.options.contexts:
+            self._start(BaseImage("scratch", SCRATCH, self._scratch_config()))
+        else:
+            image = self._image(name, wanted)
+            if image is not None:
+                self._start(image)
+
+    def _start(self, image: BaseImage) -> None:
+        """Begin with a resolved image."""
+        self._onbuild = image.config.onbuild
+        self.config = image.config.inherited()
+        self._environment = dict(self.config.env)
+        self._labels = dict(self.config.labels)
+        for name, value in self._environment.items():
+            self.variables.set(name, value)
+        self.history = [(entry, None) for entry in image.config.history]
+        if image.config.architecture:
+            self.platform = _platform_of(image.config)
+        self.vertex = self.graph.source(Base(image.name, image.state))
+
+    def _inherit(self, fold: StageFold) -> None:
+        """Begin where another stage ends: its arguments are seen here too (observed rule 3.7)."""
+        config = fold.finished_config()
+        self._onbuild = config.onbuild
+        self.config = config.inherited()
+        self._environment = dict(self.config.env)
+        self._labels = dict(self.config.labels)
+        self.variables = fold.variables.snapshot()
+        self.history = list(fold.history)
+        self.platform = fold.platform
+        self.vertex = fold.vertex
+        self.bypass = self.bypass or fold.bypass
+
+    def _copy_context(self, name: str, origin: Origin) -> None:
+        """FROM a named context that is a plain directory: all of it is the root."""
+        operation = CopyFiles(sources=(CopySource(role=SOURCE, pattern="."),), destination="/")
+        source = self.graph.source(ContextSource(name))
+        self.add(operation, origin, [Input(SOURCE, source, Files(patterns=(".",)))])
+
+    def _image(self, name: str, platform: str) -> BaseImage | None:
+        need = ImageNeed(name, platform or self.options.platform)
+        found = self._images.get(need)
+        if found is None:
+            self.missing.append(need)
+        return found
+
+    def _trigger(self, first: written.From | None, number: int, text: str) -> None:
+        line = first.location.line if first is not None and first.location is not None else 0
+        instruction = located(first, lambda text: parse(text).instructions[0], text)
+        origin = origin_of(
+            instruction,
+            stage=self.stage.number,
+            index=0,
+            stage_name=self.stage.label,
+            onbuild=number,
+            line=line,
+        )
+        self.apply(instruction, origin)
+
+    def finished_config(self) -> ImageConfig:
+        """The configuration of the stage so far."""
+        return attrs.evolve(
+            self.config,
+            env=tuple(self._environment.items()),
+            labels=tuple(sorted(self._labels.items())),
+        )
+
+    # -- inputs -----------------------------------------------------------------------------
+
+    def input_of(self, name: str | None, instruction: AnyInstruction) -> int | None:
+        """The vertex that `--from=name` reads: context, named context, stage or image.
+
+        None when it is an image that is still to be resolved.
+        """
+        if name is None:
+            return self.graph.source(ContextSource())
+        number = find_stage(self._stages, self.stage.number, name, self.options)
+        if number is not None:
+            return self._folds[number].vertex
+        if self.options.contexts.get(name.lower()) is False:
+            return self.graph.source(ContextSource(name.lower()))
+        if name.isdigit():
+            raise problem(instruction, f"there is no stage {name} before this one")
+        if name.lower() == "scratch":
+            return self.graph.source(Base("scratch", SCRATCH))
+        if name.lower() == self.stage.alias:
+            raise problem(instruction, f"the stage {name!r} can't take files from itself")
+        image = self._image(name, "")
+        if image is None:
+            return None
+        return self.graph.source(Base(image.name, image.state))
+
+    def add(self, operation: Instruction, origin: Origin, inputs: Sequence[Input]) -> None:
+        """Append a step on the present state."""
+        bypass = self.bypass or self.options.no_cache(origin)
+        edges = (Input(PARENT, self.vertex), *inputs)
+        self.vertex = self.graph.step(
+            Step(instruction=operation, inputs=edges, bypass=bypass, origin=origin)
+        )
+
+    def absolute(self, path: str) -> str:
+        """`path` below the working directory, cleaned, a trailing slash kept."""
+        directory = path.endswith(("/", "/.")) or path in {".", ""}
+        joined = posixpath.normpath(posixpath.join("/", self.config.workdir or "/", path))
+        cleaned = "/" + joined.lstrip("/")
+        return cleaned + "/" if directory and cleaned != "/" else cleaned
+
+    # -- instructions -----------------------------------------------------------------------
+
+    def apply(self, instruction: AnyInstruction, origin: Origin) -> None:
+        """Fold one instruction."""
+        before = self.vertex
+        if not is_dockerfile(instruction):
+            self._own(instruction, origin)
+            self.rows.append(Row(origin, self.vertex, decides=True))
+            self._note(HistoryEntry.of(origin.text, layer=True, operation=False))
+            return
+        handler = _HANDLERS.get(type(instruction))
+        if handler is None:
+            raise problem(instruction, f"{instruction.op} can't be used here")
+        missing = len(self.missing)
+        try:
+            entry = handler(self, instruction, origin)
+        except UsageError as error:
+            raise problem(instruction, str(error)) from error
+        step = self.vertex if self.vertex != before else None
+        decides = step is not None or len(self.missing) > missing
+        self.rows.append(Row(origin, step, decides))
+        if entry is not None:
+            self._note(entry)
+
+    def _note(self, entry: HistoryEntry) -> None:
+        self.history.append((entry, None if entry.empty_layer else self.vertex))
+
+    def _own(self, instruction: AnyInstruction, origin: Origin) -> None:
+        """An embedder's own type: on the parent, and on what its `reads()` names."""
+        reads: Callable[[], Sequence[tuple[str, str | Source | None, Selector]]] | None
+        reads = getattr(instruction, "reads", None)
+        inputs = []
+        for role, subject, selector in reads() if reads is not None else ():
+            if subject is None or isinstance(subject, str):
+                vertex = self.input_of(subject, instruction)
+            else:
+                vertex = self.graph.source(subject)
+            if vertex is not None:
+                inputs.append(Input(role, vertex, selector or EVERYTHING))
+        self.add(instruction, origin, inputs)
+
+    def _arg(self, instruction: written.Arg, origin: Origin) -> HistoryEntry:
+        for name, default in instruction.arguments:
+            passed = self.options.args.get(name)
+            if passed is None and default is not None:
+                passed = located(instruction, self.variables.expand, default)
+            elif passed is None:
+                passed = self.globals.get(name)
+            self.variables.declare(name, passed)
+        return HistoryEntry.of(instruction.text)
+
+    def _env(self, instruction: written.Env, origin: Origin) -> HistoryEntry:
+        # All values of one line see the variables as they were before it.
+        pairs = [
+            (
+                located(instruction, self.variables.expand, name),
+                located(instruction, self.variables.expand, value),
+            )
+            for name, value in instruction.pairs
+        ]
+        for name, value in pairs:
+            self.config.with_env(name, value)  # checks the name
+            self.variables.set(name, value)
+            self._environment[name] = value
+        return HistoryEntry.of("ENV " + " ".join(f"{n}={v}" for n, v in pairs))
+
+    def _label(self, instruction: written.Label, origin: Origin) -> HistoryEntry:
+        pairs = [
+            (
+                located(instruction, self.variables.expand, name),
+                located(instruction, self.variables.expand, value),
+            )
+            for name, value in instruction.pairs
+        ]
+        for name, value in pairs:
+            if not name:
+                raise UsageError("LABEL: the name is empty")
+            self._labels[name] = value
+        return HistoryEntry.of("LABEL " + " ".join(f"{n}={v}" for n, v in pairs))
+
+    def _workdir(self, instruction: written.Workdir, origin: Origin) -> HistoryEntry:
+        path = located(instruction, self.variables.expand, instruction.value)
+        self.config = self.config.with_workdir(path)
+        made = self.config.workdir != "/"
+        if made:
+            self.add(MakeDirectory(path=self.config.workdir), origin, [])
+        return HistoryEntry.of(f"WORKDIR {self.config.workdir}", layer=made, operation=False)
+
+    def _run(self, instruction: written.Run, origin: Origin) -> HistoryEntry | None:
+        return lower_run(self, instruction, origin)
+
+    def _copy(self, instruction: written.Copy | written.Add, origin: Origin) -> HistoryEntry | None:
+        return lower_copy(self, instruction, origin)
+
+    def _cmd(self, instruction: written.Cmd, origin: Origin) -> HistoryEntry:
+        self.config = self.config.with_cmd(instruction.command)
+        return HistoryEntry.of(f"CMD {_go_list(self.config.cmd)}")
+
+    def _entrypoint(self, instruction: written.Entrypoint, origin: Origin) -> HistoryEntry:
+        self.config = self.config.with_entrypoint(instruction.command)
+        return HistoryEntry.of(f"ENTRYPOINT {_go_list(self.config.entrypoint)}")
+
+    def _user(self, instruction: written.User, origin: Origin) -> HistoryEntry:
+        user = located(instruction, self.variables.expand, instruction.value)
+        self.config = self.config.with_user(user)
+        return HistoryEntry.of(f"USER {user}")
+
+    def _shell(self, instruction: written.Shell, origin: Origin) -> HistoryEntry:
+        self.config = self.config.with_shell(instruction.command)
+        return HistoryEntry.of(f"SHELL {_go_list(self.config.shell)}")
+
+    def _expose(self, instruction: written.Expose, origin: Origin) -> HistoryEntry:
+        for word in instruction.words:
+            for port in located(instruction, self.variables.expand_words, word):
+                self.config = self.config.with_expose(port)
+        return HistoryEntry.of(f"EXPOSE {_go_list(self.config.exposed_ports)}")
+
+    def _volume(self, instruction: written.Volume, origin: Origin) -> HistoryEntry:
+        paths = [located(instruction, self.variables.expand, path) for path in instruction.words]
+        for path in paths:
+            self.config = self.config.with_volume(path)
+        return HistoryEntry.of(f"VOLUME {_go_list(paths)}")
+
+    def _stop_signal(self, instruction: written.Stopsignal, origin: Origin) -> HistoryEntry:
+        signal = located(instruction, self.variables.expand, instruction.value)
+        self.config = self.config.with_stop_signal(signal)
+        return HistoryEntry.of(f"STOPSIGNAL {signal}")
+
+    def _onbuild_line(self, instruction: written.Onbuild, origin: Origin) -> HistoryEntry:
+        trigger = instruction.expression
+        self.config = self.config.with_onbuild(trigger)
+        return HistoryEntry.of(f"ONBUILD {trigger}")
+
+    def _healthcheck(self, instruction: written.Healthcheck, origin: Origin) -> HistoryEntry:
+        command = instruction.command
+        if command is None:
+            test: tuple[str, ...] = ("NONE",)
+        elif isinstance(command, str):
+            test = ("CMD-SHELL", command)
+        else:
+            test = ("CMD", *command)
+        health = HealthcheckConfig(
+            test=test,
+            interval=parse_duration(instruction.interval or "0"),
+            timeout=parse_duration(instruction.timeout or "0"),
+            start_period=parse_duration(instruction.start_period or "0"),
+            start_interval=parse_duration(instruction.start_interval or "0"),
+            retries=instruction.retries or 0,
+        )
+        self.config = self.config.with_healthcheck(health)
+        return HistoryEntry.of(f"HEALTHCHECK &{health}")
+
+    def _maintainer(self, instruction: written.Maintainer, origin: Origin) -> HistoryEntry:
+        self.config = self.config.with_maintainer(instruction.value)
+        return HistoryEntry.of(f"MAINTAINER {instruction.value}")
+
+
+def _go_list(values: Sequence[str]) -> str:
+    """As Go prints a list of strings with %q: ["a" "b"]."""
+    return "[" + " ".join(json.dumps(value, ensure_ascii=False) for value in values) + "]"
+
+
+def _platform_of(config: ImageConfig) -> str:
+    parts = [config.os or "linux", config.architecture, config.variant]
+    return "/".join(part for part in parts if part)
+
+
+_HANDLERS: dict[type, Callable[[StageFold, Any, Origin], HistoryEntry | None]] = {
+    written.Arg: StageFold._arg,
+    written.Env: StageFold._env,
+    written.Label: StageFold._label,
+    written.Workdir: StageFold._workdir,
+    written.Run: StageFold._run,
+    written.Copy: StageFold._copy,
+    written.Add: StageFold._copy,
+    written.Cmd: StageFold._cmd,
+    written.Entrypoint: StageFold._entrypoint,
+    written.User: StageFold._user,
+    written.Shell: StageFold._shell,
+    written.Expose: StageFold._expose,
+    written.Volume: StageFold._volume,
+    written.Stopsignal: StageFold._stop_signal,
+    written.Onbuild: StageFold._onbuild_line,
+    written.Healthcheck: StageFold._healthcheck,
+    written.Maintainer: StageFold._maintainer,
+}

@@ -1,0 +1,90 @@
+"""What lowering is given beside the recipe, and what it gives back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import attrs
+
+from layercache.configuration import HistoryEntry, ImageConfig
+from layercache.descriptors import State
+from layercache.graph import Graph, Origin
+
+__all__ = ["BaseImage", "ImageNeed", "Lowered", "Needs", "Options", "Row"]
+
+
+@attrs.frozen
+class ImageNeed:
+    """An image to resolve: its reference as written, and the platform wanted ("" for any)."""
+
+    name: str
+    platform: str = ""
+
+
+@attrs.frozen
+class BaseImage:
+    """A resolved image: its layers as a state, its configuration."""
+
+    name: str
+    state: State
+    config: ImageConfig
+
+
+@attrs.frozen
+class Needs:
+    """Images that must be resolved before lowering can go on."""
+
+    images: tuple[ImageNeed, ...]
+
+
+def _never(origin: Origin) -> bool:
+    return False
+
+
+@attrs.frozen(kw_only=True)
+class Options:
+    """What a build is asked for beside the recipe.
+
+    `args` are `--build-arg` values; `contexts` the names of further contexts, True for those
+    that are images; `platform` the target's, as `os/architecture[/variant]`; `no_cache` tells
+    for the origin of a step whether the cache is bypassed; `no_cache_stages` are lower-case
+    names of `--no-cache-filter`.
+    """
+
+    args: Mapping[str, str] = attrs.field(factory=dict)
+    target: str | None = None
+    contexts: Mapping[str, bool] = attrs.field(factory=dict)
+    platform: str = "linux/amd64"
+    build_platform: str = "linux/amd64"
+    no_cache: Callable[[Origin], bool] = _never
+    no_cache_stages: frozenset[str] = frozenset()
+    network: str = "default"
+    hosts: tuple[tuple[str, str], ...] = ()
+    shm_size: int | None = None
+    ulimits: tuple[str, ...] = ()
+    labels: Mapping[str, str] = attrs.field(factory=dict)
+    escape: str = "\\"
+
+
+@attrs.frozen
+class Row:
+    """One instruction of the recipe: its origin, its vertex if it is a step of the graph.
+
+    `decides` is False for what makes no decision in any build (FROM, metadata).
+    """
+
+    origin: Origin
+    vertex: int | None = None
+    decides: bool = False
+
+
+@attrs.frozen
+class Lowered:
+    """A recipe as a graph, with what the graph does not say."""
+
+    graph: Graph
+    target: int
+    rows: tuple[Row, ...]
+    config: ImageConfig
+    history: tuple[tuple[HistoryEntry, int | None], ...]
+    unused_args: tuple[str, ...] = ()

@@ -1,0 +1,107 @@
+"""Variables of a stage: ENV and ARG in one ordered scope, and the arguments that come unasked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from layercache.dockerfile.expansion import process_word, process_words
+from layercache.dockerfile.limits import Budget
+
+__all__ = ["PROXIES", "Variables", "automatic_arguments"]
+
+PROXIES: Final = tuple(
+    name
+    for upper in ("HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY")
+    for name in (upper, upper.lower())
+)
+"""Arguments that reach every command undeclared, and count in no key then (Dockerfile
+reference, "Predefined ARGs")."""
+
+
+def automatic_arguments(target: str, build: str) -> dict[str, str]:
+    """TARGETPLATFORM and its kind (Dockerfile reference, "Automatic platform ARGs")."""
+    found = {}
+    for prefix, platform in (("TARGET", target), ("BUILD", build)):
+        os, _, rest = platform.partition("/")
+        architecture, _, variant = rest.partition("/")
+        found[f"{prefix}PLATFORM"] = platform
+        found[f"{prefix}OS"] = os
+        found[f"{prefix}ARCH"] = architecture
+        found[f"{prefix}VARIANT"] = variant
+    return found
+
+
+class Variables:
+    """Names and values in the order in which a command sees them.
+
+    Setting a name again moves it to the end, as BuildKit does: order counts in keys.
+    """
+
+    def __init__(
+        self,
+        values: Mapping[str, str] | None = None,
+        *,
+        arguments: frozenset[str] = frozenset(),
+        escape: str = "\\",
+        budget: Budget | None = None,
+    ) -> None:
+        self._values = dict(values or {})
+        self._arguments = set(arguments)
+        self._escape = escape
+        self._budget = budget or Budget()
+        self._declared: set[str] = set()
+
+    @property
+    def values(self) -> Mapping[str, str]:
+        return self._values
+
+    @property
+    def arguments(self) -> frozenset[str]:
+        """Names whose value comes from ARG and not from ENV."""
+        return frozenset(self._arguments)
+
+    @property
+    def declared(self) -> frozenset[str]:
+        """Names that an ARG of this scope declares, with or without a value."""
+        return frozenset(self._declared)
+
+    def get(self, name: str) -> str | None:
+        return self._values.get(name)
+
+    def set(self, name: str, value: str) -> None:
+        """ENV."""
+        self._values.pop(name, None)
+        self._values[name] = value
+        self._arguments.discard(name)
+
+    def declare(self, name: str, value: str | None) -> None:
+        """ARG: without a value it is nothing, and leaves what was there."""
+        self._declared.add(name)
+        if value is not None:
+            self._values.pop(name, None)
+            self._values[name] = value
+            self._arguments.add(name)
+
+    def snapshot(self) -> Variables:
+        """A copy; the names declared are not taken along."""
+        return Variables(
+            self._values,
+            arguments=self.arguments,
+            escape=self._escape,
+            budget=self._budget,
+        )
+
+    def expand(self, word: str) -> str:
+        """One word to one text."""
+        return process_word(word, self._values, escape=self._escape, budget=self._budget)
+
+    def expand_words(self, word: str) -> list[str]:
+        """One word to any number of words."""
+        return process_words(word, self._values, escape=self._escape, budget=self._budget)
+
+    def expand_body(self, text: str) -> str:
+        """The body of a here-document: quotes mean nothing there."""
+        return process_word(
+            text, self._values, escape=self._escape, quotes=False, budget=self._budget
+        )
