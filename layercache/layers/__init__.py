@@ -1,0 +1,1 @@
+"""Layers: deterministic tar changesets, written, indexed, read and applied safely."""

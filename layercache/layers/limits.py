@@ -1,0 +1,32 @@
+"""Bounds on what an archive may make us read or hold; beyond them it is refused whole."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import attrs
+
+__all__ = ["DEFAULT_LIMITS", "Limits"]
+
+
+@attrs.frozen(kw_only=True)
+class Limits:
+    """What one archive may be.
+
+    `entries` counts names, `size` bytes when uncompressed, `path` bytes and `depth` components
+    of a name, `header` bytes of the extended headers of one entry. `ratio` bounds uncompressed
+    to compressed bytes beyond the first `grace` bytes; its default is what gzip reaches on
+    zeros, rounded up.
+    """
+
+    entries: int = 2_000_000
+    size: int = 64 << 30
+    path: int = 4095
+    name: int = 255
+    depth: int = 512
+    header: int = 1 << 20
+    ratio: int = 1100
+    grace: int = 64 << 20
+
+
+DEFAULT_LIMITS: Final = Limits()

@@ -1,0 +1,288 @@
+"""Reading tars that anyone may have made: within bounds, refusing what could mislead.
+
+Understands ustar, pax, GNU long names and base-256 numbers. Two sets of rules: `read_layer` for
+layers (deletions, no name twice: OCI image specification, layer.md) and `read_archive` for what
+ADD unpacks (later entries win, names of deletions are refused). The first violation refuses the
+archive whole, with one `HostileArchive` that names the entry.
+"""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Iterator
+from typing import BinaryIO, Final
+
+import attrs
+from blake3 import blake3
+
+from layercache.errors import HostileArchive
+from layercache.layers.compression import decompressed
+from layercache.layers.headers import Header, Headers
+from layercache.layers.index import Entry, IndexBuilder, LayerIndex
+from layercache.layers.limits import DEFAULT_LIMITS, Limits
+from layercache.layers.tar import OPAQUE_MARKER, WHITEOUT_PREFIX
+from layercache.trees import Node
+
+__all__ = ["index_layer", "read_archive", "read_layer"]
+
+CHUNK: Final = 256 * 1024
+_KINDS: Final = {
+    b"0": stat.S_IFREG,
+    b"\0": stat.S_IFREG,
+    b"7": stat.S_IFREG,
+    b"2": stat.S_IFLNK,
+    b"3": stat.S_IFCHR,
+    b"4": stat.S_IFBLK,
+    b"5": stat.S_IFDIR,
+    b"6": stat.S_IFIFO,
+}
+_REPLACED: Final = 1000
+"""Directories that an archive may put something else in place of: each costs a walk."""
+_OVERLAY: Final = (b"trusted.overlay.", b"user.overlay.")
+
+
+def read_layer(
+    stream: BinaryIO, *, limits: Limits = DEFAULT_LIMITS, what: str = "layer"
+) -> Iterator[Entry]:
+    """The entries of a layer in the order of its tar, contents digested.
+
+    `stream` may be compressed; offsets count in the uncompressed tar. It is read to its end
+    once the iterator is exhausted. Raises `HostileArchive`; what was yielded before is then
+    worth nothing.
+    """
+    yield from _Reader(stream, limits, what, layer=True).entries()
+
+
+def read_archive(
+    stream: BinaryIO, *, limits: Limits = DEFAULT_LIMITS, what: str = "archive"
+) -> Iterator[Entry]:
+    """The entries of an archive that ADD unpacks, in its order; a later one replaces earlier."""
+    yield from _Reader(stream, limits, what, layer=False).entries()
+
+
+def index_layer(
+    stream: BinaryIO, *, limits: Limits = DEFAULT_LIMITS, what: str = "layer"
+) -> LayerIndex:
+    """The index of a layer read from its tar; raises `HostileArchive`."""
+    builder = IndexBuilder()
+    for entry in read_layer(stream, limits=limits, what=what):
+        builder.put(entry)
+    return builder.build()
+
+
+class _Reader:
+    def __init__(self, stream: BinaryIO, limits: Limits, what: str, *, layer: bool) -> None:
+        self._limits = limits
+        self._what = what
+        self._layer = layer
+        self._input = decompressed(stream, limits=limits, what=what)
+        self._headers = Headers(self._input, limits, what)
+        self._files: dict[bytes, Entry] = {}
+        """What is no directory, by path."""
+        self._directories: set[bytes] = {b""}
+        """Directories with an entry of their own, or with something beneath them."""
+        self._replaced = 0
+        self._buffer = memoryview(bytearray(CHUNK))
+
+    def entries(self) -> Iterator[Entry]:
+        for header in self._headers:
+            path = self._path(header.name, header.name)
+            marker = path.rpartition(b"/")[2] if WHITEOUT_PREFIX in path else b""
+            if WHITEOUT_PREFIX in path:
+                self._check_marker(header, path)
+            if marker.startswith(WHITEOUT_PREFIX):
+                yield self._deletion(header, path)
+            elif header.kind == b"1":
+                yield self._hardlink(header, path)
+            else:
+                entry = self._entry(header, path)
+                if entry is not None:
+                    yield entry
+
+    def _refuse(self, name: bytes, why: str) -> HostileArchive:
+        return HostileArchive(f"{self._what}: entry {_shown(name)} {why}; nothing was unpacked")
+
+    # -- names ------------------------------------------------------------------------------
+
+    def _path(self, name: bytes, shown: bytes) -> bytes:
+        """A name as a clean relative path; b"" for the root."""
+        if not name:
+            raise self._refuse(shown, "has no name")
+        if name.startswith(b"/"):
+            raise self._refuse(shown, "has an absolute path")
+        if len(name) > self._limits.path:
+            raise self._refuse(shown, f"has a path of more than {self._limits.path} bytes")
+        parts = name.split(b"/")
+        if b".." in parts:
+            raise self._refuse(shown, "leads outside through '..'")
+        if b"" in parts or b"." in parts:
+            parts = [part for part in parts if part and part != b"."]
+        if len(parts) > self._limits.depth:
+            raise self._refuse(shown, f"is nested more than {self._limits.depth} deep")
+        if len(name) > self._limits.name and max(map(len, parts)) > self._limits.name:
+            raise self._refuse(shown, f"has a name of more than {self._limits.name} bytes")
+        return b"/".join(parts)
+
+    def _enter(self, header: Header, path: bytes) -> None:
+        """Note the directories above `path`; none may be anything else in this archive."""
+        parent = path.rpartition(b"/")[0]
+        while parent not in self._directories:
+            if parent in self._files:
+                kind = "a symbolic link" if self._is_link(parent) else "no directory"
+                raise self._refuse(
+                    header.name, f"goes through {_shown(parent)}, which is {kind} in this archive"
+                )
+            self._directories.add(parent)
+            parent = parent.rpartition(b"/")[0]
+
+    def _is_link(self, path: bytes) -> bool:
+        node = self._files[path].node
+        return node is not None and node.is_link
+
+    def _forget(self, path: bytes) -> None:
+        """A later entry replaces what an archive for ADD held at `path`."""
+        self._files.pop(path, None)
+        if path in self._directories:
+            self._replaced += 1
+            if self._replaced > _REPLACED:
+                raise HostileArchive(
+                    f"{self._what}: replaces more than {_REPLACED} of its own directories; "
+                    "nothing was unpacked"
+                )
+            inside = path + b"/"
+            self._directories = {
+                d for d in self._directories if d != path and not d.startswith(inside)
+            }
+            for file in [f for f in self._files if f.startswith(inside)]:
+                del self._files[file]
+
+    # -- deletions --------------------------------------------------------------------------
+
+    def _check_marker(self, header: Header, path: bytes) -> None:
+        parts = path.split(b"/")
+        if not self._layer and any(part.startswith(WHITEOUT_PREFIX) for part in parts):
+            raise self._refuse(
+                header.name, "has a name that begins with .wh., which means a deletion in a layer"
+            )
+        if any(part.startswith(WHITEOUT_PREFIX) for part in parts[:-1]):
+            raise self._refuse(header.name, "lies beneath a deletion marker")
+
+    def _deletion(self, header: Header, path: bytes) -> Entry:
+        directory, _, marker = path.rpartition(b"/")
+        if header.kind not in (b"0", b"\0") or header.size:
+            raise self._refuse(header.name, "is a deletion marker but no empty regular file")
+        self._enter(header, path)
+        if marker == OPAQUE_MARKER:
+            return Entry(directory, None, opaque=True, implied=True)
+        name = marker[len(WHITEOUT_PREFIX) :]
+        if not name or name in (b".", b".."):
+            raise self._refuse(header.name, "deletes a directory through itself")
+        if name.startswith(WHITEOUT_PREFIX):
+            raise self._refuse(header.name, "is a marker with a reserved name")
+        target = directory + b"/" + name if directory else name
+        if target in self._files or target in self._directories:
+            raise self._refuse(header.name, "deletes what the same layer holds")
+        return Entry(target, None)
+
+    # -- entries ----------------------------------------------------------------------------
+
+    def _hardlink(self, header: Header, path: bytes) -> Entry:
+        if header.size:
+            raise self._refuse(header.name, "is a hard link with content")
+        target = self._path(header.link, header.name)
+        self._enter(header, path)
+        known = self._files.get(target)
+        if known is None or target == path:
+            raise self._refuse(
+                header.name, f"is a hard link to {_shown(header.link)}, no earlier file of it"
+            )
+        self._claim(header, path)
+        entry = attrs.evolve(known, path=path, hardlink=target)
+        self._files[path] = entry
+        return entry
+
+    def _claim(self, header: Header, path: bytes) -> None:
+        """`path` becomes something else than a directory."""
+        if not path:
+            raise self._refuse(header.name, "is the root but no directory")
+        if path in self._files or path in self._directories:
+            if self._layer:
+                raise self._refuse(header.name, "is there twice")
+            self._forget(path)
+
+    def _entry(self, header: Header, path: bytes) -> Entry | None:
+        kind = _KINDS.get(header.kind)
+        if kind is None:
+            raise self._refuse(header.name, f"has the unknown type {header.kind!r}")
+        if kind == stat.S_IFREG and header.name.endswith(b"/") and not header.size:
+            kind = stat.S_IFDIR  # as tars older than POSIX say it
+        if header.size and kind != stat.S_IFREG:
+            raise self._refuse(header.name, "has content although it is no regular file")
+        if kind != stat.S_IFDIR and header.name.endswith(b"/"):
+            raise self._refuse(header.name, "ends with a slash although it is no directory")
+        self._enter(header, path)
+        node = self._node(header, kind)
+        if kind == stat.S_IFDIR:
+            if path in self._files:
+                if self._layer:
+                    raise self._refuse(header.name, "is there twice, as directory and otherwise")
+                self._forget(path)
+            self._directories.add(path)
+            return Entry(path, node)
+        if not self._layer and kind in (stat.S_IFCHR, stat.S_IFBLK, stat.S_IFIFO):
+            return None  # ADD makes files, not devices (as BuildKit of 2026)
+        self._claim(header, path)
+        offset = 0
+        if kind == stat.S_IFREG:
+            offset = self._headers.offset
+            node = attrs.evolve(node, content=self._digest(header))
+        entry = self._files[path] = Entry(path, node, offset=offset)
+        return entry
+
+    def _node(self, header: Header, kind: int) -> Node:
+        link = b""
+        device = (0, 0)
+        if kind == stat.S_IFLNK:
+            link = header.link
+            if not link or len(link) > self._limits.path:
+                raise self._refuse(header.name, "is a symbolic link with no usable target")
+        elif kind in (stat.S_IFCHR, stat.S_IFBLK):
+            device = header.device
+            if device == (0, 0) and kind == stat.S_IFCHR and self._layer:
+                raise self._refuse(
+                    header.name, "is the device 0:0, which overlay file systems take for a deletion"
+                )
+        for name, _ in header.xattrs:
+            if name.startswith(_OVERLAY):
+                raise self._refuse(header.name, f"sets {_shown(name)}, which steers overlayfs")
+        permissions = 0o777 if kind == stat.S_IFLNK else header.mode & 0o7777
+        return Node(
+            mode=kind | permissions,
+            uid=header.uid,
+            gid=header.gid,
+            size=header.size,
+            mtime=header.mtime,
+            link=link,
+            device=device,
+            xattrs=header.xattrs,
+        )
+
+    def _digest(self, header: Header) -> bytes:
+        hasher = blake3()
+        left = header.size
+        view = self._buffer
+        readinto = self._input.readinto  # type: ignore[attr-defined]
+        while left:
+            got = readinto(view[: min(left, CHUNK)])
+            if not got:
+                raise self._refuse(header.name, "is cut off: the archive ends within it")
+            hasher.update(view[:got])
+            left -= got
+        self._headers.consumed(header.size)
+        return hasher.digest()
+
+
+def _shown(name: bytes) -> str:
+    """A name for a message: one line, not endless."""
+    text = name.decode("utf-8", "backslashreplace")
+    return repr(text if len(text) <= 100 else text[:97] + "...")
