@@ -1,0 +1,113 @@
+"""Users and groups of an image: /etc/passwd and /etc/group, read as text and never through libc.
+
+The rules are those of runc and BuildKit (`libcontainer/user`): the first line that matches
+counts, a name is tried before a number, and a number needs no line at all. Imports nothing, so
+that it also serves where the image is already the root directory.
+"""
+
+from __future__ import annotations
+
+__all__ = ["MAX_ID", "group_id", "owner_ids", "resolve_user"]
+
+MAX_ID = 2**32 - 2
+"""The largest user or group number; 2**32 - 1 means "none" to the kernel."""
+
+_Row = list[bytes]
+
+
+def _rows(text: bytes, width: int) -> list[_Row]:
+    """The lines that have at least `width` fields; comments and NIS lines are no accounts."""
+    found = []
+    for line in text.split(b"\n"):
+        line = line.strip()
+        if not line or line[:1] in (b"#", b"+", b"-"):
+            continue
+        fields = line.split(b":")
+        if len(fields) >= width:
+            found.append(fields)
+    return found
+
+
+def _number(text: bytes) -> int | None:
+    """`text` as an account number, None when it is no decimal number in range."""
+    if not text.isdigit():
+        return None
+    value = int(text[:20])
+    return value if value <= MAX_ID else None
+
+
+def _lookup(rows: list[_Row], wanted: bytes, what: str, file: str) -> tuple[_Row | None, int]:
+    number = _number(wanted)
+    for fields in rows:
+        found = _number(fields[2])
+        if found is not None and (fields[0] == wanted or (number is not None and found == number)):
+            return fields, found
+    if number is None:
+        shown = wanted.decode("utf-8", "replace")
+        raise LookupError(f"the image has no {what} {shown!r}: there is none in its {file}")
+    return None, number
+
+
+def group_id(name: str, group: bytes) -> int:
+    """The number of the group `name` (a name or a number); raises `LookupError`."""
+    return _lookup(_rows(group, 3), _bytes(name), "group", "/etc/group")[1]
+
+
+def owner_ids(owner: str, passwd: bytes, group: bytes) -> tuple[int, int | None]:
+    """User and group of `user[:group]` as in `--chown`; raises `LookupError`.
+
+    The group is None where none is given and the user has no line that names one.
+    """
+    name, colon, group_name = owner.partition(":")
+    fields, uid = _lookup(_rows(passwd, 4), _bytes(name or "0"), "user", "/etc/passwd")
+    if colon and group_name:
+        return uid, group_id(group_name, group)
+    return uid, None if fields is None else _number(fields[3])
+
+
+def resolve_user(user: str, passwd: bytes, group: bytes) -> tuple[int, int, tuple[int, ...], str]:
+    """Who `USER user[:group]` is: uid, gid, supplementary groups, home directory.
+
+    An empty `user` is root. Supplementary groups are those whose line names the user, none
+    where a group is given. Home is "/" for a number without a line. `passwd` and `group` are
+    the contents of the files, empty where the image has none. Raises `LookupError` with a
+    message for people when a name is unknown.
+    """
+    name, _, group_name = user.partition(":")
+    if _number(_bytes(name)) is not None and _number(_bytes(group_name)) is not None:
+        # Both given as numbers: the image is not asked (BuildKit, `ParseUIDGID`).
+        home = "/"
+        fields, uid = _lookup(_rows(passwd, 6), _bytes(name), "user", "/etc/passwd")
+        if fields is not None:
+            home = _text(fields[5]) or "/"
+        return uid, int(group_name), (), home
+    try:
+        fields, uid = _lookup(_rows(passwd, 4), _bytes(name or "0"), "user", "/etc/passwd")
+    except LookupError:
+        if name == "root":
+            fields, uid = None, 0
+        else:
+            raise
+    gid, home = 0, "/"
+    if fields is not None:
+        gid = _number(fields[3]) or 0
+        if len(fields) > 5 and fields[5]:
+            home = _text(fields[5])
+    if group_name:
+        return uid, group_id(group_name, group), (), home
+    if fields is None:
+        return uid, gid, (), home
+    further = []
+    for row in _rows(group, 4):
+        number = _number(row[2])
+        if number is not None and number not in further and fields[0] in row[3].split(b","):
+            further.append(number)
+    return uid, gid, tuple(further), home
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
+
+
+def _text(data: bytes) -> str:
+    return data.decode("utf-8", "surrogateescape")

@@ -1,0 +1,162 @@
+"""The helper process: one for a build, forks the first process of every step.
+
+It exists because a build has threads, and a process with threads must not fork. Single
+threaded, nothing imported but what steps need; started with `python -I -S`.
+
+First it makes a mount namespace of its own, in which the host is read-only but for the scratch
+directory, and executes itself again from there: should anything of the host be reached from a
+step after all, e.g. this program through /proc/self/exe, it can't be written.
+"""
+
+from __future__ import annotations
+
+import _socket
+import os
+import select
+
+from layercache.executors.rootfs import _step
+from layercache.executors.rootfs import _syscalls as sys_
+
+__all__ = ["KILL", "START", "main"]
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+START = b"s"
+KILL = b"k"
+
+
+def main(arguments: Sequence[str]) -> None:
+    """`enclose CHANNEL SCRATCH COMMAND...` or `serve CHANNEL`.
+
+    Serves the SOCK_SEQPACKET socket CHANNEL until the build closes it or is gone.
+    """
+    command, channel = arguments[0], int(arguments[1])
+    if command == "enclose":
+        enclose(arguments[2])
+        os.execv(arguments[3], list(arguments[3:]))
+    os.set_inheritable(channel, False)
+    Runner(_socket.socket(fileno=channel)).serve()
+
+
+def enclose(scratch: str) -> None:
+    """A mount namespace in which nothing of the host can be written but `scratch`."""
+    sys_.unshare(sys_.CLONE_NEWNS)
+    root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    place = os.open(scratch, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    sys_.mount_setattr(root, sys_.AT_RECURSIVE, 0, propagation=sys_.MS_PRIVATE)
+    writable = sys_.open_tree(place, "", sys_.OPEN_TREE_CLONE | sys_.AT_EMPTY_PATH)
+    sys_.mount_setattr(root, sys_.AT_RECURSIVE, sys_.MOUNT_ATTR_RDONLY)
+    sys_.move_mount(writable, place)
+    for fd in (writable, place, root):
+        os.close(fd)
+
+
+class Runner:
+    """The steps that run now: each has a process 1 and a stream to the build."""
+
+    def __init__(self, sock: _socket.socket) -> None:
+        self.sock = sock
+        self.parent = os.pidfd_open(os.getppid())
+        self.self = os.pidfd_open(os.getpid())
+        self.steps: dict[int, tuple[int, int, _socket.socket]] = {}
+        """Descriptor of the process → its number, the step's number, its stream."""
+        self.poll = select.poll()
+        self.poll.register(sock.fileno(), select.POLLIN)
+        self.poll.register(self.parent, select.POLLIN)
+
+    def serve(self) -> None:
+        while True:
+            for fd, _ in self.poll.poll():
+                if fd in self.steps:
+                    self.reap(fd)
+                elif fd == self.parent or not self.request():
+                    self.end()
+                    return
+
+    def request(self) -> bool:
+        """Take one request; False at the end."""
+        size = _socket.CMSG_SPACE(64 * 4)
+        data, ancillary, _, _ = self.sock.recvmsg(64, size)
+        if not data:
+            return False
+        fds: list[int] = []
+        for level, kind, content in ancillary:
+            if level == _socket.SOL_SOCKET and kind == _socket.SCM_RIGHTS:
+                usable = len(content) - len(content) % 4
+                fds += memoryview(content[:usable]).cast("i").tolist()
+        for fd in fds:
+            os.set_inheritable(fd, False)
+        command, number, flags = data[:1], int(data[1:21]), int(data[21:41])
+        if command == KILL:
+            for pidfd, (_, known, _) in self.steps.items():
+                if known == number:
+                    _kill(pidfd)
+        elif command == START:
+            self.start(number, flags, fds)
+        return True
+
+    def start(self, number: int, flags: int, fds: list[int]) -> None:
+        """Fork process 1 of a step; `fds` are its stream, its output, and what it must hold."""
+        try:
+            pid = sys_.clone(flags)
+        except OSError as error:
+            stream = _socket.socket(fileno=fds[0])
+            _step.report_broken(stream, f"new namespaces: {error.strerror}")
+            stream.close()
+            for fd in fds[1:]:
+                os.close(fd)
+            return
+        if pid == 0:
+            self.child(fds)
+        for fd in fds[1:]:
+            os.close(fd)
+        pidfd = os.pidfd_open(pid)
+        self.steps[pidfd] = (pid, number, _socket.socket(fileno=fds[0]))
+        self.poll.register(pidfd, select.POLLIN)
+
+    def child(self, fds: list[int]) -> None:
+        """In the step's process 1; does not return."""
+        status = 1
+        try:
+            sys_.prctl(sys_.PR_SET_PDEATHSIG, 9)
+            alive = select.poll()
+            alive.register(self.self, select.POLLIN)
+            if not alive.poll(0):
+                self.sock.close()
+                os.close(self.parent)
+                os.close(self.self)
+                for pidfd, (_, _, stream) in self.steps.items():
+                    os.close(pidfd)
+                    stream.close()
+                _step.run(_socket.socket(fileno=fds[0]), fds[1])
+                status = 0
+        finally:
+            os._exit(status)
+
+    def reap(self, pidfd: int) -> None:
+        """A process 1 has ended, and everything in its namespace with it: say so."""
+        pid, _, stream = self.steps.pop(pidfd)
+        self.poll.unregister(pidfd)
+        os.close(pidfd)
+        _, code = os.waitpid(pid, 0)
+        try:
+            _step.report_gone(stream, os.waitstatus_to_exitcode(code))
+        except OSError:
+            pass  # the build has stopped listening
+        stream.close()
+
+    def end(self) -> None:
+        """Kill what runs and wait until it is gone."""
+        for pidfd in self.steps:
+            _kill(pidfd)
+        for pid, _, _ in self.steps.values():
+            os.waitpid(pid, 0)
+
+
+def _kill(pidfd: int) -> None:
+    try:
+        sys_.kill(pidfd)
+    except ProcessLookupError:
+        pass

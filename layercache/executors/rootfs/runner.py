@@ -1,0 +1,295 @@
+"""The build's side of the helper process: start it, give it steps, follow each to its end."""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import attrs
+
+from layercache.errors import BuildError, Cancelled
+from layercache.executors.rootfs import _wire
+
+if TYPE_CHECKING:
+    from layercache.executors.rootfs._wire import Sendable
+
+__all__ = ["Ended", "Runner"]
+
+_POLL_SECONDS = 0.1
+"""How often a waiting step asks whether the build was cancelled."""
+
+_CLOSE_SECONDS = 30
+"""How long the helper may take to end its steps."""
+
+_CODE = (
+    "import sys; sys.path.append(sys.argv[1]); "
+    "from layercache.executors.rootfs._runner import main; main(sys.argv[2:])"
+)
+
+
+@attrs.frozen
+class Ended:
+    """How a step ended: the command's status, or what kept it from starting.
+
+    `code` is the exit status, or minus the number of the signal that killed the command.
+    `message` is set when the command never ran. `made` are mount points that had to be created
+    in the image's tree, each after the directory it is in.
+    """
+
+    code: int
+    message: str = ""
+    made: tuple[str, ...] = ()
+    timed_out: bool = False
+
+
+class Runner:
+    """One helper process, started at the first step. Safe for threads.
+
+    `scratch` is the one directory of the host that it and its steps can write. `held` are
+    descriptors of locks that must last until the last process of every step is gone.
+    """
+
+    def __init__(self, scratch: str, held: Sequence[int], *, rootless: bool = False) -> None:
+        self._scratch = scratch
+        self._held = tuple(held)
+        self._rootless = rootless
+        self._lock = threading.Lock()
+        self._number = 0
+        self._process: subprocess.Popen[bytes] | None = None
+        self._channel: socket.socket | None = None
+        self._errors: BinaryIO | None = None
+
+    # -- the process ------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start the helper when it isn't running; raises `BuildError` when that fails."""
+        with self._lock:
+            if self._process is not None and self._process.poll() is None:
+                return
+            self._close()
+            self._start()
+
+    def _start(self) -> None:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        package = os.path.abspath(__file__)
+        for _ in range(4):
+            package = os.path.dirname(package)
+        again = [sys.executable, "-I", "-S", "-c", _CODE, package]
+        errors = tempfile.TemporaryFile()  # noqa: SIM115  (lives as long as the helper)
+        channel = str(theirs.fileno())
+        keep = ("LD_LIBRARY_PATH", "PYTHONHOME")
+        try:
+            self._process = subprocess.Popen(
+                [*again, "enclose", channel, self._scratch, *again, "serve", channel],
+                env={name: os.environ[name] for name in keep if name in os.environ},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=errors,
+                cwd="/",
+                pass_fds=(theirs.fileno(),),
+                start_new_session=True,  # Ctrl-C is for the build; it ends the helper in order
+            )
+        except OSError as error:
+            ours.close()
+            raise BuildError(f"the helper process can't be started: {error}") from error
+        finally:
+            theirs.close()
+        self._channel = ours
+        self._errors = errors
+
+    def close(self) -> None:
+        """End the helper and every step; returns when they are gone."""
+        with self._lock:
+            self._close()
+
+    def _close(self) -> None:
+        if self._channel is not None:
+            self._channel.close()
+            self._channel = None
+        if self._process is not None:
+            try:
+                self._process.wait(_CLOSE_SECONDS)
+            except subprocess.TimeoutExpired:
+                self._process.kill()  # its steps die with it
+                self._process.wait()
+            self._process = None
+        if self._errors is not None:
+            self._errors.close()
+            self._errors = None
+
+    def _said(self) -> str:
+        """What the helper wrote before it died."""
+        if self._errors is None:
+            return ""
+        self._errors.seek(0)
+        lines = self._errors.read().decode("utf-8", "replace").strip().splitlines()
+        return ": " + lines[-1] if lines else ""
+
+    # -- steps ------------------------------------------------------------------------------
+
+    def run(
+        self,
+        spec: Mapping[str, Sendable],
+        flags: int,
+        *,
+        held: Sequence[int] = (),
+        log: Callable[[bytes], None],
+        cancelled: Callable[[], bool],
+        timeout: float | None = None,
+    ) -> Ended:
+        """Run a step to its end, when nothing of it is left.
+
+        `flags` are the namespaces it gets, `held` further locks that it holds, `log` gets its
+        output as it comes. Raises `Cancelled` when `cancelled` says so, `BuildError` when the
+        step can't be set up. Whatever is raised, the step's processes are gone.
+        """
+        self.start()
+        ours, theirs = socket.socketpair()
+        read, write = os.pipe2(os.O_CLOEXEC)
+        try:
+            with self._lock:
+                self._number += 1
+                number = self._number
+                self._request(b"s", number, flags, [theirs.fileno(), write, *self._held, *held])
+        except BaseException:
+            ours.close()
+            os.close(read)
+            raise
+        finally:
+            theirs.close()
+            os.close(write)
+        try:
+            step = _Step(self, number, ours, read, log)
+            try:
+                _wire.send(ours, spec)
+            except BrokenPipeError:
+                pass  # it ended while being set up; what it said is still to be read
+            return step.follow(cancelled, timeout)
+        finally:
+            ours.close()
+            os.close(read)
+
+    def kill(self, number: int) -> None:
+        """Kill a step; nothing happens when it has ended."""
+        with self._lock:
+            if self._channel is not None:
+                try:
+                    self._request(b"k", number, 0, [])
+                except BuildError:
+                    pass  # the helper is gone, and its steps with it
+
+    def _request(self, command: bytes, number: int, flags: int, fds: Sequence[int]) -> None:
+        channel = self._channel
+        if channel is None:
+            raise BuildError("the helper process was closed")
+        try:
+            socket.send_fds(channel, [command + b"%020d%020d" % (number, flags)], list(fds))
+        except OSError as error:
+            raise BuildError(f"the helper process is gone{self._said()}") from error
+
+
+class _Step:
+    """One running step, seen from the build."""
+
+    def __init__(
+        self,
+        runner: Runner,
+        number: int,
+        stream: socket.socket,
+        output: int,
+        log: Callable[[bytes], None],
+    ) -> None:
+        self._runner = runner
+        self._number = number
+        self._stream = stream
+        self._output = output
+        self._log = log
+        self._events: dict[str, dict[str, Any]] = {}
+        self._gone = False
+
+    def follow(self, cancelled: Callable[[], bool], timeout: float | None) -> Ended:
+        deadline = None if timeout is None else time.monotonic() + timeout
+        reason = ""
+        try:
+            while not self._gone:
+                self._wait(_POLL_SECONDS)
+                if self._gone or reason:
+                    continue
+                if cancelled():
+                    reason = "cancelled"
+                elif deadline is not None and time.monotonic() > deadline:
+                    reason = "timeout"
+                if reason:
+                    self._runner.kill(self._number)
+        finally:
+            if not self._gone:
+                self._abandon()
+        self._drain()
+        if reason == "cancelled":
+            raise Cancelled("the step was cancelled")
+        return self._ended(timed_out=reason == "timeout")
+
+    def _wait(self, seconds: float) -> None:
+        """Take what there is of output and events."""
+        poll = select.poll()
+        poll.register(self._stream, select.POLLIN)
+        if self._output >= 0:
+            poll.register(self._output, select.POLLIN)
+        for fd, _ in poll.poll(seconds * 1000):
+            if fd == self._output:
+                self._read()
+            else:
+                self._event()
+
+    def _read(self) -> bool:
+        chunk = os.read(self._output, 1 << 16)
+        if chunk:
+            self._log(chunk)
+        else:
+            self._output = -1
+        return bool(chunk)
+
+    def _event(self) -> None:
+        try:
+            event = _wire.receive(self._stream)
+        except ConnectionResetError:
+            event = None
+        if event is None:
+            self._gone = True
+            self._events.setdefault("broken", {"message": "the helper process is gone"})
+        else:
+            self._events[event["event"]] = event
+            self._gone = event["event"] == "gone"
+
+    def _drain(self) -> None:
+        """Read the output to its end; no writer is left."""
+        while self._output >= 0 and self._read():
+            pass
+
+    def _abandon(self) -> None:
+        """Something was raised here: the step must be gone before it goes on."""
+        self._runner.kill(self._number)
+        self._log = lambda chunk: None
+        while not self._gone:
+            self._wait(1.0)
+
+    def _ended(self, timed_out: bool) -> Ended:
+        made = tuple(self._events.get("ready", {}).get("made", ()))
+        if timed_out:
+            return Ended(code=-9, made=made, timed_out=True)
+        if failed := self._events.get("failed"):
+            return Ended(code=failed["status"], message=failed["message"], made=made)
+        if ended := self._events.get("exit"):
+            return Ended(code=ended["code"], made=made)
+        if broken := self._events.get("broken"):
+            raise BuildError(f"the step could not be set up: {broken['message']}")
+        code = self._events.get("gone", {}).get("code", 0)
+        raise BuildError(f"the step's first process was killed by signal {-code}")
