@@ -1,0 +1,238 @@
+"""Mounts of RUN as values: `BindMount`, `CacheMount`, `TmpfsMount`, `SecretMount`, `SshMount`.
+
+Text fields are words that may hold variables; `expand` gives the same mount with all of them
+expanded and checked. Numbers may be words, too, as long as they hold a variable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, ClassVar, Final, Self, TypeAlias
+
+import attrs
+
+from layercache.dockerfile.numbers import parse_bool, parse_integer, parse_octal, parse_size
+from layercache.errors import UsageError
+
+__all__ = ["BindMount", "CacheMount", "Mount", "SecretMount", "SshMount", "TmpfsMount"]
+
+Number: TypeAlias = "int | str | None"
+
+
+def _text(instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
+    if value is not None and not isinstance(value, str):
+        raise UsageError(f"{attribute.name} of a mount is a text, not {value!r}")
+    if isinstance(value, str) and ("\0" in value or "\n" in value):
+        raise UsageError(f"{attribute.name} of a mount holds a control character: {value!r}")
+
+
+def _from(instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
+    _text(instance, attribute, value)
+    if isinstance(value, str) and "$" in value.removesuffix("$"):
+        raise UsageError(
+            "'from' of a mount takes no variables; "
+            "give the image a name with FROM … AS and use that"
+        )
+
+
+def _number(parse: Callable[[str], int], what: str) -> Callable[[Number], Number]:
+    """A converter: a word with a variable stays, any other text is read now."""
+
+    def convert(value: Number) -> Number:
+        if value is None or (isinstance(value, str) and "$" in value):
+            return value
+        if isinstance(value, str):
+            return parse(value)
+        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 1 << 63:
+            raise UsageError(f"{what} of a mount can't be {value!r}")
+        return value
+
+    return convert
+
+
+_ID: Final = _number(parse_integer, "an owner")
+_MODE: Final = _number(parse_octal, "the mode")
+_SIZE: Final = _number(parse_size, "the size")
+
+
+def _flag(value: bool | str) -> bool | str:
+    if isinstance(value, str):
+        return value if "$" in value else parse_bool(value)
+    if not isinstance(value, bool):
+        raise UsageError(f"a switch of a mount is true or false, not {value!r}")
+    return value
+
+
+def _sharing(value: str) -> str:
+    if isinstance(value, str) and "$" in value:
+        return value
+    if not isinstance(value, str) or value.lower() not in ("shared", "private", "locked"):
+        raise UsageError(f"sharing is shared, private or locked, not {value!r}")
+    return value.lower()
+
+
+def _word(**options: Any) -> Any:
+    return attrs.field(default=None, validator=_text, **options)
+
+
+def _switch(default: bool) -> Any:
+    return attrs.field(default=default, converter=_flag)
+
+
+def _whole(converter: Callable[[Number], Number]) -> Any:
+    return attrs.field(default=None, converter=converter)
+
+
+@attrs.frozen
+class Mount:
+    """What all mounts share. `target` is where it appears; None leaves it to the kind's rule."""
+
+    type: ClassVar[str]
+    keys: ClassVar[Mapping[str, str]]
+    """Key in a Dockerfile to field; a key is accepted exactly if it is here."""
+
+    target: str | None = _word()
+
+    def expand(self, word: Callable[[str], str]) -> Self:
+        """The mount with `word` applied to every text; numbers and switches are then checked.
+
+        Raises what `word` raises, and `UsageError` for what is no valid value afterwards.
+        """
+        changes: dict[str, Any] = {}
+        for field in attrs.fields(type(self)):
+            value = getattr(self, field.name)
+            if isinstance(value, str):
+                changes[field.name] = word(value)
+        return attrs.evolve(self, **changes)
+
+    def options(self) -> Iterable[tuple[str, str]]:
+        """Keys and values as in a Dockerfile, without those that are at their default."""
+        yield "type", self.type
+        for field in attrs.fields(type(self)):
+            value = getattr(self, field.name)
+            if value == field.default and type(value) is type(field.default):
+                continue
+            key = _KEY_OF.get(field.name, field.name)
+            if isinstance(value, bool):
+                value = str(value).lower()
+            elif field.name == "mode" and isinstance(value, int):
+                value = f"{value:04o}"
+            yield key, str(value)
+
+    @property
+    def text(self) -> str:
+        """The value of `--mount=`."""
+        return ",".join(_csv(f"{key}={value}") for key, value in self.options())
+
+
+_KEY_OF: Final = {"from_": "from", "readonly": "ro"}
+_TARGET: Final = {"target": "target", "dst": "target", "destination": "target"}
+_ACCESS: Final = {
+    "ro": "readonly",
+    "readonly": "readonly",
+    "rw": "readonly",
+    "readwrite": "readonly",
+}
+_OWNER: Final = {"mode": "mode", "uid": "uid", "gid": "gid"}
+_SOURCE: Final = {"from": "from_", "source": "source", "src": "source"}
+
+
+@attrs.frozen
+class BindMount(Mount):
+    """Files of the context, or of a stage or image (`from_`), read-only unless asked otherwise.
+
+    `source` is a path within it, its root by default.
+    """
+
+    type = "bind"
+    keys = {**_TARGET, **_SOURCE, **_ACCESS}
+
+    source: str | None = _word()
+    from_: str | None = attrs.field(default=None, validator=_from, kw_only=True)
+    readonly: bool | str = _switch(True)
+
+
+@attrs.frozen
+class CacheMount(Mount):
+    """A directory that outlives the step. `id` is its target by default.
+
+    `from_` and `source` name what a new one starts with; `mode`, `uid`, `gid` are those of a new
+    one (0755, 0, 0).
+    """
+
+    type = "cache"
+    keys = {**_TARGET, **_SOURCE, **_ACCESS, **_OWNER, "id": "id", "sharing": "sharing"}
+
+    id: str | None = _word()
+    sharing: str = attrs.field(default="shared", converter=_sharing, kw_only=True)
+    from_: str | None = attrs.field(default=None, validator=_from, kw_only=True)
+    source: str | None = _word(kw_only=True)
+    readonly: bool | str = attrs.field(default=False, converter=_flag, kw_only=True)
+    mode: Number = attrs.field(default=None, converter=_MODE, kw_only=True)
+    uid: Number = attrs.field(default=None, converter=_ID, kw_only=True)
+    gid: Number = attrs.field(default=None, converter=_ID, kw_only=True)
+
+
+@attrs.frozen
+class TmpfsMount(Mount):
+    """An empty file system in memory. `size` is its bound in bytes."""
+
+    type = "tmpfs"
+    keys = {**_TARGET, "size": "size"}
+
+    size: Number = _whole(_SIZE)
+
+
+@attrs.frozen(init=False)
+class SecretMount(Mount):
+    """A secret as a file at `target`, or as the variable `env`, or as both.
+
+    The target is /run/secrets/ID by default, unless `env` is given. `required`: the build fails
+    without the secret. `mode`, `uid`, `gid` are the file's (0400, 0, 0).
+    """
+
+    type = "secret"
+    keys = {
+        **_TARGET,
+        **_OWNER,
+        "id": "id",
+        "source": "id",
+        "src": "id",
+        "env": "env",
+        "required": "required",
+    }
+
+    id: str | None = _word()
+    env: str | None = _word(kw_only=True)
+    required: bool | str = attrs.field(default=False, converter=_flag, kw_only=True)
+    mode: Number = attrs.field(default=None, converter=_MODE, kw_only=True)
+    uid: Number = attrs.field(default=None, converter=_ID, kw_only=True)
+    gid: Number = attrs.field(default=None, converter=_ID, kw_only=True)
+
+    def __init__(self, id: str | None = None, target: str | None = None, **options: Any) -> None:
+        if not id and not target:
+            raise UsageError("a secret mount needs an id or a target")
+        self.__attrs_init__(target=target, id=id, **options)  # type: ignore[attr-defined]
+
+
+@attrs.frozen(init=False)
+class SshMount(Mount):
+    """Access to the SSH agent named `id` ("default"), at `target` or a path of the builder's."""
+
+    type = "ssh"
+    keys = {**_TARGET, **_OWNER, "id": "id", "required": "required"}
+
+    id: str | None = _word()
+    required: bool | str = attrs.field(default=False, converter=_flag, kw_only=True)
+    mode: Number = attrs.field(default=None, converter=_MODE, kw_only=True)
+    uid: Number = attrs.field(default=None, converter=_ID, kw_only=True)
+    gid: Number = attrs.field(default=None, converter=_ID, kw_only=True)
+
+    def __init__(self, id: str | None = None, target: str | None = None, **options: Any) -> None:
+        self.__attrs_init__(target=target, id=id, **options)  # type: ignore[attr-defined]
+
+
+def _csv(field: str) -> str:
+    if "," in field or '"' in field:
+        return '"' + field.replace('"', '""') + '"'
+    return field
