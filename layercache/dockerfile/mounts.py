@@ -35,24 +35,27 @@ def _from(instance: object, attribute: attrs.Attribute[Any], value: object) -> N
         )
 
 
-def _number(parse: Callable[[str], int], what: str) -> Callable[[Number], Number]:
-    """A converter: a word with a variable stays, any other text is read now."""
-
-    def convert(value: Number) -> Number:
-        if value is None or (isinstance(value, str) and "$" in value):
-            return value
-        if isinstance(value, str):
-            return parse(value)
-        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 1 << 63:
-            raise UsageError(f"{what} of a mount can't be {value!r}")
+def _number(value: Number, parse: Callable[[str], int], what: str) -> Number:
+    """A word with a variable stays, any other text is read now."""
+    if value is None or (isinstance(value, str) and "$" in value):
         return value
+    if isinstance(value, str):
+        return parse(value)
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 1 << 63:
+        raise UsageError(f"{what} of a mount can't be {value!r}")
+    return value
 
-    return convert
+
+def _owner(value: Number) -> Number:
+    return _number(value, parse_integer, "an owner")
 
 
-_ID: Final = _number(parse_integer, "an owner")
-_MODE: Final = _number(parse_octal, "the mode")
-_SIZE: Final = _number(parse_size, "the size")
+def _mode(value: Number) -> Number:
+    return _number(value, parse_octal, "the mode")
+
+
+def _size(value: Number) -> Number:
+    return _number(value, parse_size, "the size")
 
 
 def _flag(value: bool | str) -> bool | str:
@@ -77,10 +80,6 @@ def _word(**options: Any) -> Any:
 
 def _switch(default: bool) -> Any:
     return attrs.field(default=default, converter=_flag)
-
-
-def _whole(converter: Callable[[Number], Number]) -> Any:
-    return attrs.field(default=None, converter=converter)
 
 
 @attrs.frozen
@@ -127,12 +126,7 @@ class Mount:
 
 _KEY_OF: Final = {"from_": "from", "readonly": "ro"}
 _TARGET: Final = {"target": "target", "dst": "target", "destination": "target"}
-_ACCESS: Final = {
-    "ro": "readonly",
-    "readonly": "readonly",
-    "rw": "readonly",
-    "readwrite": "readonly",
-}
+_ACCESS: Final = dict.fromkeys(("ro", "readonly", "rw", "readwrite"), "readonly")
 _OWNER: Final = {"mode": "mode", "uid": "uid", "gid": "gid"}
 _SOURCE: Final = {"from": "from_", "source": "source", "src": "source"}
 
@@ -145,7 +139,7 @@ class BindMount(Mount):
     """
 
     type = "bind"
-    keys = {**_TARGET, **_SOURCE, **_ACCESS}
+    keys: ClassVar[Mapping[str, str]] = {**_TARGET, **_SOURCE, **_ACCESS}
 
     source: str | None = _word()
     from_: str | None = attrs.field(default=None, validator=_from, kw_only=True)
@@ -161,16 +155,23 @@ class CacheMount(Mount):
     """
 
     type = "cache"
-    keys = {**_TARGET, **_SOURCE, **_ACCESS, **_OWNER, "id": "id", "sharing": "sharing"}
+    keys: ClassVar[Mapping[str, str]] = {
+        **_TARGET,
+        **_SOURCE,
+        **_ACCESS,
+        **_OWNER,
+        "id": "id",
+        "sharing": "sharing",
+    }
 
     id: str | None = _word()
     sharing: str = attrs.field(default="shared", converter=_sharing, kw_only=True)
     from_: str | None = attrs.field(default=None, validator=_from, kw_only=True)
     source: str | None = _word(kw_only=True)
     readonly: bool | str = attrs.field(default=False, converter=_flag, kw_only=True)
-    mode: Number = attrs.field(default=None, converter=_MODE, kw_only=True)
-    uid: Number = attrs.field(default=None, converter=_ID, kw_only=True)
-    gid: Number = attrs.field(default=None, converter=_ID, kw_only=True)
+    mode: Number = attrs.field(default=None, converter=_mode, kw_only=True)
+    uid: Number = attrs.field(default=None, converter=_owner, kw_only=True)
+    gid: Number = attrs.field(default=None, converter=_owner, kw_only=True)
 
 
 @attrs.frozen
@@ -178,9 +179,9 @@ class TmpfsMount(Mount):
     """An empty file system in memory. `size` is its bound in bytes."""
 
     type = "tmpfs"
-    keys = {**_TARGET, "size": "size"}
+    keys: ClassVar[Mapping[str, str]] = {**_TARGET, "size": "size"}
 
-    size: Number = _whole(_SIZE)
+    size: Number = attrs.field(default=None, converter=_size)
 
 
 @attrs.frozen(init=False)
@@ -192,7 +193,7 @@ class SecretMount(Mount):
     """
 
     type = "secret"
-    keys = {
+    keys: ClassVar[Mapping[str, str]] = {
         **_TARGET,
         **_OWNER,
         "id": "id",
@@ -205,14 +206,14 @@ class SecretMount(Mount):
     id: str | None = _word()
     env: str | None = _word(kw_only=True)
     required: bool | str = attrs.field(default=False, converter=_flag, kw_only=True)
-    mode: Number = attrs.field(default=None, converter=_MODE, kw_only=True)
-    uid: Number = attrs.field(default=None, converter=_ID, kw_only=True)
-    gid: Number = attrs.field(default=None, converter=_ID, kw_only=True)
+    mode: Number = attrs.field(default=None, converter=_mode, kw_only=True)
+    uid: Number = attrs.field(default=None, converter=_owner, kw_only=True)
+    gid: Number = attrs.field(default=None, converter=_owner, kw_only=True)
 
     def __init__(self, id: str | None = None, target: str | None = None, **options: Any) -> None:
         if not id and not target:
             raise UsageError("a secret mount needs an id or a target")
-        self.__attrs_init__(target=target, id=id, **options)  # type: ignore[attr-defined]
+        self.__attrs_init__(target=target, id=id, **options)
 
 
 @attrs.frozen(init=False)
@@ -220,16 +221,16 @@ class SshMount(Mount):
     """Access to the SSH agent named `id` ("default"), at `target` or a path of the builder's."""
 
     type = "ssh"
-    keys = {**_TARGET, **_OWNER, "id": "id", "required": "required"}
+    keys: ClassVar[Mapping[str, str]] = {**_TARGET, **_OWNER, "id": "id", "required": "required"}
 
     id: str | None = _word()
     required: bool | str = attrs.field(default=False, converter=_flag, kw_only=True)
-    mode: Number = attrs.field(default=None, converter=_MODE, kw_only=True)
-    uid: Number = attrs.field(default=None, converter=_ID, kw_only=True)
-    gid: Number = attrs.field(default=None, converter=_ID, kw_only=True)
+    mode: Number = attrs.field(default=None, converter=_mode, kw_only=True)
+    uid: Number = attrs.field(default=None, converter=_owner, kw_only=True)
+    gid: Number = attrs.field(default=None, converter=_owner, kw_only=True)
 
     def __init__(self, id: str | None = None, target: str | None = None, **options: Any) -> None:
-        self.__attrs_init__(target=target, id=id, **options)  # type: ignore[attr-defined]
+        self.__attrs_init__(target=target, id=id, **options)
 
 
 def _csv(field: str) -> str:

@@ -65,7 +65,7 @@ def parse_size(text: str) -> int:
     if number[-1:] in ("k", "m", "g", "t", "p"):
         number, unit = number[:-1], number[-1]
     number = number.rstrip(" ")
-    whole, dot, part = number.partition(".")
+    whole, _, part = number.partition(".")
     if not (whole + part) or len(number) > 24 or not set(whole + part) <= set(_DIGITS):
         raise UsageError(f"{text[:40]!r} is not a size; write it like 64m or 1g")
     value = int(Fraction(f"{whole or '0'}.{part or '0'}") * 1024 ** " kmgtp".index(unit or " "))

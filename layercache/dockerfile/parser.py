@@ -87,8 +87,8 @@ def _parse(
     faults = Faults(name, text.split("\n"), limits)
     lexed = read(text, faults, limits, Budget() if budget is None else budget)
     reader = _Parser(name, lexed.directives.escape, faults, whole)
-    for line in lexed.empty_continuations[: limits.problems]:
-        reader.warn(Fault("an empty line continues an instruction"), line, line)
+    for number in lexed.empty_continuations[: limits.problems]:
+        reader.warn(Fault("an empty line continues an instruction"), number, number)
     for line in lexed.lines:
         reader.read(line)
     if whole and not reader.stages and not faults.problems:

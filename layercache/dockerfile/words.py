@@ -139,10 +139,8 @@ def json_list(text: str) -> list[str] | None:
     if text.count("[") + text.count("{") > _JSON_DEPTH and not _shallow(text):
         return None
     try:
-        # Numbers are never used: keeping their text avoids costly conversions of long ones.
-        value = json.loads(
-            text, parse_int=str.__len__, parse_float=len, parse_constant=_no_constant
-        )
+        # Numbers are never used, and converting long ones is costly.
+        value = json.loads(text, parse_int=len, parse_float=len, parse_constant=_no_constant)
     except ValueError:
         return None
     if not all(isinstance(item, str) for item in value):
