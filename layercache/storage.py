@@ -1,17 +1,49 @@
 """The storage backend interface: named, opaque, immutable objects.
 
 A backend is dumb on purpose. Meaning (records, blobs, trails), verification and healing are the
-store's (`layercache.store`), so that one rule holds for every backend.
+store's (`layercache.store`), so that one rule holds for every backend. Four methods are enough;
+the other protocols here are optional capabilities that the store finds by `isinstance`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import BinaryIO, Protocol, runtime_checkable
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import BinaryIO, Final, Protocol, runtime_checkable
 
 import attrs
 
-__all__ = ["Backend", "BatchReader", "LocalFiles", "ObjectInfo", "Syncs", "Touches"]
+from layercache.errors import UsageError
+
+__all__ = [
+    "Adopts",
+    "Backend",
+    "BatchReader",
+    "Cleans",
+    "Holds",
+    "LocalFiles",
+    "Locks",
+    "ObjectInfo",
+    "Stages",
+    "Stats",
+    "Syncs",
+    "Touches",
+    "check_name",
+]
+
+_NAME: Final = re.compile(r"(?:(?!\.{1,2}(?:/|\Z))[a-z0-9._-]{1,255}(?:/(?!\Z)|\Z))+")
+_LONGEST_NAME: Final = 900  # S3 takes 1,024 bytes, a part of which is the prefix's
+
+
+def check_name(name: str) -> str:
+    """`name`, or `UsageError` unless it is segments of `[a-z0-9._-]` joined by `/`.
+
+    No segment is `.` or `..`, or longer than 255: such a name can't leave a directory.
+    """
+    if len(name) > _LONGEST_NAME or _NAME.fullmatch(name) is None:
+        raise UsageError(f"not an object name: {name[:100]!r}")
+    return name
 
 
 @attrs.frozen
@@ -50,7 +82,19 @@ class BatchReader(Protocol):
     """Optional: many small objects in one round trip."""
 
     def read_many(self, names: Sequence[str]) -> Mapping[str, bytes]:
-        """The bytes of those that are there."""
+        """The bytes of those that are there.
+
+        One that can't be read is left out, like one that is not there; `CacheError` when the
+        medium as a whole fails.
+        """
+
+
+@runtime_checkable
+class Stats(Protocol):
+    """Optional: a cheap look at one object. A backend where it costs a request has none."""
+
+    def stat(self, name: str) -> ObjectInfo | None:
+        """What is known of the object without reading it; None when it is not there."""
 
 
 @runtime_checkable
@@ -58,7 +102,32 @@ class Syncs(Protocol):
     """Optional: a backend whose writes become durable at `sync` only."""
 
     def sync(self) -> None:
-        """Return when everything written before is durable."""
+        """Return when everything written before is durable.
+
+        Free of charge when nothing was. After a `CacheError` none of it may be relied on: it
+        was removed, as far as that was possible, and must be written anew.
+        """
+
+
+@runtime_checkable
+class Stages(Protocol):
+    """Optional: small objects that others may see before what they rely on is durable.
+
+    A staged object is gone after a restart of the machine unless it was published. So a record
+    can be shared at once, and still never outlive a power cut that its blob did not.
+    """
+
+    def stage(self, name: str, content: bytes) -> None:
+        """Keep `content` aside under `name`, visible to `staged` of every process here."""
+
+    def staged(self, name: str) -> bytes | None:
+        """What was staged under `name` since the machine started; None when nothing."""
+
+    def publish(self, names: Iterable[str]) -> None:
+        """Move what is staged into place; call it between two `sync`. Absent ones are skipped."""
+
+    def list_staged(self, prefix: str) -> Iterator[ObjectInfo]:
+        """As `list`, of what is staged."""
 
 
 @runtime_checkable
@@ -75,3 +144,50 @@ class LocalFiles(Protocol):
 
     def path(self, name: str) -> str:
         """Where the object is, or would be; the file must be opened for reading only."""
+
+
+@runtime_checkable
+class Adopts(Protocol):
+    """Optional: takes a complete file of this machine without copying it."""
+
+    def spool(self) -> str:
+        """An existing directory from which `adopt` is a rename; raises `CacheError`."""
+
+    def adopt(self, path: str, name: str) -> bool:
+        """Move the file at `path` to `name`; False, and nothing done, where it can't move."""
+
+
+@runtime_checkable
+class Locks(Protocol):
+    """Optional: who works on something. A lock saves work and never carries correctness."""
+
+    def lock(
+        self, name: str, give_up: Callable[[], bool] | None = None
+    ) -> AbstractContextManager[bool]:
+        """Wait until nobody else holds `name`; gives False where locks don't work here.
+
+        A holder that dies lets go. `give_up` is asked now and then while waiting; once it says
+        True the wait ends with False.
+        """
+
+
+@runtime_checkable
+class Holds(Protocol):
+    """Optional: says which objects running builds rely on, so that collection spares them."""
+
+    def hold(self, names: Iterable[str]) -> None:
+        """Keep these from being seized until `release`; waits for a seizer to finish."""
+
+    def release(self) -> None:
+        """End every hold of this object."""
+
+    def seize(self, names: Sequence[str]) -> AbstractContextManager[Sequence[str]]:
+        """Those of `names` that nobody holds; nobody gets a hold on them meanwhile."""
+
+
+@runtime_checkable
+class Cleans(Protocol):
+    """Optional: a backend that may leave debris behind when a process dies."""
+
+    def clean(self, dry_run: bool = False) -> int:
+        """Remove what no living process is writing; the number of bytes freed."""

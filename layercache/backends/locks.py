@@ -1,0 +1,139 @@
+"""Locks between threads and processes of one machine, that the kernel drops with their holder.
+
+On Linux one file with open-file-description locks on single bytes, so that any number of names
+needs one file and two names hardly ever meet; elsewhere `flock` on a bounded set of files. No
+lock file is ever removed: that would let two holders in.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import struct
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Final
+
+__all__ = ["RangeLocks", "offset_of"]
+
+_LAST: Final = (1 << 62) - 1
+_STRIPES: Final = 64
+_FLOCK: Final = struct.Struct("hhqqi4x")  # l_type, l_whence, l_start, l_len, l_pid (64-bit Linux)
+_FIRST_WAIT: Final = 0.001
+_LONGEST_WAIT: Final = 0.05
+
+
+def offset_of(name: str) -> int:
+    """The byte that stands for `name`: a digest, so that names spread evenly."""
+    from blake3 import blake3
+
+    return int.from_bytes(blake3(name.encode()).digest(8), "little") & _LAST
+
+
+class RangeLocks:
+    """Exclusive locks by name, kept in `directory`, which is made when it can be."""
+
+    def __init__(self, directory: str) -> None:
+        self._directory = directory
+
+    @contextmanager
+    def lock(self, name: str, give_up: Callable[[], bool] | None = None) -> Iterator[bool]:
+        """Hold `name`; gives False, at once, where locks don't work (read-only, no support)."""
+        offset = offset_of(name)
+        fd = self._open(offset)
+        try:
+            yield fd >= 0 and _wait(fd, offset, give_up)
+        finally:
+            if fd >= 0:
+                # Unlocked by name: a child that was forked meanwhile shares the description.
+                _unlock(fd, offset)
+                os.close(fd)
+
+    def _open(self, offset: int) -> int:
+        name = "steps" if _ranges() else f"steps-{offset % _STRIPES:02d}"
+        path = os.path.join(self._directory, name)
+        try:
+            return _open_lock(path)
+        except FileNotFoundError:
+            try:
+                os.mkdir(self._directory)
+            except FileExistsError:
+                pass
+            except OSError:
+                return -1
+            try:
+                return _open_lock(path)
+            except OSError:
+                return -1
+        except OSError:
+            return -1
+
+
+def _open_lock(path: str) -> int:
+    return os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+
+
+def _ranges() -> bool:
+    if os.name != "posix":
+        return False
+    import fcntl
+
+    return hasattr(fcntl, "F_OFD_SETLK") and sys.maxsize > 1 << 32
+
+
+def _wait(fd: int, offset: int, give_up: Callable[[], bool] | None) -> bool:
+    pause = _FIRST_WAIT
+    while True:
+        try:
+            if _try(fd, offset, block=give_up is None):
+                return True
+        except OSError:
+            return False  # the file system has no locks: work is done twice at worst
+        if give_up is not None and give_up():
+            return False
+        time.sleep(pause)
+        pause = min(pause * 2, _LONGEST_WAIT)
+
+
+def _try(fd: int, offset: int, *, block: bool) -> bool:
+    try:
+        if os.name != "posix":
+            import msvcrt
+
+            msvcrt.locking(fd, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined,unused-ignore]
+            return True
+        import fcntl
+
+        if _ranges():
+            command = fcntl.F_OFD_SETLKW if block else fcntl.F_OFD_SETLK
+            fcntl.fcntl(fd, command, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, offset, 1, 0))
+        else:
+            fcntl.flock(fd, fcntl.LOCK_EX | (0 if block else fcntl.LOCK_NB))
+    except OSError as error:
+        if error.errno in (errno.EAGAIN, errno.EACCES, errno.EDEADLK):
+            return False
+        raise
+    return True
+
+
+def _unlock(fd: int, offset: int) -> None:
+    try:
+        if os.name != "posix":
+            import msvcrt
+
+            msvcrt.locking(fd, msvcrt.LK_UNLCK, 1)  # type: ignore[attr-defined,unused-ignore]
+        else:
+            import fcntl
+
+            if _ranges():
+                fcntl.fcntl(
+                    fd,
+                    fcntl.F_OFD_SETLK,
+                    _FLOCK.pack(fcntl.F_UNLCK, os.SEEK_SET, offset, 1, 0),
+                )
+            else:
+                fcntl.flock(fd, fcntl.LOCK_UN)
+    except OSError:
+        pass  # closing the file lets go as well

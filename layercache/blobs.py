@@ -1,0 +1,381 @@
+"""Content by digest over one backend: written once, verified whenever it is read.
+
+A blob that the backend does not take (a full disk, a broken network) is kept beside it for the
+life of the store object, so that a build goes on and only loses what it would have shared.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import threading
+from collections.abc import Callable
+from typing import BinaryIO, Final, cast
+
+from layercache.descriptors import Descriptor
+from layercache.digests import Digest
+from layercache.errors import CacheError, CorruptObject, NotFound
+from layercache.storage import Adopts, Backend, LocalFiles, Stats
+
+__all__ = ["Blobs", "VerifyingReader", "blob_name"]
+
+_CHUNK: Final = 1 << 18
+_IN_MEMORY: Final = 1 << 22
+
+Report = Callable[[str, str, str], None]
+"""Called with the kind of an event, the object's name and a sentence."""
+
+Identity = tuple[int, int, int, int, int]
+"""Device, inode, size, mtime and ctime of a file: unchanged means the same bytes."""
+
+
+def blob_name(digest: Digest) -> str:
+    """The object name of a blob."""
+    algorithm, _, text = digest.partition(":")
+    return f"blobs/{algorithm}/{text[:2]}/{text}"
+
+
+class VerifyingReader(io.RawIOBase):
+    """Reads a blob and, at its end, raises `CorruptObject` unless size and digest are right.
+
+    Until the end was read nothing is known of the bytes. `size` None leaves the size to the
+    digest.
+    """
+
+    def __init__(
+        self,
+        source: BinaryIO,
+        digest: Digest,
+        size: int | None = None,
+        on_end: Callable[[bool], None] | None = None,
+    ) -> None:
+        super().__init__()
+        self._source = source
+        self._digest = digest
+        self._size = size
+        self._on_end = on_end
+        self._seen = 0
+        self._hasher = hashlib.sha256()
+        self._done = False
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: object) -> int:
+        view = memoryview(buffer).cast("B")  # type: ignore[arg-type]
+        data = self.read(len(view))
+        view[: len(data)] = data
+        return len(data)
+
+    def readall(self) -> bytes:
+        parts = []
+        while data := self.read(_CHUNK):
+            parts.append(data)
+        return b"".join(parts)
+
+    def read(self, size: int | None = -1) -> bytes:
+        if size is None or size < 0:
+            return self.readall()
+        if size == 0:
+            return b""
+        try:
+            data = self._source.read(size)
+        except OSError as error:
+            raise CacheError(f"blob {self._digest} can't be read: {error}") from error
+        self._seen += len(data)
+        self._hasher.update(data)
+        if not data:
+            self._finish()
+        elif self._size is not None and self._seen > self._size:
+            self._end(False)
+        return data
+
+    def _finish(self) -> None:
+        if not self._done:
+            size_right = self._size is None or self._seen == self._size
+            self._end(size_right and "sha256:" + self._hasher.hexdigest() == self._digest)
+
+    def _end(self, intact: bool) -> None:
+        self._done = True
+        if self._on_end is not None:
+            self._on_end(intact)
+        if not intact:
+            raise CorruptObject(f"blob {self._digest} is damaged: its bytes have another digest")
+
+    def close(self) -> None:
+        if not self.closed:
+            self._source.close()
+        super().close()
+
+
+class Blobs:
+    """The CAS half of a store. Safe for threads."""
+
+    def __init__(self, backend: Backend, prefix: str, report: Report) -> None:
+        self._backend = backend
+        self._prefix = prefix
+        self._report = report
+        self._guard = threading.Lock()
+        self._damaged: set[Digest] = set()
+        self._verified: dict[Digest, Identity] = {}
+        self._aside: dict[Digest, str] = {}
+        self._scratch: str | None = None
+
+    def name(self, digest: Digest) -> str:
+        """The object's name in the backend."""
+        return self._prefix + blob_name(digest)
+
+    # -- presence -----------------------------------------------------------------------------
+
+    def kept_aside(self, digest: Digest) -> bool:
+        """Whether the blob is here only, because the backend did not take it."""
+        return digest in self._aside
+
+    def damaged(self, digest: Digest) -> bool:
+        """Whether this store saw the blob damaged and nobody has written it again."""
+        return digest in self._damaged
+
+    def stamp(self, descriptor: Descriptor) -> float | None:
+        """When the blob was last written or touched; None unless it is there, of this size."""
+        if descriptor.digest in self._damaged:
+            return None
+        name = self.name(descriptor.digest)
+        if isinstance(self._backend, Stats):
+            info = self._backend.stat(name)
+        else:
+            info = next((i for i in self._backend.list(name) if i.name == name), None)
+        return None if info is None or info.size != descriptor.size else info.stamp
+
+    def has(self, descriptor: Descriptor) -> bool:
+        """Whether the blob is there, by name and size."""
+        return self.kept_aside(descriptor.digest) or self.stamp(descriptor) is not None
+
+    # -- reading ------------------------------------------------------------------------------
+
+    def open(self, digest: Digest, size: int | None = None) -> VerifyingReader:
+        """A reader that verifies at the end; raises `NotFound` or `CacheError`."""
+        path = self._aside.get(digest)
+        source: BinaryIO
+        if path is not None:
+            try:
+                source = open(path, "rb")  # noqa: SIM115  (the reader closes it)
+            except OSError as error:
+                raise NotFound(f"blob {digest} is gone from {path!r}") from error
+        else:
+            source = self._backend.read(self.name(digest))
+        return VerifyingReader(source, digest, size, lambda intact: self._ended(digest, intact))
+
+    def _ended(self, digest: Digest, intact: bool) -> None:
+        if not intact:
+            self.mark_damaged(digest)
+
+    def mark_damaged(self, digest: Digest) -> None:
+        """Treat the blob as absent until it is written again."""
+        with self._guard:
+            known = digest in self._damaged
+            self._damaged.add(digest)
+            self._verified.pop(digest, None)
+            self._aside.pop(digest, None)
+        if not known:
+            self._report("corrupt", self.name(digest), f"blob {digest} is damaged")
+
+    def verified_path(self, descriptor: Descriptor) -> str:
+        """A file with the verified bytes, for reading by offset while this store is open.
+
+        It is read once; later calls only look whether it is still the same file. Raises
+        `NotFound` or `CorruptObject`.
+        """
+        digest = descriptor.digest
+        path = self._aside.get(digest)
+        if path is None and isinstance(self._backend, LocalFiles):
+            path = self._backend.path(self.name(digest))
+        if path is None:
+            return self._fetch(descriptor)
+        identity = _identity(path)
+        if identity is None:
+            raise NotFound(f"blob {digest} is not there")
+        if digest in self._damaged or self._verified.get(digest) != identity:
+            self.check(descriptor)
+            if _identity(path) != identity:
+                return self.verified_path(descriptor)  # replaced meanwhile
+            with self._guard:
+                self._verified[digest] = identity
+        return path
+
+    def check(self, descriptor: Descriptor) -> None:
+        """Read and verify all of it; raises `NotFound`, `CorruptObject` or `CacheError`."""
+        with self.open(descriptor.digest, descriptor.size) as content:
+            while content.read(_CHUNK):
+                pass
+        with self._guard:
+            self._damaged.discard(descriptor.digest)
+
+    def _fetch(self, descriptor: Descriptor) -> str:
+        """A verified copy of a remote blob on this machine."""
+        with self.open(descriptor.digest, descriptor.size) as content:
+            path, _, _ = self._spool(cast(BinaryIO, content), self._own_directory())
+        return self._keep(path, descriptor.digest)
+
+    # -- writing ------------------------------------------------------------------------------
+
+    def add(self, content: BinaryIO, media_type: str) -> Descriptor:
+        """Store all of `content`; what the backend refuses is kept aside."""
+        path, digest, size = self._spool(content, self._spool_directory())
+        return self.add_file(path, media_type, digest, size)
+
+    def add_file(self, path: str, media_type: str, digest: Digest, size: int) -> Descriptor:
+        """Store the file at `path`, whose digest the caller computed; it may be moved away."""
+        descriptor = Descriptor(media_type, digest, size)
+        name = self.name(digest)
+        if self.stamp(descriptor) is not None:
+            _remove(path)
+            return descriptor
+        healed = digest in self._damaged
+        try:
+            adopted = isinstance(self._backend, Adopts) and self._backend.adopt(path, name)
+            if not adopted:
+                with open(path, "rb") as content:
+                    self._backend.write(name, content)
+                _remove(path)
+        except CacheError as error:
+            self._keep(path, digest)
+            self._report("degraded", name, f"a blob is kept for this build only: {error}")
+            return descriptor
+        with self._guard:
+            self._damaged.discard(digest)
+            self._aside.pop(digest, None)
+            if isinstance(self._backend, LocalFiles):
+                identity = _identity(self._backend.path(name))
+                if identity is not None and identity[2] == size:
+                    self._verified[digest] = identity
+        if healed:
+            self._report("healed", name, f"blob {digest} was written again")
+        return descriptor
+
+    def _spool_directory(self) -> str:
+        if isinstance(self._backend, Adopts):
+            try:
+                return self._backend.spool()
+            except CacheError as error:
+                self._report("degraded", "tmp", str(error))
+        return self._own_directory()
+
+    def _own_directory(self) -> str:
+        """A private directory of this store object, removed by `close`."""
+        with self._guard:
+            if self._scratch is None:
+                import tempfile
+
+                try:
+                    self._scratch = tempfile.mkdtemp(prefix="layercache-")
+                except OSError as error:
+                    raise CacheError(f"no temporary directory: {error}") from error
+            return self._scratch
+
+    def _spool(self, content: BinaryIO, directory: str) -> tuple[str, Digest, int]:
+        """Copy `content` to a new file; when the disk fills up, to one elsewhere."""
+        hasher = hashlib.sha256()
+        path, out = _new_file(directory)
+        size = 0
+        try:
+            while chunk := content.read(_CHUNK):
+                hasher.update(chunk)
+                try:
+                    _write_all(out, chunk)
+                except OSError as error:
+                    path, out = self._move(path, out, size, error)
+                    _write_all(out, chunk)
+                size += len(chunk)
+        except OSError as error:
+            _remove(path)
+            raise CacheError(f"content can't be stored: {error}") from error
+        except BaseException:
+            _remove(path)
+            raise
+        finally:
+            os.close(out)
+        return path, Digest("sha256:" + hasher.hexdigest()), size
+
+    def _move(self, path: str, out: int, size: int, error: OSError) -> tuple[str, int]:
+        elsewhere = self._own_directory()
+        if os.path.dirname(path) == elsewhere:
+            raise error
+        self._report("degraded", "tmp", f"writing goes on in {elsewhere!r}: {error}")
+        new_path, new_out = _new_file(elsewhere)
+        at = 0
+        while at < size:
+            chunk = os.pread(out, min(_CHUNK, size - at), at)
+            if not chunk:
+                raise error
+            _write_all(new_out, chunk)
+            at += len(chunk)
+        os.close(out)
+        _remove(path)
+        return new_path, new_out
+
+    def _keep(self, path: str, digest: Digest) -> str:
+        """Keep the file at `path` for the life of this store."""
+        directory = self._own_directory()
+        kept = os.path.join(directory, digest.replace(":", "-"))
+        if path != kept:
+            try:
+                os.replace(path, kept)
+            except OSError:
+                import shutil
+
+                shutil.copyfile(path, kept)
+                _remove(path)
+        with self._guard:
+            self._aside[digest] = kept
+            self._damaged.discard(digest)
+            identity = _identity(kept)
+            if identity is not None:
+                self._verified[digest] = identity
+        return kept
+
+    def close(self) -> None:
+        """Remove what was kept aside."""
+        with self._guard:
+            scratch, self._scratch = self._scratch, None
+            self._aside.clear()
+        if scratch is not None:
+            import shutil
+
+            shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _identity(path: str) -> Identity | None:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return (
+        status.st_dev,
+        status.st_ino,
+        status.st_size,
+        status.st_mtime_ns,
+        status.st_ctime_ns,
+    )
+
+
+def _new_file(directory: str) -> tuple[str, int]:
+    path = os.path.join(directory, f"{os.getpid():x}-{os.urandom(8).hex()}")
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+    try:
+        return path, os.open(path, flags, 0o644)
+    except OSError as error:
+        raise CacheError(f"can't write to {directory!r}: {error}") from error
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+def _remove(path: str) -> None:
+    try:
+        os.unlink(path)
+    except OSError:
+        pass

@@ -1,0 +1,129 @@
+"""Trails: predictions of what a build will need, packed so that one request brings it.
+
+A trail is never evidence. Each record in it is verified as if it had been fetched alone, and
+the walk checks the chain link by link; a wrong, stale or missing trail costs time only.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+
+from layercache.codec import (
+    Packed,
+    Verifier,
+    decode_record,
+    encode_record,
+    pack,
+    redact_fields,
+    seal,
+    unpack,
+    unseal,
+)
+from layercache.digests import CacheKey, ChainID, Fingerprint
+from layercache.errors import CorruptObject
+from layercache.instructions import Field
+from layercache.records import Record
+
+__all__ = ["Fact", "Trail", "TrailStep", "decode_trail", "encode_trail"]
+
+
+@attrs.frozen
+class Fact:
+    """What a selector picks from a state: chain ID, selector digest, fingerprint."""
+
+    subject: str
+    selector: str
+    fingerprint: Fingerprint
+
+
+@attrs.frozen(kw_only=True)
+class TrailStep:
+    """One step as the last build left it.
+
+    `stage`, `index`, `op` and `text` are for people; `text` is as written, before expansion.
+    `key` and `chain_id` are empty where the step made no decision. `fields` are further facts
+    for explanations; private ones are stored as digests only.
+    """
+
+    stage: int
+    index: int
+    op: str
+    text: str
+    key: CacheKey = CacheKey("")
+    chain_id: ChainID = ChainID("")
+    record: Record | None = None
+    fields: tuple[Field, ...] = ()
+
+
+@attrs.frozen
+class Trail:
+    """The last build of a target: its steps in order, and the selection facts it used."""
+
+    target: str
+    steps: tuple[TrailStep, ...] = ()
+    facts: tuple[Fact, ...] = ()
+
+    def records(self) -> dict[CacheKey, Record]:
+        """The records packed with the trail, by key."""
+        return {step.key: step.record for step in self.steps if step.record is not None}
+
+
+def encode_trail(trail: Trail, verifier: Verifier | None = None) -> bytes:
+    """The stored form of `trail`, bound to its target; each record is sealed by itself."""
+    steps: Packed = tuple(
+        (
+            step.stage,
+            step.index,
+            step.op,
+            step.text,
+            step.key,
+            step.chain_id,
+            None if step.record is None else encode_record(step.record, verifier),
+            tuple(
+                (field.label, field.value, field.private)
+                for field in redact_fields(step.key, step.fields)
+            ),
+        )
+        for step in trail.steps
+    )
+    facts: Packed = tuple((fact.subject, fact.selector, fact.fingerprint) for fact in trail.facts)
+    return seal("trail", trail.target, pack((steps, facts)), verifier)
+
+
+def decode_trail(target: str, data: bytes, verifier: Verifier | None = None) -> Trail:
+    """The trail of `target`; raises `CorruptObject`.
+
+    A single record that does not verify is left out, the rest of the trail stays.
+    """
+    value = unpack(unseal("trail", target, data, verifier))
+    try:
+        steps, facts = value
+        return Trail(
+            target,
+            tuple([_step(row, verifier) for row in steps]),
+            tuple([Fact(a, b, Fingerprint(c)) for a, b, c in facts]),
+        )
+    except (TypeError, ValueError, AttributeError) as error:
+        raise CorruptObject(f"trail {target} has another shape: {error}") from error
+
+
+def _step(row: Any, verifier: Verifier | None) -> TrailStep:
+    stage, index, op, text, key, chain_id, record, fields = row
+    decoded = None
+    if record is not None:
+        try:
+            decoded = decode_record(key, record, verifier)
+        except CorruptObject:
+            decoded = None  # the walk asks for it like for any other
+    return TrailStep(
+        stage=stage,
+        index=index,
+        op=op,
+        text=text,
+        key=key,
+        chain_id=chain_id,
+        record=decoded,
+        fields=tuple([Field(*item) for item in fields]),
+    )
