@@ -26,7 +26,8 @@ from layercache.images.manifests import (
     select,
 )
 from layercache.images.platforms import Platform
-from layercache.images.streams import decompressed, read_bounded
+from layercache.images.streams import read_bounded
+from layercache.layers.compression import LONGEST, compression_of, decompressed
 from layercache.references import Reference
 
 __all__ = ["Found", "ImageFile", "find_in_manifest", "open_images"]
@@ -34,7 +35,6 @@ __all__ = ["Found", "ImageFile", "find_in_manifest", "open_images"]
 _REF_NAME: Final = "org.opencontainers.image.ref.name"
 _IMAGE_NAME: Final = "io.containerd.image.name"
 _HEX: Final = re.compile(r"(?:blobs/sha256/)?([0-9a-f]{64})(?:\.json)?", re.ASCII)
-_SNIFF: Final = 4
 
 
 @attrs.frozen
@@ -87,14 +87,14 @@ def open_images(path: str) -> ImageFile:
 
 def _plain(file: BinaryIO, path: str) -> BinaryIO:
     """`file`, inflated into an unnamed temporary file where it is compressed."""
-    head = file.read(_SNIFF)
+    head = file.read(LONGEST)
     file.seek(0)
-    if head[:2] != b"\x1f\x8b" and head != b"\x28\xb5\x2f\xfd":
+    if compression_of(head) is None:
         return file
     import shutil
     import tempfile
 
-    with decompressed(file, what=path) as stream:
+    with file, decompressed(file, what=path) as stream:
         plain = tempfile.TemporaryFile()  # noqa: SIM115 - handed on
         try:
             shutil.copyfileobj(stream, plain, 1 << 20)
@@ -318,8 +318,7 @@ class _Saved:
             if member is None:
                 raise SourceError(f"{self._path} is not complete: {name} is missing")
             with member[0] as stream:
-                head = stream.read(_SNIFF)
-            packed = head[:2] == b"\x1f\x8b" or head == b"\x28\xb5\x2f\xfd"
+                packed = compression_of(stream.read(LONGEST)) is not None
             self._layers[Digest(diff_id)] = name
             layers.append(Descriptor(LAYER_TAR, Digest(diff_id), -1 if packed else member[1]))
         manifest = Manifest(Descriptor(CONFIG, digest, len(data)), tuple(layers))

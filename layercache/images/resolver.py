@@ -11,38 +11,46 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
-from typing import BinaryIO, Final, Protocol, cast
+from typing import BinaryIO, Final, Protocol, cast, runtime_checkable
 
 import attrs
 
 from layercache.configuration import ImageConfig
 from layercache.descriptors import LAYER_TAR, SCRATCH, Descriptor, Layer, State
-from layercache.digests import Digest, check_digest
-from layercache.errors import HostileArchive, SourceError, UsageError
+from layercache.digests import DiffID, Digest, check_digest
+from layercache.errors import CacheError, HostileArchive, NotFound, SourceError, UsageError
 from layercache.images.layouts import Found, ImageFile, open_images
 from layercache.images.manifests import BlobSource
 from layercache.images.platforms import Platform, host_platform
-from layercache.images.streams import Checked, decompressed
+from layercache.images.streams import Checked
+from layercache.layers.compression import decompressed
 
 __all__ = ["UNKNOWN_SIZE", "BaseImage", "Content", "ImageFinder", "Images"]
 
 UNKNOWN_SIZE: Final = -1
 """Size in the descriptor of a base layer whose uncompressed size shows when it is fetched."""
 
+_SIZE: Final = "layer-size"
 _SCHEMES: Final = ("oci-layout://", "docker-archive://", "oci-archive://")
 
 
 class Content(Protocol):
     """What is needed of the content store: blobs by digest. Safe for threads."""
 
-    def has(self, digest: Digest) -> bool:
-        """Whether the blob is there (it may still turn out to be damaged when read)."""
-
-    def open(self, digest: Digest) -> BinaryIO:
+    def open_blob(self, digest: Digest) -> BinaryIO:
         """The verified bytes of a blob; raises `CorruptObject` or `NotFound`."""
 
-    def add(self, content: BinaryIO, media_type: str) -> Descriptor:
+    def add_blob(self, content: BinaryIO, media_type: str) -> Descriptor:
         """Store `content`; nothing is stored when reading it raises."""
+
+
+@runtime_checkable
+class Derived(Protocol):
+    """Optional: small facts kept beside the content. Here: sizes of uncompressed layers."""
+
+    def get_derived(self, kind: str, name: str) -> bytes | None: ...
+
+    def put_derived(self, kind: str, name: str, payload: bytes) -> None: ...
 
 
 @attrs.frozen(kw_only=True)
@@ -129,25 +137,28 @@ class Images:
         """`layer` with its bytes in the content store; with its true size when just fetched.
 
         `again` fetches although the store has a blob, which turned out to be damaged.
-        Raises `SourceError` when they can't be had, `HostileArchive` when they are not what
-        the image's configuration says; nothing is stored then. Safe for threads: each layer is
-        fetched once.
+        Raises `NotFound` when no image that was resolved here has it, `SourceError` when the
+        bytes can't be had, `HostileArchive` when they are not what the image's configuration
+        says; nothing is stored then. Safe for threads: each layer is fetched once.
         """
         digest = Digest(layer.diff_id)
         with self._lock:
             lock = self._locks.setdefault(digest, threading.Lock())
         with lock:
-            if not again and self._content.has(digest):
+            if not again and self._has(digest):
                 return layer
             with self._lock:
                 place = self._from.get(digest)
             if place is None:
-                raise SourceError(f"layer {digest} is in no image that this build resolved")
+                # The cache's fault, which heals by running a step again.
+                raise NotFound(f"layer {digest} is in no image that this build resolved")
             original, source = place
             with self.open_original(original, source, digest) as stream:
-                stored = self._content.add(stream, LAYER_TAR)
+                stored = self._content.add_blob(stream, LAYER_TAR)
         if stored.digest != digest:
             raise HostileArchive(f"layer {digest}: stored as {stored.digest}")
+        if isinstance(self._content, Derived):
+            self._content.put_derived(_SIZE, layer.diff_id, str(stored.size).encode())
         return attrs.evolve(layer, descriptor=stored)
 
     @staticmethod
@@ -156,11 +167,30 @@ class Images:
         what = f"layer {original.digest}"
         size = None if original.size < 0 else original.size
         stream = source.open(original)
-        if original.digest != digest:
-            checked = cast(BinaryIO, Checked(stream, original.digest, size, what=what))
-            stream, size = decompressed(checked, what=what), None
-            what = f"layer {original.digest}, uncompressed (diff ID {digest})"
-        return cast(BinaryIO, Checked(stream, digest, size, what=what))
+        if original.digest == digest:
+            return cast(BinaryIO, Checked(stream, digest, size, what=what))
+        checked = cast(BinaryIO, Checked(stream, original.digest, size, what=what))
+        plain = decompressed(checked, what=what)
+        what = f"layer {original.digest}, uncompressed (diff ID {digest})"
+        return cast(BinaryIO, Checked(plain, digest, None, what=what, closes=checked))
+
+    def fetch(self, layer: Layer) -> bool:
+        """Bring the bytes of `layer` into the content store, whatever it holds now.
+
+        False when no image that was resolved here has it; raises as `ensure` otherwise.
+        """
+        with self._lock:
+            known = Digest(layer.diff_id) in self._from
+        if known:
+            self.ensure(layer, again=True)
+        return known
+
+    def _has(self, digest: Digest) -> bool:
+        try:
+            self._content.open_blob(digest).close()
+        except CacheError:
+            return False
+        return True
 
     def close(self) -> None:
         """Close the files that images were found in."""
@@ -195,14 +225,7 @@ class Images:
         if explicit is not None and offered is not None and explicit.rank(offered) is None:
             raise SourceError(f"{name} is an image for {offered}, not for {explicit}")
         layers = tuple(
-            Layer(
-                Descriptor(
-                    LAYER_TAR,
-                    Digest(diff_id),
-                    original.size if original.digest == Digest(diff_id) else UNKNOWN_SIZE,
-                ),
-                diff_id,
-            )
+            Layer(Descriptor(LAYER_TAR, Digest(diff_id), self._size(original, diff_id)), diff_id)
             for diff_id, original in zip(found.diff_ids, found.manifest.layers, strict=True)
         )
         return BaseImage(
@@ -214,6 +237,15 @@ class Images:
             annotations=found.manifest.annotations,
             source=source,
         )
+
+    def _size(self, original: Descriptor, diff_id: DiffID) -> int:
+        """The size of the uncompressed tar: as the image says, or as an earlier build saw."""
+        if original.digest == Digest(diff_id):
+            return original.size
+        kept = None
+        if isinstance(self._content, Derived):
+            kept = self._content.get_derived(_SIZE, diff_id)
+        return int(kept) if kept is not None and kept.isdigit() else UNKNOWN_SIZE
 
     def _in_file(self, text: str, platform: Platform) -> tuple[Found, ImageFile]:
         text, _, digest_text = text.partition("@")

@@ -1,30 +1,21 @@
-"""Streams that check while they are read: digest and size, and bounded decompression."""
+"""Streams that check digest and size while they are read, and bounded reads."""
 
 from __future__ import annotations
 
 import hashlib
 import io
-import zlib
-from typing import IO, TYPE_CHECKING, Any, BinaryIO, Final, cast
+from typing import TYPE_CHECKING, BinaryIO, Final
 
 from layercache.digests import Digest
-from layercache.errors import HostileArchive, MissingExtra
+from layercache.errors import HostileArchive
+from layercache.layers.limits import DEFAULT_LIMITS
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
-__all__ = ["Checked", "Limits", "decompressed", "read_bounded"]
+__all__ = ["Checked", "read_bounded"]
 
 CHUNK: Final = 256 * 1024
-
-
-class Limits:
-    """Bounds on what one layer may become. `ratio` counts beyond the first `grace` bytes."""
-
-    size: Final = 64 << 30
-    ratio: Final = 1100
-    """What gzip can reach on zeros, rounded up; only other codecs go beyond."""
-    grace: Final = 64 << 20
 
 
 class Checked(io.RawIOBase):
@@ -32,6 +23,7 @@ class Checked(io.RawIOBase):
 
     The error comes instead of the end of file, so a consumer that copies until the end can't
     take wrong bytes for complete ones. `size` None leaves the size open, up to `limit` bytes.
+    Closing closes `source`, and `closes` with it.
     """
 
     def __init__(
@@ -41,9 +33,11 @@ class Checked(io.RawIOBase):
         size: int | None,
         *,
         what: str,
-        limit: int = Limits.size,
+        limit: int = DEFAULT_LIMITS.size,
+        closes: BinaryIO | None = None,
     ) -> None:
         self._source = source
+        self._closes = closes
         self._digest = digest
         self._size = size
         self._what = what
@@ -85,138 +79,9 @@ class Checked(io.RawIOBase):
     def close(self) -> None:
         if not self.closed:
             self._source.close()
+            if self._closes is not None:
+                self._closes.close()
         super().close()
-
-
-class _Decompressor(io.RawIOBase):
-    """Inflates a gzip (or zstd) stream of any number of members, within bounds."""
-
-    def __init__(self, source: BinaryIO, kind: str, what: str, head: bytes) -> None:
-        self._source = source
-        self._kind = kind
-        self._what = what
-        self._input = head
-        self._read_bytes = len(head)
-        self._made = 0
-        self._zstd = _zstd() if kind == "zstd" else None
-        self._damage: type[Exception] = self._zstd.ZstdError if self._zstd else zlib.error
-        self._object = self._fresh()
-        self._done = False
-
-    def _fresh(self) -> Any:
-        return self._zstd.ZstdDecompressor() if self._zstd else zlib.decompressobj(wbits=31)
-
-    def readable(self) -> bool:
-        return True
-
-    def _more(self) -> bytes:
-        data = self._source.read(CHUNK)
-        self._read_bytes += len(data)
-        return data
-
-    def readinto(self, buffer: WriteableBuffer) -> int:
-        view = memoryview(buffer).cast("B")
-        if not len(view):
-            return 0
-        while not self._done:
-            data = self._step(len(view))
-            if data:
-                self._made += len(data)
-                allowed = Limits.grace + self._read_bytes * Limits.ratio
-                if self._made > min(allowed, Limits.size):
-                    raise HostileArchive(f"{self._what}: inflates beyond all bounds")
-                view[: len(data)] = data
-                return len(data)
-        return 0
-
-    def _step(self, room: int) -> bytes:
-        """Some output, or nothing when the input has to go on; sets `_done` at the end."""
-        if self._object.eof:
-            rest = self._object.unused_data or self._input or self._more()
-            # Padding of zeros after the last member is what tools like tar leave behind.
-            while rest and not rest.strip(b"\0"):
-                rest = self._more()
-            self._input = rest
-            if not rest:
-                self._done = True
-                return b""
-            self._object = self._fresh()
-        if not self._input and self._needs_input():
-            self._input = self._more()
-            if not self._input:
-                raise HostileArchive(f"{self._what}: the compressed data ends too early")
-        try:
-            return self._inflate(room)
-        except self._damage as error:
-            raise HostileArchive(f"{self._what}: damaged compressed data ({error})") from error
-
-    def _needs_input(self) -> bool:
-        return self._zstd is None or bool(self._object.needs_input)
-
-    def _inflate(self, room: int) -> bytes:
-        data, self._input = self._input, b""
-        if self._zstd:
-            return bytes(self._object.decompress(data, max_length=room))
-        out = self._object.decompress(data, room)
-        self._input = self._object.unconsumed_tail
-        return bytes(out)
-
-    def close(self) -> None:
-        if not self.closed:
-            self._source.close()
-        super().close()
-
-
-def decompressed(source: BinaryIO, *, what: str) -> BinaryIO:
-    """`source` inflated when it begins like gzip or zstd, else as it is.
-
-    What it is is read from its first bytes, not from its media type: images exist whose media
-    type is wrong. Raises `HostileArchive` for damaged data and beyond bounds, `MissingExtra`
-    for zstd without the extra.
-    """
-    head = b""
-    while len(head) < 4 and (more := source.read(4 - len(head))):
-        head += more
-    if head[:2] == b"\x1f\x8b":
-        return cast(BinaryIO, _Decompressor(source, "gzip", what, head))
-    if head[:4] == b"\x28\xb5\x2f\xfd":
-        return cast(BinaryIO, _Decompressor(source, "zstd", what, head))
-    return cast(BinaryIO, _Prefixed(head, source))
-
-
-class _Prefixed(io.RawIOBase):
-    """Some bytes that were read ahead, then the rest."""
-
-    def __init__(self, head: bytes, rest: IO[bytes]) -> None:
-        self._head = head
-        self._rest = rest
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: WriteableBuffer) -> int:
-        view = memoryview(buffer).cast("B")
-        data = self._head[: len(view)] if self._head else self._rest.read(len(view))
-        self._head = self._head[len(view) :]
-        view[: len(data)] = data
-        return len(data)
-
-    def close(self) -> None:
-        if not self.closed:
-            self._rest.close()
-        super().close()
-
-
-def _zstd() -> Any:
-    """Python's zstd module, or the same from the extra."""
-    import importlib
-
-    for name in ("compression.zstd", "backports.zstd"):
-        try:
-            return importlib.import_module(name)
-        except ImportError:
-            continue
-    raise MissingExtra("a layer compressed with zstd", "zstd")
 
 
 def read_bounded(source: BinaryIO, limit: int, *, what: str) -> bytes:

@@ -1,0 +1,131 @@
+"""A built image as a value, and the configuration and manifest that it is written as."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import attrs
+
+from layercache.configuration import HistoryEntry, ImageConfig
+from layercache.descriptors import Descriptor, Layer
+from layercache.digests import DiffID, sha256
+from layercache.errors import UsageError
+from layercache.images.manifests import CONFIG, MANIFEST, Manifest, encode
+from layercache.images.resolver import BaseImage
+from layercache.references import Reference
+
+__all__ = ["Assembled", "BuiltImage", "assemble", "complete_history", "rfc3339", "source_date"]
+
+
+@attrs.frozen(kw_only=True)
+class BuiltImage:
+    """What a build gave.
+
+    `layers` are all of them, the base's first; `history` is what this build adds to the base's
+    (one entry for each instruction; as many that aren't empty as there are layers of its own).
+    `names` are the tags; `annotations` those of the manifest. `created` is RFC 3339 text; None
+    leaves the time out, so that equal builds are equal images. SOURCE_DATE_EPOCH goes there.
+    """
+
+    config: ImageConfig
+    layers: tuple[Layer, ...]
+    base: BaseImage | None = None
+    history: tuple[HistoryEntry, ...] = ()
+    names: tuple[str, ...] = ()
+    annotations: tuple[tuple[str, str], ...] = ()
+    created: str | None = None
+
+    @property
+    def own_layers(self) -> int:
+        """The number of layers that are not the base's."""
+        return len(self.layers) - (len(self.base.layers) if self.base else 0)
+
+    def references(self) -> tuple[Reference, ...]:
+        """The names as references with a tag. Raises `UsageError` for one with a digest."""
+        found = []
+        for name in self.names:
+            reference = Reference.parse(name).tagged()
+            if reference.digest is not None:
+                raise UsageError(f"a tag can't hold a digest: {name!r}")
+            found.append(reference)
+        return tuple(dict.fromkeys(found))
+
+
+@attrs.frozen
+class Assembled:
+    """Configuration and manifest as bytes, with their descriptors.
+
+    `manifest` and `manifest_bytes` are None while the size of a layer is not known.
+    """
+
+    config: Descriptor
+    config_bytes: bytes
+    manifest: Descriptor | None
+    manifest_bytes: bytes | None
+
+
+def assemble(
+    image: BuiltImage,
+    layers: Sequence[Descriptor] | None = None,
+    diff_ids: Sequence[DiffID] | None = None,
+) -> Assembled:
+    """The configuration and manifest of `image`.
+
+    `layers` and `diff_ids` say how its layers are written; by default uncompressed, as they
+    are. Raises `UsageError` when the history does not fit the layers.
+    """
+    wire = [layer.descriptor for layer in image.layers] if layers is None else list(layers)
+    stack = [layer.diff_id for layer in image.layers] if diff_ids is None else list(diff_ids)
+    base_layers = len(image.layers) - image.own_layers
+    history = complete_history(image.config.history, base_layers)
+    history += tuple(
+        attrs.evolve(entry, created=entry.created or image.created) for entry in image.history
+    )
+    if not image.history:
+        history = complete_history(history, len(image.layers), "layer")
+    data = encode(image.config.to_oci(stack, image.created, history))
+    config = Descriptor(CONFIG, sha256(data), len(data))
+    if any(descriptor.size < 0 for descriptor in wire):
+        return Assembled(config, data, None, None)
+    written = encode(Manifest(config, tuple(wire), image.annotations).to_json())
+    return Assembled(config, data, Descriptor(MANIFEST, sha256(written), len(written)), written)
+
+
+def complete_history(
+    history: Sequence[HistoryEntry], layers: int, text: str = "layer of the base image"
+) -> tuple[HistoryEntry, ...]:
+    """`history` with exactly `layers` entries that aren't empty, as BuildKit mends a base's.
+
+    Too many: the last ones are said to be empty. Too few: entries that
+    say `text` are added at the end.
+    """
+    found = []
+    left = layers
+    for entry in history:
+        if not entry.empty_layer:
+            if left <= 0:
+                entry = attrs.evolve(entry, empty_layer=True)
+            left -= 1
+        found.append(entry)
+    found += [HistoryEntry(created_by=text)] * max(left, 0)
+    return tuple(found)
+
+
+def rfc3339(seconds: float) -> str:
+    """A time in seconds since 1970 as RFC 3339 text in UTC, whole seconds."""
+    from datetime import UTC, datetime
+
+    try:
+        moment = datetime.fromtimestamp(int(seconds), UTC)
+    except (OverflowError, ValueError, OSError):
+        raise UsageError(f"not a time that can be written: {seconds!r} seconds") from None
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ").rjust(20, "0")
+
+
+def source_date(text: str | None) -> int | None:
+    """The value of SOURCE_DATE_EPOCH; None when it is unset or empty. Raises `UsageError`."""
+    if text is None or not text.strip():
+        return None
+    if not text.strip().isdecimal() or len(text.strip()) > 12:
+        raise UsageError(f"SOURCE_DATE_EPOCH={text!r} is not a whole number of seconds since 1970")
+    return int(text)

@@ -1,0 +1,314 @@
+"""Images out: an OCI layout or a `docker load` archive, a root file system, a push.
+
+Equal images give equal bytes: names sorted, owners and times fixed, layers uncompressed unless
+asked for otherwise. What is written becomes visible whole, by a rename.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, BinaryIO, Final, cast
+
+import attrs
+
+from layercache.descriptors import LAYER_TAR, Descriptor, Layer
+from layercache.digests import DiffID, Digest
+from layercache.errors import CacheError, SourceError, UsageError
+from layercache.images.built import Assembled, BuiltImage, assemble, rfc3339
+from layercache.images.compression import MEDIA_TYPES, write_compressed
+from layercache.images.outputs import OutputSpec
+from layercache.images.resolver import Content
+from layercache.images.streams import CHUNK, Checked
+
+if TYPE_CHECKING:
+    from layercache.images.registry import Registry
+    from layercache.trees import Tree
+
+__all__ = ["Exported", "export"]
+
+_FILE_MODE: Final = 0o644
+
+
+@attrs.frozen(kw_only=True)
+class Exported:
+    """What was written: digests of configuration and manifest (None where there is none)."""
+
+    type: str
+    dest: str | None = None
+    config_digest: Digest | None = None
+    manifest_digest: Digest | None = None
+    names: tuple[str, ...] = ()
+
+
+@attrs.frozen
+class Written:
+    """A layer as it is written: its descriptor, its diff ID, and how to open it."""
+
+    descriptor: Descriptor
+    diff_id: DiffID
+    open: Callable[[], BinaryIO]
+    origin: object = None
+    """The place of the base image it stems from, when these are its original bytes."""
+
+
+def export(
+    image: BuiltImage,
+    spec: OutputSpec,
+    *,
+    content: Content,
+    fetch: Callable[[Layer], Layer],
+    tree: Callable[[], Tree] | None = None,
+    epoch: int | None = None,
+    registry: Registry | None = None,
+) -> Exported:
+    """Write `image` as `spec` says.
+
+    `fetch` brings a base image's layer into `content` (`Images.ensure`); `tree` gives the root
+    file system for `local` and `tar`; `epoch` is SOURCE_DATE_EPOCH: it sets what `created` and
+    the history leave open, and clamps times where asked for. Raises `SourceError` for what
+    can't be read or written, `UsageError` for what can't be done.
+    """
+    if epoch is not None:
+        image = attrs.evolve(image, created=image.created or rfc3339(epoch))
+    if spec.names:
+        image = attrs.evolve(image, names=(*image.names, *spec.names))
+    image.references()  # a wrong name is said before anything is written
+    if spec.type == "cacheonly":
+        return Exported(type=spec.type)
+    try:
+        if spec.type in {"local", "tar"}:
+            from layercache.images.flat import write_directory, write_tar
+
+            if tree is None:
+                raise UsageError(f"--output type={spec.type} needs a root file system")
+            if spec.type == "local":
+                write_directory(tree(), str(spec.dest), epoch)
+            else:
+                with atomic_file(str(spec.dest)) as out:
+                    write_tar(tree(), out, epoch)
+            return Exported(type=spec.type, dest=spec.dest)
+        return _export_image(image, spec, content, fetch, epoch, registry)
+    except OSError as error:
+        place = spec.dest or error.filename or spec.type
+        why = error.strerror or error
+        raise SourceError(f"can't write the output {place}: {why}") from error
+
+
+def _export_image(
+    image: BuiltImage,
+    spec: OutputSpec,
+    content: Content,
+    fetch: Callable[[Layer], Layer],
+    epoch: int | None,
+    registry: Registry | None,
+) -> Exported:
+    from layercache.images.writers import load, push, write_archive, write_layout
+
+    kinds: dict[str, dict[str, str]] = {"manifest": dict(image.annotations)}
+    for annotation in spec.annotations:
+        kinds.setdefault(annotation.kind, {})[annotation.key] = annotation.value
+    image = attrs.evolve(image, annotations=tuple(sorted(kinds["manifest"].items())))
+    notes = kinds.get("manifest-descriptor", {})
+    into_directory = spec.dest is not None and not spec.tar
+    with _workspace(spec) as workspace:
+        layers = _Layers(image, spec, content, fetch, epoch, workspace)
+        written = [layers.write(number) for number in range(len(image.layers))]
+        done = assemble(image, [w.descriptor for w in written], [w.diff_id for w in written])
+        docker = spec.type == "docker"
+        if spec.type == "registry":
+            push(image, done, written, registry)
+        elif spec.dest is None:
+            load(image, done, written, notes)
+        elif into_directory:
+            write_layout(str(spec.dest), image, done, written, notes, docker=docker)
+        else:
+            with atomic_file(spec.dest) as out:
+                write_archive(out, image, done, written, notes, docker=docker)
+    return Exported(
+        type=spec.type,
+        dest=spec.dest,
+        config_digest=done.config.digest,
+        manifest_digest=_manifest(done)[0].digest,
+        names=tuple(map(str, image.references())),
+    )
+
+
+def _manifest(done: Assembled) -> tuple[Descriptor, bytes]:
+    if done.manifest is None or done.manifest_bytes is None:
+        raise SourceError("the size of a layer is not known: the image can't be written")
+    return done.manifest, done.manifest_bytes
+
+
+class _Layers:
+    """Brings each layer into the form in which it is written."""
+
+    def __init__(
+        self,
+        image: BuiltImage,
+        spec: OutputSpec,
+        content: Content,
+        fetch: Callable[[Layer], Layer],
+        epoch: int | None,
+        workspace: str,
+    ) -> None:
+        self._image = image
+        self._spec = spec
+        self._content = content
+        self._fetch = fetch
+        self._epoch = epoch if spec.rewrite_timestamp else None
+        if spec.rewrite_timestamp and epoch is None:
+            raise UsageError("--output: rewrite-timestamp needs SOURCE_DATE_EPOCH")
+        self._workspace = workspace
+        pushed = spec.type == "registry"
+        self._kind = spec.compression or ("gzip" if pushed else "uncompressed")
+
+    def write(self, number: int) -> Written:
+        layer = self._image.layers[number]
+        base = self._image.base
+        own = base is None or number >= len(base.layers)
+        rewritten = own and self._epoch is not None
+        if not own and not self._spec.force_compression:
+            original = self._original(number)
+            if original is not None:
+                return original
+        if self._kind == "uncompressed" and not rewritten:
+            size = self._size(layer)
+            descriptor = Descriptor(LAYER_TAR, Digest(layer.diff_id), size)
+            return Written(descriptor, layer.diff_id, lambda: self._open(layer))
+        if not rewritten:
+            return self._converted(self._chunks(layer), layer.diff_id, self._kind)
+        plain = self._converted(self._clamped(layer), layer.diff_id, "uncompressed")
+        diff_id = DiffID(plain.descriptor.digest)
+        if self._kind == "uncompressed":
+            return attrs.evolve(plain, diff_id=diff_id)
+        with plain.open() as stream:
+            return self._converted(_chunks(stream), diff_id, self._kind)
+
+    def _original(self, number: int) -> Written | None:
+        """The bytes as the base image has them, when they are of the wanted kind."""
+        base = self._image.base
+        if base is None or base.source is None:
+            return None
+        descriptor, source = base.originals[number], base.source
+        diff_id = base.layers[number].diff_id
+        if descriptor.media_type != MEDIA_TYPES[self._kind] or descriptor.size < 0:
+            return None
+        if self._kind == "uncompressed":
+            return None  # those are in the store, or go there
+        pushed = self._spec.type == "registry"
+
+        def opened() -> BinaryIO:
+            stream = source.open(descriptor)
+            what = f"layer {descriptor.digest}"
+            return cast(BinaryIO, Checked(stream, descriptor.digest, descriptor.size, what=what))
+
+        if pushed:
+            return Written(descriptor, diff_id, opened, origin=source)
+        try:
+            with opened() as stream:
+                done = self._converted(_chunks(stream), diff_id, "uncompressed")
+        except SourceError:
+            return None  # not to be had any more: compressed anew
+        return attrs.evolve(done, descriptor=descriptor)
+
+    def _open(self, layer: Layer) -> BinaryIO:
+        digest = Digest(layer.diff_id)
+        try:
+            return self._content.open_blob(digest)
+        except CacheError:
+            self._fetch(layer)
+            return self._content.open_blob(digest)
+
+    def _size(self, layer: Layer) -> int:
+        if layer.descriptor.size >= 0:
+            return layer.descriptor.size
+        with self._open(layer) as stream:
+            if stream.seekable():
+                return stream.seek(0, os.SEEK_END)
+            return sum(map(len, _chunks(stream)))
+
+    def _chunks(self, layer: Layer) -> Iterator[bytes]:
+        with self._open(layer) as stream:
+            yield from _chunks(stream)
+
+    def _clamped(self, layer: Layer) -> Iterator[bytes]:
+        from layercache.images.rewriting import clamped
+
+        assert self._epoch is not None
+        with self._open(layer) as stream:
+            yield from clamped(stream, self._epoch)
+
+    def _converted(self, chunks: Iterator[bytes], diff_id: DiffID, kind: str) -> Written:
+        import tempfile
+
+        with tempfile.NamedTemporaryFile(dir=self._workspace, delete=False) as out:
+            descriptor = write_compressed(chunks, cast(BinaryIO, out), kind, self._spec.level)
+        path = out.name
+        return Written(descriptor, diff_id, lambda: open(path, "rb"))
+
+
+def _chunks(stream: BinaryIO) -> Iterator[bytes]:
+    return iter(lambda: stream.read(CHUNK), b"")
+
+
+@contextlib.contextmanager
+def _workspace(spec: OutputSpec) -> Iterator[str]:
+    """A directory for what is compressed; on the file system of the output where it is one."""
+    import tempfile
+
+    if spec.dest is None or spec.dest == "-":
+        where = None
+    else:
+        where = os.path.dirname(os.path.abspath(spec.dest))
+        os.makedirs(where, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".layercache-export-", dir=where) as path:
+        yield path
+
+
+@contextlib.contextmanager
+def atomic_file(path: str) -> Iterator[BinaryIO]:
+    """A file that takes the name `path`, synced, once the body is done; "-" is standard output.
+
+    A path that is a device or a pipe is written to directly.
+    """
+    if path == "-":
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+        return
+    import secrets
+    import stat
+
+    where = os.path.dirname(os.path.abspath(path))
+    os.makedirs(where, exist_ok=True)
+    if os.path.isdir(path):
+        raise UsageError(f"the output {path} is a directory; name a file (or give tar=false)")
+    if os.path.exists(path) and not stat.S_ISREG(os.stat(path).st_mode):
+        with open(path, "wb") as out:
+            yield out
+        return
+    path = os.path.realpath(path)
+    temporary = os.path.join(os.path.dirname(path), f".layercache-{secrets.token_hex(8)}")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(temporary, flags, _FILE_MODE)
+    try:
+        with open(descriptor, "wb") as out:
+            yield out
+            out.flush()
+            os.fsync(out.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+    sync_directory(os.path.dirname(path))
+
+
+def sync_directory(path: str) -> None:
+    """Make the names in a directory durable."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,273 @@
+"""The forms of an image on disk and on the wire: layout, archive, `docker load`, push."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import stat
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, cast
+
+from layercache.descriptors import Descriptor
+from layercache.digests import Digest
+from layercache.errors import HostileArchive, SourceError, UsageError
+from layercache.images.built import Assembled, BuiltImage
+from layercache.images.manifests import (
+    INDEX,
+    MANIFEST_LIMIT,
+    decode,
+    descriptor_to_json,
+    encode,
+)
+from layercache.images.streams import CHUNK
+
+if TYPE_CHECKING:
+    from layercache.images.exporting import Written
+    from layercache.images.registry import Registry
+
+__all__ = ["load", "push", "write_archive", "write_layout"]
+
+_LAYOUT: Final = b'{"imageLayoutVersion":"1.0.0"}'
+_REF_NAME: Final = "org.opencontainers.image.ref.name"
+_IMAGE_NAME: Final = "io.containerd.image.name"
+
+_Blob = tuple[Descriptor, Callable[[], BinaryIO]]
+
+
+def _opener(data: bytes) -> Callable[[], BinaryIO]:
+    return lambda: io.BytesIO(data)
+
+
+def _blobs(done: Assembled, layers: Sequence[Written]) -> dict[Digest, _Blob]:
+    """All blobs of the image, each once, sorted by digest."""
+    manifest, data = _manifest(done)
+    found: dict[Digest, _Blob] = {w.descriptor.digest: (w.descriptor, w.open) for w in layers}
+    found[done.config.digest] = (done.config, _opener(done.config_bytes))
+    found[manifest.digest] = (manifest, _opener(data))
+    return dict(sorted(found.items()))
+
+
+def _manifest(done: Assembled) -> tuple[Descriptor, bytes]:
+    if done.manifest is None or done.manifest_bytes is None:
+        raise SourceError("the size of a layer is not known: the image can't be written")
+    return done.manifest, done.manifest_bytes
+
+
+def _entries(image: BuiltImage, done: Assembled, notes: Mapping[str, str]) -> list[dict[str, Any]]:
+    """The entries of the index: one for each name, or one without a name."""
+    platform = {"architecture": image.config.architecture, "os": image.config.os}
+    if image.config.variant:
+        platform["variant"] = image.config.variant
+    if image.config.os_version:
+        platform["os.version"] = image.config.os_version
+    found = []
+    for reference in image.references() or (None,):
+        entry = descriptor_to_json(_manifest(done)[0])
+        annotations = dict(notes)
+        if reference is not None:
+            annotations[_IMAGE_NAME] = str(reference)
+            annotations[_REF_NAME] = str(reference.tag)
+        if annotations:
+            entry["annotations"] = dict(sorted(annotations.items()))
+        if all(platform.values()):
+            entry["platform"] = platform
+        found.append(entry)
+    return found
+
+
+def _index(entries: Sequence[Mapping[str, Any]]) -> bytes:
+    return encode({"schemaVersion": 2, "mediaType": INDEX, "manifests": list(entries)})
+
+
+def _saved(image: BuiltImage, done: Assembled, layers: Sequence[Written]) -> bytes:
+    """The manifest.json that `docker load` reads."""
+    config = done.config.digest.partition(":")[2]
+    entry = {
+        "Config": f"blobs/sha256/{config}",
+        "RepoTags": [reference.familiar for reference in image.references()] or None,
+        "Layers": [f"blobs/sha256/{layer.descriptor.digest.partition(':')[2]}" for layer in layers],
+    }
+    return json.dumps([entry], separators=(",", ":")).encode()
+
+
+def write_archive(
+    out: BinaryIO,
+    image: BuiltImage,
+    done: Assembled,
+    layers: Sequence[Written],
+    notes: Mapping[str, str],
+    *,
+    docker: bool,
+) -> None:
+    """One tar: an OCI layout, which `docker load` understands too when `docker`."""
+    from layercache.layers.tar import LayerWriter
+    from layercache.trees import Node
+
+    writer = LayerWriter(out)
+
+    def add(name: str, size: int, content: BinaryIO | bytes) -> None:
+        writer.add(name.encode(), Node(mode=stat.S_IFREG | 0o644, size=size), content)
+
+    for name in ("blobs", "blobs/sha256"):
+        writer.add(name.encode(), Node(mode=stat.S_IFDIR | 0o755))
+    for digest, (descriptor, opened) in _blobs(done, layers).items():
+        with opened() as content:
+            add(f"blobs/sha256/{digest.partition(':')[2]}", descriptor.size, content)
+    index = _index(_entries(image, done, notes))
+    add("index.json", len(index), index)
+    if docker:
+        saved = _saved(image, done, layers)
+        add("manifest.json", len(saved), saved)
+    add("oci-layout", len(_LAYOUT), _LAYOUT)
+    writer.finish()
+
+
+def write_layout(
+    path: str,
+    image: BuiltImage,
+    done: Assembled,
+    layers: Sequence[Written],
+    notes: Mapping[str, str],
+    *,
+    docker: bool,
+) -> None:
+    """Add the image to the OCI layout in the directory `path`, which is made if need be.
+
+    Images of other names stay; one of the same name, or without a name, is replaced in the
+    index. Blobs come first, the index last. Raises `UsageError` for a directory that holds
+    something else.
+    """
+    from layercache.images.exporting import atomic_file, sync_directory
+
+    os.makedirs(path, exist_ok=True)
+    if os.listdir(path) and not os.path.exists(os.path.join(path, "oci-layout")):
+        raise UsageError(f"the output directory {path} is neither empty nor an OCI layout")
+    blobs = os.path.join(path, "blobs", "sha256")
+    os.makedirs(blobs, exist_ok=True)
+    for digest, (descriptor, opened) in _blobs(done, layers).items():
+        target = os.path.join(blobs, digest.partition(":")[2])
+        if not _holds(target, descriptor):
+            with opened() as content, atomic_file(target) as out:
+                while data := content.read(CHUNK):
+                    out.write(data)
+    sync_directory(blobs)
+    with _locked(path):
+        entries = _entries(image, done, notes)
+        index = _index([*_others(path, entries), *entries])
+        files = {"oci-layout": _LAYOUT, "index.json": index}
+        if docker:
+            files["manifest.json"] = _saved(image, done, layers)
+        for name, data in files.items():
+            with atomic_file(os.path.join(path, name)) as out:
+                out.write(data)
+
+
+def _holds(path: str, descriptor: Descriptor) -> bool:
+    """Whether the file is there and right; a damaged one is written again."""
+    import hashlib
+
+    try:
+        with open(path, "rb") as file:
+            if os.fstat(file.fileno()).st_size != descriptor.size:
+                return False
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError:
+        return False
+    return descriptor.digest == f"sha256:{found}"
+
+
+class _locked:
+    """Keeps a second export out of the index of the same layout."""
+
+    def __init__(self, path: str) -> None:
+        self._descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    def __enter__(self) -> None:
+        import fcntl
+
+        fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+
+    def __exit__(self, *exception: object) -> None:
+        os.close(self._descriptor)
+
+
+def _others(path: str, entries: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The entries of the index that is there which the new ones do not replace."""
+    try:
+        with open(os.path.join(path, "index.json"), "rb") as file:
+            index = decode(file.read(MANIFEST_LIMIT), what=f"{path}/index.json")
+    except FileNotFoundError:
+        return []
+    known = index.get("manifests")
+    if not isinstance(known, list) or not all(isinstance(entry, dict) for entry in known):
+        raise HostileArchive(f"{path}/index.json: 'manifests' is no list of objects")
+    replaced = {_identity(entry) for entry in entries}
+    return [entry for entry in known if _identity(entry) not in replaced]
+
+
+def _identity(entry: Mapping[str, Any]) -> tuple[str | None, str]:
+    annotations = entry.get("annotations") or {}
+    name = annotations.get(_IMAGE_NAME) or annotations.get(_REF_NAME)
+    return name, json.dumps(entry.get("platform"), sort_keys=True)
+
+
+def load(
+    image: BuiltImage, done: Assembled, layers: Sequence[Written], notes: Mapping[str, str]
+) -> None:
+    """Hand the image to the engine that runs here: `docker load`, or `podman load`.
+
+    Raises `UsageError` when there is neither, `SourceError` when it fails.
+    """
+    import shutil
+    import subprocess
+    import tempfile
+
+    program = shutil.which("docker") or shutil.which("podman")
+    if program is None:
+        raise UsageError(
+            "neither docker nor podman is here to load the image into; "
+            "write an archive instead: --output type=docker,dest=PATH"
+        )
+    with tempfile.TemporaryFile() as said:
+        process = subprocess.Popen(
+            [program, "load"], stdin=subprocess.PIPE, stdout=said, stderr=subprocess.STDOUT
+        )
+        assert process.stdin is not None
+        broken = False
+        try:
+            with process.stdin as pipe:
+                write_archive(cast(BinaryIO, pipe), image, done, layers, notes, docker=True)
+        except BrokenPipeError:
+            broken = True
+        except BaseException:
+            process.kill()
+            process.wait()
+            raise
+        if process.wait() or broken:
+            said.seek(0)
+            text = said.read(2000).decode("utf-8", "replace").strip()
+            raise SourceError(f"{os.path.basename(program)} load failed: {text}")
+
+
+def push(
+    image: BuiltImage, done: Assembled, layers: Sequence[Written], registry: Registry | None
+) -> None:
+    """Push under every name. Raises `UsageError` without a name, `SourceError` for a refusal."""
+    from layercache.images.registry import Registry as Client
+    from layercache.images.registry import RegistryBlobs
+
+    if not image.names:
+        raise UsageError("a push needs a name: give -t REGISTRY/NAME:TAG")
+    client = registry if registry is not None else Client()
+    blobs = [
+        (
+            layer.descriptor,
+            layer.open,
+            layer.origin if isinstance(layer.origin, RegistryBlobs) else None,
+        )
+        for layer in layers
+    ]
+    config = (done.config, _opener(done.config_bytes), None)
+    for reference in image.references():
+        client.push(reference, _manifest(done), [*blobs, config])
