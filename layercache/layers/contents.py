@@ -19,11 +19,14 @@ class Verified(io.RawIOBase):
     """`source` up to `size` bytes; its end raises `CorruptObject` unless they digest right.
 
     The error comes instead of the end of file, so that who copies to the end can't take wrong
-    bytes for right ones. Closing closes `source`.
+    bytes for right ones. Closing closes `source` too, where `owned`.
     """
 
-    def __init__(self, source: BinaryIO, content: bytes, size: int, path: bytes) -> None:
+    def __init__(
+        self, source: BinaryIO, content: bytes, size: int, path: bytes, *, owned: bool = True
+    ) -> None:
         self._source = source
+        self._owned = owned
         self._content = content
         self._left = size
         self._path = path
@@ -63,6 +66,6 @@ class Verified(io.RawIOBase):
         return CorruptObject(f"the content of {name!r} in a layer {what}")
 
     def close(self) -> None:
-        if not self.closed:
+        if self._owned and not self.closed:
             self._source.close()
         super().close()

@@ -15,7 +15,7 @@ import attrs
 from layercache.errors import HostileArchive
 from layercache.layers.limits import Limits
 
-__all__ = ["Header", "Headers"]
+__all__ = ["Header", "Headers", "looks_like_tar"]
 
 BLOCK: Final = 512
 _ZERO: Final = bytes(BLOCK)
@@ -147,21 +147,8 @@ class Headers:
     # -- fields -----------------------------------------------------------------------------
 
     def _check_sum(self, block: bytes) -> None:
-        field = block[148:156]
-        text = field.strip(b"\0 ")
-        total = sum(block) - sum(field) + 8 * 32
-        if text.isdigit():
-            try:
-                said = int(text, 8)
-            except ValueError:
-                said = -1
-            if said == total:
-                return
-            # Some old writers summed signed bytes; readers have always accepted both.
-            signed = total - 256 * sum(1 for byte in block if byte > 127)
-            if said == signed and max(block) > 127:
-                return
-        raise self._error(f"a header at byte {self.offset - BLOCK} has a wrong checksum")
+        if not _sum_is_right(block):
+            raise self._error(f"a header at byte {self.offset - BLOCK} has a wrong checksum")
 
     def _number(self, field: bytes, what: str) -> int:
         if field[0] & 0x80:
@@ -285,3 +272,22 @@ class Headers:
         for key in self._records(body):
             if key in _MEANINGFUL or key.startswith((_XATTR, b"GNU.sparse.")):
                 raise self._error(f"a global header sets {key[:60]!r} for all entries")
+
+
+def looks_like_tar(head: bytes) -> bool:
+    """Whether data that begins with `head` (512 bytes of it) is a tar that holds something."""
+    return len(head) == BLOCK and head != _ZERO and _sum_is_right(head)
+
+
+def _sum_is_right(block: bytes) -> bool:
+    field = block[148:156]
+    text = field.strip(b"\0 ")
+    if not text.isdigit():
+        return False
+    try:
+        said = int(text, 8)
+    except ValueError:
+        return False
+    total = sum(block) - sum(field) + 8 * 32
+    # Some old writers summed signed bytes; readers have always accepted both.
+    return said == total or said == total - 256 * sum(1 for byte in block if byte > 127)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Final, TypeVar
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar, runtime_checkable
 
 import attrs
 from blake3 import blake3
@@ -18,7 +18,10 @@ from blake3 import blake3
 from layercache.errors import CorruptObject
 from layercache.trees import Node
 
-__all__ = ["Entry", "IndexBuilder", "LayerIndex", "sort_key"]
+if TYPE_CHECKING:
+    from layercache.descriptors import Layer
+
+__all__ = ["Entry", "IndexBuilder", "KeepsIndex", "LayerIndex", "sort_key"]
 
 HARDLINK: Final = 8
 IMPLIED: Final = 4
@@ -265,6 +268,14 @@ def _read_pair(data: bytes, at: int) -> tuple[int, bytes, bytes, int]:
     at += _PAIR.size
     middle = at + name
     return row, data[at:middle], data[middle : middle + value], middle + value
+
+
+@runtime_checkable
+class KeepsIndex(Protocol):
+    """Optional for a `Blobs`: takes the index that comes with writing a layer, which spares
+    reading the layer again."""
+
+    def keep_index(self, layer: Layer, index: LayerIndex) -> None: ...
 
 
 class IndexBuilder:

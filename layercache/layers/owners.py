@@ -1,0 +1,75 @@
+"""Whom `--chown` and USER name, looked up in the accounts of a tree as BuildKit does.
+
+Numbers are taken as they are (a lone user number is the group's, too), `root` is 0 without
+looking, other names are the first line of that name in /etc/passwd and /etc/group.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from layercache.errors import BuildError, UsageError
+
+__all__ = ["resolve_owner"]
+
+_MAX_ID: Final = 0x7FFFFFFF
+
+
+def resolve_owner(owner: str, read: Callable[[bytes], bytes | None] | None) -> tuple[int, int]:
+    """User and group number of `user[:group]`.
+
+    `read` gives the bytes of a path in the image, None where there is no such file; without it
+    (`--link`, which reads nothing of the image) names are an error.
+
+    Raises `BuildError` for a name that the image does not know, `UsageError` for a name without
+    `read`.
+    """
+    user, colon, group = owner.partition(":")
+    uid = gid = 0
+    number = _number(user)
+    if number is not None:
+        uid = gid = number
+    elif user:
+        line = _line(owner, "user", user, b"etc/passwd", read)
+        uid, gid = _field(line, 2, owner), _field(line, 3, owner)
+    if colon:
+        number = _number(group) if group else 0
+        if number is None:
+            number = _field(_line(owner, "group", group, b"etc/group", read), 2, owner)
+        gid = number
+    return uid, gid
+
+
+def _number(text: str) -> int | None:
+    if text == "root":
+        return 0
+    if text.isascii() and text.isdigit() and len(text) <= 10 and int(text) <= _MAX_ID:
+        return int(text)
+    return None
+
+
+def _line(
+    owner: str,
+    kind: str,
+    name: str,
+    path: bytes,
+    read: Callable[[bytes], bytes | None] | None,
+) -> list[bytes]:
+    if read is None:
+        raise UsageError(
+            f"--chown={owner}: with --link the image is not read, so the {kind} {name!r} can't be "
+            "looked up; give numbers"
+        )
+    for line in (read(path) or b"").split(b"\n"):
+        fields = line.strip().split(b":")
+        if fields[0] == name.encode() and len(fields) > 3:
+            return fields
+    raise BuildError(f"the owner {owner!r} can't be found: no {kind} {name!r} in /{path.decode()}")
+
+
+def _field(fields: list[bytes], number: int, owner: str) -> int:
+    text = fields[number]
+    if not text.isdigit() or len(text) > 10 or int(text) > _MAX_ID:
+        raise BuildError(f"the owner {owner!r} has no usable number in the image: {text!r}")
+    return int(text)
