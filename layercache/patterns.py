@@ -41,8 +41,10 @@ _MAX_BREAKS: Final = 32
 _MAX_STATES: Final = 4096
 _MAX_MEMO: Final = 4096
 
-_BLANK: Final = "\t\n\v\f\r \x85\xa0\u1680" + "".join(map(chr, range(0x2000, 0x200B))) + (
-    "\u2028\u2029\u202f\u205f\u3000"
+_BLANK: Final = (
+    "\t\n\v\f\r \x85\xa0\u1680"
+    + "".join(map(chr, range(0x2000, 0x200B)))
+    + ("\u2028\u2029\u202f\u205f\u3000")
 )
 """What Go's `strings.TrimSpace` removes (Unicode White_Space; Python's `strip` takes more)."""
 
@@ -298,10 +300,12 @@ class Ignore:
     """An ordered list of patterns, the last match of which decides.
 
     Use `state = ignore.start`, then `state = state[name]` for each component of a path; or
-    `matches` for one path. Make it with `parse` (an ignore file) or `of` (`--exclude`).
+    `matches` for one path. Make it with `parse` (an ignore file) or `of` (`--exclude`); `name` is
+    the file's.
     """
 
     rules: tuple[Rule, ...] = ()
+    name: str = attrs.field(default=".dockerignore", eq=False)
     _machine: _Machine = attrs.field(init=False, eq=False, repr=False)
 
     @_machine.default
@@ -338,12 +342,10 @@ class Ignore:
                     rules.append(rule)
             except PatternSyntax as error:
                 shown = line[:200].strip(_BLANK)
-                problems.append(
-                    Problem(str(error), name, number, 1, shown, max(len(shown), 1))
-                )
+                problems.append(Problem(str(error), name, number, 1, shown, max(len(shown), 1)))
         if problems:
             raise DockerfileError(problems)
-        return cls(tuple(rules))
+        return cls(tuple(rules), name)
 
     @classmethod
     def of(cls, patterns: Sequence[str]) -> Ignore:

@@ -27,6 +27,7 @@ __all__ = [
     "Everything",
     "Excludes",
     "Files",
+    "Filtered",
     "Nothing",
     "Selected",
     "Selector",
@@ -153,6 +154,14 @@ class Excludes(Protocol):
         """Which rule keeps `path` out, as a phrase for a message; None when none does."""
 
 
+@runtime_checkable
+class Filtered(Protocol):
+    """A tree with a faster way to `tree_digest` with exclusions."""
+
+    def digest_without(self, path: bytes, exclude: State) -> bytes | None:
+        """`tree_digest(self, path, exclude)`."""
+
+
 def _base(pattern: str) -> str:
     return clean("/" + pattern).rpartition("/")[2] or "."
 
@@ -276,9 +285,7 @@ def _with_parents(
     tail = clean("/" + tail)[1:]
     literal = not (has_wildcards(head) or has_wildcards(tail))
     if has_wildcards(head):
-        roots = [
-            match.path for match in _named(tree, index, head, True, None) if match.node.is_dir
-        ]
+        roots = [match.path for match in _named(tree, index, head, True, None) if match.node.is_dir]
     else:
         root = resolve(tree, _encode(head))
         roots = [root[0]] if root is not None and root[1].is_dir else []
@@ -410,6 +417,8 @@ def tree_digest(tree: Tree, path: bytes, exclude: State | None = None) -> bytes 
         return tree.digest(path)
     if exclude.prunable:
         return None
+    if isinstance(tree, Filtered):
+        return tree.digest_without(path, exclude)
     node = tree.lookup(path)
     if node is None or not node.is_dir:
         return None if exclude.ignored else tree.digest(path)

@@ -9,12 +9,20 @@ from __future__ import annotations
 import stat
 import struct
 from collections.abc import Iterable, Sequence
-from typing import BinaryIO, Final, Protocol
+from typing import BinaryIO, Final, Protocol, runtime_checkable
 
 import attrs
 from blake3 import blake3
 
-__all__ = ["Child", "Node", "Tree", "directory_digest", "node_digest"]
+__all__ = [
+    "CAPABILITY",
+    "Child",
+    "Node",
+    "Tree",
+    "directory_digest",
+    "node_digest",
+    "pack_directory",
+]
 
 _DIRECTORY: Final = "layercache 2026-11 directory digest 1"
 _SPECIAL: Final = "layercache 2026-11 node digest 1"
@@ -54,6 +62,7 @@ class Node:
         return stat.S_ISLNK(self.mode)
 
 
+@runtime_checkable
 class Tree(Protocol):
     """A read-only tree that does not change while it is used.
 
@@ -101,18 +110,56 @@ def node_digest(node: Node) -> bytes:
 
 
 def directory_digest(children: Iterable[Child]) -> bytes:
-    """The Merkle digest of a directory's children, which must come sorted by name.
-
-    Layout, hashed in `derive_key` mode: count and owner flag, modes, digests, owners where any
-    is not 0:0, names joined by NUL. Injective, since names hold no NUL and the counts are first.
-    """
+    """The Merkle digest of a directory's children, which must come sorted by name."""
     rows = list(children)
-    owned = any(row[3] or row[4] for row in rows)
-    count = len(rows)
-    parts = [struct.pack("<I?", count, owned)]
-    parts.append(struct.pack(f"<{count}I", *[row[1] for row in rows]))
-    parts.extend(row[2] for row in rows)
-    if owned:
-        parts.append(struct.pack(f"<{2 * count}I", *[n for row in rows for n in row[3:5]]))
-    parts.append(b"\0".join([row[0] for row in rows]))
+    files = [row for row in rows if not stat.S_ISDIR(row[1])]
+    directories = [row for row in rows if stat.S_ISDIR(row[1])]
+    count, below = len(files), len(directories)
+    owners = b""
+    if any(row[3] or row[4] for row in rows):
+        ids = [number for row in files + directories for number in row[3:5]]
+        owners = struct.pack(f"<{2 * len(rows)}I", *ids)
+    return pack_directory(
+        count,
+        struct.pack(f"<{count}I", *[row[1] for row in files]),
+        b"".join([row[2] for row in files]),
+        b"\0".join([row[0] for row in files]),
+        below,
+        struct.pack(f"<{below}I", *[row[1] for row in directories]),
+        b"".join([row[2] for row in directories]),
+        b"\0".join([row[0] for row in directories]),
+        owners,
+    )
+
+
+def pack_directory(
+    files: int,
+    file_modes: bytes,
+    file_digests: bytes,
+    file_names: bytes,
+    directories: int,
+    directory_modes: bytes,
+    directory_digests: bytes,
+    directory_names: bytes,
+    owners: bytes = b"",
+) -> bytes:
+    """`directory_digest` from columns: what is no directory first, each group sorted by name.
+
+    Modes are little-endian u32 with type bits, digests have 32 bytes, names are joined by NUL,
+    `owners` is empty where all are 0:0, else uid and gid of each row. Injective: counts and the
+    presence of owners come first, every column but the last has a length that follows from
+    them, and names hold no NUL.
+    """
+    head = struct.pack("<II?", files, directories, bool(owners))
+    parts = (
+        head,
+        file_modes,
+        file_digests,
+        directory_modes,
+        directory_digests,
+        owners,
+        file_names,
+        b"\0",
+        directory_names,
+    )
     return blake3(b"".join(parts), derive_key_context=_DIRECTORY).digest()

@@ -1,0 +1,175 @@
+"""Opening what lies beneath a directory without ever following a symbolic link.
+
+Each component is opened from its parent's file descriptor with O_NOFOLLOW, so that a directory
+that is swapped for a link meanwhile leads nowhere else.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+from typing import Any, Final
+
+from blake3 import blake3
+
+from layercache.errors import ContextChanged, SourceError
+
+__all__ = ["Beneath", "VerifiedReader", "shown"]
+
+_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+# O_NONBLOCK: a file may have become a FIFO since it was listed; opening it must not hang.
+FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+
+_KEPT: Final = 64
+"""Open parents at most, far below the usual limit of 1024 descriptors."""
+
+
+def shown(path: bytes) -> str:
+    """`path` as text for messages."""
+    return path.decode("utf-8", "backslashreplace") or "."
+
+
+class Beneath:
+    """Directories below `root`, opened one from another; neighbours share their parents.
+
+    Not for several threads at once. Raises `SourceError` when `root` is no directory.
+    """
+
+    def __init__(self, root: str | bytes) -> None:
+        try:
+            self.root = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError as error:
+            raise SourceError(
+                f"{os.fsdecode(root)} can't be used as a build context: {error.strerror}"
+            ) from error
+        self._names: list[bytes] = []
+        self._opened: list[int] = []  # -1 where it was closed to keep few open
+
+    def directory(self, path: bytes) -> int:
+        """A descriptor of the directory, good until the next call; raises `OSError`."""
+        if not path:
+            return self.root
+        names = path.split(b"/")
+        common = 0
+        for known, name in zip(self._names, names, strict=False):
+            if known != name:
+                break
+            common += 1
+        while common and self._opened[common - 1] < 0:
+            common -= 1
+        self._close(common)
+        parent = self._opened[-1] if common else self.root
+        for name in names[common:]:
+            parent = os.open(name, _DIRECTORY, dir_fd=parent)
+            self._names.append(name)
+            self._opened.append(parent)
+            if len(self._opened) > _KEPT:
+                oldest = len(self._opened) - _KEPT - 1
+                if self._opened[oldest] >= 0:
+                    os.close(self._opened[oldest])
+                    self._opened[oldest] = -1
+        return parent
+
+    def open(self, path: bytes) -> int:
+        """A new descriptor for reading the file at `path`; raises `OSError`."""
+        parent, _, name = path.rpartition(b"/")
+        return os.open(name, FILE, dir_fd=self.directory(parent))
+
+    def readlink(self, path: bytes) -> bytes:
+        """The target of the link at `path`; raises `OSError`."""
+        parent, _, name = path.rpartition(b"/")
+        return os.readlink(name, dir_fd=self.directory(parent))
+
+    def _close(self, keep: int) -> None:
+        for number in self._opened[keep:]:
+            if number >= 0:
+                os.close(number)
+        del self._opened[keep:], self._names[keep:]
+
+    def close(self) -> None:
+        """Close everything; may be called twice."""
+        self._close(0)
+        if self.root >= 0:
+            os.close(self.root)
+            self.root = -1
+
+    def __enter__(self) -> Beneath:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def changed(path: bytes, why: str) -> ContextChanged:
+    """The error for a file that is no longer what it was when it was fingerprinted."""
+    return ContextChanged(
+        f"{shown(path)} changed while it was being copied ({why}); nothing was stored. "
+        "Build again when nothing writes to it"
+    )
+
+
+def unreadable(path: bytes, error: OSError) -> SourceError:
+    """The error for a selected file that can't be read."""
+    if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO):
+        return changed(path, "it is gone or was replaced")
+    return SourceError(f"{shown(path)} can't be read: {error.strerror}")
+
+
+class VerifiedReader(io.RawIOBase):
+    """The bytes of a file, hashed as they pass.
+
+    Whoever reads `size` bytes or meets the end knows that they were those of `content`: else
+    that read raises `ContextChanged`.
+    """
+
+    def __init__(self, descriptor: int, path: bytes, size: int, content: bytes) -> None:
+        super().__init__()
+        self._descriptor = descriptor
+        self._path = path
+        self._size = size
+        self._content = content
+        self._hasher = blake3()
+        self._seen = 0
+        self._verified = False
+        try:
+            if os.fstat(descriptor).st_size != size:
+                raise changed(path, "another size")
+            if size == 0:
+                self._verify()
+        except BaseException:
+            self.close()
+            raise
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill `buffer`; raises `ContextChanged` where the bytes are not those expected."""
+        view = memoryview(buffer).cast("B")
+        if not len(view):
+            return 0
+        try:
+            count = os.readv(self._descriptor, [view])
+        except OSError as error:
+            raise unreadable(self._path, error) from error
+        self._seen += count
+        if self._seen > self._size or (not count and self._seen < self._size):
+            raise changed(self._path, "another size")
+        if count:
+            self._hasher.update(view[:count])
+            if self._seen == self._size:
+                self._verify()
+        return count
+
+    def _verify(self) -> None:
+        if not self._verified and self._hasher.digest() != self._content:
+            raise changed(self._path, "other bytes")
+        self._verified = True
+
+    def close(self) -> None:
+        if not self.closed and self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+        super().close()

@@ -1,0 +1,197 @@
+"""A scanned tree as columns: what is known of every file and directory, without an object each.
+
+Directories are in preorder, names sorted as bytes; files (everything but directories) are
+grouped by directory in the same order, so that a subtree is one contiguous range of both.
+"""
+
+from __future__ import annotations
+
+import struct
+import sys
+from array import array
+from bisect import bisect_right
+from operator import attrgetter
+from typing import Any, Final
+
+__all__ = ["DIGEST", "ROW", "Columns", "Row", "row_of"]
+
+Row = tuple[int, int, int, int, int, int]
+"""Mode, size in bytes, mtime and ctime in nanoseconds, inode, device."""
+
+PACK: Final = struct.Struct("<qqqqQQ")
+ROW: Final = PACK.size
+DIGEST: Final = 32
+
+IGNORED: Final = 1
+"""Flag of a directory that a pattern ignores, but below which something may be kept."""
+
+UNREADABLE: Final = 2
+"""Flag of a directory that can't be listed."""
+
+row_of: Any = attrgetter("st_mode", "st_size", "st_mtime_ns", "st_ctime_ns", "st_ino", "st_dev")
+"""The `Row` of a `stat_result`."""
+
+_SOCKET: Final = 0o140000
+_REGULAR: Final = 0o100000
+_FORMAT: Final = 0o170000
+
+
+def reported_mode(mode: int) -> int:
+    """The mode as a tree shows it: a socket is copied as an empty file, as BuildKit does."""
+    return mode & ~_FORMAT | _REGULAR if mode & _FORMAT == _SOCKET else mode
+
+
+class Columns:
+    """See the module. `known` has a byte for each file: 1 when its digest is valid.
+
+    A directory's digest is known only while those of all below it are.
+    """
+
+    __slots__ = (
+        "_ends", "_numbers", "_parents", "capabilities", "digests", "dir_digests", "dir_flags",
+        "dir_known", "dir_names", "dir_paths", "dir_rows", "known", "rows", "starts",
+    )  # fmt: skip
+
+    def __init__(self) -> None:
+        self.dir_paths: list[bytes] = []
+        self.dir_names: list[bytes] = []
+        self.dir_rows = bytearray()
+        self.dir_digests = bytearray()
+        self.dir_known = bytearray()
+        self.dir_flags = bytearray()
+        self.starts = array("Q", [0])
+        self.rows = bytearray()
+        self.digests = bytearray()
+        self.known = bytearray()
+        self.capabilities: dict[int, tuple[bytes, bytes]] = {}
+        self._ends: array[int] | None = None
+        self._parents: array[int] | None = None
+        self._numbers: dict[bytes, int] | None = None
+
+    def row(self, file: int) -> Row:
+        return PACK.unpack_from(self.rows, file * ROW)
+
+    def dir_row(self, directory: int) -> Row:
+        return PACK.unpack_from(self.dir_rows, directory * ROW)
+
+    def digest(self, file: int) -> bytes:
+        return bytes(self.digests[file * DIGEST : file * DIGEST + DIGEST])
+
+    def names(self, directory: int) -> list[bytes]:
+        """The names of the files in a directory, sorted."""
+        joined = self.dir_names[directory]
+        return joined.split(b"\0") if joined else []
+
+    def number(self, path: bytes) -> int | None:
+        """The number of the directory at `path`."""
+        if self._numbers is None:
+            self._numbers = {path: number for number, path in enumerate(self.dir_paths)}
+        return self._numbers.get(path)
+
+    def _shape(self) -> None:
+        count = len(self.dir_paths)
+        self.number(b"")
+        numbers = self._numbers or {}
+        parents = array("q", [-1]) * count
+        ends = array("q", range(1, count + 1))
+        paths = self.dir_paths
+        for number in range(1, count):
+            parents[number] = numbers[paths[number].rpartition(b"/")[0]]
+        for number in range(count - 1, 0, -1):
+            parent = parents[number]
+            if ends[parent] < ends[number]:
+                ends[parent] = ends[number]
+        self._parents, self._ends = parents, ends
+
+    @property
+    def parents(self) -> array[int]:
+        """The number of each directory's parent; -1 for the root."""
+        if self._parents is None:
+            self._shape()
+        assert self._parents is not None
+        return self._parents
+
+    @property
+    def ends(self) -> array[int]:
+        """For each directory the number after the last directory below it."""
+        if self._ends is None:
+            self._shape()
+        assert self._ends is not None
+        return self._ends
+
+    def child_directories(self, directory: int) -> list[int]:
+        ends = self.ends
+        found: list[int] = []
+        number, end = directory + 1, ends[directory]
+        while number < end:
+            found.append(number)
+            number = ends[number]
+        return found
+
+    def file_modes(self, start: int, end: int) -> bytes:
+        """The modes of some files as little-endian u32."""
+        column = array("q", bytes(self.rows[start * ROW : end * ROW]))
+        if sys.byteorder == "big":
+            column.byteswap()
+        modes = array("I", column[0::6].tolist())
+        if len(modes) and max(modes) >= _SOCKET:
+            modes = array("I", map(reported_mode, modes))
+        if sys.byteorder == "big":
+            modes.byteswap()
+        return modes.tobytes()
+
+    def forget_file(self, file: int) -> None:
+        """The file is no longer what it was: neither it nor any directory above is known."""
+        self.known[file] = 0
+        self.forget_directory(bisect_right(self.starts, file) - 1)
+
+    def forget_directory(self, directory: int) -> None:
+        """Something in the directory changed."""
+        parents = self.parents
+        while directory >= 0 and self.dir_known[directory]:
+            self.dir_known[directory] = 0
+            directory = parents[directory]
+
+    def add_directory(self, path: bytes, row: Row, flags: int) -> None:
+        """Begin a directory; its files are added next."""
+        self.dir_paths.append(path)
+        self.dir_rows += PACK.pack(*row)
+        self.dir_digests += bytes(DIGEST)
+        self.dir_known.append(0)
+        self.dir_flags.append(flags)
+
+    def end_directory(self, names: bytes) -> None:
+        """The files of the last directory begun are in `rows`, `digests` and `known` now."""
+        self.dir_names.append(names)
+        self.starts.append(len(self.known))
+
+    def copy_files(self, old: Columns, directory: int) -> None:
+        """Add the files of a directory of `old`, as the last directory begun."""
+        start, end = old.starts[directory], old.starts[directory + 1]
+        self._copy_capabilities(old, start, end)
+        self.rows += old.rows[start * ROW : end * ROW]
+        self.digests += old.digests[start * DIGEST : end * DIGEST]
+        self.known += old.known[start:end]
+        self.end_directory(old.dir_names[directory])
+
+    def copy_subtree(self, old: Columns, directory: int) -> None:
+        """Add a directory of `old` with all that is below it."""
+        last = old.ends[directory]
+        start, end = old.starts[directory], old.starts[last]
+        self._copy_capabilities(old, start, end)
+        shift = len(self.known) - start
+        self.dir_paths += old.dir_paths[directory:last]
+        self.dir_names += old.dir_names[directory:last]
+        self.dir_rows += old.dir_rows[directory * ROW : last * ROW]
+        self.dir_digests += old.dir_digests[directory * DIGEST : last * DIGEST]
+        self.dir_known += old.dir_known[directory:last]
+        self.dir_flags += old.dir_flags[directory:last]
+        self.starts.extend([at + shift for at in old.starts[directory + 1 : last + 1]])
+        self.rows += old.rows[start * ROW : end * ROW]
+        self.digests += old.digests[start * DIGEST : end * DIGEST]
+        self.known += old.known[start:end]
+
+    def _copy_capabilities(self, old: Columns, start: int, end: int) -> None:
+        for file, value in old.capabilities.items():
+            if start <= file < end:
+                self.capabilities[len(self.known) + file - start] = value

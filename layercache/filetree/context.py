@@ -1,0 +1,410 @@
+"""A build context: a directory on disk as a `Tree`, scanned fast and read only where selected."""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from collections.abc import Sequence
+from functools import partial
+from threading import RLock
+from typing import BinaryIO, Final, cast
+
+from blake3 import blake3
+
+from layercache.digests import Fingerprint
+from layercache.errors import SourceError
+from layercache.filetree import statcache
+from layercache.filetree.beneath import Beneath, VerifiedReader, changed, shown, unreadable
+from layercache.filetree.columns import DIGEST, IGNORED, UNREADABLE, Columns, reported_mode
+from layercache.filetree.hashing import EMPTY, device_of, hash_range
+from layercache.filetree.mounts import Mounts
+from layercache.filetree.scanning import Counts, refresh
+from layercache.patterns import Ignore, State
+from layercache.selections import Files, fingerprint
+from layercache.trees import CAPABILITY, Node, node_digest, pack_directory
+
+__all__ = ["Context", "ContextTree"]
+
+_IDENTITY: Final = "layercache 2026-11 stat cache identity 1"
+
+
+class Context:
+    """A directory to build from.
+
+    `ignore` keeps what it matches out of the tree. `cache` is the file of the stat cache, None
+    for none; use `cache_name` to name it. `paranoid` reads every selected file again at each
+    scan; it is on by itself where the stamps of the file system can't be trusted (network,
+    FUSE, FAT). Raises `SourceError` when `root` is no directory.
+    """
+
+    def __init__(
+        self,
+        root: str | os.PathLike[str],
+        ignore: Ignore | None = None,
+        *,
+        cache: str | None = None,
+        paranoid: bool = False,
+    ) -> None:
+        self.root = os.path.realpath(root)
+        self.ignore = ignore or Ignore()
+        self.cache = cache
+        self.paranoid = paranoid
+        if not os.path.isdir(self.root):
+            raise SourceError(f"{os.fspath(root)} is no directory to build from")
+
+    @staticmethod
+    def cache_name(root: str | os.PathLike[str], ignore: Ignore | None = None) -> str:
+        """A file name for the stat cache of this root with these rules: 32 hex digits."""
+        hasher = blake3(os.fsencode(os.path.realpath(root)), derive_key_context=_IDENTITY)
+        hasher.update(b"\0" + _rules(ignore or Ignore()))
+        return hasher.hexdigest(16)
+
+    def scan(self, *, write_cache: bool = True) -> ContextTree:
+        """The tree as it is now. Close it, or use it as a context manager.
+
+        With `write_cache` False nothing is written, now or by the tree later (planning).
+        """
+        return ContextTree(self, write_cache)
+
+
+def _rules(ignore: Ignore) -> bytes:
+    return "\n".join(map(str, ignore.rules)).encode("utf-8", "surrogateescape")
+
+
+class ContextTree:
+    """A scanned context as a `Tree`: owner 0:0, only `security.capability` of the attributes.
+
+    Stamps are those of the scan; content is read when first asked for, and then kept in mind
+    for the next scan by `save`, which `close` calls. `counts` says what was asked of the file
+    system. Safe for threads.
+    """
+
+    def __init__(self, context: Context, write_cache: bool) -> None:
+        self.counts = Counts()
+        self.root = os.fsencode(context.root)
+        self.ignore = context.ignore
+        self._cache = context.cache
+        self._write = write_cache and self._cache is not None
+        self._lock = RLock()
+        self._memo: dict[Files, Fingerprint] = {}
+        self._links: dict[int, bytes] = {}
+        self._names: dict[int, dict[bytes, int]] = {}
+        self._hidden: bytearray | None = None
+        self._beneath = Beneath(context.root)
+        try:
+            self._scan(context.paranoid)
+        except BaseException:
+            self._beneath.close()
+            raise
+
+    def _scan(self, paranoid: bool) -> None:
+        self._began = time.time_ns()
+        device = os.fstat(self._beneath.root).st_dev
+        trusted = not paranoid and Mounts().trusted(device, self.root)
+        self._write = self._write and trusted
+        self._identity = blake3(_rules(self.ignore), derive_key_context=_IDENTITY).digest()
+        old = None
+        if trusted and self._cache is not None:
+            old = statcache.load(self._cache, self._identity)
+        self._columns, self._dirty = refresh(
+            self.root, self._beneath, old, self.ignore.start, self.counts, False
+        )
+        self._flags = any(self._columns.dir_flags)
+
+    # -- Tree -----------------------------------------------------------------------------
+
+    def lookup(self, path: bytes) -> Node | None:
+        """See `Tree.lookup`. Reads a regular file that is not known yet."""
+        with self._lock:
+            directory = self._columns.number(path)
+            if directory is not None:
+                if self._is_hidden(directory):
+                    return None
+                mode, _, mtime, *_ = self._columns.dir_row(directory)
+                return Node(mode=mode, mtime=mtime // 1_000_000_000)
+            found = self._file(path)
+            return None if found is None else self._node(path, *found)
+
+    def children(self, path: bytes) -> Sequence[bytes]:
+        """See `Tree.children`; raises `SourceError` for a directory that can't be listed."""
+        with self._lock:
+            columns = self._columns
+            directory = columns.number(path)
+            if directory is None:
+                return ()
+            self._check_readable(directory)
+            names = columns.names(directory)
+            below = self._child_directories(directory)
+            if below:
+                names += [columns.dir_paths[child].rpartition(b"/")[2] for child in below]
+                names.sort()
+            return names
+
+    def digest(self, path: bytes) -> bytes:
+        """See `Tree.digest`; reads what is not known yet of the file or directory."""
+        with self._lock:
+            directory = self._columns.number(path)
+            if directory is None or self._is_hidden(directory):
+                found = self._file(path)
+                if found is None:
+                    raise SourceError(f"{shown(path)} is not in the build context")
+                return self._known(*found)
+            if not self._columns.dir_known[directory]:
+                self._hash_below(directory)
+                self._combine(directory)
+            return self._dir_digest(directory)
+
+    def open(self, path: bytes) -> BinaryIO:
+        """See `Tree.open`. Raises `SourceError` for what is no regular file."""
+        with self._lock:
+            node = self.lookup(path)
+            if node is None or not node.is_file:
+                raise SourceError(f"{shown(path)} is no file in the build context")
+            if not node.size:
+                import io
+
+                return io.BytesIO()
+            try:
+                descriptor = self._beneath.open(path)
+            except OSError as error:
+                raise unreadable(path, error) from error
+            self.counts.files_opened += 1
+            return cast(BinaryIO, VerifiedReader(descriptor, path, node.size, node.content))
+
+    # -- capabilities beyond Tree -----------------------------------------------------------
+
+    def fingerprint(self, files: Files) -> Fingerprint:
+        """`selections.fingerprint`, remembered for each selector."""
+        with self._lock:
+            found = self._memo.get(files)
+            if found is None:
+                found = self._memo[files] = fingerprint(self, files)
+            return found
+
+    def excluded(self, path: bytes) -> str | None:
+        """See `selections.Excludes`: the line of the ignore file that keeps `path` out."""
+        rule = self.ignore.reason(path) if self.ignore else None
+        if rule is None or not os.path.lexists(os.path.join(self.root, path)):
+            return None
+        place = f" line {rule.line}" if rule.line else ""
+        return f"{self.ignore.name}{place} ({rule})"
+
+    def digest_without(self, path: bytes, exclude: State) -> bytes | None:
+        """See `selections.Filtered`: only what is kept is read."""
+        with self._lock:
+            directory = self._columns.number(path)
+            if directory is None or self._is_hidden(directory):
+                return None if exclude.ignored else self.digest(path)
+            return self._filtered(directory, exclude)
+
+    def save(self) -> None:
+        """Write the stat cache if anything became known since the last time.
+
+        A cache that can't be written is no error: the next scan only takes longer.
+        """
+        with self._lock:
+            if not (self._write and self._dirty and self._cache is not None):
+                return
+            try:
+                statcache.save(self._cache, self._identity, self._columns, self.root, self._began)
+            except OSError:
+                self._write = False
+            self._dirty = False
+
+    def close(self) -> None:
+        """Save, and close the directory; may be called twice."""
+        with self._lock:
+            if self._beneath.root >= 0:
+                self.save()
+                self._beneath.close()
+
+    def __enter__(self) -> ContextTree:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # -- inside -------------------------------------------------------------------------------
+
+    def _file(self, path: bytes) -> tuple[int, int] | None:
+        """Directory and number of the file at `path`."""
+        parent, _, name = path.rpartition(b"/")
+        directory = self._columns.number(parent)
+        if directory is None:
+            return None
+        names = self._names.get(directory)
+        if names is None:
+            if len(self._names) >= 1024:
+                self._names.clear()
+            start = self._columns.starts[directory]
+            found = enumerate(self._columns.names(directory), start)
+            names = self._names[directory] = {name: number for number, name in found}
+        number = names.get(name)
+        return None if number is None else (directory, number)
+
+    def _known(self, directory: int, file: int) -> bytes:
+        if not self._columns.known[file]:
+            self._dirty = True
+            hash_range(self._columns, self._beneath, directory, file, file + 1, self.counts)
+        return self._columns.digest(file)
+
+    def _node(self, path: bytes, directory: int, file: int) -> Node:
+        columns = self._columns
+        digest = self._known(directory, file)
+        mode, size, mtime, *_ = columns.row(file)
+        node = partial(Node, mode=reported_mode(mode), mtime=mtime // 1_000_000_000)
+        if stat.S_ISREG(mode):
+            capability = columns.capabilities.get(file)
+            if capability is None:
+                return node(size=size, content=digest)
+            content, value = capability
+            return node(size=size, content=content, xattrs=((CAPABILITY, value),))
+        if stat.S_ISSOCK(mode):
+            return node(content=EMPTY)
+        try:
+            if stat.S_ISLNK(mode):
+                link = self._links.get(file)
+                if link is None:
+                    link = self._beneath.readlink(path)
+                    self._links[file] = link
+                result = node(size=size, link=link)
+            else:
+                parent = self._beneath.directory(columns.dir_paths[directory])
+                name = path.rpartition(b"/")[2]
+                status = os.stat(name, dir_fd=parent, follow_symlinks=False)
+                result = node(device=device_of(status))
+        except OSError as error:
+            raise unreadable(path, error) from error
+        if node_digest(result) != digest:
+            raise changed(path, "it was replaced")
+        return result
+
+    def _dir_digest(self, directory: int) -> bytes:
+        at = directory * DIGEST
+        return bytes(self._columns.dir_digests[at : at + DIGEST])
+
+    def _check_readable(self, directory: int) -> None:
+        if self._columns.dir_flags[directory] & UNREADABLE:
+            path = shown(self._columns.dir_paths[directory])
+            raise SourceError(f"{path}/ can't be listed: permission denied")
+
+    def _is_hidden(self, directory: int) -> bool:
+        """Whether a directory is ignored and nothing below it is kept."""
+        if not self._flags:
+            return False
+        if self._hidden is None:
+            columns = self._columns
+            count = len(columns.dir_paths)
+            hidden = bytearray(count)
+            parents, starts, flags = columns.parents, columns.starts, columns.dir_flags
+            kept = bytearray(count)
+            for number in range(count - 1, -1, -1):
+                if (
+                    kept[number]
+                    or not flags[number] & IGNORED
+                    or starts[number] != starts[number + 1]
+                ):
+                    if number:
+                        kept[parents[number]] = 1
+                else:
+                    hidden[number] = 1
+            self._hidden = hidden
+        return bool(self._hidden[directory])
+
+    def _child_directories(self, directory: int) -> list[int]:
+        below = self._columns.child_directories(directory)
+        return [child for child in below if not self._is_hidden(child)] if self._flags else below
+
+    def _hash_below(self, directory: int) -> None:
+        """Make all files below known, directory by directory."""
+        columns = self._columns
+        end = columns.ends[directory]
+        starts, known = columns.starts, columns.known
+        if self._flags:
+            for number in range(directory, end):
+                self._check_readable(number)
+        file = known.find(0, starts[directory], starts[end])
+        number = directory
+        while file >= 0:
+            self._dirty = True
+            while starts[number + 1] <= file:
+                number += 1
+            hash_range(columns, self._beneath, number, file, starts[number + 1], self.counts)
+            file = known.find(0, starts[number + 1], starts[end])
+
+    def _combine(self, directory: int) -> None:
+        """Make the digests of directories known, the deepest first."""
+        columns = self._columns
+        self._dirty = True
+        known, digests = columns.dir_known, columns.dir_digests
+        number = columns.ends[directory]
+        while (number := known.rfind(0, directory, number)) >= 0:
+            digest = self._packed(number, self._child_directories(number))
+            digests[number * DIGEST : number * DIGEST + DIGEST] = digest
+            known[number] = 1
+
+    def _packed(self, directory: int, below: list[int]) -> bytes:
+        columns = self._columns
+        paths = columns.dir_paths
+        start, end = columns.starts[directory], columns.starts[directory + 1]
+        return pack_directory(
+            end - start,
+            columns.file_modes(start, end),
+            bytes(columns.digests[start * DIGEST : end * DIGEST]),
+            columns.dir_names[directory],
+            len(below),
+            b"".join([_mode(columns, child) for child in below]),
+            b"".join([self._dir_digest(child) for child in below]),
+            b"\0".join([paths[child].rpartition(b"/")[2] for child in below]),
+        )
+
+    def _filtered(self, top: int, exclude: State) -> bytes | None:
+        columns = self._columns
+        end = columns.ends[top]
+        parents = columns.parents
+        states: dict[int, State | None] = {}
+        for number in range(top, end):
+            if number == top:
+                states[number] = exclude
+                continue
+            above = states[parents[number]]
+            name = columns.dir_paths[number].rpartition(b"/")[2]
+            below = None if above is None else above[name]
+            states[number] = None if below is None or below.prunable else below
+        made: dict[int, bytes] = {}
+        for number in range(end - 1, top - 1, -1):
+            state = states[number]
+            if state is None or self._is_hidden(number):
+                continue
+            if state.settled:
+                made[number] = self.digest(columns.dir_paths[number])
+                continue
+            self._check_readable(number)
+            rows: list[bytes] = []
+            digests: list[bytes] = []
+            names: list[bytes] = []
+            start = columns.starts[number]
+            for file, name in enumerate(columns.names(number), start):
+                if not state[name].ignored:
+                    digests.append(self._known(number, file))
+                    rows.append(columns.file_modes(file, file + 1))
+                    names.append(name)
+            below_kept = [child for child in self._child_directories(number) if child in made]
+            if state.ignored and not names and not below_kept:
+                continue
+            made[number] = pack_directory(
+                len(names),
+                b"".join(rows),
+                b"".join(digests),
+                b"\0".join(names),
+                len(below_kept),
+                b"".join([_mode(columns, child) for child in below_kept]),
+                b"".join([made[child] for child in below_kept]),
+                b"\0".join([columns.dir_paths[child].rpartition(b"/")[2] for child in below_kept]),
+            )
+        return made.get(top)
+
+
+def _mode(columns: Columns, directory: int) -> bytes:
+    return columns.dir_row(directory)[0].to_bytes(4, "little")

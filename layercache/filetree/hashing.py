@@ -1,0 +1,129 @@
+"""Reading what is selected: content digests of files, once each, one directory at a time."""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import Final
+
+from blake3 import blake3
+
+from layercache.errors import ContextChanged
+from layercache.filetree.beneath import FILE, Beneath, changed, unreadable
+from layercache.filetree.columns import DIGEST, PACK, ROW, Columns, row_of
+from layercache.filetree.scanning import Counts
+from layercache.trees import CAPABILITY, Node, node_digest
+
+__all__ = ["hash_range"]
+
+_WHOLE: Final = 1 << 20
+"""Bytes: files below are read with one call, larger ones through a buffer of this size."""
+
+_ATTEMPTS: Final = 5
+
+EMPTY: Final = blake3().digest()
+
+_CAPABILITY: Final = CAPABILITY.decode()
+
+
+def hash_range(
+    columns: Columns, beneath: Beneath, directory: int, first: int, last: int, counts: Counts
+) -> None:
+    """Make the digests of files `first` up to `last` of `directory` known.
+
+    A file whose stamps are no longer those of the scan is taken as it is now, if it holds still.
+    Raises `ContextChanged` when it does not or is gone, `SourceError` when it can't be read.
+    """
+    known = columns.known
+    number = known.find(0, first, last)
+    if number < 0:
+        return
+    path = columns.dir_paths[directory]
+    prefix = path + b"/" if path else b""
+    names = columns.names(directory)
+    start = columns.starts[directory]
+    try:
+        parent = beneath.directory(path)
+    except OSError as error:
+        raise unreadable(path, error) from error
+    rows, digests = columns.rows, columns.digests
+    opener, reader, closer, fstat = os.open, os.read, os.close, os.fstat
+    while number >= 0:
+        name = names[number - start]
+        row = PACK.unpack_from(rows, number * ROW)
+        digest: bytes | None = None
+        if row[0] & 0o170000 == 0o100000:
+            try:
+                descriptor = opener(name, FILE, dir_fd=parent)
+                try:
+                    counts.files_opened += 1
+                    size = row[1]
+                    if size < _WHOLE:
+                        data = reader(descriptor, size + 1)
+                        # One look at the stamps, after reading: they are still the scan's.
+                        if len(data) == size and row_of(fstat(descriptor)) == row:
+                            digest = blake3(data).digest()
+                            counts.bytes_hashed += size
+                    if digest is None:
+                        digest = _settle(columns, descriptor, number, prefix + name, counts)
+                    if os.listxattr(descriptor):
+                        digest = _with_capability(columns, descriptor, number, digest)
+                finally:
+                    closer(descriptor)
+            except OSError as error:
+                raise unreadable(prefix + name, error) from error
+        else:
+            try:
+                digest = _special(parent, name, row[0])
+            except OSError as error:
+                raise unreadable(prefix + name, error) from error
+        digests[number * DIGEST : number * DIGEST + DIGEST] = digest
+        known[number] = 1
+        number = known.find(0, number + 1, last)
+
+
+def _settle(columns: Columns, descriptor: int, number: int, path: bytes, counts: Counts) -> bytes:
+    """The digest of a file that is large or moved on since the scan; updates its row."""
+    for _ in range(_ATTEMPTS):
+        before = row_of(os.fstat(descriptor))
+        if not stat.S_ISREG(before[0]):
+            break
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        hasher = blake3()
+        buffer = bytearray(_WHOLE)
+        view = memoryview(buffer)
+        seen = 0
+        while count := os.readv(descriptor, [buffer]):
+            hasher.update(view[:count])
+            seen += count
+        counts.bytes_hashed += seen
+        if seen == before[1] and row_of(os.fstat(descriptor)) == before:
+            PACK.pack_into(columns.rows, number * ROW, *before)
+            return hasher.digest()
+    raise changed(path, "it kept changing")
+
+
+def _with_capability(columns: Columns, descriptor: int, number: int, content: bytes) -> bytes:
+    if _CAPABILITY not in os.listxattr(descriptor):
+        return content
+    value = os.getxattr(descriptor, _CAPABILITY)
+    columns.capabilities[number] = (content, value)
+    return node_digest(Node(mode=stat.S_IFREG, content=content, xattrs=((CAPABILITY, value),)))
+
+
+def _special(parent: int, name: bytes, mode: int) -> bytes:
+    if stat.S_ISSOCK(mode):
+        return EMPTY
+    if stat.S_ISLNK(mode):
+        return node_digest(Node(mode=mode, link=os.readlink(name, dir_fd=parent)))
+    status = os.stat(name, dir_fd=parent, follow_symlinks=False)
+    if stat.S_IFMT(status.st_mode) != stat.S_IFMT(mode):
+        raise ContextChanged(f"{os.fsdecode(name)} was replaced while it was being read")
+    return node_digest(Node(mode=mode, device=device_of(status)))
+
+
+def device_of(status: os.stat_result) -> tuple[int, int]:
+    """Major and minor number of a device; 0 and 0 for anything else."""
+    if stat.S_ISCHR(status.st_mode) or stat.S_ISBLK(status.st_mode):
+        return os.major(status.st_rdev), os.minor(status.st_rdev)
+    return 0, 0
