@@ -92,10 +92,13 @@ def parse_marker(word: str) -> HereDoc | None:
     name = word[at + strip_tabs :].lstrip("\t\n\f\r ")
     if not name or "<" in name or len(number) > 9:
         return None
-    words = _words(name, quotes=False)
+    try:
+        words = _words(name, quotes=False)
+        quoted = _words(name, quotes=True)
+    except DockerfileError:  # an open quote
+        return None
     if len(words) != 1:
         return None
-    quoted = _words(name, quotes=True)
     expands = _quotes(quoted[0]) == _quotes(words[0])
     return HereDoc(words[0], "", expands, strip_tabs, int(number or "0"))
 

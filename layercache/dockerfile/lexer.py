@@ -36,7 +36,8 @@ class LogicalLine:
     """One instruction before it is understood.
 
     `keyword` is as written, `flags` have quotes and escapes removed, `rest` is trimmed.
-    `text` is the joined line, trimmed, with the lines of its here-documents.
+    `text` is for people: the joined line with the lines of its here-documents, the blanks at
+    each joint shown as one (in `rest` they count).
     """
 
     keyword: str
@@ -136,6 +137,7 @@ class _Reader:
             piece, more = self._continued(line)
             pieces.append(piece)
         text = "".join(pieces).strip(SPACE)
+        shown = text if len(pieces) == 1 else _joined(pieces)
         self.budget.spend(len(text))
         fault = _unusable(text)
         if fault is not None:
@@ -153,7 +155,7 @@ class _Reader:
             keyword=keyword,
             flags=tuple(flags),
             rest=rest,
-            text="\n".join([text, *(heredoc.lines for heredoc in heredocs)]),
+            text="\n".join([shown, *(heredoc.lines for heredoc in heredocs)]),
             line=start,
             end_line=self.at,
             heredocs=tuple(heredocs),
@@ -216,6 +218,22 @@ class _Reader:
             start,
         )
         return None
+
+
+def _joined(pieces: list[str]) -> str:
+    """The pieces of a continued line as one, the blanks at each joint as one."""
+    out: list[str] = []
+    gap = False
+    for piece in pieces:
+        core = piece.strip(SPACE)
+        if not core:
+            gap = gap or bool(piece)
+            continue
+        if out and (gap or piece[0] in SPACE):
+            out.append(" ")
+        out.append(core)
+        gap = piece[-1] in SPACE
+    return "".join(out)
 
 
 def _unusable(text: str) -> Fault | None:

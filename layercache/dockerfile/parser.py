@@ -423,6 +423,7 @@ def _onbuild(c: _Context) -> DockerfileInstruction:
         raise Fault("ONBUILD ONBUILD isn't allowed", c.rest)
     if op in ("FROM", "MAINTAINER"):
         raise Fault(f"{op} isn't allowed as a trigger of ONBUILD", keyword)
+    # Not c.text: the image keeps the trigger exactly, blanks and all.
     text = "\n".join([c.rest, *(heredoc.lines for heredoc in c.heredocs)])
     trigger = c.parser.instruction(keyword, flags, rest, c.heredocs, text, c.line)
     return values.Onbuild(trigger, **c.origin)
