@@ -63,6 +63,7 @@ class Node:
 
 
 @runtime_checkable
+@runtime_checkable
 class Tree(Protocol):
     """A read-only tree that does not change while it is used.
 
