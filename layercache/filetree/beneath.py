@@ -38,14 +38,14 @@ class Beneath:
     """
 
     def __init__(self, root: str | bytes) -> None:
+        self._names: list[bytes] = []
+        self._opened: list[int] = []  # -1 where it was closed to keep few open
         try:
             self.root = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
             raise SourceError(
                 f"{os.fsdecode(root)} can't be used as a build context: {error.strerror}"
             ) from error
-        self._names: list[bytes] = []
-        self._opened: list[int] = []  # -1 where it was closed to keep few open
 
     def directory(self, path: bytes) -> int:
         """A descriptor of the directory, good until the next call; raises `OSError`."""
@@ -94,6 +94,10 @@ class Beneath:
         if self.root >= 0:
             os.close(self.root)
             self.root = -1
+
+    def __del__(self) -> None:
+        if getattr(self, "root", -1) >= 0:
+            self.close()
 
     def __enter__(self) -> Beneath:
         return self

@@ -33,9 +33,9 @@ class Context:
     """A directory to build from.
 
     `ignore` keeps what it matches out of the tree. `cache` is the file of the stat cache, None
-    for none; use `cache_name` to name it. `paranoid` reads every selected file again at each
-    scan; it is on by itself where the stamps of the file system can't be trusted (network,
-    FUSE, FAT). Raises `SourceError` when `root` is no directory.
+    for none; one file serves one root, `cache_name` names it. `paranoid` reads every selected
+    file again at each scan; it is on by itself where the stamps of the file system can't be
+    trusted (network, FUSE, FAT). Raises `SourceError` when `root` is no directory.
     """
 
     def __init__(
@@ -55,7 +55,11 @@ class Context:
 
     @staticmethod
     def cache_name(root: str | os.PathLike[str], ignore: Ignore | None = None) -> str:
-        """A file name for the stat cache of this root with these rules: 32 hex digits."""
+        """A file name for the stat cache of this root with these rules: 32 hex digits.
+
+        The rules need not be part of it: a cache made under others spares the reading, too, but
+        not the listing, and is then replaced.
+        """
         hasher = blake3(os.fsencode(os.path.realpath(root)), derive_key_context=_IDENTITY)
         hasher.update(b"\0" + _rules(ignore or Ignore()))
         return hasher.hexdigest(16)
@@ -104,12 +108,15 @@ class ContextTree:
         trusted = not paranoid and Mounts().trusted(device, self.root)
         self._write = self._write and trusted
         self._identity = blake3(_rules(self.ignore), derive_key_context=_IDENTITY).digest()
-        old = None
+        found = None
         if trusted and self._cache is not None:
-            old = statcache.load(self._cache, self._identity)
+            found = statcache.load(self._cache, self._identity)
+        old, same = found or (None, True)
+        # Under other rules names come and go, but what is known of files stays true.
         self._columns, self._dirty = refresh(
-            self.root, self._beneath, old, self.ignore.start, self.counts, False
+            self.root, self._beneath, old, self.ignore.start, self.counts, relist=not same
         )
+        self._saved = 0
         self._flags = any(self._columns.dir_flags)
 
     # -- Tree -----------------------------------------------------------------------------
@@ -180,6 +187,8 @@ class ContextTree:
             found = self._memo.get(files)
             if found is None:
                 found = self._memo[files] = fingerprint(self, files)
+                if self._dirty and self._worth_saving():
+                    self.save()
             return found
 
     def excluded(self, path: bytes) -> str | None:
@@ -198,6 +207,12 @@ class ContextTree:
                 return None if exclude.ignored else self.digest(path)
             return self._filtered(directory, exclude)
 
+    def _worth_saving(self) -> bool:
+        # Saving costs some 1/100 of learning the same number of files anew.
+        counts = self.counts
+        learnt = counts.files_opened + counts.directories_listed - self._saved
+        return learnt * 100 >= len(self._columns.known)
+
     def save(self) -> None:
         """Write the stat cache if anything became known since the last time.
 
@@ -211,6 +226,7 @@ class ContextTree:
             except OSError:
                 self._write = False
             self._dirty = False
+            self._saved = self.counts.files_opened + self.counts.directories_listed
 
     def close(self) -> None:
         """Save, and close the directory; may be called twice."""

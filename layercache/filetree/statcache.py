@@ -36,8 +36,11 @@ COARSE_MARGIN: Final = 2_020_000_000
 _SECOND: Final = 1_000_000_000
 
 
-def load(path: str, identity: bytes) -> Columns | None:
-    """The columns remembered at `path` for `identity` (32 bytes); None when there are none."""
+def load(path: str, rules: bytes) -> tuple[Columns, bool] | None:
+    """The columns remembered at `path`, and whether they were made under the same `rules`.
+
+    `rules` (32 bytes) identify the ignore patterns. None when there is nothing of use.
+    """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
@@ -52,10 +55,10 @@ def load(path: str, identity: bytes) -> Columns | None:
         return None
     finally:
         os.close(descriptor)
-    return _decode(data, identity)
+    return _decode(data, rules)
 
 
-def _decode(data: bytes, identity: bytes) -> Columns | None:
+def _decode(data: bytes, rules: bytes) -> tuple[Columns, bool] | None:
     view = memoryview(data)
     size = len(_MAGIC) + DIGEST
     if len(data) < size + _HEAD.size or not data.startswith(_MAGIC):
@@ -63,7 +66,7 @@ def _decode(data: bytes, identity: bytes) -> Columns | None:
     if blake3(view[size:]).digest() != view[len(_MAGIC) : size]:
         return None
     found, order, directories, files, paths, names, capabilities = _HEAD.unpack_from(data, size)
-    if found != identity or order.rstrip(b"\0") != sys.byteorder.encode():
+    if order.rstrip(b"\0") != sys.byteorder.encode():
         return None
     at = size + _HEAD.size
 
@@ -97,10 +100,10 @@ def _decode(data: bytes, identity: bytes) -> Columns | None:
         content, value = extra[size : size + DIGEST], extra[size + DIGEST : size + DIGEST + length]
         columns.capabilities[file] = (bytes(content), bytes(value))
         extra = extra[size + DIGEST + length :]
-    return columns
+    return columns, found == rules
 
 
-def _encode(columns: Columns, identity: bytes, rows: bytes, dir_rows: bytes) -> list[Buffer]:
+def _encode(columns: Columns, rules: bytes, rows: bytes, dir_rows: bytes) -> list[Buffer]:
     paths = b"\0".join(columns.dir_paths)
     names = b"".join(columns.dir_names)
     extra = b"".join(
@@ -108,7 +111,7 @@ def _encode(columns: Columns, identity: bytes, rows: bytes, dir_rows: bytes) -> 
         for file, (content, value) in columns.capabilities.items()
     )
     head = _HEAD.pack(
-        identity,
+        rules,
         sys.byteorder.encode(),
         len(columns.dir_paths),
         len(columns.known),
@@ -160,7 +163,7 @@ def _distrust(rows: bytearray, before: int, untrusted: set[int]) -> bytes:
     return column.tobytes()
 
 
-def save(path: str, identity: bytes, columns: Columns, root: bytes, before: int) -> None:
+def save(path: str, rules: bytes, columns: Columns, root: bytes, before: int) -> None:
     """Remember `columns` at `path`; raises `OSError` when that can't be written.
 
     `before` is the time in nanoseconds at which the scan began, `root` the absolute path of the
@@ -169,7 +172,8 @@ def save(path: str, identity: bytes, columns: Columns, root: bytes, before: int)
     untrusted = untrusted_devices(columns, root)
     rows = _distrust(columns.rows, before, untrusted)
     dir_rows = _distrust(columns.dir_rows, before, untrusted)
-    parts = _encode(columns, identity, rows, dir_rows)
+    parts = _encode(columns, rules, rows, dir_rows)
+    os.makedirs(os.path.dirname(path) or ".", 0o700, exist_ok=True)
     temporary = f"{path}.{os.getpid()}.{os.urandom(4).hex()}"
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
     descriptor = os.open(temporary, flags, 0o600)
