@@ -36,16 +36,17 @@ def differences(old: Tree, new: Tree) -> Iterator[Difference]:
     Times are not compared: they are a function of content. Costs what differs, plus one
     directory listing for each directory on the way to it.
     """
-    pending = [b""]
+    pending = [(b"", True)]
     while pending:
-        directory = pending.pop()
-        if old.digest(directory) == new.digest(directory):
+        directory, both = pending.pop()
+        if both and old.digest(directory) == new.digest(directory):
             continue
-        names = sorted({*old.children(directory), *new.children(directory)})
+        below = old.children(directory) if both else ()
+        names = sorted({*below, *new.children(directory)})
         for name in names:
             path = directory + b"/" + name if directory else name
-            before, after = old.lookup(path), new.lookup(path)
+            before, after = old.lookup(path) if both else None, new.lookup(path)
             if before is None or after is None or not _same(before, after, old, new, path):
                 yield Difference(path, before, after)
             if after is not None and after.is_dir:
-                pending.append(path)
+                pending.append((path, before is not None and before.is_dir))

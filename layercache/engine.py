@@ -32,7 +32,8 @@ from layercache.instructions import Source
 from layercache.keys import KeyStrategy
 from layercache.operations import CopyFiles, MakeDirectory
 from layercache.records import Record
-from layercache.selections import Files, encode_listing, listing
+from layercache.listings import encode_listing, listing
+from layercache.selections import Files
 from layercache.trees import Tree
 from layercache.walk import (
     AskExecute,
@@ -461,6 +462,10 @@ class _Window:
 
     def index(self, layer: Layer) -> LayerIndex:
         return self._inputs.index(layer)
+
+    def keep_index(self, layer: Layer, index: LayerIndex) -> None:
+        """Optional capability `KeepsIndex`: spares reading a layer that was just written."""
+        self._inputs.keep_index(layer, index)
 
     def tree(self, subject: State | Source) -> Tree:
         return self._inputs.tree(subject)

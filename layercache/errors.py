@@ -42,6 +42,8 @@ class LayerCacheError(Exception):
 
     code: str = "error"
     line: int | None = None
+    report: object = None
+    """The `Report` of the build that this ended, where it was one."""
 
 
 class UsageError(LayerCacheError, ValueError):

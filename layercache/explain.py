@@ -15,7 +15,7 @@ from layercache.digests import CacheKey, Fingerprint
 from layercache.instructions import Field, Value
 from layercache.keys import KeyMaterial
 from layercache.operations import PARENT
-from layercache.selections import FileChange
+from layercache.listings import FileChange
 
 __all__ = ["CAUSES", "KINDS", "WHATS", "Change", "Earlier", "Reason", "compare", "describe"]
 

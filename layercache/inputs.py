@@ -161,6 +161,22 @@ class Inputs:
                 raise
             return self._store.open_blob(layer.descriptor.digest)
 
+    def keep_index(self, layer: Layer, index: LayerIndex) -> None:
+        """Take the index that was made while the layer was written."""
+        with self._lock:
+            if layer.diff_id not in self._indexes:
+                self._indexes[layer.diff_id] = index
+                self._store.put_derived("index", layer.diff_id, index.encode())
+
+    def close(self) -> None:
+        """Close the trees; a scanned context keeps what it learned for the next build."""
+        with self._lock:
+            for tree in self._sources.values():
+                close = getattr(tree, "close", None)
+                if close is not None:
+                    close()
+            self._sources.clear()
+
     def open(self, digest: Digest) -> BinaryIO:
         """The verified bytes of a blob."""
         return self._store.open_blob(digest)

@@ -17,7 +17,7 @@ from layercache.dockerfile.copies import lower_copy
 from layercache.dockerfile.limits import Budget
 from layercache.dockerfile.numbers import parse_duration
 from layercache.dockerfile.options import BaseImage, ImageNeed, Options, Row
-from layercache.dockerfile.parser import parse
+from layercache.dockerfile.parser import parse_trigger
 from layercache.dockerfile.places import (
     AnyInstruction,
     is_dockerfile,
@@ -64,6 +64,7 @@ class StageFold:
         self.platform = options.platform
         self.rows: list[Row] = []
         self.history: list[tuple[HistoryEntry, int | None]] = []
+        self.base: ImageNeed | None = None
         self.missing: list[ImageNeed] = []
         self.globals = globals
         self.variables = Variables(escape=options.escape, budget=budget)
@@ -110,7 +111,8 @@ class StageFold:
     def _scratch_config(self) -> ImageConfig:
         os, _, rest = self.platform.partition("/")
         architecture, _, variant = rest.partition("/")
-        return ImageConfig.scratch(architecture, os, variant)
+        config = ImageConfig.scratch(architecture, os, variant)
+        return attrs.evolve(config, env=()) if self.options.host_path else config
 
     def _from(self, first: written.From) -> None:
         name = located(first, self.globals.expand, first.image)
@@ -131,6 +133,7 @@ class StageFold:
         else:
             image = self._image(name, wanted)
             if image is not None:
+                self.base = ImageNeed(name, wanted or self.options.platform)
                 self._start(image)
 
     def _start(self, image: BaseImage) -> None:
@@ -138,10 +141,11 @@ class StageFold:
         self._onbuild = image.config.onbuild
         self.config = image.config.inherited()
         self._environment = dict(self.config.env)
+        if self.options.host_path and "PATH" not in dict(image.config.env):
+            self._environment.pop("PATH", None)
         self._labels = dict(self.config.labels)
         for name, value in self._environment.items():
             self.variables.set(name, value)
-        self.history = [(entry, None) for entry in image.config.history]
         if image.config.architecture:
             self.platform = _platform_of(image.config)
         self.vertex = self.graph.source(Base(image.name, image.state))
@@ -155,6 +159,7 @@ class StageFold:
         self._labels = dict(self.config.labels)
         self.variables = fold.variables.snapshot()
         self.history = list(fold.history)
+        self.base = fold.base
         self.platform = fold.platform
         self.vertex = fold.vertex
         self.bypass = self.bypass or fold.bypass
@@ -174,7 +179,7 @@ class StageFold:
 
     def _trigger(self, first: written.From | None, number: int, text: str) -> None:
         line = first.location.line if first is not None and first.location is not None else 0
-        instruction = located(first, lambda text: parse(text).instructions[0], text)
+        instruction = located(first, parse_trigger, text)
         origin = origin_of(
             instruction,
             stage=self.stage.number,

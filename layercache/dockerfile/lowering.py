@@ -76,6 +76,7 @@ def lower(
         rows=tuple(rows),
         config=config,
         history=tuple(last.history),
+        base=last.base,
         unused_args=tuple(sorted(_unused(options.args, declared, frozenset(automatic)))),
     )
 

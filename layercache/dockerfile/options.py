@@ -48,7 +48,8 @@ class Options:
     `args` are `--build-arg` values; `contexts` the names of further contexts, True for those
     that are images; `platform` the target's, as `os/architecture[/variant]`; `no_cache` tells
     for the origin of a step whether the cache is bypassed; `no_cache_stages` are lower-case
-    names of `--no-cache-filter`.
+    names of `--no-cache-filter`. `host_path`: commands run with the executor's own PATH, so a
+    base without one gets none.
     """
 
     args: Mapping[str, str] = attrs.field(factory=dict)
@@ -64,6 +65,7 @@ class Options:
     ulimits: tuple[str, ...] = ()
     labels: Mapping[str, str] = attrs.field(factory=dict)
     escape: str = "\\"
+    host_path: bool = False
 
 
 @attrs.frozen
@@ -80,11 +82,16 @@ class Row:
 
 @attrs.frozen
 class Lowered:
-    """A recipe as a graph, with what the graph does not say."""
+    """A recipe as a graph, with what the graph does not say.
+
+    `history` is what this recipe adds to that of the base image, each entry with the step
+    whose layer it is; `base` the image that the target's first stage starts from.
+    """
 
     graph: Graph
     target: int
     rows: tuple[Row, ...]
     config: ImageConfig
     history: tuple[tuple[HistoryEntry, int | None], ...]
+    base: ImageNeed | None = None
     unused_args: tuple[str, ...] = ()

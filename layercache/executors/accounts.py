@@ -7,7 +7,7 @@ that it also serves where the image is already the root directory.
 
 from __future__ import annotations
 
-__all__ = ["MAX_ID", "group_id", "owner_ids", "resolve_user"]
+__all__ = ["MAX_ID", "resolve_user"]
 
 MAX_ID = 2**32 - 2
 """The largest user or group number; 2**32 - 1 means "none" to the kernel."""
@@ -48,23 +48,6 @@ def _lookup(rows: list[_Row], wanted: bytes, what: str, file: str) -> tuple[_Row
     return None, number
 
 
-def group_id(name: str, group: bytes) -> int:
-    """The number of the group `name` (a name or a number); raises `LookupError`."""
-    return _lookup(_rows(group, 3), _bytes(name), "group", "/etc/group")[1]
-
-
-def owner_ids(owner: str, passwd: bytes, group: bytes) -> tuple[int, int | None]:
-    """User and group of `user[:group]` as in `--chown`; raises `LookupError`.
-
-    The group is None where none is given and the user has no line that names one.
-    """
-    name, colon, group_name = owner.partition(":")
-    fields, uid = _lookup(_rows(passwd, 4), _bytes(name or "0"), "user", "/etc/passwd")
-    if colon and group_name:
-        return uid, group_id(group_name, group)
-    return uid, None if fields is None else _number(fields[3])
-
-
 def resolve_user(user: str, passwd: bytes, group: bytes) -> tuple[int, int, tuple[int, ...], str]:
     """Who `USER user[:group]` is: uid, gid, supplementary groups, home directory.
 
@@ -94,7 +77,7 @@ def resolve_user(user: str, passwd: bytes, group: bytes) -> tuple[int, int, tupl
         if len(fields) > 5 and fields[5]:
             home = _text(fields[5])
     if group_name:
-        return uid, group_id(group_name, group), (), home
+        return uid, _group(group_name, group), (), home
     if fields is None:
         return uid, gid, (), home
     further = []
@@ -103,6 +86,10 @@ def resolve_user(user: str, passwd: bytes, group: bytes) -> tuple[int, int, tupl
         if number is not None and number not in further and fields[0] in row[3].split(b","):
             further.append(number)
     return uid, gid, tuple(further), home
+
+
+def _group(name: str, group: bytes) -> int:
+    return _lookup(_rows(group, 3), _bytes(name), "group", "/etc/group")[1]
 
 
 def _bytes(text: str) -> bytes:

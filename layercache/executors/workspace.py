@@ -14,12 +14,12 @@ import stat
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import attrs
 
 from layercache.descriptors import LAYER_TAR, SCRATCH, Layer
-from layercache.differences import differences
+from layercache.differences import Difference, differences
 from layercache.digests import Digest
 from layercache.errors import BuildError, UsageError
 from layercache.execution import Blobs, Result, Task
@@ -28,6 +28,9 @@ from layercache.instructions import Field, Instruction
 from layercache.locks import locked
 from layercache.operations import CopyFiles, Exec
 from layercache.trees import Tree
+
+if TYPE_CHECKING:
+    from layercache.filetree.context import ContextTree
 
 __all__ = ["ALLOWED_ENVIRONMENT", "Workspace"]
 
@@ -56,6 +59,7 @@ class Workspace:
     """
 
     name = "workspace"
+    base_images = False
 
     def __init__(
         self,
@@ -133,7 +137,8 @@ class Workspace:
         from layercache.materialize import materialize
 
         parent = blobs.tree(task.parent or SCRATCH)
-        materialize(parent, root, self._scan(root, stage))
+        with self._scan(root, stage) as current:
+            materialize(parent, root, current)
         workdir = os.path.join(root, instruction.workdir.lstrip("/"))
         _require_inside(root, workdir, instruction.workdir)
         with self._mounted_secrets(root, instruction) as secret_variables:
@@ -147,9 +152,9 @@ class Workspace:
             )
         return Result(layer=self._capture(root, stage, parent, blobs), output=output)
 
-    def _scan(self, root: str, stage: str) -> Tree:
+    def _scan(self, root: str, stage: str) -> ContextTree:
         """What the root holds now; the stat cache beside it spares reading what is unchanged."""
-        from layercache.filetree import Context
+        from layercache.filetree.context import Context
 
         return Context(root, None, cache=os.path.join(stage, "stat-cache")).scan()
 
@@ -195,12 +200,17 @@ class Workspace:
 
     def _capture(self, root: str, stage: str, parent: Tree, blobs: Blobs) -> Layer | None:
         """The root's changes against `parent` as a layer; None when there are none."""
+        with self._scan(root, stage) as after:
+            return self._write_layer(root, stage, parent, after, blobs)
+
+    def _write_layer(
+        self, root: str, stage: str, parent: Tree, after: Tree, blobs: Blobs
+    ) -> Layer | None:
         from layercache.layers.tar import LayerWriter
-        from layercache.layers.times import clamp
+        from layercache.layers.times import clamped_time
         from layercache.materialize import set_times
 
-        after = self._scan(root, stage)
-        changes = sorted(differences(parent, after), key=lambda c: c.path.split(b"/"))
+        changes = sorted(differences(parent, after), key=_layer_order)
         if not changes:
             return None
         base = os.fsencode(root)
@@ -213,7 +223,7 @@ class Workspace:
                         continue
                     if stat.S_ISSOCK(node.mode):
                         continue
-                    node = attrs.evolve(node, mtime=clamp(node.mtime))
+                    node = attrs.evolve(node, mtime=clamped_time(node.mtime))
                     if node.is_file:
                         with after.open(path) as content:
                             writer.add(path, node, content)
@@ -227,6 +237,14 @@ class Workspace:
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(out.name)
         return Layer(descriptor, diff_id)
+
+
+def _layer_order(change: Difference) -> list[tuple[bool, bytes]]:
+    """Depth first by bytes; what a directory deletes comes before what it holds."""
+    parts = [(True, part) for part in change.path.split(b"/")]
+    if change.new is None:
+        parts[-1] = (False, parts[-1][1])
+    return parts
 
 
 def _refusal(instruction: Instruction) -> str:

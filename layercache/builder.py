@@ -1,0 +1,419 @@
+"""The builder: wires recipe, keys, walker, store, executor and images for one build at a time.
+
+`Builder` holds what stays from build to build and may be used from several threads; each build
+has a walk, inputs and an image resolver of its own.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from layercache.configuration import ImageConfig
+from layercache.descriptors import Layer, State
+from layercache.digests import ChainID, sha256
+from layercache.dockerfile.lowering import lower
+from layercache.dockerfile.options import BaseImage, ImageNeed, Lowered, Needs, Options
+from layercache.engine import Engine, Run
+from layercache.errors import LayerCacheError, UsageError
+from layercache.events import BuildFinished, BuildStarted, Event, Note, Observer
+from layercache.execution import Executor, StepTraits
+from layercache.graph import Graph, Origin, Step
+from layercache.inputs import Inputs
+from layercache.keys import KeyStrategy
+from layercache.recipe import Dockerfile
+from layercache.result import BuildResult, Reporter
+from layercache.strategies import ContentKeys
+from layercache.trees import Tree
+from layercache.walk import Walker
+from layercache.walkers import GraphWalker
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor as Pool
+
+    from layercache.images.resolver import BaseImage as ResolvedImage
+    from layercache.images.resolver import Images
+    from layercache.store import Store
+
+__all__ = ["Builder", "Request"]
+
+_MAX_RESOLVE_ROUNDS = 1000
+
+ContextLike = str | os.PathLike[str] | Mapping[str, object] | Tree
+
+
+@attrs.frozen(kw_only=True)
+class Request:
+    """One build or plan, as asked for. Every field has a default.
+
+    `recipe` is a `Dockerfile` or instructions; `context` a directory, a tree or a mapping of
+    paths to contents; `contexts` further ones by name (`oci-layout://PATH` and
+    `docker-image://NAME` are images). `no_cache` is True for all steps, or a predicate of a
+    step's `Origin`; `no_cache_filter` names stages. `project` names what is built for trails
+    (default: context, recipe and target).
+    """
+
+    recipe: Dockerfile | Sequence[Any]
+    context: ContextLike | None = None
+    args: Mapping[str, str] = attrs.field(factory=dict)
+    target: str | None = None
+    no_cache: bool | Callable[[Origin], bool] = False
+    no_cache_filter: Sequence[str] = ()
+    contexts: Mapping[str, ContextLike] = attrs.field(factory=dict)
+    tags: Sequence[str] = ()
+    labels: Mapping[str, str] = attrs.field(factory=dict)
+    annotations: Sequence[str] = ()
+    platform: str | None = None
+    network: str = "default"
+    add_hosts: Sequence[tuple[str, str]] = ()
+    shm_size: int | None = None
+    ulimits: Sequence[str] = ()
+    pull: bool = False
+    project: str | None = None
+
+
+class Builder:
+    """Builds and plans recipes over one cache.
+
+    Args:
+        cache: URL or directory of the store, a `Store`, or None for one in memory.
+        executor: who runs steps; None takes the strongest root file system mode that works
+            here, when a step needs one.
+        keys: the key strategy; `ContentKeys()` by default.
+        walker: the invalidation walker; `GraphWalker()` by default.
+        images: makes the resolver of base images for one build; None finds tags of the cache,
+            OCI layouts, archives and registries.
+        observers: called with every `Event`, one at a time.
+        jobs: steps that may run at once; the number of processors by default.
+        pool: any `concurrent.futures.Executor` to carry the executions.
+        executor_options: for the executor that None stands for (secrets, ssh, step_timeout).
+    """
+
+    def __init__(
+        self,
+        cache: str | os.PathLike[str] | Store | None = None,
+        *,
+        executor: Executor | None = None,
+        keys: KeyStrategy | None = None,
+        walker: Walker | None = None,
+        images: Callable[[Store], Images] | None = None,
+        observers: Iterable[Observer] = (),
+        jobs: int | None = None,
+        pool: Pool | None = None,
+        executor_options: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._store = _open_store(cache)
+        self._executor = executor
+        self._keys = keys or ContentKeys()
+        self._walker = walker or GraphWalker()
+        self._make_images = images
+        self._observers = tuple(observers)
+        self._jobs = jobs or os.cpu_count() or 1
+        self._pool = pool
+        self._executor_options = dict(executor_options or {})
+        self._lock = threading.Lock()
+        self._cancels: set[threading.Event] = set()
+
+    @property
+    def store(self) -> Store:
+        """The cache that this builder reads and writes."""
+        return self._store
+
+    def build(self, recipe: Dockerfile | Sequence[Any], **options: Any) -> BuildResult:
+        """Build `recipe`; options are the fields of `Request`.
+
+        Raises what went wrong as a `LayerCacheError`, whose `report` has the steps so far.
+        """
+        return self.run(Request(recipe=_recipe(recipe), **options))
+
+    def plan(self, recipe: Dockerfile | Sequence[Any], **options: Any) -> BuildResult:
+        """What `build` would do: executes nothing, writes nothing, and never raises for a miss."""
+        return self.run(Request(recipe=_recipe(recipe), **options), execute=False)
+
+    def cancel(self) -> None:
+        """End every build of this builder that is under way; they raise `Cancelled`."""
+        with self._lock:
+            for event in self._cancels:
+                event.set()
+
+    def run(self, request: Request, *, execute: bool = True) -> BuildResult:
+        """`build` or `plan` for a `Request`."""
+        cancelled = threading.Event()
+        with self._lock:
+            self._cancels.add(cancelled)
+        try:
+            return _Build(self, request, execute, cancelled).run()
+        finally:
+            with self._lock:
+                self._cancels.discard(cancelled)
+
+    def observe(self, event: Event) -> None:
+        """Hand an event to every observer."""
+        for observer in self._observers:
+            observer(event)
+
+
+class _Build:
+    """One build or plan under way."""
+
+    def __init__(
+        self, builder: Builder, request: Request, execute: bool, cancelled: threading.Event
+    ) -> None:
+        self.builder = builder
+        self.request = request
+        self.execute = execute
+        self.cancelled = cancelled
+        self.store = builder._store
+        self.started = time.monotonic()
+        self.executor = builder._executor
+        self._images: Images | None = None
+        self._bases: dict[ImageNeed, ResolvedImage] = {}
+        self.inputs = Inputs(self.store, self._contexts(), self._remote, self._fetch)
+
+    def run(self) -> BuildResult:
+        reporter = Reporter(self.store, self.inputs, project_of(self.request))
+        result: BuildResult | None = None
+        try:
+            lowered = self._lower()
+            lowered = attrs.evolve(lowered, graph=self._with_traits(lowered.graph))
+            steps = sum(isinstance(v, Step) for v in lowered.graph.vertices)
+            self.builder.observe(BuildStarted(steps, time.time()))
+            for name in lowered.unused_args:
+                self._note(f"the build argument {name} was given, but no ARG declares it")
+            engine = Engine(
+                self.store,
+                self.inputs,
+                self.executor if self.execute else None,
+                keys=self.builder._keys,
+                walker=self.builder._walker,
+                observer=self.builder.observe,
+                jobs=self.builder._jobs,
+                pool=self.builder._pool,
+                cancelled=self.cancelled,
+            )
+            run = engine.run(lowered.graph)
+            result = reporter.result(
+                lowered,
+                run,
+                time.monotonic() - self.started,
+                base=self._bases.get(lowered.base) if lowered.base else None,
+                names=self.request.tags,
+                annotations=self.request.annotations,
+                fetch=self._ensure,
+            )
+            if self.execute:
+                self._keep(reporter, lowered, run, result)
+            if run.error is not None:
+                raise run.error
+        except LayerCacheError as error:
+            if self.execute:
+                self.store.commit()
+            seconds = time.monotonic() - self.started
+            error.report = reporter.failure(error, seconds)
+            self.builder.observe(BuildFinished(False, seconds, time.time(), str(error)))
+            raise
+        finally:
+            self.inputs.close()
+            if self._images is not None and result is None:
+                self._images.close()
+        self.builder.observe(BuildFinished(True, result.report.seconds, time.time()))
+        return result
+
+    def _keep(self, reporter: Reporter, lowered: Lowered, run: Run, result: BuildResult) -> None:
+        reporter.keep_trail(lowered, run)
+        if run.error is None and self.request.tags:
+            result.tag()
+        self.store.commit()
+
+    def _note(self, message: str) -> None:
+        self.builder.observe(Note(message, time.time()))
+
+    # -- the recipe -------------------------------------------------------------------------
+
+    def _lower(self) -> Lowered:
+        request = self.request
+        recipe = request.recipe
+        dockerfile = isinstance(recipe, Dockerfile)
+        instructions = recipe.instructions if isinstance(recipe, Dockerfile) else tuple(recipe)
+        host = self._host_platform()
+        options = Options(
+            args=_arguments(request.args),
+            target=request.target,
+            contexts={n.lower(): _is_image(c) for n, c in request.contexts.items()},
+            platform=request.platform or host,
+            build_platform=host,
+            no_cache=_bypass(request.no_cache),
+            no_cache_stages=frozenset(name.lower() for name in request.no_cache_filter),
+            network=request.network,
+            hosts=tuple((name, address) for name, address in request.add_hosts),
+            shm_size=request.shm_size,
+            ulimits=tuple(request.ulimits),
+            labels=request.labels,
+            escape=recipe.escape if dockerfile else "\\",
+            host_path=not getattr(self.executor, "base_images", True),
+        )
+        known: dict[ImageNeed, BaseImage] = {}
+        for _ in range(_MAX_RESOLVE_ROUNDS):
+            lowered = lower(instructions, options, known)
+            if isinstance(lowered, Lowered):
+                return lowered
+            for need in lowered.images:
+                known[need] = self._resolve(need)
+        raise UsageError("the recipe needs ever more images; it was given up")
+
+    def _host_platform(self) -> str:
+        from layercache.images.platforms import host_platform
+
+        return str(host_platform())
+
+    def _with_traits(self, graph: Graph) -> Graph:
+        """The graph with the executor's traits on the steps that execute commands."""
+        vertices: list[Any] = []
+        needed = graph.needed()
+        for number, vertex in enumerate(graph.vertices):
+            if isinstance(vertex, Step) and getattr(vertex.instruction, "commands", True):
+                if number in needed:
+                    vertex = self._step_with_traits(vertex)
+            vertices.append(vertex)
+        for number in needed:
+            check = getattr(self.executor, "check", None)
+            vertex = vertices[number]
+            if isinstance(vertex, Step) and check is not None:
+                try:
+                    check(vertex.instruction)
+                except LayerCacheError as error:
+                    error.line = error.line or vertex.origin.line or None
+                    raise
+        return Graph(tuple(vertices), graph.targets)
+
+    def _step_with_traits(self, step: Step) -> Step:
+        executor = self._need_executor()
+        traits = tuple(executor.traits)
+        if isinstance(executor, StepTraits):
+            stage = step.origin.stage_name or str(step.origin.stage)
+            traits += tuple(executor.traits_of(step.instruction, stage))
+        return attrs.evolve(step, traits=traits)
+
+    def _need_executor(self) -> Executor:
+        if self.executor is None:
+            from layercache.executors.auto import strongest
+
+            options = self.builder._executor_options
+            self.executor = strongest(self.store, note=self._note, **options)
+        return self.executor
+
+    # -- images and contexts ----------------------------------------------------------------
+
+    def _resolve(self, need: ImageNeed) -> BaseImage:
+        if not getattr(self.executor, "base_images", True):
+            # The executor has no use for the files: the name alone is the base's identity.
+            chain = ChainID(sha256(b"base image by name: " + need.name.encode()))
+            return BaseImage(need.name, State(chain_id=chain), ImageConfig())
+        given = self.request.contexts.get(need.name.lower())
+        name = str(given).removeprefix("docker-image://") if given is not None else need.name
+        found = self._image_resolver().resolve(name, need.platform or None)
+        self._bases[need] = found
+        return BaseImage(need.name, found.state, found.config)
+
+    def _image_resolver(self) -> Images:
+        if self._images is None:
+            make = self.builder._make_images
+            if make is None:
+                from layercache.images.finding import default_images
+
+                self._images = default_images(
+                    self.store, pull=self.request.pull, write=self.execute
+                )
+            else:
+                self._images = make(self.store)
+        return self._images
+
+    def _fetch(self, layer: Any) -> bool:
+        if self._images is None:
+            return False
+        self._images.ensure(layer, again=True)
+        return True
+
+    def _ensure(self, layer: Layer) -> Layer:
+        """A layer with its bytes in the store."""
+        if self.store.has_blob(layer.descriptor) or self._images is None:
+            return layer
+        return self._images.ensure(layer)
+
+    def _remote(self, source: Any) -> Tree:
+        from layercache.remote import open_remote
+
+        return open_remote(source, self.store)
+
+    def _contexts(self) -> dict[str, Callable[[], Tree]]:
+        from layercache.contexts import context_maker
+
+        request = self.request
+        makers: dict[str, Callable[[], Tree]] = {}
+        recipe = request.recipe
+        path = recipe.path if isinstance(recipe, Dockerfile) else None
+        if request.context is not None:
+            makers[""] = context_maker(
+                request.context, self.store, dockerfile=path, write=self.execute
+            )
+        for name, context in request.contexts.items():
+            if not _is_image(context):
+                makers[name.lower()] = context_maker(context, self.store, write=self.execute)
+        return makers
+
+
+def project_of(request: Request) -> str:
+    """A name for what is built, the same from build to build: for trails and workspaces."""
+    if request.project is not None:
+        return request.project
+    recipe = request.recipe
+    parts = []
+    if isinstance(request.context, str | os.PathLike):
+        parts.append(os.path.realpath(os.fspath(request.context)))
+    parts.append((recipe.path or recipe.name) if isinstance(recipe, Dockerfile) else "")
+    parts.append(request.target or "")
+    return "\0".join(parts)
+
+
+def _recipe(recipe: Dockerfile | Sequence[Any]) -> Dockerfile | Sequence[Any]:
+    if isinstance(recipe, str | bytes):
+        raise UsageError(
+            "a recipe is a Dockerfile or a list of instructions, not text: use "
+            "Dockerfile.parse(text) or Dockerfile.load(path)"
+        )
+    return recipe
+
+
+def _arguments(args: Mapping[str, str | None]) -> dict[str, str]:
+    """None takes the value from the environment, as `--build-arg NAME` does."""
+    found = {}
+    for name, value in args.items():
+        taken = os.environ.get(name) if value is None else value
+        if taken is not None:
+            found[name] = taken
+    return found
+
+
+def _is_image(context: object) -> bool:
+    text = context if isinstance(context, str) else ""
+    return text.startswith(("oci-layout://", "docker-image://", "docker-archive://"))
+
+
+def _bypass(no_cache: bool | Callable[[Origin], bool]) -> Callable[[Origin], bool]:
+    if callable(no_cache):
+        return no_cache
+    return (lambda _: True) if no_cache else (lambda _: False)
+
+
+def _open_store(cache: str | os.PathLike[str] | Store | None) -> Store:
+    from layercache.locations import open_store
+    from layercache.store import Store
+
+    if isinstance(cache, Store):
+        return cache
+    return open_store(None if cache is None else os.fspath(cache))

@@ -1,0 +1,47 @@
+"""The command line: thin over the public API, named after `docker buildx build`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from layercache.errors import BuildError, LayerCacheError
+
+__all__ = ["main", "script"]
+
+FAILED = 1
+MISUSED = 2
+INTERRUPTED = 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status and never raises for what users may do.
+
+    0 done; 1 the build failed, or `verify` left damage; 2 bad usage, a bad Dockerfile or flag,
+    or nothing here can run it; 130 interrupted.
+    """
+    from layercache.cli.options import parse
+
+    try:
+        command, options = parse(sys.argv[1:] if arguments is None else list(arguments))
+        return command(options)
+    except KeyboardInterrupt:
+        print("layercache: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has gone; keep the interpreter from complaining at exit.
+        sys.stdout = None  # type: ignore[assignment]
+        return FAILED
+    except LayerCacheError as error:
+        print(f"layercache: {error}", file=sys.stderr)
+        return status_of(error)
+
+
+def status_of(error: LayerCacheError) -> int:
+    """The exit status that an error stands for: the build's fault 1, the caller's 2."""
+    return FAILED if isinstance(error, BuildError) else MISUSED
+
+
+def script() -> None:
+    """Entry point of the `layercache` script."""
+    sys.exit(main())

@@ -1,0 +1,170 @@
+"""What the command line accepts, as one table of options for each command."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
+
+from layercache._version import __version__
+
+__all__ = ["Command", "parse"]
+
+Command: TypeAlias = Callable[[argparse.Namespace], int]
+
+
+def parse(arguments: Sequence[str]) -> tuple[Command, argparse.Namespace]:
+    """The command named and its options; exits with 2 and a usage line for what it can't read."""
+    parser = argparse.ArgumentParser(
+        prog="layercache",
+        description="An image layer cache engine: build, plan, explain, advise.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"layercache {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    _build_commands(commands)
+    _cache_commands(commands)
+    options = parser.parse_args(arguments)
+    command: Command = options.run
+    return command, options
+
+
+def _build_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    texts = {
+        "build": "build a Dockerfile, reusing every layer that is known and unchanged",
+        "plan": "say what a build would do; run nothing, write nothing",
+        "explain": "say why each step would be reused or executed, down to the file",
+        "advise": "say what a better order of the Dockerfile would save",
+        "probe": "run reused steps again and say which differ from run to run",
+    }
+    for name, text in texts.items():
+        parser = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
+        _recipe_options(parser)
+        _cache_options(parser)
+        _output_options(parser)
+        if name == "explain":
+            parser.add_argument("--against", metavar="REF|URL", help="compare with that build")
+        if name == "advise":
+            parser.add_argument("--history", type=int, metavar="N", help="plan the last N commits")
+        parser.add_argument("context", metavar="CONTEXT", help="directory of the build context")
+        parser.set_defaults(run=_lazily("layercache.cli.build", f"run_{name}"))
+
+
+def _recipe_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add(
+        "-f",
+        "--file",
+        metavar="FILE",
+        help="the Dockerfile (default: CONTEXT/Dockerfile; - reads standard input)",
+    )
+    add(
+        "-t",
+        "--tag",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="name the image in the cache",
+    )
+    add("--target", metavar="STAGE", help="build this stage and what it needs")
+    add("--build-arg", action="append", default=[], metavar="K[=V]")
+    add("--build-context", action="append", default=[], metavar="NAME=DIR|oci-layout://PATH")
+    add("--secret", action="append", default=[], metavar="id=ID[,src=FILE|,env=VAR]")
+    add("--ssh", action="append", default=[], metavar="default|ID[=SOCKET|KEY]")
+    add("--label", action="append", default=[], metavar="K=V")
+    add("--annotation", action="append", default=[], metavar="K=V")
+    add("--platform", metavar="OS/ARCH[/VARIANT]")
+    add("--network", default="default", choices=("default", "host", "none"))
+    add("--add-host", action="append", default=[], metavar="HOST:IP")
+    add("--shm-size", metavar="N")
+    add("--ulimit", action="append", default=[], metavar="NAME=SOFT[:HARD]")
+    add("--pull", action="store_true", help="ask for base images anew")
+    add("--no-cache", action="store_true", help="execute every step; results are still kept")
+    add("--no-cache-filter", action="append", default=[], metavar="STAGE,…")
+    add(
+        "--no-cache-step",
+        action="append",
+        default=[],
+        metavar="SELECTOR",
+        help="STAGE:INDEX, an operation or a pattern of the text",
+    )
+    add("--executor", default="auto", choices=("auto", "workspace", "rootfs"))
+    add("--step-timeout", type=float, metavar="SECONDS")
+    add("--trace", default="off", choices=("off", "auto", "audit"))
+    add("--jobs", type=int, metavar="N", help="steps that may run at once")
+
+
+def _cache_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add(
+        "--cache",
+        metavar="URL",
+        help="the cache: a directory or URL (default: the user's cache directory)",
+    )
+    add("--cache-from", action="append", default=[], metavar="URL", help="a further cache to read")
+    add("--cache-to", action="append", default=[], metavar="URL", help="a further cache to write")
+    add("--durability", default="batch", choices=("full", "batch", "none"))
+    add("--salt", default="", metavar="TEXT", help="disown everything kept under another salt")
+
+
+def _output_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add(
+        "-o", "--output", action="append", default=[], metavar="type=oci|docker|local|tar,dest=PATH"
+    )
+    add("--load", action="store_true", help="short for --output type=docker")
+    add("--push", action="store_true", help="short for --output type=registry")
+    add("--progress", default="auto", choices=("auto", "plain", "json"))
+    add("--json", action="store_true", help="print one JSON object on standard output")
+    add("--metadata-file", metavar="FILE")
+    add("--iidfile", metavar="FILE")
+    add("-q", "--quiet", action="store_true", help="print the image's digest only")
+
+
+def _cache_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    cache = commands.add_parser("cache", help="look at, shrink or check a cache")
+    verbs = cache.add_subparsers(dest="verb", metavar="VERB", required=True)
+    for name, text in {
+        "ls": "list records",
+        "du": "say what takes the space",
+        "gc": "remove what the policy lets go",
+        "prune": "remove what nothing refers to; --all removes everything",
+        "verify": "read everything and check it",
+    }.items():
+        parser = verbs.add_parser(name, help=text, allow_abbrev=False)
+        _cache_options(parser)
+        parser.add_argument("--json", action="store_true")
+        if name == "gc":
+            parser.add_argument("--keep-storage", metavar="SIZE")
+            parser.add_argument("--keep-duration", metavar="DURATION")
+            parser.add_argument("--keep-builds", type=int, metavar="N")
+            parser.add_argument("--min-free", metavar="SIZE")
+        if name in {"gc", "prune"}:
+            parser.add_argument("--dry-run", action="store_true")
+        if name == "prune":
+            parser.add_argument("--all", action="store_true")
+        if name == "verify":
+            parser.add_argument("--repair", action="store_true")
+        parser.set_defaults(run=_lazily("layercache.cli.caches", f"run_{name}"))
+    stats = commands.add_parser(
+        "stats", help="hits, misses and seconds saved over the cache's life"
+    )
+    _cache_options(stats)
+    stats.add_argument("--json", action="store_true")
+    stats.set_defaults(run=_lazily("layercache.cli.caches", "run_stats"))
+    images = commands.add_parser("images", help="list the images named with -t, or remove names")
+    _cache_options(images)
+    images.add_argument("--json", action="store_true")
+    images.add_argument("verb", nargs="?", choices=("rm",))
+    images.add_argument("names", nargs="*", metavar="NAME")
+    images.set_defaults(run=_lazily("layercache.cli.caches", "run_images"))
+
+
+def _lazily(module: str, name: str) -> Command:
+    def run(options: argparse.Namespace) -> int:
+        from importlib import import_module
+
+        command: Command = getattr(import_module(module), name)
+        return command(options)
+
+    return run

@@ -1,0 +1,206 @@
+"""Fetched sources as trees: a file behind a URL, a Git repository at a commit."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import stat
+import subprocess
+import tempfile
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, BinaryIO, cast
+
+from blake3 import blake3
+
+from layercache.dockerfile.copies import url_name
+from layercache.errors import SourceError
+from layercache.instructions import Source
+from layercache.sources import GitSource, UrlSource
+from layercache.trees import Node, Tree, directory_digest, node_digest
+
+if TYPE_CHECKING:
+    from layercache.store import Store
+
+__all__ = ["FileTree", "open_remote"]
+
+_BLOCK = 1 << 18
+_TIMEOUT = 60.0
+_MAX_BYTES = 1 << 36
+
+
+def open_remote(source: Source, store: Store) -> Tree:
+    """Fetch `source` once and show it as a tree; raises `SourceError`."""
+    if isinstance(source, UrlSource):
+        return _fetch(source, store)
+    if isinstance(source, GitSource):
+        return _checkout(source)
+    raise SourceError(f"nothing here can open the source {source.name}")
+
+
+class FileTree:
+    """A tree of one regular file at its root, kept as a blob of the store."""
+
+    def __init__(self, name: bytes, node: Node, store: Store, digest: str) -> None:
+        self._name = name
+        self._node = node
+        self._store = store
+        self._digest = digest
+
+    def lookup(self, path: bytes) -> Node | None:
+        """See `Tree.lookup`."""
+        if not path:
+            return Node(mode=stat.S_IFDIR | 0o755)
+        return self._node if path == self._name else None
+
+    def children(self, path: bytes) -> Sequence[bytes]:
+        """See `Tree.children`."""
+        return () if path else (self._name,)
+
+    def digest(self, path: bytes) -> bytes:
+        """See `Tree.digest`. A file's time is no part of it, so a fresh download is the same."""
+        if path:
+            return node_digest(self._node)
+        return directory_digest([(self._name, self._node.mode, node_digest(self._node), 0, 0)])
+
+    def open(self, path: bytes) -> BinaryIO:
+        """See `Tree.open`."""
+        if path != self._name:
+            raise SourceError(f"{os.fsdecode(path)!r} was not fetched")
+        return self._store.open_blob(cast("object", self._digest))  # type: ignore[arg-type]
+
+
+def _fetch(source: UrlSource, store: Store) -> FileTree:
+    request = urllib.request.Request(source.url, headers={"User-Agent": "layercache"})
+    content = blake3()
+    checked = hashlib.sha256()
+    name = url_name(source.url)
+    try:
+        with (
+            tempfile.TemporaryFile() as spool,
+            urllib.request.urlopen(request, timeout=_TIMEOUT) as answer,
+        ):
+            name = _disposition(answer) or name
+            size = 0
+            while block := answer.read(_BLOCK):
+                size += len(block)
+                if size > _MAX_BYTES:
+                    raise SourceError(f"ADD {source.url}: more than {_MAX_BYTES} bytes")
+                content.update(block)
+                checked.update(block)
+                spool.write(block)
+            expected = answer.headers.get("Content-Length")
+            if expected is not None and expected.isdigit() and int(expected) != size:
+                raise SourceError(f"ADD {source.url}: {size} of {expected} bytes came")
+            modified = _modified(answer)
+            spool.seek(0)
+            found = f"sha256:{checked.hexdigest()}"
+            if source.checksum is not None and found != source.checksum:
+                raise SourceError(
+                    f"ADD {source.url}: its digest is {found}, but --checksum says "
+                    f"{source.checksum}"
+                )
+            blob = store.add_blob(cast(BinaryIO, spool), "application/octet-stream")
+    except urllib.error.HTTPError as error:
+        raise SourceError(f"ADD {source.url}: the server answers {error.code}") from error
+    except (urllib.error.URLError, OSError, ValueError) as error:
+        raise SourceError(f"ADD {source.url}: can't be fetched: {error}") from error
+    if not name:
+        raise SourceError(
+            f"ADD {source.url}: the URL names no file; give the destination a file name"
+        )
+    node = Node(mode=stat.S_IFREG | 0o600, size=size, content=content.digest(), mtime=modified)
+    return FileTree(name.encode(), node, store, blob.digest)
+
+
+def _disposition(answer: object) -> str:
+    headers = answer.headers  # type: ignore[attr-defined]
+    name = headers.get_filename() if headers.get("Content-Disposition") else None
+    return os.path.basename(name) if name else ""
+
+
+def _modified(answer: object) -> int:
+    value = answer.headers.get("Last-Modified")  # type: ignore[attr-defined]
+    if not value:
+        return 0
+    try:
+        return max(0, int(parsedate_to_datetime(value).timestamp()))
+    except (ValueError, TypeError, OverflowError):
+        return 0
+
+
+class _Checkout:
+    """A working tree in a temporary directory that goes with it."""
+
+    def __init__(self, directory: str, tree: Tree) -> None:
+        self._directory = directory
+        self._tree = tree
+
+    def lookup(self, path: bytes) -> Node | None:
+        return self._tree.lookup(path)
+
+    def children(self, path: bytes) -> Sequence[bytes]:
+        return self._tree.children(path)
+
+    def digest(self, path: bytes) -> bytes:
+        return self._tree.digest(path)
+
+    def open(self, path: bytes) -> BinaryIO:
+        return self._tree.open(path)
+
+    def close(self) -> None:
+        close = getattr(self._tree, "close", None)
+        if close is not None:
+            close()
+        shutil.rmtree(self._directory, ignore_errors=True)
+
+
+def _checkout(source: GitSource) -> Tree:
+    from layercache.filetree.context import Context
+
+    if shutil.which("git") is None:
+        raise SourceError(f"ADD {source.url}: the program git is needed for it; install git")
+    directory = tempfile.mkdtemp(prefix="layercache-git-")
+    try:
+        root = os.path.join(directory, "tree")
+        os.mkdir(root)
+        _git(source, root, "init", "-q")
+        wanted = source.reference or "HEAD"
+        _git(source, root, "fetch", "-q", "--depth", "1", "--", source.url, wanted)
+        _git(source, root, "checkout", "-q", "FETCH_HEAD")
+        commit = _git(source, root, "rev-parse", "HEAD").strip()
+        if source.checksum is not None and not commit.startswith(source.checksum):
+            raise SourceError(
+                f"ADD {source.url}: its commit is {commit}, but --checksum says {source.checksum}"
+            )
+        if not source.keep_git_dir:
+            shutil.rmtree(os.path.join(root, ".git"))
+        below = os.path.realpath(os.path.join(root, source.subdirectory.lstrip("/")))
+        inside = below == os.path.realpath(root) or below.startswith(
+            os.path.realpath(root) + os.sep
+        )
+        if not inside or not os.path.isdir(below):
+            raise SourceError(f"ADD {source.url}: there is no directory {source.subdirectory!r}")
+        return _Checkout(directory, Context(below).scan(write_cache=False))
+    except BaseException:
+        shutil.rmtree(directory, ignore_errors=True)
+        raise
+
+
+def _git(source: GitSource, directory: str, *arguments: str) -> str:
+    environment = {**os.environ, "GIT_TERMINAL_PROMPT": "0", "GIT_CONFIG_NOSYSTEM": "1"}
+    try:
+        done = subprocess.run(
+            ["git", "-C", directory, "-c", "protocol.ext.allow=never", *arguments],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except subprocess.CalledProcessError as error:
+        reason = (error.stderr or "").strip().splitlines()[-1:] or ["git failed"]
+        raise SourceError(f"ADD {source.url}: {reason[0]}") from error
+    return done.stdout
