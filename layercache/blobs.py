@@ -37,10 +37,10 @@ def blob_name(digest: Digest) -> str:
 
 
 class VerifyingReader(io.RawIOBase):
-    """Reads a blob and, at its end, raises `CorruptObject` unless size and digest are right.
+    """Reads a blob and raises `CorruptObject` at its end unless size and digest are right.
 
-    Until the end was read nothing is known of the bytes. `size` None leaves the size to the
-    digest.
+    The last bytes come with the verdict: whoever has read all of them knows. Until then nothing
+    is known. `size` None takes the source's own length, where it has one.
     """
 
     def __init__(
@@ -53,7 +53,8 @@ class VerifyingReader(io.RawIOBase):
         super().__init__()
         self._source = source
         self._digest = digest
-        self._size = size
+        self._expected = size
+        self._size = _length(source) if size is None else size
         self._on_end = on_end
         self._seen = 0
         self._hasher = hashlib.sha256()
@@ -79,25 +80,34 @@ class VerifyingReader(io.RawIOBase):
             return self.readall()
         if size == 0:
             return b""
+        data = self._take(size)
+        if not data or self._seen == self._size:
+            # One more look, so that bytes past the end are seen too.
+            self._finish(trailing=bool(data and self._take(1)))
+        elif self._expected is not None and self._seen > self._expected:
+            self._finish(trailing=True)
+        return data
+
+    def _take(self, size: int) -> bytes:
         try:
             data = self._source.read(size)
-        except OSError as error:
+        except CacheError:
+            raise
+        except Exception as error:
             raise CacheError(f"blob {self._digest} can't be read: {error}") from error
         self._seen += len(data)
         self._hasher.update(data)
-        if not data:
-            self._finish()
-        elif self._size is not None and self._seen > self._size:
-            self._end(False)
         return data
 
-    def _finish(self) -> None:
-        if not self._done:
-            size_right = self._size is None or self._seen == self._size
-            self._end(size_right and "sha256:" + self._hasher.hexdigest() == self._digest)
-
-    def _end(self, intact: bool) -> None:
+    def _finish(self, trailing: bool) -> None:
+        if self._done and not trailing:
+            return
         self._done = True
+        intact = (
+            not trailing
+            and self._expected in (None, self._seen)
+            and "sha256:" + self._hasher.hexdigest() == self._digest
+        )
         if self._on_end is not None:
             self._on_end(intact)
         if not intact:
@@ -107,6 +117,15 @@ class VerifyingReader(io.RawIOBase):
         if not self.closed:
             self._source.close()
         super().close()
+
+
+def _length(source: BinaryIO) -> int | None:
+    try:
+        if isinstance(source, io.BytesIO):
+            return source.getbuffer().nbytes
+        return os.fstat(source.fileno()).st_size
+    except (OSError, AttributeError, ValueError):
+        return None
 
 
 class Blobs:

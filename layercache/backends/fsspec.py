@@ -142,13 +142,18 @@ class FsspecBackend:
     def write(self, name: str, content: BinaryIO) -> None:
         system, root = self._file_system()
         path = root + check_name(name)
-        data = content.read(_SMALL)
-        rest = content.read(1) if len(data) == _SMALL else b""
+        parts = []
+        size = 0
+        # A short read is not the end: only an empty one is.
+        while size <= _SMALL and (chunk := content.read(_SMALL + 1 - size)):
+            parts.append(chunk)
+            size += len(chunk)
+        data = b"".join(parts)
         try:
-            if not rest:
+            if size <= _SMALL:
                 self._send(system, path, lambda: system.pipe_file(path, data))
-                return
-            self._send_large(system, path, data + rest, content)
+            else:
+                self._send_large(system, path, data, content)
         except Exception as error:  # noqa: BLE001
             self._fail("write", name, error)
 
