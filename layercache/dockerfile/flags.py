@@ -188,8 +188,8 @@ def parse_device(text: str) -> Device:
     for index, field in enumerate(_fields(text, "--device")):
         key, has_value, value = field.partition("=")
         lower = key.lower()
-        if not has_value and index == 0 and lower != "required":
-            name = field
+        if index == 0 and lower not in ("name", "required"):
+            name = field  # a qualified name may hold "=", as in vendor.com/class=name
         elif lower == "name" and value:
             name = value
         elif lower == "required":

@@ -39,7 +39,7 @@ from layercache.dockerfile.mounts import (
     TmpfsMount,
 )
 from layercache.dockerfile.numbers import parse_duration
-from layercache.dockerfile.words import SPACE, json_text, split_words
+from layercache.dockerfile.words import SPACE, json_text, split_first, split_words
 from layercache.errors import UsageError
 
 __all__ = [
@@ -358,10 +358,11 @@ class _Named(DockerfileInstruction):
 
     def render(self, escape: str = "\\") -> str:
         if len(self.pairs) == 1:
-            (name, value) = self.pairs[0]
-            if split_words(value, escape) not in ([value], []) and value == value.strip(SPACE):
-                return f"{self.op} {name} {value}"  # the old form takes blanks as they are
-        words = [f"{name}={_one_word(value, escape)}" for name, value in self.pairs]
+            name, value = self.pairs[0]
+            new, old = f"{name}={value}", f"{name} {value}"
+            if split_words(new, escape) != [new] and split_first(old) == (name, value):
+                return f"{self.op} {old}"  # the old form takes blanks as they are
+        words = [_one_word(f"{name}={value}", escape) for name, value in self.pairs]
         return f"{self.op} {' '.join(words)}"
 
 
@@ -427,7 +428,7 @@ class Arg(DockerfileInstruction):
 
     def render(self, escape: str = "\\") -> str:
         words = [
-            name if default is None else f"{name}={_one_word(default, escape)}"
+            _one_word(name if default is None else f"{name}={default}", escape)
             for name, default in self.arguments
         ]
         return f"ARG {' '.join(words)}"
@@ -715,14 +716,14 @@ def _render_paths(instruction: Copy | Add, flags: Iterable[tuple[str, object]], 
     return "\n".join([line, *(body.lines for body in bodies)])
 
 
-def _one_word(value: str, escape: str) -> str:
-    """`value` with white space outside quotes escaped, so that it stays one word."""
-    if split_words(value, escape) in ([value], []) and not set(value[:1]) & set(SPACE):
-        return value
+def _one_word(text: str, escape: str) -> str:
+    """`text` with white space outside quotes escaped, so that it stays one word."""
+    if split_words(text, escape) == [text]:
+        return text
     out: list[str] = []
     quote = ""
     skip = False
-    for char in value:
+    for char in text:
         if skip:
             skip = False
         elif char == escape and quote != "'":

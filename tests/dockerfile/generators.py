@@ -19,6 +19,8 @@ _VALUES = [
     "a=b",
     "é",
 ]
+_OPS = ["RUN", "RUN", "RUN", "COPY", "COPY", "ADD", "ENV", "LABEL", "ARG", "CMD", "ENTRYPOINT"]
+_OPS += ["EXPOSE", "VOLUME", "USER", "WORKDIR", "STOPSIGNAL", "SHELL", "HEALTHCHECK", "ONBUILD"]
 _PATHS = ["a", "./b/", "*.txt", "/x", "$a/y", "d", "c/../e", "/dst/", '"q"', "."]
 _SHELL = [
     "echo hi",
@@ -77,10 +79,7 @@ class Maker:
         return " " if self.chance(0.8) else self.pick(["  ", "\t", " \t "])
 
     def instruction(self) -> str:
-        name = self.pick(
-            "RUN RUN RUN COPY COPY ADD ENV LABEL ARG CMD ENTRYPOINT EXPOSE VOLUME USER WORKDIR "
-            "STOPSIGNAL SHELL HEALTHCHECK ONBUILD".split()
-        )
+        name = self.pick(_OPS)
         rest = getattr(self, "_" + name.lower())()
         if self.chance(0.15):
             rest = self.continued(rest)
@@ -106,7 +105,9 @@ class Maker:
 
     def heredoc(self, before: str, after: str) -> str:
         mark = self.pick(["EOF", "'EOF'", '"EOF"', "-EOF"])
-        body = "\n".join(self.pick(["line", "\ttab", "v=$a", "# no comment", "", "FROM x"]) for _ in "ab")
+        body = "\n".join(
+            self.pick(["line", "\ttab", "v=$a", "# no comment", "", "FROM x"]) for _ in "ab"
+        )
         return f"{before}<<{mark}{after}\n{body}\nEOF"
 
     def _copy(self) -> str:
@@ -164,7 +165,9 @@ class Maker:
         if self.chance(0.2):
             return "NONE"
         flags = self.pick(["", "--interval=5s ", "--retries=3 --timeout=1m "])
-        return f"{flags}CMD {self.pick(['curl x', 'true   y', '[' + chr(34) + 'x' + chr(34) + ']'])}"
+        return (
+            f"{flags}CMD {self.pick(['curl x', 'true   y', '[' + chr(34) + 'x' + chr(34) + ']'])}"
+        )
 
     def _onbuild(self) -> str:
         return self.pick(["RUN make", "COPY . .", "ENV a=b", 'RUN ["x"]'])

@@ -101,11 +101,9 @@ def test_scenario_files_read_the_same(name: str, read: Reader) -> None:
     assert counts["agree"] == len(texts)
 
 
-ATOMS = (
-    ["$", "{", "}", "a", "b", "c", "d", "u", ":", "-", "+", "?", "#", "%", "/", "//", "*", "."]
-    + ["\\", '"', "'", " ", "  ", "<", "<<", "x", "`", "##", "%%", "$a", "${a", "${c", "${d/"]
-    + ["${a#", "${u:-", "\n", "\u3000", "é", "$1", "$@"]
-)
+ATOMS = ["$", "{", "}", "a", "b", "c", "d", "u", ":", "-", "+", "?", "#", "%", "/", "//", "*", "."]
+ATOMS += ["\\", '"', "'", " ", "  ", "<", "<<", "x", "`", "##", "%%", "$a", "${a", "${c", "${d/"]
+ATOMS += ["${a#", "${u:-", "\n", "\u3000", "é", "$1", "$@"]
 ENV = {"a": "foo.bar.txt", "b": "", "c": "x y  z", "d": "a/b/c\nd/e", "e1": "*?\\"}
 
 
@@ -149,8 +147,9 @@ def test_expansion_agrees_with_e2b() -> None:
         if mine == theirs:
             agree += 1
         else:
-            assert "//" in word and "*" in word, (word, escape, modes, mine, theirs)
             listed += 1
+            assert "//" in word, (word, escape, modes, mine, theirs)
+            assert "*" in word, (word, escape, modes, mine, theirs)
 
     print(f"{runs} run, seed {SEED}, agree with e2b {agree}, listed differences {listed}")
     assert agree > runs * 0.999
