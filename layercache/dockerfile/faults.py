@@ -41,6 +41,11 @@ def nearest(word: str, choices: Iterable[str]) -> str | None:
     return found[0] if found else None
 
 
+def _short(text: str) -> str:
+    """A text for one line of a message, whatever part of the file it quotes."""
+    return text if len(text) <= 400 else text[:399] + "…"
+
+
 class Faults:
     """Collects the problems of one file. `lines` are its physical lines."""
 
@@ -78,13 +83,13 @@ class Faults:
         text = "".join(c if c.isprintable() else "\ufffd" if c > "\x7f" else " " for c in text)
         column = min(at - cut, len(text)) + 1
         return Problem(
-            message=fault.message,
+            message=_short(fault.message),
             name=self.name,
             line=line,
             column=column,
             source_line=text,
             length=max(1, min(len(word), len(text) - column + 1)),
-            expected=fault.expected,
+            expected=None if fault.expected is None else _short(fault.expected),
             suggestion=fault.suggestion,
         )
 
