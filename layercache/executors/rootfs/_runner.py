@@ -17,21 +17,26 @@ import select
 from layercache.executors.rootfs import _step
 from layercache.executors.rootfs import _syscalls as sys_
 
-__all__ = ["KILL", "START", "main"]
+__all__ = ["KILL", "NAMESPACES", "START", "main"]
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+NAMESPACES = sys_.CLONE_NEWNS | sys_.CLONE_NEWPID | sys_.CLONE_NEWUTS | sys_.CLONE_NEWIPC
+"""What every step has of its own."""
 
 START = b"s"
 KILL = b"k"
 
 
 def main(arguments: Sequence[str]) -> None:
-    """`enclose CHANNEL SCRATCH COMMAND...` or `serve CHANNEL`.
+    """`enclose CHANNEL SCRATCH COMMAND...`, `serve CHANNEL` or `probe SCRATCH`.
 
     Serves the SOCK_SEQPACKET socket CHANNEL until the build closes it or is gone.
     """
+    if arguments[0] == "probe":
+        os._exit(_probe(arguments[1]))
     command, channel = arguments[0], int(arguments[1])
     if command == "enclose":
         enclose(arguments[2])
@@ -51,6 +56,23 @@ def enclose(scratch: str) -> None:
     sys_.move_mount(writable, place)
     for fd in (writable, place, root):
         os.close(fd)
+
+
+def _probe(scratch: str) -> int:
+    """Try what a step needs; 0 when all of it works, else the reason is printed."""
+    if not sys_.supported():
+        print(f"system calls of {os.uname().machine} are not known")
+        return 1
+    try:
+        enclose(scratch)
+        pid = sys_.clone(NAMESPACES)
+        if pid:
+            return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        _step.probe(scratch)
+    except OSError as error:
+        print(f"{error.strerror} ({error.filename})" if error.filename else error.strerror)
+        return 1
+    return 0
 
 
 class Runner:

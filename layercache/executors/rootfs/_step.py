@@ -63,6 +63,22 @@ def run(stream: _wire.Stream, output: int) -> None:
         report_broken(stream, f"{type(error).__name__}: {error}")
 
 
+def probe(scratch: str) -> None:
+    """Mount what every step mounts, in new namespaces; raises `OSError` with the reason."""
+    for name in ("lower", "upper", "work", "root"):
+        os.mkdir(os.path.join(scratch, name))
+    at, lower, upper, work = (
+        os.path.join(scratch, name) for name in ("root", "lower", "upper", "work")
+    )
+    for name in ("proc", "sys", "dev"):
+        os.mkdir(os.path.join(lower, name))
+    _mounts.overlay(at, [lower], upper, work, userxattr=False, attributes=0)
+    spec: Spec = {"insecure": False, "single_id": False, "shm_size": 4096, "etc": [], "files": []}
+    system = _system_mounts(spec)
+    _enter(at)
+    _attach_system(spec, _mounts.Root(), system)
+
+
 def report_broken(stream: _wire.Stream, message: str) -> None:
     """Tell the build that the step could not be set up, through no fault of the recipe."""
     _wire.send(stream, {"event": "broken", "message": message})
@@ -193,6 +209,8 @@ def _prepare(spec: Spec, mount: Spec, device: int) -> int:
                 ) from error
             raise
     if kind == "path":
+        if mount["owner"] is not None:
+            os.chown(mount["path"], *mount["owner"], follow_symlinks=False)
         return _mounts.bind(mount["path"], attributes)
     if kind == "tmpfs":
         options: list[tuple[str, str | None]] = [("mode", "1777")]

@@ -256,3 +256,12 @@ def close_range(first: int, last: int) -> None:
                     os.close(int(name))
                 except OSError:
                     pass  # the listing's own descriptor
+
+
+def sync_filesystem(path: str) -> None:
+    """Write everything of the file system that `path` is on to its medium."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        _check(_libc.syncfs(ctypes.c_int(fd)), "syncfs", path)
+    finally:
+        os.close(fd)

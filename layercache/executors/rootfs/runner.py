@@ -6,7 +6,6 @@ import os
 import select
 import socket
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -17,6 +16,7 @@ import attrs
 
 from layercache.errors import BuildError, Cancelled
 from layercache.executors.rootfs import _wire
+from layercache.executors.rootfs.helper import helper_command, helper_environment
 
 if TYPE_CHECKING:
     from layercache.executors.rootfs._wire import Sendable
@@ -26,13 +26,15 @@ __all__ = ["Ended", "Runner"]
 _POLL_SECONDS = 0.1
 """How often a waiting step asks whether the build was cancelled."""
 
+# New mount, process, UTS and IPC namespaces; a network namespace (linux/sched.h).
+_NAMESPACES = 0x00020000 | 0x20000000 | 0x04000000 | 0x08000000
+_NEW_NETWORK = 0x40000000
+
+METHODS = ("fd", "path", "mount")
+"""How an overlay may be mounted, the first that works."""
+
 _CLOSE_SECONDS = 30
 """How long the helper may take to end its steps."""
-
-_CODE = (
-    "import sys; sys.path.append(sys.argv[1]); "
-    "from layercache.executors.rootfs._runner import main; main(sys.argv[2:])"
-)
 
 
 @attrs.frozen
@@ -79,17 +81,14 @@ class Runner:
 
     def _start(self) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        package = os.path.abspath(__file__)
-        for _ in range(4):
-            package = os.path.dirname(package)
-        again = [sys.executable, "-I", "-S", "-c", _CODE, package]
         errors = tempfile.TemporaryFile()  # noqa: SIM115  (lives as long as the helper)
         channel = str(theirs.fileno())
-        keep = ("LD_LIBRARY_PATH", "PYTHONHOME")
         try:
             self._process = subprocess.Popen(
-                [*again, "enclose", channel, self._scratch, *again, "serve", channel],
-                env={name: os.environ[name] for name in keep if name in os.environ},
+                helper_command(
+                    "enclose", channel, self._scratch, *helper_command("serve", channel)
+                ),
+                env=helper_environment(),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=errors,
@@ -138,7 +137,6 @@ class Runner:
     def run(
         self,
         spec: Mapping[str, Sendable],
-        flags: int,
         *,
         held: Sequence[int] = (),
         log: Callable[[bytes], None],
@@ -147,11 +145,13 @@ class Runner:
     ) -> Ended:
         """Run a step to its end, when nothing of it is left.
 
-        `flags` are the namespaces it gets, `held` further locks that it holds, `log` gets its
-        output as it comes. Raises `Cancelled` when `cancelled` says so, `BuildError` when the
-        step can't be set up. Whatever is raised, the step's processes are gone.
+        `held` are further locks that it holds, `log` gets its output as it comes. Raises
+        `Cancelled` when `cancelled` says so, `BuildError` when the step can't be set up.
+        Whatever is raised, the step's processes are gone.
         """
         self.start()
+        spec = {**spec, "userxattr": self._rootless, "single_id": False, "methods": METHODS}
+        flags = _NAMESPACES | (_NEW_NETWORK if spec["new_network"] else 0)
         ours, theirs = socket.socketpair()
         read, write = os.pipe2(os.O_CLOEXEC)
         try:

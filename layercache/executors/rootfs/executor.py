@@ -1,0 +1,341 @@
+"""The rootfs executor: runs each command in the image's own file system, isolated.
+
+A step is an overlay over the unpacked layers of its state, in mount, process, IPC and UTS
+namespaces of its own (and a network namespace for `none`); what the command wrote is captured
+as a layer and kept as the directory of that layer.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import threading
+import weakref
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from layercache.configuration import DEFAULT_PATH
+from layercache.descriptors import SCRATCH
+from layercache.errors import BuildError, StepFailed, UsageError
+from layercache.execution import Blobs, Result, Task
+from layercache.executors.rootfs import transfer
+from layercache.executors.rootfs.caches import Caches
+from layercache.executors.rootfs.limits import parse_ulimits
+from layercache.executors.rootfs.output import Output, shown_command
+from layercache.executors.rootfs.plan import Mounts, SharedInputs
+from layercache.executors.rootfs.redaction import masks_of
+from layercache.executors.rootfs.runner import Ended, Runner
+from layercache.executors.rootfs.scratch import Scratch, delete_tree
+from layercache.executors.rootfs.stubs import remove_stubs
+from layercache.executors.rootfs.surroundings import HOSTNAME, Surroundings
+from layercache.executors.rootfs.unpacked import Unpacked
+from layercache.instructions import Field, Instruction
+from layercache.operations import CopyFiles, Exec, MakeDirectory
+
+if TYPE_CHECKING:
+    from layercache.trees import Tree
+
+__all__ = ["RootfsExecutor"]
+
+_SCHEME: Final = "rootfs/1"
+_SHM_SIZE: Final = 64 << 20
+_NETWORKS: Final = ("host", "none")
+
+
+class RootfsExecutor:
+    """Runs steps in root file systems made from their layers. Safe for threads.
+
+    Args:
+        directory: scratch space of its own, on a local file system that overlayfs can write
+            to; several builds may share it. Unpacked layers and cache mounts stay there.
+        secrets: id → bytes, or the path of a file that holds them (read now).
+        ssh: id → the socket of an SSH agent.
+        network: what `default` means: "host" or "none".
+        step_timeout: seconds that one command may take; None is no limit.
+        rootless: work in a user namespace; None when the process isn't root.
+        trust: a name for who shares cache mounts; others don't see them.
+        allow_insecure: honour `RUN --security=insecure` (all capabilities of this process).
+        durable: sync unpacked layers when closing, so that they outlast a reboot.
+
+    Close it, or use it as a context manager: that ends the helper process and deletes what is
+    not kept. It is done at the end of the process at the latest.
+    """
+
+    name = "rootfs"
+
+    def __init__(
+        self,
+        directory: str | os.PathLike[str],
+        *,
+        secrets: Mapping[str, bytes | str | os.PathLike[str]] | None = None,
+        ssh: Mapping[str, str] | None = None,
+        network: str = "host",
+        step_timeout: float | None = None,
+        rootless: bool | None = None,
+        trust: str = "",
+        allow_insecure: bool = False,
+        durable: bool = False,
+    ) -> None:
+        if network not in _NETWORKS:
+            raise UsageError(f"network {network!r}: expected {' or '.join(_NETWORKS)}")
+        self.directory = os.path.realpath(os.fspath(directory))
+        self._secrets = {name: _secret(name, value) for name, value in (secrets or {}).items()}
+        self._agents = dict(ssh or {})
+        self._network = network
+        self._timeout = step_timeout
+        self._rootless = os.geteuid() != 0 if rootless is None else rootless
+        self._trust = trust
+        self._insecure = allow_insecure
+        self._durable = durable
+        self._masks = masks_of(self._secrets.values())
+        self._lock = threading.Lock()
+        self._session: _Session | None = None
+
+    def __enter__(self) -> RootfsExecutor:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End every step and the helper process, and delete what is not kept.
+
+        The executor can be used again afterwards.
+        """
+        with self._lock:
+            session, self._session = self._session, None
+        if session is not None:
+            session.close()
+
+    @property
+    def masks(self) -> tuple[bytes, ...]:
+        """What must not be shown in output: the secrets."""
+        return self._masks
+
+    @property
+    def traits(self) -> Sequence[Field]:
+        """What about this executor may change what a command does."""
+        from layercache.images.platforms import host_platform
+
+        return (
+            Field("executor", _SCHEME),
+            Field("platform", str(host_platform())),
+            Field("privileges", "user namespace" if self._rootless else "root"),
+            Field("default network", self._network),
+            Field("host name", HOSTNAME),
+            Field("default PATH", DEFAULT_PATH),
+        )
+
+    def check(self, instruction: Instruction) -> None:
+        """Refuse what can't be honoured here; raises `UsageError`."""
+        if not isinstance(instruction, Exec):
+            return
+        if instruction.devices:
+            raise UsageError(
+                f"RUN --device={instruction.devices[0]}: the rootfs executor gives commands no "
+                "devices of the host"
+            )
+        if instruction.security not in ("sandbox", "insecure"):
+            raise UsageError(f"RUN --security={instruction.security}: expected sandbox or insecure")
+        if instruction.security == "insecure" and not self._insecure:
+            raise UsageError(
+                "RUN --security=insecure gives the command all privileges of this process: allow "
+                "it with --allow security.insecure"
+            )
+        if instruction.network not in ("default", *_NETWORKS):
+            raise UsageError(f"--network={instruction.network}: expected default, host or none")
+        parse_ulimits(instruction.ulimits)
+
+    # -- executing --------------------------------------------------------------------------
+
+    def execute(self, task: Task, blobs: Blobs) -> Result:
+        """Run one step; raises `StepFailed` for the command, `BuildError` for what it needs.
+
+        Whatever is raised, nothing of the step is left running or mounted.
+        """
+        instruction = task.instruction
+        if isinstance(instruction, CopyFiles | MakeDirectory):
+            from layercache.copying import copy_layer
+
+            return copy_layer(task, blobs)
+        if not isinstance(instruction, Exec):
+            raise UsageError(
+                f"the rootfs executor does not know {instruction.name}: give the Builder an "
+                "executor for your own instruction types"
+            )
+        self.check(instruction)
+        if not instruction.args:
+            raise UsageError("RUN without a command")
+        session = self._open()
+        session.runner.start()
+        parent = task.parent or SCRATCH
+        tree = blobs.tree(parent)
+        work = session.scratch.new()
+        try:
+            lower = session.unpacked.lower(parent, blobs)
+            upper = _upper(work, tree)
+            output, ended = self._run(session, task, instruction, blobs, work, lower)
+            kept = output.end()
+            self._raise_for(instruction, ended, output)
+            remove_stubs(upper, ended.made)
+            captured = transfer.capture(upper, os.path.join(work, "layer.tar"), tree, blobs)
+            if captured is None:
+                return Result(layer=None, output=kept)
+            layer, index = captured
+            session.unpacked.adopt(parent, layer, index, upper, tree)
+            return Result(layer=layer, output=kept)
+        finally:
+            session.scratch.discard(work)
+
+    def _open(self) -> _Session:
+        with self._lock:
+            if self._session is None:
+                self._session = _Session(self)
+            return self._session
+
+    def _run(
+        self,
+        session: _Session,
+        task: Task,
+        instruction: Exec,
+        blobs: Blobs,
+        work: str,
+        lower: Sequence[str],
+    ) -> tuple[Output, Ended]:
+        output = Output(blobs.log, self._masks)
+        network = instruction.network
+        if network == "default":
+            network = self._network
+        around = session.surroundings
+        with Mounts(
+            task,
+            work,
+            scratch=session.scratch,
+            unpacked=session.unpacked,
+            inputs=session.inputs,
+            caches=session.caches,
+            secrets=self._secrets,
+            agents=self._agents,
+            empty=around.empty,
+        ) as mounts:
+            mounts.prepare(instruction, blobs)
+            private = os.path.join(work, "private")
+            os.mkdir(private, 0o700)
+            at = os.path.join(work, "root")
+            spec: dict[str, Any] = {
+                "root": {
+                    "at": at,
+                    "lower": [*lower, around.skeleton],
+                    "upper": os.path.join(work, "upper"),
+                    "work": os.path.join(work, "work"),
+                },
+                "private": private,
+                "mounts": mounts.specs,
+                "etc": around.files(instruction.hosts, network, work),
+                "files": [[name, content] for name, content in instruction.files],
+                "args": list(instruction.args),
+                "env": _environment(instruction, mounts.variables),
+                "user": instruction.user,
+                "cwd": instruction.workdir or "/",
+                "hostname": HOSTNAME,
+                "shm_size": instruction.shm_size or _SHM_SIZE,
+                "ulimits": [list(limit) for limit in parse_ulimits(instruction.ulimits)],
+                "insecure": instruction.security == "insecure",
+                "new_network": network == "none",
+            }
+            ended = session.runner.run(
+                spec,
+                held=mounts.held,
+                log=output.write,
+                cancelled=blobs.cancelled,
+                timeout=self._timeout,
+            )
+        return output, ended
+
+    def _raise_for(self, instruction: Exec, ended: Ended, output: Output) -> None:
+        what = shown_command(instruction.args)
+        if ended.timed_out:
+            raise StepFailed(
+                f"{what} took longer than {self._timeout:g} s{output.tail()}", status=124
+            )
+        if ended.message:
+            raise StepFailed(
+                f"{what} did not complete: {ended.message}{output.tail()}", status=ended.code
+            )
+        if ended.code:
+            how, status = f"exit status {ended.code}", ended.code
+            if ended.code < 0:
+                how, status = f"killed by signal {-ended.code}", 128 - ended.code
+            raise StepFailed(f"{what} did not complete: {how}{output.tail()}", status=status)
+
+
+class _Session:
+    """What an executor has open while it is in use."""
+
+    def __init__(self, executor: RootfsExecutor) -> None:
+        self.scratch = Scratch(executor.directory)
+        self.runner = Runner(
+            self.scratch.directory, [self.scratch.held], rootless=executor._rootless
+        )
+        self.unpacked = Unpacked(self.scratch, transfer.unpack, transfer.flatten)
+        self.inputs = SharedInputs(self.scratch)
+        self.caches = Caches(self.scratch, executor._trust)
+        for path in self.scratch.leftovers():
+            delete_tree(path)
+        self.surroundings = Surroundings(self.scratch)
+        self._finish = weakref.finalize(
+            self, _finish, self.runner, self.scratch, self.unpacked, executor._durable
+        )
+
+    def close(self) -> None:
+        self._finish()
+
+
+def _finish(runner: Runner, scratch: Scratch, unpacked: Unpacked, durable: bool) -> None:
+    runner.close()
+    unpacked.close(durable=durable)
+    for path in scratch.leftovers():
+        delete_tree(path)
+    scratch.close()
+
+
+def _secret(name: str, value: bytes | str | os.PathLike[str]) -> bytes:
+    if isinstance(value, bytes):
+        return value
+    try:
+        with open(value, "rb") as file:
+            return file.read()
+    except OSError as error:
+        raise UsageError(
+            f"the secret {name!r} can't be read from {os.fspath(value)}: {error.strerror}"
+        ) from error
+
+
+def _upper(work: str, tree: Tree) -> str:
+    """The directories of a step's overlay; the upper one is what the root directory is."""
+    for name in ("upper", "work", "root"):
+        os.mkdir(os.path.join(work, name), 0o755)
+    upper = os.path.join(work, "upper")
+    node = tree.lookup(b"")
+    if node is not None:
+        if (node.uid, node.gid) != (0, 0):
+            shutil.chown(upper, node.uid, node.gid)
+        os.chmod(upper, stat.S_IMODE(node.mode))
+        os.utime(upper, (node.mtime, node.mtime))
+    return upper
+
+
+def _environment(instruction: Exec, further: Mapping[str, str]) -> list[list[str]]:
+    """What the command sees, in order; HOME is added by the helper, which knows the accounts."""
+    found = dict(instruction.proxies) | dict(instruction.env)
+    found.setdefault("PATH", DEFAULT_PATH)
+    for name, value in further.items():
+        if name == "SSH_AUTH_SOCK":
+            found.setdefault(name, value)
+        else:
+            found[name] = value
+    for name, value in found.items():
+        if not name or "=" in name or "\0" in name + value:
+            raise BuildError(f"the variable {name!r} can't be given to a command")
+    return [[name, value] for name, value in found.items()]

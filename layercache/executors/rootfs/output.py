@@ -1,0 +1,50 @@
+"""The output of a running command: streamed without secrets, kept in part, quoted on failure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from layercache.executors.processes import MAX_OUTPUT, shorten
+from layercache.executors.rootfs.redaction import Redactor
+
+__all__ = ["Output", "shown_command"]
+
+_TAIL_LINES = 20
+
+
+class Output:
+    """Takes what a command writes; `log` gets it as it comes, without `masks`."""
+
+    def __init__(self, log: Callable[[bytes], None], masks: Sequence[bytes]) -> None:
+        self._log = log
+        self._redactor = Redactor(masks)
+        self._kept = bytearray()
+
+    def write(self, chunk: bytes) -> None:
+        """The next bytes."""
+        self._take(self._redactor.feed(chunk))
+
+    def end(self) -> bytes:
+        """No more comes; returns what is kept, the middle left out when it is long."""
+        self._take(self._redactor.end())
+        return shorten(bytes(self._kept))
+
+    def tail(self) -> str:
+        """The last lines, each on an indented line of its own, for an error message."""
+        text = self._kept[-64 * 1024 :].decode("utf-8", "replace").rstrip()
+        return "".join(f"\n    {line}" for line in text.splitlines()[-_TAIL_LINES:])
+
+    def _take(self, chunk: bytes) -> None:
+        if not chunk:
+            return
+        self._log(chunk)
+        self._kept += chunk
+        if len(self._kept) > 2 * MAX_OUTPUT:
+            self._kept[:] = shorten(bytes(self._kept))
+
+
+def shown_command(args: Sequence[str]) -> str:
+    """A command for a message: one line, what a shell runs rather than the shell."""
+    text = args[-1] if len(args) >= 3 and args[1] == "-c" else " ".join(args)
+    first, _, rest = text.strip().partition("\n")
+    return repr(first + (" ..." if rest else ""))

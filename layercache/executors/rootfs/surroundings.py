@@ -1,0 +1,84 @@
+"""What every container has that is no part of its image: mount points, /etc/hosts and the like.
+
+The mount points are in a directory below all layers, so they never show up in what a step wrote.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Final
+
+from layercache.executors.rootfs.scratch import Scratch
+
+__all__ = ["HOSTNAME", "Surroundings"]
+
+HOSTNAME: Final = "layercache"
+"""The host name that commands see: the same everywhere, or results would tell machines apart."""
+
+_HOSTS: Final = (
+    "127.0.0.1\tlocalhost {name}\n"
+    "::1\tlocalhost ip6-localhost ip6-loopback\n"
+    "fe00::\tip6-localnet\n"
+    "ff00::\tip6-mcastprefix\n"
+    "ff02::1\tip6-allnodes\n"
+    "ff02::2\tip6-allrouters\n"
+)
+_GATEWAY: Final = "host-gateway"
+
+
+class Surroundings:
+    """Directories and files of one build that all its steps share."""
+
+    def __init__(self, scratch: Scratch) -> None:
+        self._directory = scratch.new("inputs")
+        self.skeleton = os.path.join(self._directory, "skeleton")
+        """The lowest layer of every overlay."""
+        self.empty = os.path.join(self._directory, "empty")
+        """A directory with nothing in it."""
+        os.mkdir(self.empty, 0o755)
+        os.mkdir(self.skeleton, 0o755)
+        for name in ("proc", "sys", "dev", "etc"):
+            os.mkdir(os.path.join(self.skeleton, name), 0o755)
+        for name in ("hosts", "hostname", "resolv.conf"):
+            self._write(os.path.join("skeleton", "etc", name), b"")
+        try:
+            with open("/etc/resolv.conf", "rb") as file:
+                resolver = file.read(1 << 20)
+        except OSError:
+            resolver = b""
+        self._hosts = self._write("hosts", _hosts(()))
+        self._hostname = self._write("hostname", HOSTNAME.encode() + b"\n")
+        self._resolver = self._write("resolv.conf", resolver)
+        self._no_resolver = self._write("no-resolv.conf", b"")
+
+    def _write(self, name: str, content: bytes) -> str:
+        path = os.path.join(self._directory, name)
+        return _write(path, content)
+
+    def files(self, hosts: Sequence[tuple[str, str]], network: str, work: str) -> list[list[str]]:
+        """The files to mount over those of the image: target and path of each."""
+        path = self._hosts
+        if hosts:
+            path = _write(os.path.join(work, "hosts"), _hosts(hosts))
+        resolver = self._no_resolver if network == "none" else self._resolver
+        return [
+            ["/etc/hosts", path],
+            ["/etc/hostname", self._hostname],
+            ["/etc/resolv.conf", resolver],
+        ]
+
+
+def _write(path: str, content: bytes) -> str:
+    with open(path, "xb") as file:
+        file.write(content)
+    os.chmod(path, 0o644)
+    return path
+
+
+def _hosts(extra: Sequence[tuple[str, str]]) -> bytes:
+    lines = _HOSTS.format(name=HOSTNAME)
+    for name, address in extra:
+        # With the host's network, the host is where the command is.
+        lines += f"{'127.0.0.1' if address == _GATEWAY else address}\t{name}\n"
+    return lines.encode("utf-8", "surrogateescape")

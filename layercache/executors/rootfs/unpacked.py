@@ -1,0 +1,257 @@
+"""Layers as directories: disposable copies, made when something must run on them.
+
+    unpacked/<diff id>[-<variant>]/fs      what the layer holds, in overlayfs form
+    unpacked/<diff id>[-<variant>]/state   where and when that is to be trusted
+
+A directory gets its name by rename, when it is complete and has its `state`. That names the
+boot it was made in; it counts in that boot, or for ever once it was synced before `state` said
+so. Anything else may have been cut short by a power cut, and is deleted and unpacked again from
+the verified blob.
+
+A layer says nothing of directories that it only puts something into, but overlayfs takes a
+directory's mode and owner from the topmost layer that has it. So they are given what they have
+in the layers below, and where that is not the default the name has a digest of it (`variant`).
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from blake3 import blake3
+
+from layercache.descriptors import SCRATCH, Layer, State
+from layercache.errors import BuildError, CorruptObject
+from layercache.executors.rootfs.scratch import Scratch
+from layercache.keys import frame
+from layercache.layers.index import IMPLIED
+
+if TYPE_CHECKING:
+    from layercache.execution import Blobs
+    from layercache.layers.index import LayerIndex
+    from layercache.trees import Node, Tree
+
+__all__ = ["MAX_LAYERS", "Unpacked"]
+
+MAX_LAYERS = 100
+"""Layers of one overlay; the lowest of more are put into one directory. The kernel allows 500,
+and less where they must be named in an option string of one page."""
+
+_FLAT = 64
+"""Layers are put together by multiples of this many, so that a longer chain shares them."""
+
+_BOOT = "/proc/sys/kernel/random/boot_id"
+_SYNCED = "synced"
+
+Directories = Sequence[tuple[bytes, "Node"]]
+"""Directories that a layer implies, with what they are in the layers below."""
+
+Unpack = Callable[[State, str, "Blobs"], None]
+"""Unpacks the topmost layer of a state into an empty directory, in overlayfs form."""
+
+Flatten = Callable[[list[State], str, "Blobs"], None]
+"""Applies the topmost layers of states, the lowest first, to an empty directory."""
+
+
+class Unpacked:
+    """The unpacked layers of a scratch directory. Safe for threads and beside other builds."""
+
+    def __init__(self, scratch: Scratch, unpack: Unpack, flatten: Flatten) -> None:
+        self._scratch = scratch
+        self._unpack = unpack
+        self._flatten = flatten
+        self._lock = threading.Lock()
+        self._locks: dict[str, threading.Lock] = {}
+        self._names: dict[str, str] = {}
+        """Chain ID → name of the directory of its topmost layer."""
+        self._good: set[str] = set()
+        self._made: list[str] = []
+        self._boot = _boot_id()
+
+    # -- for steps --------------------------------------------------------------------------
+
+    def lower(self, state: State, blobs: Blobs) -> list[str]:
+        """The directories that make up `state`, topmost first; unpacks what is missing."""
+        states = []
+        while state.layer is not None:
+            states.append(state)
+            state = state.parent or SCRATCH
+        found = []
+        if len(states) > MAX_LAYERS:
+            count = (len(states) - MAX_LAYERS + _FLAT) // _FLAT * _FLAT
+            flat = states[-count:]
+            states = states[:-count]
+            found.append(self._flat(flat[::-1], blobs))
+        for one in reversed(states):
+            found.append(self._layer(one, blobs))
+        return found[::-1]
+
+    def adopt(self, parent: State, layer: Layer, index: LayerIndex, path: str, tree: Tree) -> None:
+        """Keep `path`, the upper directory that `layer` was captured from, as its directory.
+
+        `tree` is the parent's. Nothing happens when there is one already, or when it can't be
+        kept: it can be unpacked again.
+        """
+        state = parent.plus(layer)
+        directories = implied_directories(index, tree)
+        name = _name(layer, directories)
+        self._names[state.chain_id] = name
+        with self._lock_of(name):
+            if not self._usable(name):
+                set_directories(os.fsencode(path), directories)
+                self._place(path, name)
+
+    def close(self, *, durable: bool) -> None:
+        """End this build's use; with `durable` what it made is synced and kept over a reboot."""
+        if durable and self._made:
+            from layercache.executors.rootfs._syscalls import sync_filesystem
+
+            sync_filesystem(self._scratch.directory)
+            for name in self._made:
+                self._write_state(self._path(name), _SYNCED)
+
+    # -- directories ------------------------------------------------------------------------
+
+    def _path(self, name: str) -> str:
+        return self._scratch.path("unpacked", name)
+
+    def _layer(self, state: State, blobs: Blobs) -> str:
+        layer = state.layer
+        assert layer is not None
+        name = self._names.get(state.chain_id)
+        if name is None:
+            tree = blobs.tree(state.parent or SCRATCH)
+            name = _name(layer, implied_directories(blobs.index(layer), tree))
+            self._names[state.chain_id] = name
+        with self._lock_of(name):
+            if not self._usable(name):
+                self._make(name, lambda target: self._unpack(state, target, blobs))
+        return os.path.join(self._path(name), "fs")
+
+    def _flat(self, states: list[State], blobs: Blobs) -> str:
+        """The layers of `states`, lowest first, in one directory."""
+        name = "flat-" + states[-1].chain_id.rpartition(":")[2]
+        with self._lock_of(name):
+            if not self._usable(name):
+                self._make(name, lambda target: self._flatten(states, target, blobs))
+        return os.path.join(self._path(name), "fs")
+
+    def _make(self, name: str, fill: Callable[[str], None]) -> None:
+        work = self._scratch.new()
+        target = os.path.join(work, "fs")
+        try:
+            os.mkdir(target, 0o755)
+            fill(target)
+            self._place(target, name)
+        except OSError as error:
+            raise BuildError(
+                f"a layer can't be unpacked into {self._scratch.directory}: {error.strerror}"
+            ) from error
+        finally:
+            self._scratch.discard(work)
+
+    def _place(self, path: str, name: str) -> None:
+        """Give the complete directory at `path` its name."""
+        work = self._scratch.new()
+        os.rename(path, os.path.join(work, "fs"))
+        self._write_state(work, self._boot)
+        try:
+            os.rename(work, self._path(name))
+        except OSError:
+            self._scratch.discard(work)
+            if not self._usable(name):  # else another build was first
+                raise
+        self._good.add(name)
+        self._made.append(name)
+
+    def _usable(self, name: str) -> bool:
+        """Whether there is a directory of this name that can be trusted; one that can't goes."""
+        if name in self._good:
+            return True
+        path = self._path(name)
+        if self._trusted(name):
+            self._good.add(name)
+            try:
+                os.utime(os.path.join(path, "state"))
+            except FileNotFoundError:
+                return False  # deleted just now
+            return True
+        self._scratch.discard(path, unless=lambda: self._trusted(name))
+        return False
+
+    def _trusted(self, name: str) -> bool:
+        try:
+            with open(os.path.join(self._path(name), "state"), encoding="utf-8") as file:
+                said = file.read(100)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        return said == _SYNCED or (bool(said) and said == self._boot)
+
+    def _write_state(self, path: str, said: str) -> None:
+        temporary = os.path.join(path, f"state-{self._scratch.owner}")
+        with open(temporary, "w", encoding="utf-8") as file:
+            file.write(said)
+        os.replace(temporary, os.path.join(path, "state"))
+
+    def _lock_of(self, name: str) -> threading.Lock:
+        with self._lock:
+            return self._locks.setdefault(name, threading.Lock())
+
+
+def _boot_id() -> str:
+    """What names this boot of the machine; "" (trusted by nobody) where the kernel won't say."""
+    try:
+        with open(_BOOT, encoding="ascii") as file:
+            return "boot " + file.read().strip()
+    except OSError:
+        return ""
+
+
+def _name(layer: Layer, directories: Directories) -> str:
+    digits = layer.diff_id.rpartition(":")[2]
+    if not digits.isalnum():
+        raise CorruptObject(f"not a diff ID: {layer.diff_id!r}")
+    from layercache.layers.view import IMPLIED_DIRECTORY
+
+    rows = tuple(
+        (path, node.mode, node.uid, node.gid, node.mtime, node.xattrs)
+        for path, node in directories
+        if node != IMPLIED_DIRECTORY
+    )
+    if not rows:
+        return digits
+    return f"{digits}-{blake3(frame(rows)).hexdigest()[:24]}"
+
+
+def implied_directories(index: LayerIndex, parent: Tree) -> list[tuple[bytes, Node]]:
+    """The directories that a layer has no entry for, with what they are in the layers below."""
+    from layercache.layers.view import IMPLIED_DIRECTORY
+
+    found = []
+    for row, path in enumerate(index.paths):
+        if index.flags(row) & IMPLIED:
+            node = parent.lookup(path)
+            found.append((path, node if node is not None and node.is_dir else IMPLIED_DIRECTORY))
+    if b"" not in index.paths[:1]:
+        node = parent.lookup(b"")
+        found.insert(0, (b"", node if node is not None else IMPLIED_DIRECTORY))
+    return found
+
+
+def set_directories(root: bytes, directories: Iterable[tuple[bytes, Node]]) -> None:
+    """Give directories below `root` the metadata of their nodes; deepest first, for the times."""
+    for path, node in sorted(directories, key=lambda pair: pair[0], reverse=True):
+        target = os.path.join(root, path) if path else root
+        fd = os.open(target, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            info = os.fstat(fd)
+            if (info.st_uid, info.st_gid) != (node.uid, node.gid):
+                os.fchown(fd, node.uid, node.gid)
+            os.fchmod(fd, node.mode & 0o7777)
+            for name, value in node.xattrs:
+                os.setxattr(fd, name, value)
+            os.utime(fd, (node.mtime, node.mtime))
+        finally:
+            os.close(fd)
