@@ -187,7 +187,9 @@ class ImageConfig:
         `created` and `rootfs` belong to that image and are not kept. Fields of "config" that
         are not known here are kept in `unknown`. Raises `UsageError` for a wrong type.
         """
-        inner = value.get("config") or {}
+        inner = value.get("config")
+        if inner is None:
+            inner = {}
         if not isinstance(inner, Mapping):
             raise UsageError("image configuration: 'config' is not an object")
         health = inner.get("Healthcheck")
@@ -220,7 +222,8 @@ class ImageConfig:
             args_escaped=inner.get("ArgsEscaped") is True,
             history=tuple(HistoryEntry.from_oci(h) for h in history),
             unknown=tuple(
-                sorted((k, v) for k, v in inner.items() if k not in _KNOWN | _CONTAINER_LEFTOVERS)
+                (key, json.dumps(inner[key], ensure_ascii=False))
+                for key in sorted(inner.keys() - _KNOWN - _CONTAINER_LEFTOVERS)
             ),
         )
 

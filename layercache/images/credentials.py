@@ -128,8 +128,11 @@ def _stored(auths: Any, names: tuple[str, ...], file: str) -> Credential | None:
         auth = entry.get("auth")
         if isinstance(auth, str) and auth:
             try:
-                user, _, secret = base64.b64decode(auth).decode().rstrip("\0").partition(":")
-            except (binascii.Error, UnicodeDecodeError):
+                pair = base64.b64decode(auth.strip(), validate=True).decode()
+                user, colon, secret = pair.rstrip("\0").partition(":")
+                if not colon:
+                    raise ValueError(pair)
+            except (binascii.Error, ValueError):
                 raise SourceError(
                     f"the credential for {name} in {file} is damaged; log in again"
                 ) from None

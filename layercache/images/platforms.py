@@ -77,6 +77,18 @@ class Platform:
                 return number
         return None
 
+    def may_run(self, config: Mapping[str, Any]) -> bool:
+        """Whether an image with this configuration serves this platform.
+
+        Many configurations name no variant although their index does: then it doesn't count.
+        """
+        offered = Platform.from_oci(config)
+        if offered is None or self.rank(offered) is not None:
+            return True
+        known = {arch for arch, _ in self.normalized()._served_by()}
+        alike = self.os == offered.os and offered.architecture in known
+        return alike and not config.get("variant")
+
     def _served_by(self) -> list[tuple[str, str]]:
         """Architectures and variants that run here, the best first."""
         arch, variant = self.architecture, self.variant

@@ -221,8 +221,8 @@ class Images:
             config = ImageConfig.from_oci(found.config)
         except UsageError as error:
             raise HostileArchive(f"{name}: {error}") from error
-        offered = Platform.from_oci(found.config)
-        if explicit is not None and offered is not None and explicit.rank(offered) is None:
+        if explicit is not None and not explicit.may_run(found.config):
+            offered = Platform.from_oci(found.config)
             raise SourceError(f"{name} is an image for {offered}, not for {explicit}")
         layers = tuple(
             Layer(Descriptor(LAYER_TAR, Digest(diff_id), self._size(original, diff_id)), diff_id)

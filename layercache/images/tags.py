@@ -219,8 +219,7 @@ class TaggedImages:
             raise SourceError(str(error)) from error
         if reference.digest not in (None, tagged.manifest.digest):
             return None
-        offered = Platform.from_oci(tagged.config)
-        if offered is not None and platform.rank(offered) is None:
+        if not platform.may_run(tagged.config):
             return None
         for layer in tagged.layers:
             if not self._store.has_blob(layer):

@@ -434,19 +434,24 @@ def test_podman_loads_and_runs(tmp_path: Path, request: pytest.FixtureRequest) -
     assert "localhost/lc:1" in said
     seen = json.loads(run("podman", *options, "image", "inspect", "localhost/lc:1"))[0]
     assert [layer.diff_id for layer in image.layers] == seen["RootFS"]["Layers"]
-    command = [
-        "--rm",
-        "--network=none",
-        "--cgroups=disabled",
-        "localhost/lc:1",
-        "/bin/cat",
-        "/app/x",
-    ]
+
+
+@needs("podman", "busybox")
+def test_podman_runs_the_image(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    """Where podman can run containers, the image's files and configuration are in them."""
+    store = new_store()
+    options = _podman(tmp_path, request)
+    with Images(store) as images:
+        image = build(store, images, base_layout(tmp_path / "base"), [OWN], ["localhost/lc:1"])
+        write(store, images, image, f"type=docker,dest={tmp_path}/a.tar")
     try:
-        said = run("podman", *options, "run", *command)
+        run("podman", *options, "load", "-i", tmp_path / "a.tar")
+        flags = ["--rm", "--network=none", "--cgroups=disabled"]
+        command = "cat /app/x; echo $BASE"
+        said = run("podman", *options, "run", *flags, "localhost/lc:1", "/bin/sh", "-c", command)
     except AssertionError as error:
-        pytest.skip(f"loaded and inspected; containers can't run here: {str(error)[-300:]}")
-    assert said == "hello"
+        pytest.skip(f"podman can't run containers here: {str(error)[-200:]}")
+    assert said == "hello1\n"
 
 
 @needs("podman", "busybox")
