@@ -140,10 +140,17 @@ class Columns:
             modes.byteswap()
         return modes.tobytes()
 
-    def forget_file(self, file: int) -> None:
-        """The file is no longer what it was: neither it nor any directory above is known."""
-        self.known[file] = 0
-        self.forget_directory(bisect_right(self.starts, file) - 1)
+    def forget_files(self, first: int, last: int) -> None:
+        """Files are no longer what they were: neither they nor any directory above are known."""
+        self.known[first:last] = bytes(last - first)
+        if self.capabilities:
+            for file in [file for file in self.capabilities if first <= file < last]:
+                del self.capabilities[file]
+        directory = bisect_right(self.starts, first) - 1
+        while directory < len(self.dir_paths) and self.starts[directory] < last:
+            if self.starts[directory] != self.starts[directory + 1]:
+                self.forget_directory(directory)
+            directory += 1
 
     def forget_directory(self, directory: int) -> None:
         """Something in the directory changed."""

@@ -46,40 +46,65 @@ def hash_range(
         parent = beneath.directory(path)
     except OSError as error:
         raise unreadable(path, error) from error
-    rows, digests = columns.rows, columns.digests
-    opener, reader, closer, fstat = os.open, os.read, os.close, os.fstat
     while number >= 0:
-        name = names[number - start]
-        row = PACK.unpack_from(rows, number * ROW)
-        digest: bytes | None = None
-        if row[0] & 0o170000 == 0o100000:
-            try:
-                descriptor = opener(name, FILE, dir_fd=parent)
-                try:
-                    counts.files_opened += 1
-                    size = row[1]
-                    if size < _WHOLE:
-                        data = reader(descriptor, size + 1)
-                        # One look at the stamps, after reading: they are still the scan's.
-                        if len(data) == size and row_of(fstat(descriptor)) == row:
-                            digest = blake3(data).digest()
-                            counts.bytes_hashed += size
-                    if digest is None:
-                        digest = _settle(columns, descriptor, number, prefix + name, counts)
-                    if os.listxattr(descriptor):
-                        digest = _with_capability(columns, descriptor, number, digest)
-                finally:
-                    closer(descriptor)
-            except OSError as error:
-                raise unreadable(prefix + name, error) from error
+        end = known.find(1, number, last)
+        if end < 0:
+            end = last
+        at, name = number, b""
+        made: list[bytes] = []
+        rows = memoryview(bytes(columns.rows[number * ROW : end * ROW]))
+        try:
+            for name, row in zip(
+                names[number - start : end - start], PACK.iter_unpack(rows), strict=True
+            ):
+                if row[0] & 0o170000 == 0o100000:
+                    made.append(_regular(columns, parent, prefix, name, at, row, counts))
+                else:
+                    made.append(_special(parent, name, row[0]))
+                at += 1
+        except OSError as error:
+            raise unreadable(prefix + name, error) from error
+        finally:
+            # What was read is kept, also when the next file can't be.
+            columns.digests[number * DIGEST : at * DIGEST] = b"".join(made)
+            known[number:at] = b"\1" * len(made)
+        number = known.find(0, end, last)
+
+
+def _regular(
+    columns: Columns,
+    parent: int,
+    prefix: bytes,
+    name: bytes,
+    number: int,
+    row: tuple[int, ...],
+    counts: Counts,
+) -> bytes:
+    _, size, mtime, ctime, inode, _ = row
+    descriptor = os.open(name, FILE, dir_fd=parent)
+    try:
+        counts.files_opened += 1
+        if size < _WHOLE:
+            data = os.read(descriptor, size + 1)
+            # One look at the stamps, after reading: they are still the scan's.
+            status = os.fstat(descriptor)
+            if (
+                status.st_ctime_ns == ctime
+                and status.st_size == size == len(data)
+                and status.st_mtime_ns == mtime
+                and status.st_ino == inode
+            ):
+                digest = blake3(data).digest()
+                counts.bytes_hashed += size
+            else:
+                digest = _settle(columns, descriptor, number, prefix + name, counts)
         else:
-            try:
-                digest = _special(parent, name, row[0])
-            except OSError as error:
-                raise unreadable(prefix + name, error) from error
-        digests[number * DIGEST : number * DIGEST + DIGEST] = digest
-        known[number] = 1
-        number = known.find(0, number + 1, last)
+            digest = _settle(columns, descriptor, number, prefix + name, counts)
+        if os.listxattr(descriptor):
+            digest = _with_capability(columns, descriptor, number, digest)
+        return digest
+    finally:
+        os.close(descriptor)
 
 
 def _settle(columns: Columns, descriptor: int, number: int, path: bytes, counts: Counts) -> bytes:

@@ -11,7 +11,9 @@ import os
 import stat
 from bisect import bisect_right
 from collections.abc import Iterator
-from typing import Final
+from itertools import starmap
+from operator import ne
+from typing import Final, cast
 
 from layercache.errors import SourceError
 from layercache.filetree.beneath import Beneath, shown
@@ -133,16 +135,25 @@ def _update_files(root: bytes, old: Columns, stale: set[int], counts: Counts) ->
             known = list(PACK.iter_unpack(view[first * ROW : (first + len(paths)) * ROW]))
             if fresh == known:
                 continue
+            changed = True
+            if None not in fresh and sum(map(ne, fresh, known)) * 2 > len(fresh):
+                # Most of the block: all of it is forgotten at once.
+                view[first * ROW : (first + len(fresh)) * ROW] = b"".join(
+                    starmap(PACK.pack, cast(list[Row], fresh))
+                )
+                old.forget_files(first, first + len(fresh))
+                for file, new in enumerate(fresh, first):
+                    if new is not None and stat.S_ISDIR(new[0]):
+                        stale.add(bisect_right(old.starts, file) - 1)
+                continue
             for file, (new, before) in enumerate(zip(fresh, known, strict=True), first):
                 if new == before:
                     continue
-                changed = True
                 if new is None or stat.S_ISDIR(new[0]):
                     stale.add(bisect_right(old.starts, file) - 1)
                 else:
                     PACK.pack_into(view, file * ROW, *new)
-                    old.forget_file(file)
-                    old.capabilities.pop(file, None)
+                    old.forget_files(file, file + 1)
     return changed
 
 
