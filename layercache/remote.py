@@ -83,7 +83,6 @@ def _fetch(source: UrlSource, store: Store) -> FileTree:
             tempfile.TemporaryFile() as spool,
             urllib.request.urlopen(request, timeout=_TIMEOUT) as answer,
         ):
-            name = _disposition(answer) or name
             size = 0
             while block := answer.read(_BLOCK):
                 size += len(block)
@@ -108,18 +107,8 @@ def _fetch(source: UrlSource, store: Store) -> FileTree:
         raise SourceError(f"ADD {source.url}: the server answers {error.code}") from error
     except (urllib.error.URLError, OSError, ValueError) as error:
         raise SourceError(f"ADD {source.url}: can't be fetched: {error}") from error
-    if not name:
-        raise SourceError(
-            f"ADD {source.url}: the URL names no file; give the destination a file name"
-        )
     node = Node(mode=stat.S_IFREG | 0o600, size=size, content=content.digest(), mtime=modified)
     return FileTree(name.encode(), node, store, blob.digest)
-
-
-def _disposition(answer: object) -> str:
-    headers = answer.headers  # type: ignore[attr-defined]
-    name = headers.get_filename() if headers.get("Content-Disposition") else None
-    return os.path.basename(name) if name else ""
 
 
 def _modified(answer: object) -> int:

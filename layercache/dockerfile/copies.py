@@ -103,8 +103,11 @@ def _clean(text: str) -> str:
 
 
 def url_name(url: str) -> str:
-    """The file name that a URL gives: the last component of its path, without the query."""
-    return unquote(posixpath.basename(urlsplit(url).path))
+    """The file name that a URL gives: the last component of its path, without the query.
+
+    What the server says of a name does not count (observed); "download" where there is none.
+    """
+    return unquote(posixpath.basename(urlsplit(url).path)) or "download"
 
 
 def remote_source(text: str, add: Add) -> Source | None:

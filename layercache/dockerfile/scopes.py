@@ -103,5 +103,5 @@ class Variables:
     def expand_body(self, text: str) -> str:
         """The body of a here-document: quotes mean nothing there."""
         return process_word(
-            text, self._values, escape=self._escape, quotes=False, budget=self._budget
+            text, self._values, quotes=False, budget=self._budget
         )
