@@ -76,6 +76,7 @@ class LayerIndex:
         "devices",
         "digests",
         "hardlinks",
+        "link_targets",
         "links",
         "paths",
         "xattrs",
@@ -98,6 +99,8 @@ class LayerIndex:
         self.xattrs = xattrs
         self.digests: dict[bytes, bytes] = {}
         """Directory digests of whole subtrees, filled in by `StateTree`."""
+        self.link_targets = frozenset(hardlinks.values())
+        """Paths that hard links of this layer are further names of."""
         self._rows: dict[bytes, int] | None = None
         self._children: dict[bytes, list[bytes]] | None = None
 

@@ -118,6 +118,20 @@ class StateTree:
         offset, size = self._indexes[number].content(row)
         return cast(BinaryIO, Verified(self._open(number, offset, size), node.content, size, path))
 
+    def inode(self, path: bytes) -> object | None:
+        """A token that paths share which are names of one file; None for what has one name."""
+        found = self._find(path)
+        if found is None or found[0] < 0:
+            return None
+        number, row = found
+        index = self._indexes[number]
+        target = index.hardlinks.get(row)
+        if target is not None:
+            return number, target
+        if path in index.link_targets:
+            return number, path
+        return None
+
     def resolve(self, path: bytes, follow_last: bool = True) -> Resolved:
         """`path` with its symbolic links followed inside this tree; see `resolve`."""
         return resolve(self, path, follow_last)

@@ -1,0 +1,301 @@
+"""Layers and states onto disk: unpacked for overlayfs, applied to a directory, or exported.
+
+Nothing here follows a link or leaves the root directory (`beneath`). The content comes out of
+the uncompressed tar by offset, which an index has been made of, so the archive was judged
+before the first byte is written. Nothing is synced: that is the caller's, once for many.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from typing import BinaryIO, Final, cast
+
+from layercache.errors import BuildError, CorruptObject
+from layercache.layers.beneath import Beneath, Fill
+from layercache.layers.index import Entry, LayerIndex
+from layercache.layers.tar import LayerWriter
+from layercache.layers.view import IMPLIED_DIRECTORY, StateTree
+from layercache.trees import Node, Tree
+
+__all__ = ["apply", "export_tree", "merged_tar", "unpack"]
+
+CHUNK: Final = 256 * 1024
+_SMALL: Final = 64 * 1024
+_NOT_SUPPORTED: Final = (errno.EXDEV, errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM)
+
+
+def unpack(
+    index: LayerIndex,
+    blob: BinaryIO,
+    root: str | bytes | int,
+    *,
+    state: Tree | None = None,
+    rootless: bool = False,
+) -> None:
+    """Unpack a layer into the empty directory `root`, fit to be a lower directory of overlayfs.
+
+    Deletions become 0:0 character devices, opaque directories `trusted.overlay.opaque` (or
+    `user.overlay.opaque` when `rootless`, which also leaves owners alone). `state` is the state
+    that ends with this layer: it knows the metadata of directories for which the layer has no
+    entry of its own, and which overlayfs takes from the topmost directory.
+
+    `blob` is the layer's uncompressed tar, verified. Raises `BuildError` when the file system
+    refuses, `CorruptObject` when the tar is shorter than its index; `root` is then worth nothing.
+    """
+    marker = "user.overlay.opaque" if rootless else "trusted.overlay.opaque"
+    with Beneath(root, owners=not rootless) as out, _Source(blob) as source:
+        names = _Names(index)
+        for entry in index:
+            path, node = entry.path, entry.node
+            if entry.implied:
+                found = state.lookup(path) if state is not None else None
+                out.make(path, found if found is not None and found.is_dir else IMPLIED_DIRECTORY)
+            elif node is None:
+                out.whiteout(path)
+                continue
+            elif node.is_dir:
+                out.make(path, node)
+            else:
+                _write(out, entry, node, names, source)
+                continue
+            if entry.opaque:
+                out.mark(path, marker, b"y")
+
+
+def apply(
+    index: LayerIndex, blob: BinaryIO, root: str | bytes | int, *, rootless: bool = False
+) -> None:
+    """Apply a layer to the directory `root`, which holds the state below it.
+
+    What the layer deletes is removed, what it holds replaces what is there, directories merge.
+    The same holds of `blob` and errors as for `unpack`.
+    """
+    with Beneath(root, owners=not rootless) as out, _Source(blob) as source:
+        names = _Names(index)
+        for entry in index:
+            path, node = entry.path, entry.node
+            if node is None and not entry.implied:
+                out.remove(path)
+                continue
+            kind = out.kind(path)
+            if entry.implied or (node is not None and node.is_dir):
+                if kind is not None and kind != stat.S_IFDIR:
+                    out.remove(path)
+                    kind = None
+                if kind is None:
+                    out.make(path, node or IMPLIED_DIRECTORY)
+                    continue
+                if node is None:
+                    out.keep_time(path)
+                else:
+                    out.describe(path, node)
+                if entry.opaque:
+                    out.empty(path)
+                continue
+            if kind is not None:
+                out.remove(path)
+            _write(out, entry, cast(Node, node), names, source)
+
+
+def export_tree(tree: Tree, directory: str | bytes | int, *, owners: bool = False) -> None:
+    """Write all of `tree` into a directory, over what is there; nothing is deleted besides.
+
+    Files belong to the calling user unless `owners`. Raises `BuildError` when the file system
+    refuses, and what reading `tree` raises.
+    """
+    links: dict[object, bytes] = {}
+    with Beneath(directory, owners=owners) as out:
+        for path, node in _walk(tree):
+            kind = out.kind(path)
+            if kind is not None and not (node.is_dir and kind == stat.S_IFDIR):
+                out.remove(path)
+                kind = None
+            if node.is_dir:
+                if not path:
+                    continue
+                if kind is None:
+                    out.make(path, node)
+                else:
+                    out.describe(path, node)
+                continue
+            inode = _inode(tree, path)
+            if inode is not None:
+                first = links.setdefault(inode, path)
+                if first is not path and out.link(path, first):
+                    continue
+            if node.is_file:
+                out.file(path, node, _fill_from(tree, path) if node.size else None)
+            else:
+                out.other(path, node)
+
+
+def merged_tar(tree: Tree, sink: BinaryIO) -> None:
+    """Write all of `tree` as one flat archive, in the form of a layer; the root has no entry."""
+    links: dict[object, bytes] = {}
+    writer = LayerWriter(sink)
+    for path, node in _walk(tree):
+        if not path:
+            continue
+        inode = _inode(tree, path)
+        first = path if inode is None else links.setdefault(inode, path)
+        if first is not path:
+            writer.add(path, node, hardlink=first)
+        elif node.is_file:
+            with tree.open(path) as content:
+                writer.add(path, node, content)
+        else:
+            writer.add(path, node)
+    writer.finish()
+
+
+def _walk(tree: Tree) -> Iterator[tuple[bytes, Node]]:
+    """Everything of a tree, depth first, siblings by their bytes."""
+    todo = [b""]
+    while todo:
+        path = todo.pop()
+        node = tree.lookup(path)
+        if node is None:
+            continue
+        yield path, node
+        if node.is_dir:
+            prefix = path + b"/" if path else b""
+            todo += [prefix + name for name in reversed(tree.children(path))]
+
+
+def _inode(tree: Tree, path: bytes) -> object | None:
+    return tree.inode(path) if isinstance(tree, StateTree) else None
+
+
+def _fill_from(tree: Tree, path: bytes) -> Fill:
+    def fill(descriptor: int) -> None:
+        with tree.open(path) as content:
+            while chunk := content.read(CHUNK):
+                _write_all(descriptor, chunk)
+
+    return fill
+
+
+class _Names:
+    """Which paths of a layer are names of one file, and which of them was made first."""
+
+    def __init__(self, index: LayerIndex) -> None:
+        self._targets = index.link_targets
+        self._first: dict[bytes, bytes] = {}
+
+    def first(self, entry: Entry) -> bytes | None:
+        """The name made earlier for the same file; None (and noted) when this is the first."""
+        target = entry.hardlink if entry.hardlink is not None else entry.path
+        if entry.hardlink is None and target not in self._targets:
+            return None
+        first = self._first.setdefault(target, entry.path)
+        return None if first is entry.path else first
+
+
+def _write(out: Beneath, entry: Entry, node: Node, names: _Names, source: _Source) -> None:
+    first = names.first(entry)
+    if first is not None and out.link(entry.path, first):
+        return
+    if node.is_file:
+        fill = source.fill(entry.offset, node.size, entry.path) if node.size else None
+        out.file(entry.path, node, fill)
+    else:
+        out.other(entry.path, node)
+
+
+class _Source:
+    """Pieces of an uncompressed tar, copied to descriptors without passing through Python
+    where the kernel can do it."""
+
+    def __init__(self, blob: BinaryIO) -> None:
+        self._spool: BinaryIO | None = None
+        self._descriptor = -1
+        self._in_kernel = True
+        try:
+            descriptor = blob.fileno()
+            if stat.S_ISREG(os.fstat(descriptor).st_mode) and not _wraps(blob):
+                self._descriptor = descriptor
+        except OSError:
+            pass
+        if self._descriptor < 0:
+            self._spool = _spooled(blob)
+            self._descriptor = self._spool.fileno()
+
+    def __enter__(self) -> _Source:
+        return self
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        if self._spool is not None:
+            self._spool.close()
+
+    def fill(self, offset: int, size: int, path: bytes) -> Fill:
+        """What writes `size` bytes from `offset` on to a descriptor."""
+
+        def fill(descriptor: int) -> None:
+            if size <= _SMALL:
+                data = os.pread(self._descriptor, size, offset)
+                if len(data) != size:
+                    raise _cut(path)
+                _write_all(descriptor, data)
+            else:
+                self._copy(descriptor, offset, size, path)
+
+        return fill
+
+    def _copy(self, descriptor: int, offset: int, size: int, path: bytes) -> None:
+        while size and self._in_kernel:
+            try:
+                count = os.copy_file_range(self._descriptor, descriptor, size, offset)
+            except OSError as error:
+                if error.errno not in _NOT_SUPPORTED:
+                    raise
+                self._in_kernel = False
+                break
+            if not count:
+                raise _cut(path)
+            offset += count
+            size -= count
+        while size:
+            data = os.pread(self._descriptor, min(size, CHUNK), offset)
+            if not data:
+                raise _cut(path)
+            _write_all(descriptor, data)
+            offset += len(data)
+            size -= len(data)
+
+
+def _wraps(blob: BinaryIO) -> bool:
+    """Whether a stream's descriptor may hold other bytes than the stream gives."""
+    import io
+
+    raw = getattr(blob, "raw", blob)
+    return not isinstance(raw, io.FileIO)
+
+
+def _spooled(blob: BinaryIO) -> BinaryIO:
+    import tempfile
+
+    spool = tempfile.TemporaryFile(prefix="layercache-")  # noqa: SIM115 - closed by its owner
+    try:
+        while chunk := blob.read(CHUNK):
+            spool.write(chunk)
+        spool.flush()
+    except OSError as error:
+        spool.close()
+        raise BuildError(f"can't unpack a layer: {error.strerror}") from error
+    except BaseException:
+        spool.close()
+        raise
+    return cast(BinaryIO, spool)
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    count = os.write(descriptor, data)
+    while count < len(data):
+        count += os.write(descriptor, memoryview(data)[count:])
+
+
+def _cut(path: bytes) -> CorruptObject:
+    return CorruptObject(f"a layer ends within {os.fsdecode(path)!r}; it will be made again")

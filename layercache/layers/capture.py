@@ -1,0 +1,395 @@
+"""What a step left on disk, as a changeset: from an overlay's upper directory, or by comparison.
+
+Both compare with the tree that the step began with, so that equal results give equal bytes: no
+marker where there is nothing to hide, no deletion of what was not there, no entry for a
+directory that was neither made nor changed, none for a file that is as before. Times are
+clamped (`times`), on disk too, before anything reads them. The directory must be at rest.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+import attrs
+from blake3 import blake3
+
+from layercache.errors import BuildError
+from layercache.layers.tar import LayerWriter
+from layercache.layers.times import clamped_time
+from layercache.trees import Node, Tree
+
+__all__ = ["StatTable", "capture_diff", "capture_upper"]
+
+CHUNK: Final = 256 * 1024
+_OPEN: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+_DIRECTORY: Final = _OPEN | os.O_DIRECTORY
+_KEPT: Final = ("security.capability", "user.", "system.posix_acl_")
+"""Extended attributes that belong to the content of an image; labels of the host do not."""
+_OVERLAY: Final = ("trusted.overlay.", "user.overlay.")
+_FOREIGN: Final = ("redirect", "metacopy")
+"""What overlayfs notes instead of content; such an upper directory says too little."""
+_RACY: Final = 50_000_000
+"""Nanoseconds within which a clock tick may hide a second change to a file."""
+
+
+def capture_upper(upper: str | bytes | int, parent: Tree, writer: LayerWriter) -> None:
+    """Write what the upper directory of an overlay mount changes about `parent`.
+
+    `upper` is a path or an open descriptor; the overlay must be unmounted, and mode and owner of
+    `upper` itself must have been those of the parent's root at the start. Afterwards `upper`
+    shows exactly what the layer says (times clamped, sockets gone) and may serve as the layer's
+    unpacked directory. Raises `BuildError` for what overlayfs moved by reference (`redirect_dir`
+    and `metacopy` must be off) and when the file system refuses, `SourceError` for names that
+    can't be in a layer.
+    """
+    with _Scan(upper) as scan:
+        capture = _Capture(scan, parent, writer, owners=True)
+        capture.upper()
+
+
+def capture_diff(
+    root: str | bytes | int,
+    before: Tree,
+    writer: LayerWriter,
+    table: StatTable | None = None,
+    *,
+    owners: bool = False,
+) -> None:
+    """Write what the directory `root` holds other than `before`.
+
+    `table` was taken while `root` held `before`; what has the same stat since is not read.
+    Without `owners` everything counts as 0:0 (the workspace of an ordinary user). Raises as
+    `capture_upper`.
+    """
+    with _Scan(root) as scan:
+        capture = _Capture(scan, before, writer, owners=owners)
+        capture.diff(table or StatTable({}, 0))
+
+
+@attrs.frozen
+class StatTable:
+    """Path → what `lstat` says of it that can't change unseen; `taken` in ns since 1970."""
+
+    stats: Mapping[bytes, tuple[int, ...]]
+    taken: int
+
+    @classmethod
+    def of(cls, root: str | bytes | int) -> StatTable:
+        """The table of a directory as it is now."""
+        stats: dict[bytes, tuple[int, ...]] = {}
+        with _Scan(root) as scan:
+            for item in scan.walk():
+                stats[item.path] = _identity(item.stat)
+        return cls(stats, time.time_ns())
+
+    def unchanged(self, path: bytes, now: os.stat_result) -> bool:
+        """Whether `path` is provably what it was."""
+        known = self.stats.get(path)
+        # A change within the tick of the table's own time would leave no trace.
+        return known == _identity(now) and now.st_ctime_ns < self.taken - _RACY
+
+
+def _identity(found: os.stat_result) -> tuple[int, ...]:
+    return (
+        found.st_mode,
+        found.st_ino,
+        found.st_size,
+        found.st_mtime_ns,
+        found.st_ctime_ns,
+        found.st_uid,
+        found.st_gid,
+        found.st_nlink,
+        found.st_rdev,
+    )
+
+
+# -- reading a directory ----------------------------------------------------------------------
+
+
+@attrs.frozen
+class _Item:
+    """Something in a directory: its path, its name, its directory's descriptor, its stat."""
+
+    path: bytes
+    name: bytes
+    directory: int
+    stat: os.stat_result
+
+
+class _Scan:
+    """Walks a directory beneath its descriptor, depth first, siblings by their bytes."""
+
+    def __init__(self, root: str | bytes | int) -> None:
+        if isinstance(root, int):
+            self._root = os.open(b".", _DIRECTORY, dir_fd=root)
+        else:
+            self._root = os.open(root, _DIRECTORY & ~os.O_NOFOLLOW)
+        self._stack: list[tuple[bytes, int, Iterator[tuple[bytes, os.stat_result]]]] = []
+
+    def __enter__(self) -> _Scan:
+        return self
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        for _, descriptor, _ in self._stack:
+            os.close(descriptor)
+        os.close(self._root)
+
+    @property
+    def root(self) -> _Item:
+        """The root directory itself."""
+        return _Item(b"", b".", self._root, os.fstat(self._root))
+
+    def enter(self, item: _Item) -> list[tuple[bytes, os.stat_result]]:
+        """Open a directory and list it; what `leave` gives next is below it."""
+        descriptor = os.open(item.name, _DIRECTORY, dir_fd=item.directory)
+        with os.scandir(descriptor) as entries:
+            names = [(os.fsencode(e.name), e.stat(follow_symlinks=False)) for e in entries]
+        names.sort(key=lambda pair: pair[0])
+        self._stack.append((item.path, descriptor, iter(names)))
+        return names
+
+    def next(self) -> _Item | None:
+        """The next entry of the innermost open directory; None when that was closed."""
+        path, descriptor, names = self._stack[-1]
+        for name, found in names:
+            return _Item(path + b"/" + name if path else name, name, descriptor, found)
+        self._stack.pop()
+        os.close(descriptor)
+        return None
+
+    @property
+    def open(self) -> bool:
+        """Whether a directory is open."""
+        return bool(self._stack)
+
+    def walk(self) -> Iterator[_Item]:
+        """Everything, the root first."""
+        yield self.root
+        self.enter(self.root)
+        while self.open:
+            item = self.next()
+            if item is not None:
+                yield item
+                if stat.S_ISDIR(item.stat.st_mode):
+                    self.enter(item)
+
+
+def _attributes(item: _Item) -> tuple[tuple[tuple[bytes, bytes], ...], dict[str, bytes]]:
+    """The attributes that are content, and those of overlayfs by the end of their name."""
+    place = b"/proc/self/fd/%d/%s" % (item.directory, item.name)
+    try:
+        names = os.listxattr(place, follow_symlinks=False)
+    except OSError:
+        return (), {}
+    kept: list[tuple[bytes, bytes]] = []
+    overlay: dict[str, bytes] = {}
+    for name in names:
+        if name.startswith(_OVERLAY):
+            overlay[name.rpartition(".")[2]] = os.getxattr(place, name, follow_symlinks=False)
+        elif name.startswith(_KEPT):
+            value = os.getxattr(place, name, follow_symlinks=False)
+            kept.append((os.fsencode(name), value))
+    return tuple(sorted(kept)), overlay
+
+
+def _digest(item: _Item) -> bytes:
+    descriptor = os.open(item.name, _OPEN, dir_fd=item.directory)
+    try:
+        hasher = blake3()
+        while chunk := os.read(descriptor, CHUNK):
+            hasher.update(chunk)
+        return hasher.digest()
+    finally:
+        os.close(descriptor)
+
+
+# -- comparing --------------------------------------------------------------------------------
+
+
+class _Capture:
+    def __init__(self, scan: _Scan, before: Tree, writer: LayerWriter, *, owners: bool) -> None:
+        self._scan = scan
+        self._before = before
+        self._writer = writer
+        self._owners = owners
+        self._links: dict[tuple[int, int], bytes] = {}
+
+    def _node(self, item: _Item) -> tuple[Node, dict[str, bytes]]:
+        """The node of an item but for its content, time clamped; overlay's attributes apart."""
+        found = item.stat
+        xattrs, overlay = _attributes(item)
+        kind = stat.S_IFMT(found.st_mode)
+        device = (0, 0)
+        link = b""
+        if kind in (stat.S_IFCHR, stat.S_IFBLK):
+            device = (os.major(found.st_rdev), os.minor(found.st_rdev))
+        elif kind == stat.S_IFLNK:
+            link = os.readlink(item.name, dir_fd=item.directory)
+        node = Node(
+            mode=found.st_mode,
+            uid=found.st_uid if self._owners else 0,
+            gid=found.st_gid if self._owners else 0,
+            size=found.st_size if kind == stat.S_IFREG else 0,
+            mtime=clamped_time(found.st_mtime_ns // 10**9),
+            link=link,
+            device=device,
+            xattrs=xattrs,
+        )
+        return node, overlay
+
+    def _settle(self, item: _Item, mtime: int) -> None:
+        """Give what is on disk the time that the layer says."""
+        if item.stat.st_mtime_ns != mtime * 10**9:
+            times = (mtime * 10**9,) * 2
+            os.utime(item.name, ns=times, dir_fd=item.directory, follow_symlinks=False)
+
+    # -- an overlay's upper directory -------------------------------------------------------
+
+    def upper(self) -> None:
+        """See `capture_upper`."""
+        # For every open directory: what of `before` still shows in it, and its time at the end.
+        shows: list[bool] = []
+        try:
+            self._enter_upper(self._scan.root, shows, visible=True)
+            while self._scan.open:
+                item = self._scan.next()
+                if item is None:
+                    shows.pop()
+                elif stat.S_ISDIR(item.stat.st_mode):
+                    self._enter_upper(item, shows, visible=shows[-1])
+                elif not _is_whiteout(item.stat):
+                    self._leaf(item, self._lookup(item.path) if shows[-1] else None)
+        except OSError as error:
+            raise _trouble(error) from error
+
+    def _lookup(self, path: bytes) -> Node | None:
+        return self._before.lookup(path)
+
+    def _enter_upper(self, item: _Item, shows: list[bool], *, visible: bool) -> None:
+        node, overlay = self._node(item)
+        if any(name in overlay for name in _FOREIGN):
+            raise BuildError(
+                f"overlayfs kept {os.fsdecode(item.path)!r} by reference to a lower layer: mount "
+                "with redirect_dir=off and metacopy=off"
+            )
+        path = item.path
+        base = self._lookup(path) if visible else None
+        merges = base is not None and base.is_dir
+        # Overlayfs marks every new directory; the mark counts only where it hides something.
+        hides = bool(merges and overlay.get("opaque") == b"y" and self._before.children(path))
+        merges = merges and not hides
+        if not path:
+            same = base is None or _same_directory(base, node)
+        else:
+            same = merges and base is not None and _same_directory(base, node)
+        if hides or not same:
+            self._writer.add(path, node)
+        if hides:
+            self._writer.opaque(path)
+        # A directory that only holds changes keeps the time it had: it has no entry of its own.
+        mtime = base.mtime if same and base is not None else node.mtime
+        names = self._scan.enter(item)
+        shows.append(merges)
+        for name, found in names:
+            if _is_whiteout(found) or stat.S_ISSOCK(found.st_mode):
+                self._hidden_name(path + b"/" + name if path else name, name, found, merges)
+        self._settle(item, mtime)
+
+    def _hidden_name(self, path: bytes, name: bytes, found: os.stat_result, visible: bool) -> None:
+        """A deletion, or a socket, which no layer can hold: a deletion of what it replaced."""
+        there = visible and self._lookup(path) is not None
+        if there:
+            self._writer.whiteout(path)
+        if stat.S_ISSOCK(found.st_mode):
+            directory = self._scan._stack[-1][1]
+            os.unlink(name, dir_fd=directory)
+            if there:
+                os.mknod(name, stat.S_IFCHR, 0, dir_fd=directory)
+
+    def _leaf(self, item: _Item, base: Node | None) -> None:
+        """Anything but a directory; nothing is written where it is as before."""
+        if stat.S_ISSOCK(item.stat.st_mode):
+            return
+        node, _ = self._node(item)
+        identity = (item.stat.st_dev, item.stat.st_ino)
+        linked = item.stat.st_nlink > 1
+        if linked and identity in self._links:
+            self._writer.add(item.path, node, hardlink=self._links[identity])
+            return
+        if (
+            not linked
+            and base is not None
+            and _same_but_content(base, node)
+            and (not node.is_file or _digest(item) == base.content)
+        ):
+            self._settle(item, node.mtime)
+            return
+        if linked:
+            self._links[identity] = item.path
+        if node.is_file:
+            descriptor = os.open(item.name, _OPEN, dir_fd=item.directory)
+            try:
+                self._writer.add(item.path, node, descriptor)
+            finally:
+                os.close(descriptor)
+        else:
+            self._writer.add(item.path, node)
+        self._settle(item, node.mtime)
+
+    # -- a plain directory ------------------------------------------------------------------
+
+    def diff(self, table: StatTable) -> None:
+        """See `capture_diff`."""
+        try:
+            self._enter_plain(self._scan.root)
+            while self._scan.open:
+                item = self._scan.next()
+                if item is None or stat.S_ISSOCK(item.stat.st_mode):
+                    continue
+                if stat.S_ISDIR(item.stat.st_mode):
+                    self._enter_plain(item)
+                elif not table.unchanged(item.path, item.stat):
+                    self._leaf(item, self._lookup(item.path))
+        except OSError as error:
+            raise _trouble(error) from error
+
+    def _enter_plain(self, item: _Item) -> None:
+        node, _ = self._node(item)
+        path = item.path
+        base = self._lookup(path)
+        merges = base is not None and base.is_dir
+        same = not path or (merges and base is not None and _same_directory(base, node))
+        if not same:
+            self._writer.add(path, node)
+        names = self._scan.enter(item)
+        if merges:
+            present = {name for name, found in names if not stat.S_ISSOCK(found.st_mode)}
+            for name in self._before.children(path):
+                if name not in present:
+                    self._writer.whiteout(path + b"/" + name if path else name)
+        self._settle(item, base.mtime if same and base is not None else node.mtime)
+
+
+def _is_whiteout(found: os.stat_result) -> bool:
+    return stat.S_ISCHR(found.st_mode) and found.st_rdev == 0
+
+
+def _same_directory(base: Node, node: Node) -> bool:
+    return (base.mode, base.uid, base.gid, base.xattrs) == (
+        node.mode,
+        node.uid,
+        node.gid,
+        node.xattrs,
+    )
+
+
+def _same_but_content(base: Node, node: Node) -> bool:
+    return attrs.evolve(base, content=b"", size=0 if base.is_link else base.size) == node
+
+
+def _trouble(error: OSError) -> BuildError:
+    return BuildError(f"can't capture what a step left: {error.strerror} ({error.filename!r})")
