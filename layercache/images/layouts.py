@@ -189,7 +189,7 @@ class _Layout:
             if not images and (entry := self._by_digest(digest)):
                 images = [entry]
         elif name is not None:
-            images = [entry for entry in images if name in _names(entry)]
+            images = _named(images, name, self._path)
         else:
             images = _unnamed(images, self._path)
         if not images:
@@ -259,6 +259,17 @@ def _spellings(text: str) -> set[str]:
         return set()
     found = {str(reference), reference.familiar}
     return found | ({reference.tag} if reference.tag else set())
+
+
+def _named(images: Sequence[Entry], name: str, path: str) -> list[Entry]:
+    """Those of this name; a tag alone must not stand for two different images."""
+    found = [entry for entry in images if name in _names(entry)]
+    groups = {dict(entry.annotations).get(_IMAGE_NAME) for entry in found}
+    digests = {(entry.descriptor.digest, entry.platform) for entry in found}
+    if len(groups) > 1 and len(digests) > len({platform for _, platform in digests}):
+        known = ", ".join(sorted(filter(None, groups)))
+        raise SourceError(f"{path}: {name!r} stands for several images: name one of {known}")
+    return found
 
 
 def _unnamed(images: Sequence[Entry], path: str) -> list[Entry]:

@@ -109,6 +109,7 @@ class Images:
         self._files: dict[str, ImageFile] = {}
         self._resolved: dict[tuple[str, Platform], BaseImage] = {}
         self._from: dict[Digest, tuple[Descriptor, BlobSource]] = {}
+        self._names: dict[tuple[str, Platform], threading.Lock] = {}
         self._locks: dict[Digest, threading.Lock] = {}
         self._lock = threading.RLock()
 
@@ -123,14 +124,18 @@ class Images:
         """
         explicit = Platform.parse(platform) if platform else self._platform
         wanted = explicit or host_platform()
+        key = (name, wanted)
         with self._lock:
-            known = self._resolved.get((name, wanted))
+            lock = self._names.setdefault(key, threading.Lock())
+        with lock:
+            known = self._resolved.get(key)
             if known is None:
-                known = self._resolve(name, wanted, explicit)
-                self._resolved[name, wanted] = known
-                for layer, original in zip(known.layers, known.originals, strict=True):
-                    if known.source is not None:
-                        self._from.setdefault(Digest(layer.diff_id), (original, known.source))
+                known = self._resolved[key] = self._resolve(name, wanted, explicit)
+                with self._lock:
+                    for layer, original in zip(known.layers, known.originals, strict=True):
+                        if known.source is not None:
+                            place = (original, known.source)
+                            self._from.setdefault(Digest(layer.diff_id), place)
             return known
 
     def ensure(self, layer: Layer, *, again: bool = False) -> Layer:
@@ -252,9 +257,10 @@ class Images:
         digest = check_digest(digest_text) if digest_text else None
         base = self._directory if isinstance(self._directory, str) else self._directory()
         path, tag = _split_tag(os.path.join(base, text))
-        file = self._files.get(path)
-        if file is None:
-            file = self._files[path] = open_images(path)
+        with self._lock:
+            file = self._files.get(path)
+            if file is None:
+                file = self._files[path] = open_images(path)
         return file.find(tag if digest is None else None, digest, platform), file
 
     def _by_reference(self, name: str, platform: Platform) -> tuple[Found, BlobSource]:

@@ -85,24 +85,23 @@ class Transport:
         self._lock = threading.Lock()
         self._schemes: dict[str, str] = {}
         self._tokens: dict[tuple[str, str], str] = {}
-        self._strict = self._opener(ssl.create_default_context())
-        self._loose: urllib.request.OpenerDirector | None = None
+        self._openers: dict[tuple[bool, bool], urllib.request.OpenerDirector] = {}
 
-    @staticmethod
-    def _opener(context: ssl.SSLContext) -> urllib.request.OpenerDirector:
-        return urllib.request.build_opener(
-            _NoRedirects, urllib.request.HTTPSHandler(context=context)
-        )
-
-    def _opener_for(self, host: str) -> urllib.request.OpenerDirector:
-        if host not in self._insecure:
-            return self._strict
-        if self._loose is None:
-            context = ssl.create_default_context()
-            context.check_hostname = False
-            context.verify_mode = ssl.CERT_NONE
-            self._loose = self._opener(context)
-        return self._loose
+    def _opener(self, address: str) -> urllib.request.OpenerDirector:
+        """What opens URLs at `address` (host and port), wherever a redirect came from."""
+        kind = (address in self._insecure, bool(_LOCAL.fullmatch(address)))
+        with self._lock:
+            opener = self._openers.get(kind)
+            if opener is None:
+                context = ssl.create_default_context()
+                if kind[0]:
+                    context.check_hostname = False
+                    context.verify_mode = ssl.CERT_NONE
+                handlers = [_NoRedirects(), urllib.request.HTTPSHandler(context=context)]
+                if kind[1]:
+                    handlers.append(urllib.request.ProxyHandler({}))  # never for this machine
+                opener = self._openers[kind] = urllib.request.build_opener(*handlers)
+        return opener
 
     # -- requests ---------------------------------------------------------------------------
 
@@ -178,7 +177,7 @@ class Transport:
         """One try, redirects followed without what belongs to the first host only."""
         start = urllib.parse.urlsplit(url)
         for _ in range(_REDIRECTS):
-            answer = self._send(method, url, headers, data, host)
+            answer = self._send(method, url, headers, data)
             if answer.status not in (301, 302, 303, 307, 308):
                 return answer
             target = answer.headers.get("Location", "")
@@ -199,13 +198,12 @@ class Transport:
         url: str,
         headers: Mapping[str, str],
         data: bytes | Iterable[bytes] | None,
-        host: str,
     ) -> Response:
         request = urllib.request.Request(
             url, data=cast("bytes | None", data), headers=dict(headers), method=method
         )
         request.add_header("User-Agent", "layercache")
-        opener = self._opener_for(host)
+        opener = self._opener(urllib.parse.urlsplit(url).netloc)
         try:
             answer = opener.open(request, timeout=self._timeout)
         except urllib.error.HTTPError as error:
@@ -230,7 +228,7 @@ class Transport:
 
     def _speaks_tls(self, host: str) -> bool:
         try:
-            self._send("GET", f"https://{host}/v2/", {}, None, host).close()
+            self._send("GET", f"https://{host}/v2/", {}, None).close()
         except urllib.error.URLError as error:
             # Only an answer that isn't TLS says so; anything else is reported by the request.
             reason = error.reason

@@ -87,6 +87,10 @@ def test_layout_directory_keeps_other_images(tmp_path: Path) -> None:
     assert names == ["docker.io/x/b:t", "docker.io/x/a:t", None]
     assert index["manifests"][-1]["digest"] == last.manifest_digest
     assert not [name for name in os.listdir(out) if name.startswith(".")]
+    with Images(store) as images:
+        assert images.resolve(f"oci-layout://{out}:x/a:t").digest == index["manifests"][1]["digest"]
+        with pytest.raises(SourceError, match="several images"):
+            images.resolve(f"oci-layout://{out}:t")
 
 
 def test_damaged_blob_of_a_layout_is_written_again(tmp_path: Path) -> None:
