@@ -1,1 +1,257 @@
-"""layercache: an image layer cache engine."""
+"""layercache: an image layer cache engine.
+
+The public names, each loaded when it is first used: importing the package costs next to nothing.
+
+    from layercache import Builder, Copy, Run
+
+    result = Builder("cache").build(
+        [Copy("package*.json", "./"), Run("npm install"), Copy(".", ".")], context="."
+    )
+    for step in result.steps:
+        print(step.decision, step.text)
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from layercache._version import __version__
+    from layercache.builder import Builder, Request
+    from layercache.bypass import step_selector
+    from layercache.descriptors import SCRATCH, Descriptor, Layer, State
+    from layercache.dockerfile.instructions import (
+        Add,
+        Arg,
+        BindMount,
+        CacheMount,
+        Cmd,
+        Copy,
+        Device,
+        DockerfileInstruction,
+        Entrypoint,
+        Env,
+        Expose,
+        From,
+        Healthcheck,
+        HereDoc,
+        Label,
+        Maintainer,
+        Onbuild,
+        Run,
+        SecretMount,
+        Shell,
+        SshMount,
+        Stopsignal,
+        TmpfsMount,
+        User,
+        Volume,
+        Workdir,
+    )
+    from layercache.dockerfile.words import literal
+    from layercache.errors import (
+        BuildError,
+        CacheError,
+        Cancelled,
+        ContextChanged,
+        CorruptObject,
+        DockerfileError,
+        ExecutorUnavailable,
+        HostileArchive,
+        LayerCacheError,
+        MissingExtra,
+        NotFound,
+        PolicyError,
+        Problem,
+        SourceError,
+        StepFailed,
+        UsageError,
+    )
+    from layercache.events import (
+        BuildFinished,
+        BuildStarted,
+        CacheTrouble,
+        Event,
+        Note,
+        Observer,
+        StepFinished,
+        StepOutput,
+        StepStarted,
+    )
+    from layercache.execution import Blobs, Executor, Result, Task
+    from layercache.executors.rootfs import RootfsExecutor
+    from layercache.executors.workspace import Workspace
+    from layercache.explain import Change, Reason
+    from layercache.graph import Graph, Input, Origin, Step
+    from layercache.instructions import Field, Instruction, Source
+    from layercache.keys import KeyMaterial, KeyStrategy
+    from layercache.locations import open_store
+    from layercache.operations import CopyFiles, Exec, MakeDirectory
+    from layercache.recipe import Dockerfile
+    from layercache.report import ErrorReport, ImageReport, Report, StepReport
+    from layercache.result import BuildResult
+    from layercache.selections import EVERYTHING, NOTHING, Files, Selector
+    from layercache.storage import Backend
+    from layercache.store import Store
+    from layercache.strategies import ChainKeys, ContentKeys
+    from layercache.walk import Walk, Walker
+    from layercache.walkers import GraphWalker
+
+__all__ = [
+    "EVERYTHING",
+    "NOTHING",
+    "SCRATCH",
+    "Add",
+    "Arg",
+    "Backend",
+    "BindMount",
+    "Blobs",
+    "BuildError",
+    "BuildFinished",
+    "BuildResult",
+    "BuildStarted",
+    "Builder",
+    "CacheError",
+    "CacheMount",
+    "CacheTrouble",
+    "Cancelled",
+    "ChainKeys",
+    "Change",
+    "Cmd",
+    "ContentKeys",
+    "ContextChanged",
+    "Copy",
+    "CopyFiles",
+    "CorruptObject",
+    "Descriptor",
+    "Device",
+    "Dockerfile",
+    "DockerfileError",
+    "DockerfileInstruction",
+    "Entrypoint",
+    "Env",
+    "ErrorReport",
+    "Event",
+    "Exec",
+    "Executor",
+    "ExecutorUnavailable",
+    "Expose",
+    "Field",
+    "Files",
+    "From",
+    "Graph",
+    "GraphWalker",
+    "Healthcheck",
+    "HereDoc",
+    "HostileArchive",
+    "ImageReport",
+    "Input",
+    "Instruction",
+    "KeyMaterial",
+    "KeyStrategy",
+    "Label",
+    "Layer",
+    "LayerCacheError",
+    "Maintainer",
+    "MakeDirectory",
+    "MissingExtra",
+    "NotFound",
+    "Note",
+    "Observer",
+    "Onbuild",
+    "Origin",
+    "PolicyError",
+    "Problem",
+    "Reason",
+    "Report",
+    "Request",
+    "Result",
+    "RootfsExecutor",
+    "Run",
+    "SecretMount",
+    "Selector",
+    "Shell",
+    "Source",
+    "SourceError",
+    "SshMount",
+    "State",
+    "Step",
+    "StepFailed",
+    "StepFinished",
+    "StepOutput",
+    "StepReport",
+    "StepStarted",
+    "Stopsignal",
+    "Store",
+    "Task",
+    "TmpfsMount",
+    "UsageError",
+    "User",
+    "Volume",
+    "Walk",
+    "Walker",
+    "Workdir",
+    "Workspace",
+    "__version__",
+    "literal",
+    "open_store",
+    "step_selector",
+]
+
+_HOMES = {
+    "_version": "__version__",
+    "builder": "Builder Request",
+    "bypass": "step_selector",
+    "descriptors": "SCRATCH Descriptor Layer State",
+    "dockerfile.instructions": (
+        "Add Arg BindMount CacheMount Cmd Copy Device DockerfileInstruction Entrypoint Env "
+        "Expose From Healthcheck HereDoc Label Maintainer Onbuild Run SecretMount Shell "
+        "SshMount Stopsignal TmpfsMount User Volume Workdir"
+    ),
+    "dockerfile.words": "literal",
+    "errors": (
+        "BuildError CacheError Cancelled ContextChanged CorruptObject DockerfileError "
+        "ExecutorUnavailable HostileArchive LayerCacheError MissingExtra NotFound PolicyError "
+        "Problem SourceError StepFailed UsageError"
+    ),
+    "events": (
+        "BuildFinished BuildStarted CacheTrouble Event Note Observer StepFinished StepOutput "
+        "StepStarted"
+    ),
+    "execution": "Blobs Executor Result Task",
+    "executors.rootfs": "RootfsExecutor",
+    "executors.workspace": "Workspace",
+    "explain": "Change Reason",
+    "graph": "Graph Input Origin Step",
+    "instructions": "Field Instruction Source",
+    "keys": "KeyMaterial KeyStrategy",
+    "locations": "open_store",
+    "operations": "CopyFiles Exec MakeDirectory",
+    "recipe": "Dockerfile",
+    "report": "ErrorReport ImageReport Report StepReport",
+    "result": "BuildResult",
+    "selections": "EVERYTHING NOTHING Files Selector",
+    "storage": "Backend",
+    "store": "Store",
+    "strategies": "ChainKeys ContentKeys",
+    "walk": "Walk Walker",
+    "walkers": "GraphWalker",
+}
+"""Module → the names that come from it."""
+
+_HOME = {name: module for module, names in _HOMES.items() for name in names.split()}
+
+
+def __getattr__(name: str) -> Any:
+    module = _HOME.get(name)
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    value = getattr(import_module(f"{__name__}.{module}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__
