@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import sys
 import threading
+from collections import Counter
 from collections.abc import Sequence
+from fnmatch import fnmatchcase
 from typing import Any, TextIO
 
 from layercache.events import (
@@ -81,6 +83,13 @@ _VERBS = {
 }
 
 
+_OBVIOUS = {
+    "first-build": "not known here before",
+    "no-cache": "on request, without the cache",
+}
+"""Causes that many steps of a build share: said once, with the totals."""
+
+
 def summary(report: Report) -> str:
     """The build at a glance: what was reused, what was executed and why, what that saved."""
     names = {step.place: step.text for step in report.steps}
@@ -91,11 +100,18 @@ def summary(report: Report) -> str:
             continue
         place = f"[{step.stage}] " if many else ""
         verb = "failed" if step.error else _VERBS[str(step.decision)]
-        took = step.seconds if step.decision == "miss" else step.saved_seconds
-        time = f"{took:7.1f} s" if step.decision in {"hit", "miss"} else " " * 9
-        lines.append(f"  {verb:12} {time}  {place}{_short(step.text)}")
-        if step.reason is not None and not step.error:
-            lines.append(f"{'':26}{describe(step.reason, names)}")
+        time = {
+            "hit": f"saved {step.saved_seconds:6.1f} s",
+            "miss": f"{step.seconds:12.1f} s",
+        }.get(str(step.decision), "")
+        lines.append(f"  {verb:12} {time:14}  {place}{_short(step.text)}")
+        reason = step.reason
+        if reason is not None and reason.cause not in _OBVIOUS and not step.error:
+            lines.append(f"{'':31}{describe(reason, names)}")
+        if step.decision == "undetermined":
+            waits = ", ".join(repr(_short(names.get(place, "?"), 40)) for place in step.until)
+            guess = f"; the last build suggests: {_VERBS[step.likely]}" if step.likely else ""
+            lines.append(f"{'':31}waits for {waits}{guess}")
     lines.append(_totals(report))
     if line := advice(report.steps):
         lines.append(line)
@@ -103,14 +119,27 @@ def summary(report: Report) -> str:
 
 
 def _totals(report: Report) -> str:
-    reused = sum(step.decision == "hit" for step in report.steps)
-    executed = sum(step.decision == "miss" for step in report.steps)
-    saved = f"; the cache saved {report.saved_seconds:.1f} s" if reused else ""
-    return f"{reused} reused, {executed} executed in {report.seconds:.1f} s{saved}"
+    counts = Counter(step.decision for step in report.steps)
+    parts = [f"{counts['hit']} reused"]
+    if counts["would-run"] or counts["undetermined"]:
+        parts.append(f"{counts['would-run']} would run")
+        if counts["undetermined"]:
+            parts.append(f"{counts['undetermined']} undetermined")
+    else:
+        causes = Counter(step.reason.cause for step in report.steps if step.reason)
+        number = {c: "" if causes[c] == counts["miss"] else f"{causes[c]} " for c in _OBVIOUS}
+        why = ", ".join(f"{number[c]}{text}" for c, text in _OBVIOUS.items() if causes[c])
+        parts.append(f"{counts['miss']} executed" + (f" ({why})" if why else ""))
+    saved = f"; the cache saved {report.saved_seconds:.1f} s" if counts["hit"] else ""
+    return f"{', '.join(parts)} in {report.seconds:.1f} s{saved}"
 
 
 def advice(steps: Sequence[StepReport]) -> str:
-    """One line on the order of steps, where this build shows that it cost something."""
+    """One line on the order of steps, where this build shows that it cost something.
+
+    Only for a COPY or ADD of more than the files that changed: one that names them says that
+    they matter to what follows.
+    """
     by_place = {step.place: step for step in steps}
     costs: dict[tuple[int, int], float] = {}
     slowest: dict[tuple[int, int], StepReport] = {}
@@ -125,12 +154,27 @@ def advice(steps: Sequence[StepReport]) -> str:
         cause = by_place.get(place)
         if cause is None or cause.op not in {"COPY", "ADD"} or cost < 0.05:
             continue
+        files = _unnamed(cause)
+        if not files:
+            continue
         slow = slowest[place]
+        more = f" and {len(files) - 1} more" if len(files) > 1 else ""
         return (
-            f"advice: {_short(cause.text)!r} changed and made {_short(slow.text)!r} run again "
-            f"({cost:.1f} s): copy only what that needs before it, and the rest after it"
+            f"advice: {files[0]}{more} changed, which cost {_short(slow.text)!r} {cost:.1f} s: "
+            f"copy only the files that it reads before it, and {_short(cause.text)!r} after it"
         )
     return ""
+
+
+def _unnamed(step: StepReport) -> list[str]:
+    """The changed files of a COPY or ADD that it does not name one by one."""
+    words = [_plain(word) for word in step.text.split()[1:-1]]
+    paths = [c.path for c in step.reason.changes if c.kind == "file"] if step.reason else []
+    return [path for path in paths if not any(fnmatchcase(_plain(path), w) for w in words)]
+
+
+def _plain(path: str) -> str:
+    return path.strip("/").removeprefix("./")
 
 
 def _short(text: str, width: int = 72) -> str:
