@@ -178,11 +178,16 @@ def _bound(pattern: str, position: int) -> tuple[str, int]:
 class Component:
     """A compiled component: `exact` when only one name matches, else `prefix` and `suffix`.
 
+    `takes_all`: every name matches; `takes_lines`: every name without a line end does.
+
     Matching is linear in the name for each literal run between stars, by `bytes.find` where
     there are no single-character wildcards.
     """
 
-    __slots__ = ("_newlines", "_rest", "_runs", "_simple", "exact", "prefix", "suffix")
+    __slots__ = (
+        "_newlines", "_rest", "_runs", "_simple", "exact", "prefix", "suffix", "takes_all",
+        "takes_lines",
+    )  # fmt: skip
 
     def __init__(self, parts: Sequence[Part]) -> None:
         self._rest = bool(parts) and parts[-1].kind == "rest"
@@ -202,6 +207,9 @@ class Component:
         self.suffix = b""
         if len(runs) == 1 and not self._rest and self._simple:
             self.exact = self.prefix
+        free = not any(runs) and (self._rest or len(runs) > 1)
+        self.takes_all = free and (not self._rest or self._newlines)
+        self.takes_lines = free and not self.takes_all
         if not self._rest:
             self.suffix = _literal(runs[-1][::-1], reverse=True)
 

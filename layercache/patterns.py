@@ -14,11 +14,12 @@ an escaped character always stands for itself (`\\d` is no digit class), and `|`
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import Final
 
 import attrs
 
-from layercache.components import Component, Part, PatternSyntax, tokenize
+from layercache.automaton import Machine, State
+from layercache.components import PatternSyntax
 from layercache.errors import DockerfileError, Problem, UsageError
 
 __all__ = ["Glob", "Ignore", "Rule", "State", "clean", "has_wildcards"]
@@ -34,12 +35,6 @@ MAX_PATTERN: Final = 4096
 
 MAX_RULES: Final = 20_000
 """Patterns of one machine."""
-
-_MAX_BREAKS: Final = 32
-"""Places in one component of a pattern where it may go on in a deeper directory."""
-
-_MAX_STATES: Final = 4096
-_MAX_MEMO: Final = 4096
 
 _BLANK: Final = (
     "\t\n\v\f\r \x85\xa0\u1680"
@@ -89,210 +84,13 @@ class Rule:
         return "!" + self.pattern if self.negated else self.pattern
 
 
-class _Edge(NamedTuple):
-    component: Component
-    target: int  # node, or -1: the pattern matches here
-    rule: int
-
-
-class State(dict[bytes, "State"]):
-    """Where the machine stands after a path; `state[name]` is where it stands one deeper.
-
-    `ignored`: the path matches. `settled`: all paths below have the same answer, so that
-    nothing below need be asked. Values are made on demand and shared; do not change them.
-    """
-
-    __slots__ = (
-        "_always", "_exact", "_first", "_last", "_machine", "_nodes", "_targets", "ignored",
-        "settled", "sticky",
-    )  # fmt: skip
-
-    def __init__(self, machine: _Machine, nodes: frozenset[int], sticky: int, ignored: bool):
-        super().__init__()
-        self._machine = machine
-        self._nodes = nodes
-        self.sticky = sticky
-        self.ignored = ignored
-        last = sticky.bit_length() - 1
-        self.settled = not any(
-            machine.rule_of[node] > last and machine.negated[machine.rule_of[node]] == ignored
-            for node in nodes
-        )
-        self._exact: dict[bytes, list[int]] | None = None
-
-    @property
-    def prunable(self) -> bool:
-        """Ignored, and no exception can bring back anything below."""
-        return self.ignored and self.settled
-
-    def _index(self) -> dict[bytes, list[int]]:
-        # Edges by what can be looked up: the whole name, its first byte, its last byte. Only
-        # candidates are then tried, so that many patterns cost as little as few.
-        exact: dict[bytes, list[int]] = {}
-        self._exact = exact
-        self._first: dict[int, list[int]] = {}
-        self._last: dict[int, list[int]] = {}
-        self._always: list[int] = []
-        self._targets: dict[tuple[int, ...], State] = {}
-        for node in self._nodes:
-            for number in self._machine.edges_of[node]:
-                part = self._machine.edges[number].component
-                if part.exact is not None:
-                    exact.setdefault(part.exact, []).append(number)
-                elif part.prefix:
-                    self._first.setdefault(part.prefix[0], []).append(number)
-                elif part.suffix:
-                    self._last.setdefault(part.suffix[-1], []).append(number)
-                else:
-                    self._always.append(number)
-        return exact
-
-    def __missing__(self, name: bytes) -> State:
-        if self.settled or not name:
-            return self
-        exact = self._exact if self._exact is not None else self._index()
-        edges = self._machine.edges
-        found = list(exact.get(name, ()))
-        for candidates in (
-            self._first.get(name[0]), self._last.get(name[-1]), self._always
-        ):  # fmt: skip
-            if candidates:
-                found += [n for n in candidates if edges[n].component.match(name)]
-        key = tuple(sorted(found))
-        state = self._targets.get(key)
-        if state is None:
-            state = self._machine.step(self, key)
-            if len(self._targets) < _MAX_MEMO:
-                self._targets[key] = state
-        if len(self) < _MAX_MEMO:
-            self[name] = state
-        return state
-
-    def forget(self) -> None:
-        """Drop what was made on demand, to bound memory; the state stays usable."""
-        self.clear()
-        self._exact = None
-        self._targets = {}
-
-    def __hash__(self) -> int:  # type: ignore[override]
-        return id(self)
-
-    def __eq__(self, other: object) -> bool:
-        return self is other
-
-
-class _Machine:
-    """All patterns as one automaton over components, determinised as paths are asked."""
-
-    def __init__(self, rules: Sequence[Rule], doublestar: bool) -> None:
-        self.negated = [rule.negated for rule in rules]
-        self.edges: list[_Edge] = []
-        self.edges_of: list[list[int]] = []
-        self.rule_of: list[int] = []
-        starts = [
-            self._add(number, tokenize(rule.pattern, doublestar=doublestar))
-            for number, rule in enumerate(rules)
-        ]
-        self._states: dict[tuple[frozenset[int], int], State] = {}
-        self.start = State(self, frozenset(starts), 0, False)
-
-    def _add(self, rule: int, parts: Sequence[Part]) -> int:
-        # Nodes stand where a component begins: (position, False), or in a `**` that has
-        # swallowed at least one component: (position of the `**`, True).
-        numbers: dict[tuple[int, bool], int] = {}
-        todo: list[tuple[int, bool]] = []
-
-        def node(position: int, inside: bool) -> int:
-            key = (position, inside)
-            if key not in numbers:
-                numbers[key] = len(self.edges_of)
-                self.edges_of.append([])
-                self.rule_of.append(rule)
-                todo.append(key)
-            return numbers[key]
-
-        def edge(source: int, parts: Sequence[Part], target: int) -> None:
-            self.edges_of[source].append(len(self.edges))
-            self.edges.append(_Edge(Component(parts), target, rule))
-
-        first = node(0, False)
-        while todo:
-            position, inside = todo.pop()
-            here = numbers[position, inside]
-            if inside:
-                edge(here, [parts[position].as_rest()], here)
-                if parts[position].is_rest:
-                    edge(here, [parts[position]], -1)
-                    continue
-                position += 1
-            taken: list[Part] = []
-            breaks = 0
-            while position < len(parts):
-                part = parts[position]
-                if part.is_slash:
-                    edge(here, taken, node(position + 1, False))
-                    break
-                if part.is_gap:
-                    edge(here, [*taken, part.as_rest()], node(position, True))
-                    breaks += 1
-                elif part.is_rest:
-                    edge(here, [*taken, part], -1)
-                    edge(here, [*taken, part], node(position, True))
-                    break
-                else:
-                    if part.may_be_slash:
-                        edge(here, taken, node(position + 1, False))
-                        breaks += 1
-                    taken.append(part)
-                if breaks > _MAX_BREAKS:
-                    raise PatternSyntax("too many ** or [^...] in one component")
-                position += 1
-            else:
-                edge(here, taken, -1)
-        return first
-
-    def step(self, state: State, edges: tuple[int, ...]) -> State:
-        """The state after one more component, given which edges read it."""
-        matched_now = 0
-        targets: list[int] = []
-        for number in edges:
-            edge = self.edges[number]
-            if edge.target < 0:
-                matched_now |= 1 << edge.rule
-            else:
-                targets.append(edge.target)
-        # In order, as moby evaluates: a rule that would not change the answer so far is not
-        # asked, and then counts as not matched for everything below, too.
-        ignored = False
-        sticky = 0
-        todo = state.sticky | matched_now
-        while todo:
-            bit = todo & -todo
-            todo ^= bit
-            negated = self.negated[bit.bit_length() - 1]
-            if state.sticky & bit or negated == ignored:
-                sticky |= bit
-                ignored = not negated
-        nodes = frozenset(n for n in targets if not sticky >> self.rule_of[n] & 1)
-        key = (nodes, sticky)
-        found = self._states.get(key)
-        if found is None:
-            if len(self._states) >= _MAX_STATES:
-                for old in self._states.values():
-                    old.forget()
-                self._states.clear()
-                self.start.forget()
-            found = self._states[key] = State(self, nodes, sticky, ignored)
-        return found
-
-
-def _compile(rules: Sequence[Rule], doublestar: bool) -> _Machine:
+def _compile(rules: Sequence[Rule], doublestar: bool) -> Machine:
     if len(rules) > MAX_RULES:
         raise UsageError(f"{len(rules)} patterns; at most {MAX_RULES} are taken")
     for rule in rules:
         if len(rule.pattern) > MAX_PATTERN:
             raise UsageError(f"pattern of {len(rule.pattern)} characters; at most {MAX_PATTERN}")
-    return _Machine(rules, doublestar)
+    return Machine([(rule.pattern, rule.negated) for rule in rules], doublestar)
 
 
 @attrs.frozen
@@ -306,10 +104,10 @@ class Ignore:
 
     rules: tuple[Rule, ...] = ()
     name: str = attrs.field(default=".dockerignore", eq=False)
-    _machine: _Machine = attrs.field(init=False, eq=False, repr=False)
+    _machine: Machine = attrs.field(init=False, eq=False, repr=False)
 
     @_machine.default
-    def _compiled(self) -> _Machine:
+    def _compiled(self) -> Machine:
         return _compile(self.rules, doublestar=True)
 
     def __bool__(self) -> bool:
@@ -337,8 +135,7 @@ class Ignore:
                     raise PatternSyntax("the line is too long")
                 rule = _rule(line, number)
                 if rule is not None:
-                    tokenize(rule.pattern, doublestar=True)
-                    _Machine([rule], doublestar=True)
+                    _compile([rule], doublestar=True)
                     rules.append(rule)
             except PatternSyntax as error:
                 shown = line[:200].strip(_BLANK)
@@ -355,7 +152,7 @@ class Ignore:
             try:
                 rule = _checked(pattern.strip(_BLANK), 0)
                 if rule is not None:
-                    _Machine([rule], doublestar=True)
+                    _compile([rule], doublestar=True)
                     rules.append(rule)
             except PatternSyntax as error:
                 raise UsageError(f"pattern {pattern!r}: {error}") from None
