@@ -1,0 +1,221 @@
+"""What a step leaves as a layer, and what the next one finds."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from layercache.descriptors import SCRATCH, Layer, State
+from layercache.digests import DiffID
+from layercache.layers.times import LAYER_TIME
+from layercache.testing.images import tar_of
+
+from .conftest import Bench
+
+CHANGES = (
+    "rm /bin/wc; rm -r /root; mkdir /root; echo x > /etc/passwd.new; chmod 700 /etc; "
+    "ln -s x /l; ln /l2 /l3 2>/dev/null; echo h > /h1; ln /h1 /h2; mkfifo /p; "
+    "mkdir -p /d/e/f; touch /d/e/f/g; chown 1000:1001 /d/e; chmod 1777 /d; "
+    "mv /tmp /tmp2; mknod /n c 5 6; cp -p /bin/busybox /bin/copy; truncate -s 1M /sparse"
+)
+
+LIST = (
+    "find / -xdev | grep -vE '^/(proc|sys|dev|etc/(hosts|hostname|resolv.conf))' | sort | "
+    "while read -r path; do stat -c '%n %f %u %g %Y %h' \"$path\"; done; "
+    "md5sum /h2 /sparse /bin/copy"
+)
+
+
+def test_nothing_changed_is_no_layer(bench: Bench) -> None:
+    """A command that writes nothing, or only where nothing is kept, has no layer."""
+    for script in ("true", "ls -R / > /dev/null 2>&1 || true", "echo x > /dev/shm/x", "echo > /dev/x; true"):
+        assert bench.sh(script).layer is None
+
+
+def test_what_is_made_and_undone_is_no_layer(bench: Bench) -> None:
+    """Files that come and go within a step leave nothing behind, not even their directory."""
+    assert bench.sh("touch /tmp/x; mkdir /q; rm /tmp/x; rmdir /q").layer is None
+
+
+def test_entries_are_what_changed_and_nothing_else(bench: Bench) -> None:
+    """New, changed and deleted paths are in the layer; directories above them are not."""
+    result = bench.sh("echo x > /tmp/x; rm /bin/wc; chmod 600 /etc/group")
+    entries = bench.entries(result)
+
+    assert set(entries) == {"tmp/x", "bin/wc", "etc/group"}
+    assert entries["bin/wc"] is None
+
+
+def test_times_are_a_function_of_the_build_alone(bench: Bench) -> None:
+    """What a command writes is clamped: in the layer and in what the next command sees."""
+    result = bench.sh("touch /now; touch -d '2001-01-01 00:00' /then")
+    nodes = bench.entries(result)
+    state = bench.after(result)
+
+    assert nodes["now"] is not None
+    assert nodes["now"].mtime == LAYER_TIME
+    assert bench.out("stat -c %Y /now", state=state) == f"{LAYER_TIME}\n"
+
+
+def test_equal_steps_give_equal_bytes(make_bench: Callable[..., Bench]) -> None:
+    """Two builders, one layer: to the byte."""
+    digests = {make_bench().sh(CHANGES).layer for _ in range(2)}
+
+    assert len(digests) == 1
+
+
+def test_a_kept_directory_equals_an_unpacked_one(
+    make_bench: Callable[..., Bench], tmp_path: Path
+) -> None:
+    """The next step sees the same whether the layer was just made here or comes from the store."""
+    bench = make_bench()
+    state = bench.after(bench.sh(CHANGES))
+    state = bench.after(
+        bench.sh("rm -r /d/e; mkdir /d/e; rm /h1; touch /tmp2/y", state=state), state
+    )
+    here = bench.out(LIST, state=state)
+    bench.executor.close()
+    shutil.rmtree(bench.directory / "unpacked")
+    there = bench.out(LIST, state=state)
+
+    assert here == there
+    assert "/d/e/f" not in here
+
+
+def test_layers_below_decide_what_a_directory_is(make_bench: Callable[..., Bench]) -> None:
+    """A layer without an entry for a directory leaves its mode and owner to the layers below."""
+    bench = make_bench()
+    over = tar_of({"data/new": b"x"})
+    for mode, owner in ((0o700, 7), (0o755, 8), (0o1777, 0)):
+        made = bench.sh(f"mkdir -m {mode:o} /data; chown {owner}:{owner} /data")
+        state = bench.layer(over, bench.after(made))
+        out = bench.out("stat -c '%a %u %g' /data; ls /data", state=state)
+
+        assert out == f"{mode:o} {owner} {owner}\nnew\n"
+
+
+def test_the_root_directory_itself(bench: Bench) -> None:
+    """The mode of / is kept from layer to layer, and a change of it is a layer."""
+    result = bench.sh("chmod 711 /")
+    state = bench.after(result)
+
+    assert bench.out("stat -c %a /", state=state) == "711\n"
+    state = bench.after(bench.sh("touch /x", state=state), state)
+    assert bench.out("stat -c %a /", state=state) == "711\n"
+    assert bench.sh("true", state=state).layer is None
+
+
+def test_hard_links_permissions_and_owners_survive(bench: Bench) -> None:
+    """What the next step sees is what this one left."""
+    state = bench.after(bench.sh("touch /a; ln /a /b; chown 5:6 /a; chmod 4711 /a; mkfifo /p"))
+    out = bench.out("stat -c '%a %u %g %h %F' /a /b /p", state=state)
+
+    assert out == "4711 5 6 2 regular empty file\n" * 2 + "644 0 0 1 fifo\n"
+
+
+def test_sockets_are_in_no_layer(bench: Bench) -> None:
+    """A socket is dropped, and the next step doesn't see it either."""
+    result = bench.sh(
+        "touch /x; (nc -l -U /sock 2>/dev/null || nc -lU /sock 2>/dev/null) & sleep 0.1"
+    )
+
+    assert "sock" not in bench.entries(result)
+
+
+def test_a_long_chain_of_layers(bench: Bench) -> None:
+    """More layers than one overlay should have: the lowest are put together."""
+    state = bench.base
+    for number in range(230):
+        content = {f"f{number}": str(number).encode(), "top": str(number).encode()}
+        state = bench.layer(tar_of(content), state)
+        if number == 5:
+            state = bench.after(bench.sh("rm /f1 /f2; chmod 700 /root", state=state), state)
+    result = bench.sh(
+        "ls / | grep -c '^f'; cat /top; ls -d /f1; stat -c %a /root; rm /f3; true", state=state
+    )
+
+    assert result.output == b"228\n229ls: /f1: No such file or directory\n700\n"
+    assert set(bench.entries(result)) == {"f3"}
+
+
+def test_compressed_layers(bench: Bench) -> None:
+    """Layers of a base image may be stored compressed."""
+    import gzip
+    import io
+
+    from layercache.descriptors import LAYER_TAR_GZIP
+    from layercache.digests import sha256
+
+    tar = tar_of({"zipped": b"yes\n"})
+    descriptor = bench.store.add_blob(io.BytesIO(gzip.compress(tar)), LAYER_TAR_GZIP)
+    state = bench.base.plus(Layer(descriptor, DiffID(sha256(tar))))
+
+    assert bench.out("cat /zipped", state=state) == "yes\n"
+
+
+def test_damaged_unpacked_layers_are_not_used(bench: Bench) -> None:
+    """A directory without its mark, or of another boot, is unpacked again."""
+    state = bench.after(bench.sh("echo good > /x"))
+    bench.executor.close()
+    places = sorted((bench.directory / "unpacked").iterdir())
+    for place, mark in zip(places, ("", None, "boot of another time"), strict=False):
+        for file in (place / "fs").rglob("x"):
+            file.write_text("torn")
+        if mark is None:
+            (place / "state").unlink()
+        else:
+            (place / "state").write_text(mark)
+    for place in places:
+        (place / "fs" / "junk").write_text("torn")
+        if (place / "state").exists():
+            (place / "state").write_text("boot 0")
+
+    assert bench.out("cat /x; ls /junk 2>&1 || true", state=state).startswith("good\nls: /junk")
+
+
+def test_unpacked_layers_stay_for_the_next_build(bench: Bench) -> None:
+    """In the same boot an unpacked layer is used again, not unpacked."""
+    state = bench.after(bench.sh("echo good > /x"))
+    bench.executor.close()
+    places = {p.name: os.stat(p / "fs").st_ino for p in (bench.directory / "unpacked").iterdir()}
+    bench.out("cat /x", state=state)
+    after = {p.name: os.stat(p / "fs").st_ino for p in (bench.directory / "unpacked").iterdir()}
+
+    assert places == after
+
+
+def test_durable_layers_outlast_a_boot(make_bench: Callable[..., Bench]) -> None:
+    """With `durable` layers are synced at the end and marked so."""
+    bench = make_bench(durable=True)
+    bench.sh("echo good > /x")
+    bench.executor.close()
+
+    marks = {(p / "state").read_text() for p in (bench.directory / "unpacked").iterdir()}
+    assert marks == {"synced"}
+
+
+def test_a_hit_unpacks_nothing(bench: Bench) -> None:
+    """Opening an executor and asking for traits touches no layer."""
+    assert bench.executor.traits
+    assert not (bench.directory / "unpacked").exists()
+
+
+def test_lost_blobs_are_the_store_s_errors(bench: Bench) -> None:
+    """A layer whose bytes are gone raises the cache's error, for the engine to heal."""
+    from layercache.descriptors import Descriptor
+    from layercache.digests import Digest
+    from layercache.errors import NotFound
+
+    gone = Digest("sha256:" + "0" * 64)
+    layer = Layer(Descriptor("application/vnd.oci.image.layer.v1.tar", gone, 10), DiffID(gone))
+    with pytest.raises(NotFound):
+        bench.run("true", state=bench.base.plus(layer))
+    assert bench.run("true").layer is None
+
+
+assert State
+assert SCRATCH

@@ -1,0 +1,45 @@
+"""Secrets stay out of output however it is cut into pieces."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from layercache.executors.rootfs.redaction import MASK, Redactor, masks_of
+
+SECRET = b"s3cret-t0ken"
+PIECES = st.lists(st.sampled_from([SECRET, b"s3cret", b"-t0ken", b"s", b"s3", b"\n", b"hello"]))
+
+
+@given(PIECES, st.lists(st.integers(0, 200)))
+def test_any_cutting_gives_the_same_and_no_secret(pieces: list[bytes], cuts: list[int]) -> None:
+    """The stream equals the whole text with the secret replaced, wherever it was cut."""
+    text = b"".join(pieces)
+    redactor = Redactor(masks_of([SECRET]))
+    edges = sorted({min(cut, len(text)) for cut in cuts} | {0, len(text)})
+    shown = b"".join(redactor.feed(text[start:end]) for start, end in pairwise(edges))
+    shown += redactor.end()
+
+    assert text.replace(SECRET, MASK) == shown
+
+
+def test_ordinary_output_is_not_held_back() -> None:
+    """A line that can't begin a secret is shown at once."""
+    redactor = Redactor(masks_of([SECRET]))
+
+    assert redactor.feed(b"compiling\n") == b"compiling\n"
+
+
+def test_long_lines_of_a_key_count_alone() -> None:
+    """A private key is also recognised line by line; short lines are ordinary words."""
+    key = b"-----BEGIN KEY-----\nbm90IGEga2V5IGF0IGFsbA==\nab\n-----END KEY-----\n"
+    redactor = Redactor(masks_of([key]))
+
+    assert redactor.feed(b"> bm90IGEga2V5IGF0IGFsbA== ab\n") == b"> *** ab\n"
+
+
+def test_short_secrets_don_t_garble_everything() -> None:
+    """A value of one or two letters can't be told from text and is no mask."""
+    assert masks_of([b"a", b"", b"\n"]) == ()
