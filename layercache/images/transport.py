@@ -312,11 +312,12 @@ class Transport:
 
 
 def _final(error: BaseException) -> bool:
-    """Whether trying again is of no use: a certificate, a name that doesn't exist."""
+    """Whether trying again is of no use: a certificate, no such name, nobody listening."""
     import socket
 
     reason = getattr(error, "reason", error)
-    return isinstance(reason, ssl.SSLCertVerificationError | socket.gaierror | ValueError)
+    final = ssl.SSLCertVerificationError | socket.gaierror | ConnectionRefusedError | ValueError
+    return isinstance(reason, final)
 
 
 def _reason(error: BaseException) -> str:

@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 import os
+import shutil
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 
 from layercache.digests import sha256
 from layercache.errors import HostileArchive, LayerCacheError, SourceError
-from layercache.images.manifests import INDEX
+from layercache.images.manifests import INDEX, encode
 from layercache.images.resolver import Images
 from layercache.testing.images import MadeImage, make_layout, tar_of
 from tests.images.support import new_store
@@ -275,6 +276,48 @@ def test_encrypted_and_foreign_layers(layout: tuple[Path, MadeImage]) -> None:
     change(path, made, lambda m: m["layers"][0].update(mediaType=kind))
     with pytest.raises(SourceError, match="encrypted"):
         read(path)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5) | st.sampled_from(["a=b", "/"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner),
+    max_leaves=6,
+)
+FIELDS = (
+    "Env Cmd Entrypoint User WorkingDir Labels ExposedPorts Volumes Healthcheck OnBuild Shell "
+    "StopSignal"
+)
+FUZZED = settings(
+    max_examples=100,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+
+
+@FUZZED
+@given(
+    inner=st.dictionaries(st.sampled_from(FIELDS.split()), JSON, max_size=3),
+    outer=st.dictionaries(st.sampled_from(["os", "variant", "history", "author", "x"]), JSON),
+    manifest=st.dictionaries(st.sampled_from(["annotations", "config", "mediaType"]), JSON),
+)
+def test_any_json_is_an_image_or_refused(
+    tmp_path: Path, inner: dict[str, Any], outer: dict[str, Any], manifest: dict[str, Any]
+) -> None:
+    """Whatever the JSON of manifest and configuration holds, it is read or refused by us."""
+    path = tmp_path / "layout"
+    made = make_layout(path, [LAYER], {}, "x")
+    config = json.loads(blob(path, made.config).read_bytes()) | {"config": inner} | outer
+    kind = {"mediaType": "application/vnd.oci.image.config.v1+json"}
+    described = kind | put(path, json.dumps(config).encode())
+    change(path, made, lambda m: m.update({"config": described, **manifest}))
+    try:
+        with Images(new_store()) as images:
+            image = images.resolve(f"oci-layout://{path}")
+    except LayerCacheError:
+        return
+    finally:
+        shutil.rmtree(path)
+    assert encode(image.config.to_oci([layer.diff_id for layer in image.layers]))
 
 
 # -- archives -----------------------------------------------------------------------------------
