@@ -31,8 +31,13 @@ def _free_port() -> int:
 
 
 @contextmanager
-def docker_registry(directory: Path, *, login: bool = False) -> Iterator[str]:
-    """Debian's docker-registry over `directory`; gives host:port. `login`: user, s3cret."""
+def docker_registry(
+    directory: Path, *, login: bool = False, certificate: tuple[Path, Path] | None = None
+) -> Iterator[str]:
+    """Debian's docker-registry over `directory`; gives host:port. `login`: user, s3cret.
+
+    `certificate` is a file with one and a file with its key: then it speaks TLS only.
+    """
     program = shutil.which("docker-registry")
     assert program is not None
     directory.mkdir(parents=True, exist_ok=True)
@@ -41,10 +46,13 @@ def docker_registry(directory: Path, *, login: bool = False) -> Iterator[str]:
     if login:
         (directory / "htpasswd").write_text(_HTPASSWD)
         auth = f"auth:\n  htpasswd:\n    realm: test\n    path: {directory}/htpasswd\n"
+    tls = ""
+    if certificate is not None:
+        tls = f"  tls:\n    certificate: {certificate[0]}\n    key: {certificate[1]}\n"
     config = directory / "config.yml"
     config.write_text(
         "version: 0.1\nlog:\n  level: error\nstorage:\n  filesystem:\n"
-        f"    rootdirectory: {directory}/data\nhttp:\n  addr: 127.0.0.1:{port}\n{auth}"
+        f"    rootdirectory: {directory}/data\nhttp:\n  addr: 127.0.0.1:{port}\n{tls}{auth}"
     )
     with open(directory / "log", "wb") as log:
         process = subprocess.Popen([program, "serve", str(config)], stdout=log, stderr=log)

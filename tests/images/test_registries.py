@@ -135,6 +135,33 @@ def test_push(tmp_path: Path, logged_in: bool) -> None:
             assert "wrong" not in str(caught.value)
 
 
+@needs("docker-registry", "openssl")
+def test_certificates_are_verified(tmp_path: Path) -> None:
+    """TLS is spoken where the registry does, and trusted when the certificate verifies, or when
+    the host was named insecure."""
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    run(
+        *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"),
+        *("-keyout", key, "-out", certificate, "-subj", "/CN=localhost"),
+        *("-addext", "subjectAltName=IP:127.0.0.1"),
+    )
+    with docker_registry(tmp_path / "registry", certificate=(certificate, key)) as host:
+        store = new_store()
+        trusting = Registry(Transport(Credentials(()), insecure=[host]))
+        with Images(store, finders=(trusting,)) as images:
+            image = build(store, images, tars=[OWN], names=[f"{host}/app:1"])
+            export(
+                image,
+                parse_output("type=registry"),
+                content=store,
+                fetch=images.ensure,
+                registry=trusting,
+            )
+            assert images.resolve(f"{host}/app:1").state.depth == 1
+        with images_of(new_store()) as images, pytest.raises(SourceError, match="certificate"):
+            images.resolve(f"{host}/app:1")
+
+
 def test_resolving_reads_no_layer(tmp_path: Path, fake: FakeRegistry) -> None:
     """Manifest and configuration are enough; a second build asks for the tag's digest only."""
     base_layout(tmp_path / "base")
