@@ -182,12 +182,16 @@ class CopyFiles:
 
 @attrs.frozen(kw_only=True)
 class MakeDirectory:
-    """An effective WORKDIR: the directory exists afterwards (0755, owner 0:0 where made)."""
+    """An effective WORKDIR: the directory exists afterwards (0755 where made).
+
+    What is made belongs to `user`, as USER says it; empty is 0:0.
+    """
 
     path: str
+    user: str = ""
 
     name = "WORKDIR"
     commands = False
 
     def definition(self) -> tuple[Field, ...]:
-        return (Field("path", self.path),)
+        return (Field("path", self.path), Field("user", self.user))

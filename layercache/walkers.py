@@ -209,7 +209,7 @@ class GraphWalk:
         for reader, place in self._readers[number]:
             vertex = self._steps[reader]
             selector = vertex.selectors[place]
-            if vertex.fingerprints[place] is not None:
+            if vertex.fingerprints[place] is not None or isinstance(selector, Nothing):
                 # Its key did not need this subject, but binding or executing it may.
                 self._work.append((reader, -1, Fingerprint("")))
             elif isinstance(selector, ByKey):

@@ -38,17 +38,17 @@ def lower_copy(fold: StageFold, copy: Copy | Add, origin: Origin) -> HistoryEntr
                 body = located(copy, fold.variables.expand_body, body)
             sources.append(CopySource(role="", pattern=word.name, content=body.encode()))
             continue
-        for text in located(copy, fold.variables.expand_words, word) or [""]:
-            remote = remote_source(text, copy) if isinstance(copy, Add) else None
-            if remote is not None:
-                role = f"remote {len(sources)}"
-                name = "." if isinstance(remote, GitSource) else url_name(remote.name)
-                sources.append(CopySource(role=role, pattern=name, remote=True))
-                inputs.append(Input(role, fold.graph.source(remote), EVERYTHING))
-            else:
-                pattern = clean_pattern(text, parents)
-                patterns.append(pattern)
-                sources.append(CopySource(role=SOURCE, pattern=pattern))
+        text = located(copy, expand, word)
+        remote = remote_source(text, copy) if isinstance(copy, Add) else None
+        if remote is not None:
+            role = f"remote {len(sources)}"
+            name = "." if isinstance(remote, GitSource) else url_name(remote.name)
+            sources.append(CopySource(role=role, pattern=name, remote=True))
+            inputs.append(Input(role, fold.graph.source(remote), EVERYTHING))
+        else:
+            pattern = clean_pattern(text, parents)
+            patterns.append(pattern)
+            sources.append(CopySource(role=SOURCE, pattern=pattern))
     _check_checksum(copy, sources)
     exclude = tuple(located(copy, expand, pattern) for pattern in copy.exclude)
     if patterns:
@@ -57,16 +57,18 @@ def lower_copy(fold: StageFold, copy: Copy | Add, origin: Origin) -> HistoryEntr
             return None
         inputs.append(Input(SOURCE, vertex, Files(tuple(patterns), exclude, parents)))
     destination = located(copy, expand, copy.destination)
+    # With here-documents alone ADD does what COPY does, and is the same step (observed rule 10).
+    adds = isinstance(copy, Add) and bool(inputs)
     operation = CopyFiles(
-        name=copy.op,
+        name="ADD" if adds else "COPY",
         sources=tuple(sources),
         destination=fold.absolute(destination),
-        chown=located(copy, expand, copy.chown) if copy.chown is not None else None,
+        chown=_owner(located(copy, expand, copy.chown)) if copy.chown is not None else None,
         chmod=_mode(located(copy, expand, copy.chmod)) if copy.chmod is not None else None,
         link=copy.link,
         parents=parents,
         exclude=exclude,
-        unpack=copy.unpack if isinstance(copy, Add) else False,
+        unpack=copy.unpack if isinstance(copy, Add) and adds else False,
         keep_git_dir=isinstance(copy, Add) and copy.keep_git_dir,
     )
     fold.add(operation, origin, inputs)
@@ -76,6 +78,11 @@ def lower_copy(fold: StageFold, copy: Copy | Add, origin: Origin) -> HistoryEntr
 def _shown(copy: Copy | Add, destination: str) -> str:
     names = [w.name if isinstance(w, HereDoc) else w for w in copy.sources]
     return " ".join([*names, destination])
+
+
+def _owner(text: str) -> str:
+    """root is 0 in every image, so that it is no other key (observed rule 4.6)."""
+    return ":".join("0" if part == "root" else part for part in text.split(":"))
 
 
 def _mode(text: str) -> str:

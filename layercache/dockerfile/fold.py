@@ -323,7 +323,8 @@ class StageFold:
         self.config = self.config.with_workdir(path)
         made = self.config.workdir != "/"
         if made:
-            self.add(MakeDirectory(path=self.config.workdir), origin, [])
+            operation = MakeDirectory(path=self.config.workdir, user=self.config.user)
+            self.add(operation, origin, [])
         return HistoryEntry.of(f"WORKDIR {self.config.workdir}", layer=made, operation=False)
 
     def _run(self, instruction: written.Run, origin: Origin) -> HistoryEntry | None:

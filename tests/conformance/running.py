@@ -338,8 +338,8 @@ def probe(tree: Any, path: str) -> dict[str, Any] | None:
         stat.S_IFDIR: "dir",
         stat.S_IFLNK: "symlink",
         stat.S_IFIFO: "fifo",
-        stat.S_IFCHR: "char",
-        stat.S_IFBLK: "block",
+        stat.S_IFCHR: "chr",
+        stat.S_IFBLK: "blk",
     }
     found: dict[str, Any] = {
         "type": kinds.get(stat.S_IFMT(node.mode), "other"),

@@ -67,7 +67,8 @@ class World:
         if entry.get("unlink_first") and os.path.lexists(path):
             os.unlink(path)
         self._make(path, entry)
-        if "symlink" not in entry:
+        special = {"symlink", "socket", "device", "fifo"} & set(entry)
+        if "mode" in entry or not special:
             default = 0o755 if entry.get("dir") else 0o644
             os.chmod(path, int(entry["mode"], 8) if "mode" in entry else default)
         if "uid" in entry or "gid" in entry:
@@ -102,7 +103,7 @@ class World:
             self._clear(path)
             kind, major, minor = entry["device"]
             mode = stat.S_IFCHR if kind == "c" else stat.S_IFBLK
-            os.mknod(path, mode | 0o644, os.makedev(major, minor))
+            os.mknod(path, mode | 0o600, os.makedev(major, minor))
         else:
             mode = "r+b" if os.path.isfile(path) and not os.path.islink(path) else "wb"
             with open(path, mode) as out:

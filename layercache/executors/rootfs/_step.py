@@ -365,7 +365,8 @@ def _become(spec: Spec, uid: int, gid: int, groups: list[int]) -> None:
             )
     else:
         try:
-            os.setgroups(groups)
+            # The primary group is among the supplementary ones, as containerd has it.
+            os.setgroups(list(dict.fromkeys((gid, *groups))))
             os.setresgid(gid, gid, gid)
             os.setresuid(uid, uid, uid)
         except OSError as error:

@@ -86,7 +86,9 @@ class Unpacked:
             found.append(self._flat(flat[::-1], blobs))
         for one in reversed(states):
             found.append(self._layer(one, blobs))
-        return found[::-1]
+        # The kernel refuses a directory twice; where a layer recurs, only its topmost
+        # occurrence shows.
+        return list(dict.fromkeys(found[::-1]))
 
     def adopt(self, parent: State, layer: Layer, index: LayerIndex, path: str, tree: Tree) -> None:
         """Keep `path`, the upper directory that `layer` was captured from, as its directory.
