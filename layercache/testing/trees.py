@@ -67,6 +67,15 @@ class DictTree:
         for names in self._children.values():
             names.sort()
 
+    @property
+    def nodes(self) -> Mapping[bytes, Node]:
+        """Every path and its node; b"" is the root."""
+        return self._nodes
+
+    def content(self, path: bytes) -> bytes:
+        """The bytes of a regular file; b"" for anything else."""
+        return self._content.get(path, b"")
+
     def lookup(self, path: bytes) -> Node | None:
         """See `Tree.lookup`."""
         return self._nodes.get(path)
