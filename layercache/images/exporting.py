@@ -223,12 +223,8 @@ class _Layers:
             return self._content.open_blob(digest)
 
     def _size(self, layer: Layer) -> int:
-        if layer.descriptor.size >= 0:
-            return layer.descriptor.size
-        with self._open(layer) as stream:
-            if stream.seekable():
-                return stream.seek(0, os.SEEK_END)
-            return sum(map(len, _chunks(stream)))
+        size = layer.descriptor.size
+        return size if size >= 0 else self._fetch(layer).descriptor.size
 
     def _chunks(self, layer: Layer) -> Iterator[bytes]:
         with self._open(layer) as stream:

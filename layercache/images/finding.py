@@ -55,4 +55,5 @@ def default_images(
     tags = TaggedImages(store)
     registry = LazyRegistry(store, write=write, insecure=insecure)
     finders = (registry, tags) if pull else (tags, registry)
-    return Images(store, finders=finders, platform=platform)
+    # Stores check sizes: what a build refers to must have one. A plan fetches nothing.
+    return Images(store, finders=finders, platform=platform, lazy=not write)

@@ -22,7 +22,7 @@ from layercache.errors import CacheError, HostileArchive, NotFound, SourceError,
 from layercache.images.layouts import Found, ImageFile, open_images
 from layercache.images.manifests import BlobSource
 from layercache.images.platforms import Platform, host_platform
-from layercache.images.streams import Checked
+from layercache.images.streams import CHUNK, Checked
 from layercache.layers.compression import decompressed
 
 __all__ = ["UNKNOWN_SIZE", "BaseImage", "Content", "ImageFinder", "Images"]
@@ -31,6 +31,8 @@ UNKNOWN_SIZE: Final = -1
 """Size in the descriptor of a base layer whose uncompressed size shows when it is fetched."""
 
 _SIZE: Final = "layer-size"
+_TRANSFERS: Final = 4
+"""Layers that are fetched at once."""
 _SCHEMES: Final = ("oci-layout://", "docker-archive://", "oci-archive://")
 
 
@@ -91,7 +93,9 @@ class Images:
     """Resolves names of base images, each once; make one for each build.
 
     `finders` are asked in order for a plain reference (the cache's own tags, then a registry);
-    `platform` is the default one, that of this machine when None.
+    `platform` is the default one, that of this machine when None. With `lazy` False a layer
+    whose uncompressed size neither the image nor an earlier build tells is fetched when its
+    image is resolved, so that no descriptor has `UNKNOWN_SIZE`.
     """
 
     def __init__(
@@ -101,11 +105,13 @@ class Images:
         finders: tuple[ImageFinder, ...] = (),
         platform: str | None = None,
         directory: str | Callable[[], str] = os.getcwd,
+        lazy: bool = True,
     ) -> None:
         self._content = content
         self._finders = finders
         self._platform = Platform.parse(platform) if platform else None
         self._directory = directory
+        self._lazy = lazy
         self._files: dict[str, ImageFile] = {}
         self._resolved: dict[tuple[str, Platform], BaseImage] = {}
         self._from: dict[Digest, tuple[Descriptor, BlobSource]] = {}
@@ -130,16 +136,15 @@ class Images:
         with lock:
             known = self._resolved.get(key)
             if known is None:
-                known = self._resolved[key] = self._resolve(name, wanted, explicit)
-                with self._lock:
-                    for layer, original in zip(known.layers, known.originals, strict=True):
-                        if known.source is not None:
-                            place = (original, known.source)
-                            self._from.setdefault(Digest(layer.diff_id), place)
+                known = self._resolve(name, wanted, explicit)
+                self._register(known)
+                if not self._lazy:
+                    known = attrs.evolve(known, layers=self._sized(known.layers))
+                self._resolved[key] = known
             return known
 
     def ensure(self, layer: Layer, *, again: bool = False) -> Layer:
-        """`layer` with its bytes in the content store; with its true size when just fetched.
+        """`layer` with its true size, and its bytes in the content store.
 
         `again` fetches although the store has a blob, which turned out to be damaged.
         Raises `NotFound` when no image that was resolved here has it, `SourceError` when the
@@ -150,8 +155,8 @@ class Images:
         with self._lock:
             lock = self._locks.setdefault(digest, threading.Lock())
         with lock:
-            if not again and self._has(digest):
-                return layer
+            if not again and (kept := self._kept(layer)) is not None:
+                return kept
             with self._lock:
                 place = self._from.get(digest)
             if place is None:
@@ -162,8 +167,7 @@ class Images:
                 stored = self._content.add_blob(stream, LAYER_TAR)
         if stored.digest != digest:
             raise HostileArchive(f"layer {digest}: stored as {stored.digest}")
-        if isinstance(self._content, Derived):
-            self._content.put_derived(_SIZE, layer.diff_id, str(stored.size).encode())
+        self._remember(stored)
         return attrs.evolve(layer, descriptor=stored)
 
     @staticmethod
@@ -190,12 +194,40 @@ class Images:
             self.ensure(layer, again=True)
         return known
 
-    def _has(self, digest: Digest) -> bool:
+    def _register(self, image: BaseImage) -> None:
+        """Note where the layers of `image` can be had."""
+        if image.source is not None:
+            with self._lock:
+                for layer, original in zip(image.layers, image.originals, strict=True):
+                    self._from.setdefault(Digest(layer.diff_id), (original, image.source))
+
+    def _sized(self, layers: tuple[Layer, ...]) -> tuple[Layer, ...]:
+        """`layers` with their sizes; those that nobody knows the size of are fetched."""
+        unknown = {layer.diff_id: layer for layer in layers if layer.descriptor.size < 0}
+        if unknown:
+            from concurrent.futures import ThreadPoolExecutor
+
+            with ThreadPoolExecutor(_TRANSFERS, "layercache-fetch") as pool:
+                unknown = dict(zip(unknown, pool.map(self.ensure, unknown.values()), strict=True))
+        return tuple(unknown.get(layer.diff_id, layer) for layer in layers)
+
+    def _kept(self, layer: Layer) -> Layer | None:
+        """`layer` with its size when the store has it; a size that isn't known is counted."""
+        digest = Digest(layer.diff_id)
         try:
-            self._content.open_blob(digest).close()
+            with self._content.open_blob(digest) as stream:
+                if layer.descriptor.size >= 0:
+                    return layer
+                size = sum(map(len, iter(lambda: stream.read(CHUNK), b"")))
         except CacheError:
-            return False
-        return True
+            return None
+        stored = Descriptor(LAYER_TAR, digest, size)
+        self._remember(stored)
+        return attrs.evolve(layer, descriptor=stored)
+
+    def _remember(self, stored: Descriptor) -> None:
+        if isinstance(self._content, Derived):
+            self._content.put_derived(_SIZE, stored.digest, str(stored.size).encode())
 
     def close(self) -> None:
         """Close the files that images were found in."""

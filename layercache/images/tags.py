@@ -87,8 +87,6 @@ def tag_image(
         descriptor = layer.descriptor
         if descriptor.size < 0 or not store.has_blob(descriptor):
             descriptor = fetch(layer).descriptor
-        if descriptor.size < 0:
-            descriptor = attrs.evolve(descriptor, size=_measure(store, layer.diff_id))
         layers.append(attrs.evolve(descriptor, media_type=LAYER_TAR))
     done = assemble(image, layers)
     if done.manifest is None:
@@ -106,14 +104,6 @@ def tag_image(
         store.put_reference(tagged.name, _encode_tag(tagged))
         found.append(tagged)
     return tuple(found)
-
-
-def _measure(store: TagStore, diff_id: DiffID) -> int:
-    total = 0
-    with store.open_blob(Digest(diff_id)) as stream:
-        while data := stream.read(1 << 18):
-            total += len(data)
-    return total
 
 
 def list_tags(store: TagStore) -> tuple[TaggedImage, ...]:

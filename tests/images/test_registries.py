@@ -135,6 +135,27 @@ def test_push(tmp_path: Path, logged_in: bool) -> None:
             assert "wrong" not in str(caught.value)
 
 
+def test_sizes_are_known_to_a_build(tmp_path: Path, fake: FakeRegistry) -> None:
+    """The first build over a compressed base fetches it; a later one knows its size from then,
+    and reads nothing; a plan never does."""
+    base_layout(tmp_path / "base", compress=True)
+    name = fake.load(tmp_path / "base")
+    store = new_store()
+    with default_images(store, write=False) as images:
+        assert [layer.descriptor.size for layer in images.resolve(name).layers] == [-1, -1]
+    assert not list(store.backend.list(""))
+    with default_images(store) as images:
+        layers = images.resolve(name).layers
+        assert all(store.check_blob(layer.descriptor) for layer in layers)
+    for layer in layers:
+        store.backend.delete(store.blobs.name(layer.descriptor.digest))
+    with default_images(store) as images:
+        assert images.resolve(name).layers == layers
+        assert not any(store.has_blob(layer.descriptor) for layer in layers)
+        assert images.fetch(layers[0])
+    assert store.check_blob(layers[0].descriptor)
+
+
 @needs("docker-registry", "openssl")
 def test_certificates_are_verified(tmp_path: Path) -> None:
     """TLS is spoken where the registry does, and trusted when the certificate verifies, or when
