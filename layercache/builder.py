@@ -18,7 +18,7 @@ from layercache.configuration import ImageConfig
 from layercache.descriptors import Layer, State
 from layercache.digests import ChainID, sha256
 from layercache.dockerfile.lowering import lower
-from layercache.dockerfile.options import BaseImage, ImageNeed, Lowered, Needs, Options
+from layercache.dockerfile.options import BaseImage, ImageNeed, Lowered, Options
 from layercache.engine import Engine, Run
 from layercache.errors import LayerCacheError, UsageError
 from layercache.events import BuildFinished, BuildStarted, Event, Note, Observer
@@ -238,7 +238,6 @@ class _Build:
     def _lower(self) -> Lowered:
         request = self.request
         recipe = request.recipe
-        dockerfile = isinstance(recipe, Dockerfile)
         instructions = recipe.instructions if isinstance(recipe, Dockerfile) else tuple(recipe)
         host = self._host_platform()
         options = Options(
@@ -254,7 +253,7 @@ class _Build:
             shm_size=request.shm_size,
             ulimits=tuple(request.ulimits),
             labels=request.labels,
-            escape=recipe.escape if dockerfile else "\\",
+            escape=recipe.escape if isinstance(recipe, Dockerfile) else "\\",
             host_path=not getattr(self.executor, "base_images", True),
         )
         known: dict[ImageNeed, BaseImage] = {}

@@ -30,9 +30,9 @@ from layercache.graph import Graph, Origin, Step
 from layercache.inputs import Inputs
 from layercache.instructions import Source
 from layercache.keys import KeyStrategy
+from layercache.listings import encode_listing, listing
 from layercache.operations import CopyFiles, MakeDirectory
 from layercache.records import Record
-from layercache.listings import encode_listing, listing
 from layercache.selections import Files
 from layercache.trees import Tree
 from layercache.walk import (

@@ -14,8 +14,8 @@ import attrs
 from layercache.digests import CacheKey, Fingerprint
 from layercache.instructions import Field, Value
 from layercache.keys import KeyMaterial
-from layercache.operations import PARENT
 from layercache.listings import FileChange
+from layercache.operations import PARENT
 
 __all__ = ["CAUSES", "KINDS", "WHATS", "Change", "Earlier", "Reason", "compare", "describe"]
 

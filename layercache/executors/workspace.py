@@ -14,7 +14,7 @@ import stat
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, BinaryIO, Final, cast
 
 import attrs
 
@@ -216,7 +216,7 @@ class Workspace:
         base = os.fsencode(root)
         with tempfile.NamedTemporaryFile(dir=stage, prefix="layer-", delete=False) as out:
             try:
-                writer = LayerWriter(out)
+                writer = LayerWriter(cast(BinaryIO, out))
                 for path, node in ((change.path, change.new) for change in changes):
                     if node is None:
                         writer.whiteout(path)
