@@ -118,6 +118,7 @@ class Builder:
         self._executor_options = dict(executor_options or {})
         self._lock = threading.Lock()
         self._cancels: set[threading.Event] = set()
+        self._own_executor: Executor | None = None
 
     @property
     def store(self) -> Store:
@@ -135,6 +136,20 @@ class Builder:
         """What `build` would do: executes nothing, writes nothing, and never raises for a miss."""
         return self.run(Request(recipe=_recipe(recipe), **options), execute=False)
 
+    def close(self) -> None:
+        """End what the builder itself started (its own executor); the store stays open."""
+        with self._lock:
+            executor, self._own_executor = self._own_executor, None
+        close = getattr(executor, "close", None)
+        if close is not None:
+            close()
+
+    def __enter__(self) -> Builder:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def cancel(self) -> None:
         """End every build of this builder that is under way; they raise `Cancelled`."""
         with self._lock:
@@ -151,6 +166,16 @@ class Builder:
         finally:
             with self._lock:
                 self._cancels.discard(cancelled)
+
+    def strongest_executor(self, note: Callable[[str], None]) -> Executor:
+        """The executor that None stands for, made when a step first needs one."""
+        from layercache.executors.auto import strongest
+
+        with self._lock:
+            if self._own_executor is None:
+                options = self._executor_options
+                self._own_executor = strongest(self._store, note=note, **options)
+            return self._own_executor
 
     def observe(self, event: Event) -> None:
         """Hand an event to every observer."""
@@ -300,10 +325,7 @@ class _Build:
 
     def _need_executor(self) -> Executor:
         if self.executor is None:
-            from layercache.executors.auto import strongest
-
-            options = self.builder._executor_options
-            self.executor = strongest(self.store, note=self._note, **options)
+            self.executor = self.builder.strongest_executor(self._note)
         return self.executor
 
     # -- images and contexts ----------------------------------------------------------------

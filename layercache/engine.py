@@ -361,7 +361,7 @@ class _Drive:
     def _execute(self, ask: AskExecute) -> _Made:
         engine, store = self.engine, self.engine._store
         fresh = ask.task.bypass or ask.key in self.lost
-        with store.lock(ask.key):
+        with store.lock(ask.key, engine.stopping):
             found = store.lookup([ask.key]).get(ask.key)
             if found is not None and not fresh:
                 return _Made(found, reused=True)

@@ -38,7 +38,7 @@ def selector_digest(selector: Selector) -> str:
     from blake3 import blake3
 
     value = tuple((field.label, field.value) for field in selector.definition())
-    context = "layercache 2026-11 selector name"
+    context = "layercache 2026-11 selector name 1, selection digest 1"
     return blake3(frame(value), derive_key_context=context).hexdigest()
 
 

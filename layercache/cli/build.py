@@ -114,6 +114,7 @@ def perform(options: Namespace, *, execute: bool) -> tuple[BuildResult, bool]:
         for spec in outputs:
             result = result.export(spec)
         _write_files(options, result)
+    builder.close()
     builder.store.close()
     return result, bool(outputs)
 

@@ -3,44 +3,93 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import sys
+import threading
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from layercache.errors import ExecutorUnavailable
-from layercache.execution import Executor
+from layercache.execution import Blobs, Executor, Result, Task
+from layercache.instructions import Field, Instruction
 from layercache.locations import default_cache
 
 if TYPE_CHECKING:
+    from layercache.executors.rootfs import RootfsExecutor
     from layercache.store import Store
 
-__all__ = ["scratch_directory", "strongest"]
+__all__ = ["Strongest", "scratch_directory", "strongest"]
+
+
+class Strongest:
+    """A root file system executor whose mode is tried out when the first step must run.
+
+    A build that reuses everything tries nothing. `note` is told once which mode it is and why.
+    """
+
+    name = "auto"
+
+    def __init__(
+        self, executor: RootfsExecutor, directory: str, note: Callable[[str], None]
+    ) -> None:
+        self._executor = executor
+        self._directory = directory
+        self._note = note
+        self._lock = threading.Lock()
+        self._tried = False
+
+    @property
+    def traits(self) -> Sequence[Field]:
+        return self._executor.traits
+
+    @property
+    def masks(self) -> tuple[bytes, ...]:
+        return self._executor.masks
+
+    def check(self, instruction: Instruction) -> None:
+        """Refuse what can't be honoured; raises `UsageError`."""
+        self._executor.check(instruction)
+
+    def execute(self, task: Task, blobs: Blobs) -> Result:
+        """As `RootfsExecutor.execute`; raises `ExecutorUnavailable` when no mode works here."""
+        with self._lock:
+            if not self._tried:
+                self._try()
+                self._tried = True
+        return self._executor.execute(task, blobs)
+
+    def _try(self) -> None:
+        from layercache.executors.rootfs import probe
+
+        mode, reasons = probe(self._directory)
+        if mode is None:
+            raise ExecutorUnavailable(
+                "no root file system can be made here: "
+                + "; ".join(reasons)
+                + ". Run as root, allow user namespaces, or use --executor workspace, which runs "
+                "the commands in a plain directory of this machine"
+            )
+        because = f" ({'; '.join(reasons)})" if reasons else ""
+        self._note(f"executor: rootfs, mode {mode}{because}")
+
+    def close(self) -> None:
+        """See `RootfsExecutor.close`."""
+        self._executor.close()
 
 
 def strongest(store: Store, note: Callable[[str], None], **options: Any) -> Executor:
-    """A root file system executor in the strongest mode that works.
+    """The strongest root file system executor; `options` go to `RootfsExecutor`.
 
-    `note` is told which one and why; `options` go to `RootfsExecutor`. Raises
-    `ExecutorUnavailable` with what to do.
+    Raises `ExecutorUnavailable` with what to do where there can be none.
     """
-    import sys
-
     if sys.platform != "linux":
         raise ExecutorUnavailable(
             "root file systems need Linux: use --executor workspace, which runs the commands in "
             "a plain directory of this machine, or build on a Linux machine"
         )
-    from layercache.executors.rootfs import RootfsExecutor, probe
+    from layercache.executors.rootfs import RootfsExecutor
 
-    mode, reasons = probe()
-    if mode is None:
-        raise ExecutorUnavailable(
-            "no root file system can be made here: "
-            + "; ".join(reasons)
-            + ". Run as root, allow user namespaces, or use --executor workspace, which runs the "
-            "commands in a plain directory of this machine"
-        )
-    note(f"executor: rootfs, {mode}" + (f" ({'; '.join(reasons)})" if reasons else ""))
-    return RootfsExecutor(scratch_directory(store), **options)
+    directory = scratch_directory(store)
+    return Strongest(RootfsExecutor(directory, **options), directory, note)
 
 
 def scratch_directory(store: Store, kind: str = "rootfs") -> str:
