@@ -32,7 +32,12 @@ LIST = (
 
 def test_nothing_changed_is_no_layer(bench: Bench) -> None:
     """A command that writes nothing, or only where nothing is kept, has no layer."""
-    for script in ("true", "ls -R / > /dev/null 2>&1 || true", "echo x > /dev/shm/x", "echo > /dev/x; true"):
+    for script in (
+        "true",
+        "ls -R / > /dev/null 2>&1 || true",
+        "echo x > /dev/shm/x",
+        "echo > /dev/x; true",
+    ):
         assert bench.sh(script).layer is None
 
 

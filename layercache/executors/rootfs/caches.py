@@ -73,11 +73,7 @@ class Caches:
             number, lock = self._first_free(place)
         else:
             number = 0
-            # Who finds no directory has to make it, and so has it alone until then.
-            kind = fcntl.LOCK_EX if mount.sharing == "locked" else fcntl.LOCK_SH
-            if not os.path.isdir(os.path.join(place, "0")):
-                kind = fcntl.LOCK_EX
-            lock = self._wait_for(place, kind, cancelled)
+            lock = self._wait_for(place, mount.sharing, cancelled)
         path = os.path.join(place, str(number))
         try:
             if empty:
@@ -121,18 +117,19 @@ class Caches:
                 os.close(lock)
         raise BuildError(f"more than {_MAX_PRIVATE} steps use one cache mount at once")
 
-    def _wait_for(self, place: str, kind: int, cancelled: Callable[[], bool]) -> int:
+    def _wait_for(self, place: str, sharing: str, cancelled: Callable[[], bool]) -> int:
         lock = self._open(place, 0)
         try:
             while True:
+                # Who finds no directory has to make it, and has it alone until then.
+                alone = sharing == "locked" or not os.path.isdir(os.path.join(place, "0"))
+                kind = fcntl.LOCK_EX if alone else fcntl.LOCK_SH
                 try:
                     fcntl.flock(lock, kind | fcntl.LOCK_NB)
                     return lock
                 except BlockingIOError:
                     if cancelled():
-                        raise Cancelled(
-                            "the step was cancelled while waiting for a cache"
-                        ) from None
+                        raise Cancelled("cancelled while waiting for a cache mount") from None
                     time.sleep(_WAIT_SECONDS)
         except BaseException:
             os.close(lock)
