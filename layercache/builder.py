@@ -230,6 +230,7 @@ class _Build:
                 names=self.request.tags,
                 annotations=self.request.annotations,
                 fetch=self._ensure,
+                again=lambda: self.builder.run(self.request),
             )
             if self.execute:
                 self._keep(reporter, lowered, run, result)
@@ -357,8 +358,7 @@ class _Build:
     def _fetch(self, layer: Any) -> bool:
         if self._images is None:
             return False
-        self._images.ensure(layer, again=True)
-        return True
+        return self._images.fetch(layer)
 
     def _ensure(self, layer: Layer) -> Layer:
         """A layer with its bytes in the store."""

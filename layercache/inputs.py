@@ -131,7 +131,12 @@ class Inputs:
             return tree
 
     def _content(self, layer: Layer, offset: int, size: int) -> BinaryIO:
-        return self._store.open_range(layer.descriptor, offset, size)
+        try:
+            return self._store.open_range(layer.descriptor, offset, size)
+        except (NotFound, CorruptObject):
+            if self._fetch is None or not self._fetch(layer):
+                raise
+            return self._store.open_range(layer.descriptor, offset, size)
 
     def index(self, layer: Layer) -> LayerIndex:
         """What a layer holds; made from its bytes once and kept beside the store."""

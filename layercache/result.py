@@ -48,6 +48,7 @@ class BuildResult:
     _inputs: Inputs
     _store: Store
     _fetch: Callable[[Layer], Layer]
+    _again: Callable[[], BuildResult]
 
     @property
     def steps(self) -> tuple[StepReport, ...]:
@@ -90,10 +91,23 @@ class BuildResult:
         Returns the result with the digests of what was written. Raises `UsageError` for what
         can't be written, `SourceError` when reading or writing fails.
         """
-        from layercache.images.exporting import export
         from layercache.images.outputs import parse_output
 
         wanted = parse_output(spec) if isinstance(spec, str) else spec
+        try:
+            return self._export(wanted)
+        except CacheError:
+            # Reading showed a reused layer to be gone or damaged: it is made again, once.
+            return self._healed()._export(wanted)
+
+    def _healed(self) -> BuildResult:
+        for layer in self.state.layers if self.state is not None else ():
+            self._store.check_blob(layer.descriptor)
+        return self._again()
+
+    def _export(self, wanted: OutputSpec) -> BuildResult:
+        from layercache.images.exporting import export
+
         if self.built is None:
             raise UsageError("a plan has no result to write")
         exported = export(
@@ -214,6 +228,7 @@ class Reporter:
         names: Sequence[str],
         annotations: Sequence[str],
         fetch: Callable[[Layer], Layer],
+        again: Callable[[], BuildResult],
     ) -> BuildResult:
         """The result of a walk that came to its end, well or not."""
         decisions = {decision.vertex: decision for decision in run.decisions}
@@ -243,6 +258,7 @@ class Reporter:
             inputs=self._inputs,
             store=self._store,
             fetch=fetch,
+            again=again,
         )
 
     def failure(self, error: LayerCacheError, seconds: float) -> Report:
