@@ -7,7 +7,7 @@ keeps it, so that an explanation is a comparison of fields and can't disagree wi
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
 
 import attrs
@@ -65,47 +65,69 @@ class KeyStrategy(Protocol):
 
 
 def frame(value: Value) -> bytes:
-    """`value` as bytes that no other value has: a type tag, a length, the content.
+    """`value` as bytes that no other value has.
 
-    Integers are in decimal; tuples carry their count. Raises `UsageError` for another type.
+    Layout: how many nodes and lengths (u32 each), a type tag for each node in preorder, the
+    lengths (u32: characters of a text or integer, bytes, items of a tuple), all texts joined and
+    encoded once, all byte strings joined. Integers are in decimal. Raises `UsageError` for
+    another type or a text that is none.
     """
-    parts: list[bytes] = []
-    _frame(value, parts.append)
-    return b"".join(parts)
-
-
-_LENGTH = struct.Struct("<Q").pack
-
-
-def _frame(value: Value, put: object) -> None:
-    # Work list, not recursion: values may nest as deep as an embedder likes.
-    emit = put
-    assert callable(emit)
-    stack: list[Value] = [value]
+    tags: list[str] = []
+    lengths: list[int] = []
+    texts: list[str] = []
+    binary: list[bytes] = []
+    # A stack of iterators, not recursion: values may nest as deep as an embedder likes.
+    stack: list[Iterator[Value]] = [iter((value,))]
     while stack:
-        item = stack.pop()
-        if item is None:
-            emit(b"n")
-        elif item is True:
-            emit(b"t")
-        elif item is False:
-            emit(b"f")
-        elif isinstance(item, str):
-            data = item.encode("utf-8", "surrogateescape")
-            emit(b"s" + _LENGTH(len(data)) + data)
-        elif isinstance(item, bytes):
-            emit(b"b" + _LENGTH(len(item)) + item)
-        elif isinstance(item, int):
-            data = str(item).encode()
-            emit(b"i" + _LENGTH(len(data)) + data)
-        elif isinstance(item, tuple):
-            emit(b"(" + _LENGTH(len(item)))
-            stack.extend(reversed(item))
+        for item in stack[-1]:
+            kind = type(item)
+            if kind is str:
+                tags.append("s")
+                texts.append(item)  # type: ignore[arg-type]
+                lengths.append(len(item))  # type: ignore[arg-type]
+            elif kind is tuple:
+                tags.append("(")
+                lengths.append(len(item))  # type: ignore[arg-type]
+                stack.append(iter(item))  # type: ignore[arg-type]
+                break
+            elif item is None or kind is bool:
+                tags.append("n" if item is None else "t" if item else "f")
+            elif kind is int:
+                digits = str(item)
+                tags.append("i")
+                texts.append(digits)
+                lengths.append(len(digits))
+            elif kind is bytes:
+                tags.append("b")
+                binary.append(item)  # type: ignore[arg-type]
+                lengths.append(len(item))  # type: ignore[arg-type]
+            else:
+                stack[-1] = iter((_plain(item), *stack[-1]))
+                break
         else:
-            raise UsageError(
-                f"a field can't hold {type(item).__name__}: use None, bool, int, str, bytes or "
-                "a tuple of these"
-            )
+            stack.pop()
+    try:
+        text = "".join(texts).encode("utf-8", "surrogatepass")
+        head = struct.pack(f"<{len(lengths) + 2}I", len(tags), len(lengths), *lengths)
+    except (UnicodeEncodeError, struct.error) as error:
+        raise UsageError(f"a field can't be framed: {error}") from error
+    return b"".join([head, "".join(tags).encode("ascii"), text, *binary])
+
+
+def _plain(item: object) -> Value:
+    """The plain value behind a subclass (an enumeration, a named tuple, a digest type)."""
+    if isinstance(item, str):
+        return str.__str__(item)
+    if isinstance(item, bytes):
+        return bytes(item)
+    if isinstance(item, int):
+        return int(item)
+    if isinstance(item, tuple):
+        return tuple(item)
+    raise UsageError(
+        f"a field can't hold {type(item).__name__}: use None, bool, int, str, bytes or a tuple "
+        "of these"
+    )
 
 
 def _fields(fields: Sequence[Field]) -> Value:
