@@ -110,6 +110,11 @@ class BuildResult:
 
         if self.built is None:
             raise UsageError("a plan has no result to write")
+        if wanted.type in {"oci", "docker", "registry"} and _base_by_name(self.state):
+            raise UsageError(
+                f"--output type={wanted.type}: the base image was a name only, so there is no "
+                "whole image to write: begin with FROM scratch, or use --executor rootfs"
+            )
         exported = export(
             self.built,
             wanted,
@@ -134,6 +139,13 @@ class BuildResult:
 
         if self.built is not None:
             tag_image(self._store, self.built, self._fetch)
+
+
+def _base_by_name(state: State | None) -> bool:
+    """Whether the lowest state is a name without layers (workspace executor)."""
+    while state is not None and state.layer is not None:
+        state = state.parent
+    return state is not None and bool(state.chain_id)
 
 
 def source_date_epoch() -> int | None:
