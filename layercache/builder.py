@@ -26,6 +26,7 @@ from layercache.execution import Executor, StepTraits
 from layercache.graph import Graph, Origin, Step
 from layercache.inputs import Inputs
 from layercache.keys import KeyStrategy
+from layercache.possible import could_match
 from layercache.recipe import Dockerfile
 from layercache.result import BuildResult, Reporter
 from layercache.strategies import ContentKeys
@@ -43,6 +44,8 @@ if TYPE_CHECKING:
 __all__ = ["Builder", "Request"]
 
 _MAX_RESOLVE_ROUNDS = 1000
+_MAX_RECORDS = 20_000
+"""Records that a plan looks through; beyond, a step that waits stays undetermined."""
 
 ContextLike = str | os.PathLike[str] | Mapping[str, object] | Tree
 
@@ -222,6 +225,8 @@ class _Build:
                 cancelled=self.cancelled,
             )
             run = engine.run(lowered.graph)
+            if not self.execute:
+                run = self._without_hope(lowered, run)
             result = reporter.result(
                 lowered,
                 run,
@@ -249,6 +254,24 @@ class _Build:
                 self._images.close()
         self.builder.observe(BuildFinished(True, result.report.seconds, time.time()))
         return result
+
+    def _without_hope(self, lowered: Lowered, run: Run) -> Run:
+        """Undetermined steps that no record could match, whatever they wait for, would run."""
+        waiting = [d for d in run.decisions if d.outcome == "undetermined"]
+        records = self.store.all_records(_MAX_RECORDS) if waiting else None
+        if records is None:
+            return run
+        decisions = []
+        for decision in run.decisions:
+            step = lowered.graph.vertices[decision.vertex]
+            if (
+                decision.outcome == "undetermined"
+                and isinstance(step, Step)
+                and not could_match(step, decision.inputs, self.builder._keys, records)
+            ):
+                decision = attrs.evolve(decision, outcome="would-run", until=())
+            decisions.append(decision)
+        return attrs.evolve(run, decisions=tuple(decisions))
 
     def _keep(self, reporter: Reporter, lowered: Lowered, run: Run, result: BuildResult) -> None:
         reporter.keep_trail(lowered, run)

@@ -84,7 +84,7 @@ class Store:
         self._small: dict[str, bytes] = {}
         self._told: set[tuple[str, str]] = set()
         self._marked = False
-        self.blobs = Blobs(backend, self._prefix, self._report)
+        self.blobs = Blobs(backend, self._prefix, self._report, self._trouble)
         if isinstance(backend, Stats):
             self._check_format()
 
@@ -113,8 +113,8 @@ class Store:
     def lookup(self, keys: Sequence[CacheKey]) -> dict[CacheKey, Record]:
         """The records of those keys that have one, verified.
 
-        Where looking is cheap, a record whose blob is not there counts as absent. Raises
-        `CacheError` when the backend as a whole fails.
+        Where looking is cheap, a record whose blob is not there counts as absent; so does one
+        that the backend can't read.
         """
         found: dict[CacheKey, Record] = {}
         ask: list[CacheKey] = []
@@ -127,7 +127,11 @@ class Store:
         if not ask:
             return found
         stages = isinstance(self.backend, Stages)
-        data = self._read_many([self._record_name(key) for key in ask])
+        try:
+            data = self._read_many([self._record_name(key) for key in ask])
+        except CacheError as error:
+            self._trouble(self._record_name(ask[0]), error)
+            return found
         for key in ask:
             name = self._record_name(key)
             record = self._decode(key, name, data.get(name))
@@ -137,10 +141,33 @@ class Store:
                 found[key] = record
         return found
 
+    def all_records(self, limit: int) -> list[Record] | None:
+        """Every record that is there; None when there are more than `limit`, or when looking
+        through them is not cheap (a backend at a distance)."""
+        if not isinstance(self.backend, Stats):
+            return None
+        names = []
+        for info in self.backend.list(f"{self._prefix}ac/"):
+            names.append(info.name)
+            if len(names) > limit:
+                return None
+        found = {}
+        for name, data in self._read_many(names).items():
+            key = CacheKey(name.rpartition("/")[2])
+            record = self._decode(key, name, data)
+            if record is not None:
+                found[key] = record
+        found.update(self._own)
+        return list(found.values())
+
     def _staged_record(self, key: CacheKey, name: str) -> Record | None:
         """What another build of this boot made and has not acknowledged yet."""
         assert isinstance(self.backend, Stages)
-        data = self.backend.staged(name)
+        try:
+            data = self.backend.staged(name)
+        except CacheError as error:
+            self._trouble(name, error)
+            return None
         record = self._decode(key, name, data)
         if record is not None:
             with self._guard:
@@ -161,11 +188,9 @@ class Store:
         if record.layer is None:
             return True
         descriptor = record.layer.descriptor
-        if self.blobs.kept_aside(descriptor.digest):
-            return True
-        if not isinstance(self.backend, Stats):
+        if not isinstance(self.backend, Stats) and not self.blobs.kept_aside(descriptor.digest):
             return not self.blobs.damaged(descriptor.digest)
-        return self.blobs.stamp(descriptor) is not None
+        return self.has_blob(descriptor)
 
     def put(self, record: Record, *, replace: bool = False) -> Record:
         """Store `record`; returns the one that now stands for its key.
@@ -220,11 +245,7 @@ class Store:
 
     def has_blob(self, descriptor: Descriptor) -> bool:
         """Whether the blob is there, by name and size; reads nothing."""
-        try:
-            return self.blobs.has(descriptor)
-        except CacheError as error:
-            self._trouble(self.blobs.name(descriptor.digest), error)
-            return False
+        return self.blobs.has(descriptor)
 
     def check_blob(self, descriptor: Descriptor) -> bool:
         """Whether the blob is there and intact; reads all of it."""

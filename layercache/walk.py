@@ -138,7 +138,8 @@ class Decision:
     """What the walk decided for one step, provisional until the walk is over.
 
     `vertex` is its number in the graph; `evidence` the name of the selector on the parent that
-    made a hit; `until` the steps that an undetermined one waits for.
+    made a hit; `until` the steps that an undetermined one waits for, `inputs` the fingerprints
+    of its inputs as far as they are known.
     """
 
     vertex: int
@@ -150,6 +151,7 @@ class Decision:
     evidence: str | None = None
     error: LayerCacheError | None = None
     until: tuple[int, ...] = ()
+    inputs: tuple[Fingerprint | None, ...] = ()
 
 
 class Walk(Protocol):

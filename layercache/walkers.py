@@ -447,7 +447,13 @@ class GraphWalk:
                 waits = waits | above if waits else above
         if waits or vertex.refused:
             blockers[number] = waits
-            return Decision(number, "undetermined", key, until=tuple(sorted(waits)))
+            return Decision(
+                number,
+                "undetermined",
+                key,
+                until=tuple(sorted(waits)),
+                inputs=tuple(vertex.fingerprints),
+            )
         return Decision(number, "skip", key)
 
     @staticmethod
