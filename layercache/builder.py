@@ -275,6 +275,7 @@ class _Build:
 
     def _keep(self, reporter: Reporter, lowered: Lowered, run: Run, result: BuildResult) -> None:
         reporter.keep_trail(lowered, run)
+        reporter.keep_totals(result.report)
         if run.error is None and self.request.tags:
             result.tag()
         self.store.commit()
@@ -324,8 +325,8 @@ class _Build:
         vertices: list[Any] = []
         needed = graph.needed()
         for number, vertex in enumerate(graph.vertices):
-            if isinstance(vertex, Step) and getattr(vertex.instruction, "commands", True):
-                if number in needed:
+            if number in needed and isinstance(vertex, Step):
+                if getattr(vertex.instruction, "commands", True):
                     vertex = self._step_with_traits(vertex)
             vertices.append(vertex)
         for number in needed:

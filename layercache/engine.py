@@ -69,7 +69,8 @@ _MAX_LOST = 1000
 class Run:
     """What driving a walk to its end gave.
 
-    `seconds` has what each vertex took to execute now; `lost` the keys whose hit was taken back.
+    `seconds` has what each vertex took to execute now, `started` when it began (seconds after
+    the walk did); `lost` the keys whose hit was taken back.
     `error` is the first in graph order.
     """
 
@@ -77,6 +78,7 @@ class Run:
     seconds: Mapping[int, float]
     lost: frozenset[CacheKey]
     error: LayerCacheError | None = None
+    started: Mapping[int, float] = attrs.field(factory=dict)
 
 
 class Engine:
@@ -138,6 +140,8 @@ class _Drive:
         self.graph = graph
         self.walk: Walk = engine._walker.start(graph, engine._keys)
         self.seconds: dict[int, float] = {}
+        self.started: dict[int, float] = {}
+        self.began = time.monotonic()
         self.lost: set[CacheKey] = set()
         self.replaced: dict[CacheKey, Record | None] = {}
         self.told: set[int] = set()
@@ -166,7 +170,7 @@ class _Drive:
         error = self.errors[min(self.errors)] if self.errors else None
         if error is None and self.engine._cancelled.is_set():
             error = Cancelled("the build was cancelled")
-        return Run(decisions, self.seconds, frozenset(self.lost), error)
+        return Run(decisions, self.seconds, frozenset(self.lost), error, self.started)
 
     def _loop(self) -> None:
         while True:
@@ -372,6 +376,7 @@ class _Drive:
             engine.emit(StepStarted(ask.vertex, self._origin(ask.vertex), ask.key, time.time()))
             window = _Window(self, ask)
             started = time.monotonic()
+            self.started[ask.vertex] = started - self.began
             result = self._perform(ask.task, window)
             seconds = time.monotonic() - started
             record = self._record(ask, result, window, seconds)

@@ -22,7 +22,8 @@ class StepReport:
 
     `stage` counts FROM lines from 0 (-1 before the first), `index` instructions within it;
     `onbuild` is the number of an ONBUILD trigger. `decision` is None for what decides nothing.
-    `until` names, while planning, the steps that an undetermined one waits for, and `likely`
+    `started` is in seconds after the build began, for what was executed; `size` the bytes of the
+    layer. `until` names, while planning, the steps that an undetermined one waits for, and `likely`
     what the last build suggests.
     """
 
@@ -38,6 +39,8 @@ class StepReport:
     layer: Digest | None = None
     seconds: float = 0.0
     saved_seconds: float = 0.0
+    started: float | None = None
+    size: int | None = None
     reason: Reason | None = None
     until: tuple[tuple[int, int], ...] = ()
     likely: str | None = None
@@ -62,6 +65,8 @@ class StepReport:
             "layer": self.layer,
             "seconds": round(self.seconds, 6),
             "saved_seconds": round(self.saved_seconds, 6),
+            "started": None if self.started is None else round(self.started, 6),
+            "size": self.size,
             "reason": self.reason.to_dict() if self.reason else None,
         }
         if self.decision in {"undetermined", "would-run"}:

@@ -15,13 +15,14 @@ from layercache.dockerfile.options import Lowered, Row
 from layercache.engine import Run
 from layercache.errors import CacheError, LayerCacheError, SourceError, UsageError
 from layercache.explain import CAUSES, Earlier, Reason, compare, describe
-from layercache.graph import Base, Step
+from layercache.graph import Base, Graph, Step
 from layercache.inputs import Inputs
 from layercache.listings import FileChange, decode_listing, diff_listings, listing
 from layercache.operations import PARENT
 from layercache.records import Record
 from layercache.report import ErrorReport, ImageReport, Report, StepReport
 from layercache.selections import Files
+from layercache.statistics import Totals
 from layercache.trails import Trail, TrailStep
 from layercache.walk import Decision
 
@@ -39,12 +40,15 @@ class BuildResult:
     """A finished build, or a plan.
 
     `report` is the whole as plain values; `state` the stack of layers of the target (None in a
-    plan that would run something); `built` what image files are written from.
+    plan that would run something); `built` what image files are written from; `graph` and
+    `decisions` what was walked and how it ended.
     """
 
     report: Report
     state: State | None
     built: BuiltImage | None
+    graph: Graph
+    decisions: tuple[Decision, ...]
     _inputs: Inputs
     _store: Store
     _fetch: Callable[[Layer], Layer]
@@ -68,6 +72,29 @@ class BuildResult:
     def to_dict(self) -> dict[str, Any]:
         """The JSON object of the report."""
         return self.report.to_dict()
+
+    def to_html(self, title: str = "Build") -> str:
+        """The report as one self-contained page."""
+        from layercache.rendering.html import html_report
+
+        return html_report(self.report, title)
+
+    def _repr_html_(self) -> str:
+        from layercache.rendering.html import html_fragment
+
+        return html_fragment(self.report)
+
+    def to_mermaid(self) -> str:
+        """The graph as a Mermaid flow chart, coloured by decision."""
+        from layercache.rendering.graphs import mermaid
+
+        return mermaid(self.graph, self.decisions)
+
+    def to_dot(self) -> str:
+        """The graph as a Graphviz digraph, coloured by decision."""
+        from layercache.rendering.graphs import dot
+
+        return dot(self.graph, self.decisions)
 
     def log(self, step: int | StepReport) -> bytes:
         """What a step wrote when it was executed, now or when it was recorded."""
@@ -222,6 +249,18 @@ class Reporter:
         self._steps: tuple[StepReport, ...] = ()
         self._trail = self._read_trail()
 
+    def keep_totals(self, report: Report) -> None:
+        """Add this build to the counts of the cache's life; a lost race loses a count."""
+        try:
+            kept = self._store.get_derived("stats", "life")
+            before = Totals.decode(kept) if kept is not None else Totals()
+        except CacheError:
+            before = Totals()
+        try:
+            self._store.put_derived("stats", "life", before.plus(Totals.of(report)).encode())
+        except CacheError:
+            return
+
     def _read_trail(self) -> Trail | None:
         try:
             return self._store.get_trail(self._name)
@@ -267,6 +306,8 @@ class Reporter:
             report=report,
             state=state,
             built=built,
+            graph=lowered.graph,
+            decisions=run.decisions,
             inputs=self._inputs,
             store=self._store,
             fetch=fetch,
@@ -311,15 +352,17 @@ class Reporter:
         if row.vertex is None:
             return StepReport(decision="skip" if row.decides else None, **common)
         decision = decisions[row.vertex]
-        record, layer = decision.record, None
+        record, layer, size = decision.record, None, None
         if record is not None and record.layer is not None:
-            layer = record.layer.descriptor.digest
+            layer, size = record.layer.descriptor.digest, record.layer.descriptor.size
         hit = decision.outcome == "hit"
         return StepReport(
             decision=decision.outcome,
             key=decision.key if decision.outcome != "skip" else None,
             evidence=decision.evidence,
             layer=layer,
+            size=size,
+            started=run.started.get(row.vertex),
             seconds=run.seconds.get(row.vertex, 0.0),
             saved_seconds=record.seconds if hit and record is not None else 0.0,
             reason=reasons.get(row.vertex),

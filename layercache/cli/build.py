@@ -114,6 +114,10 @@ def perform(options: Namespace, *, execute: bool) -> tuple[BuildResult, bool]:
         for spec in outputs:
             result = result.export(spec)
         _write_files(options, result)
+    for path in options.report:
+        _write(path, rendered(result, path))
+    if options.show_output:
+        _show_outputs(result)
     builder.close()
     builder.store.close()
     return result, bool(outputs)
@@ -283,6 +287,41 @@ def _write_files(options: Namespace, result: BuildResult) -> None:
             "image.name": ",".join(options.tag),
         }
         _write(options.metadata_file, json.dumps(value, indent=2) + "\n")
+
+
+def rendered(result: BuildResult, path: str) -> str:
+    """The report in the form that the ending of `path` asks for; raises `UsageError`."""
+    from layercache.rendering.chrome import chrome_trace
+    from layercache.rendering.markdown import markdown_summary
+
+    ending = os.path.splitext(path)[1]
+    match ending:
+        case ".html":
+            return result.to_html()
+        case ".json":
+            import json
+
+            return json.dumps(result.to_dict(), indent=2) + "\n"
+        case ".md":
+            return markdown_summary(result.report)
+        case ".mmd":
+            return result.to_mermaid()
+        case ".dot":
+            return result.to_dot()
+        case ".trace":
+            return chrome_trace(result.report)
+    raise UsageError(
+        f"--report {path}: expected a name that ends in .html, .json, .md, .mmd, .dot or .trace"
+    )
+
+
+def _show_outputs(result: BuildResult) -> None:
+    """What the reused steps wrote when they were executed."""
+    for step in result.steps:
+        if step.decision == "hit" and (output := result.log(step)):
+            print(f"[{step.stage}.{step.index}] {step.text} (reused)", file=sys.stderr)
+            text = output.decode("utf-8", "replace").rstrip("\n")
+            print("\n".join("    " + line for line in text.split("\n")), file=sys.stderr)
 
 
 def _write(path: str, text: str) -> None:

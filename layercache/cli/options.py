@@ -117,6 +117,14 @@ def _output_options(parser: argparse.ArgumentParser) -> None:
     add("--progress", default="auto", choices=("auto", "plain", "json"))
     add("--json", action="store_true", help="print one JSON object on standard output")
     add("--metadata-file", metavar="FILE")
+    add(
+        "--report",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="write a report: .html, .json, .md, .mmd (Mermaid), .dot, .trace (Chrome, Perfetto)",
+    )
+    add("--show-output", action="store_true", help="also show what reused steps wrote")
     add("--iidfile", metavar="FILE")
     add("-q", "--quiet", action="store_true", help="print the image's digest only")
 

@@ -1,0 +1,1 @@
+"""Reports and graphs as text for people and for other programs. Pure."""
