@@ -18,7 +18,7 @@ from blake3 import blake3
 from layercache.filetree.columns import DIGEST, ROW, Columns
 from layercache.filetree.mounts import Mounts
 
-__all__ = ["load", "save"]
+__all__ = ["distrust", "load", "save", "untrusted_devices"]
 
 _MAGIC: Final = b"LCstat1\n"
 _HEAD: Final = struct.Struct("<32s8sQQQQQ")
@@ -140,7 +140,7 @@ def _encode(columns: Columns, rules: bytes, rows: bytes, dir_rows: bytes) -> lis
     return [_MAGIC, hasher.digest(), *body]
 
 
-def _distrust(rows: bytearray, before: int, untrusted: set[int]) -> bytes:
+def distrust(rows: bytearray, before: int, untrusted: set[int]) -> bytes:
     """`rows` with the ctime of entries that may change unseen set to 0, which never matches.
 
     `before` is when the scan began, in nanoseconds.
@@ -170,8 +170,8 @@ def save(path: str, rules: bytes, columns: Columns, root: bytes, before: int) ->
     context (to tell on which file systems it lies).
     """
     untrusted = untrusted_devices(columns, root)
-    rows = _distrust(columns.rows, before, untrusted)
-    dir_rows = _distrust(columns.dir_rows, before, untrusted)
+    rows = distrust(columns.rows, before, untrusted)
+    dir_rows = distrust(columns.dir_rows, before, untrusted)
     parts = _encode(columns, rules, rows, dir_rows)
     os.makedirs(os.path.dirname(path) or ".", 0o700, exist_ok=True)
     temporary = f"{path}.{os.getpid()}.{os.urandom(4).hex()}"
