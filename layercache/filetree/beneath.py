@@ -22,6 +22,8 @@ _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # O_NONBLOCK: a file may have become a FIFO since it was listed; opening it must not hang.
 FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 
+_REPLACED: Final = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENXIO)
+
 _KEPT: Final = 64
 """Open parents at most, far below the usual limit of 1024 descriptors."""
 
@@ -116,7 +118,7 @@ def changed(path: bytes, why: str) -> ContextChanged:
 
 def unreadable(path: bytes, error: OSError) -> SourceError:
     """The error for a selected file that can't be read."""
-    if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO):
+    if error.errno in _REPLACED:
         return changed(path, "it is gone or was replaced")
     return SourceError(f"{shown(path)} can't be read: {error.strerror}")
 
