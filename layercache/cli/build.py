@@ -12,7 +12,7 @@ from layercache.builder import Builder, Request, project_of
 from layercache.bypass import any_of, step_selector
 from layercache.cli import status_of
 from layercache.cli.display import JsonLines, Plain, summary
-from layercache.errors import LayerCacheError, UsageError
+from layercache.errors import LayerCacheError, MissingExtra, UsageError
 from layercache.graph import Origin
 from layercache.recipe import Dockerfile
 from layercache.report import ErrorReport, Report
@@ -139,7 +139,11 @@ def prepare(options: Namespace) -> tuple[Builder, Request]:
     if options.progress == "json":
         observers.append(JsonLines())
     elif not options.quiet and (options.progress == "plain" or not options.json):
-        observers.append(Plain())
+        observers.append(_terminal() if options.progress == "auto" else Plain())
+    if options.otel:
+        from layercache.sinks.otel import OtelSpans
+
+        observers.append(OtelSpans())
     secrets = dict(map(_secret, options.secret))
     executor: Any = None
     if options.executor == "workspace":
@@ -163,6 +167,18 @@ def prepare(options: Namespace) -> tuple[Builder, Request]:
         },
     )
     return builder, request
+
+
+def _terminal() -> Any:
+    """The live display where there is a terminal and the extra for it, else plain lines."""
+    if sys.stderr.isatty():
+        from layercache.sinks.live import Live
+
+        try:
+            return Live()
+        except MissingExtra:
+            pass  # the plain display says the same
+    return Plain()
 
 
 def _request(options: Namespace) -> Request:

@@ -124,6 +124,7 @@ def _output_options(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="write a report: .html, .json, .md, .mmd (Mermaid), .dot, .trace (Chrome, Perfetto)",
     )
+    add("--otel", action="store_true", help="send OpenTelemetry spans (extra otel)")
     add("--show-output", action="store_true", help="also show what reused steps wrote")
     add("--iidfile", metavar="FILE")
     add("-q", "--quiet", action="store_true", help="print the image's digest only")

@@ -26,7 +26,7 @@ background:var(--paper);max-width:1100px;margin:0 auto;padding:24px}
 .lc .sum b{display:block;font-size:20px}
 .lc table{border-collapse:collapse;width:100%}.lc td,.lc th{text-align:left;padding:6px 8px;
 border-bottom:1px solid var(--line);vertical-align:top}.lc th{font-weight:600}
-.lc td.n{text-align:right;white-space:nowrap;font-variant-numeric:tabular-nums}
+.lc .n{text-align:right;white-space:nowrap;font-variant-numeric:tabular-nums}
 .lc code{font:13px/1.4 ui-monospace,monospace;overflow-wrap:anywhere;white-space:pre-wrap}
 .lc .tag{display:inline-block;border-radius:10px;padding:0 8px;color:#fff;font-size:12px}
 .lc .why{opacity:.8;font-size:13px}.lc .bar{position:relative;height:22px;margin:2px 0;
@@ -129,7 +129,7 @@ def _steps(report: Report, decided: Sequence[StepReport]) -> str:
             f"<td><code>{escape(step.text)}</code>{why}</td>"
             f"<td class='n'>{_seconds(seconds)}</td><td class='n'>{_bytes(step.size)}</td></tr>"
         )
-    head = "<tr><th>Step</th><th></th><th>Instruction</th><th>Seconds</th><th>Layer</th></tr>"
+    head = "<tr><th>Step</th><th></th><th>Instruction</th><th class='n'>Seconds</th><th class='n'>Layer</th></tr>"
     return f"<h2>Steps</h2><div class='scroll'><table>{head}{''.join(rows)}</table></div>"
 
 
@@ -146,8 +146,8 @@ def _causes(decided: Sequence[StepReport]) -> str:
         for cause, seconds in sorted(found.items(), key=lambda item: -sum(item[1]))
     )
     return (
-        "<h2>Causes</h2><div class='scroll'><table><tr><th>Why</th><th>Steps</th>"
-        f"<th>Seconds</th></tr>{rows}</table></div>"
+        "<h2>Causes</h2><div class='scroll'><table><tr><th>Why</th><th class='n'>Steps</th>"
+        f"<th class='n'>Seconds</th></tr>{rows}</table></div>"
     )
 
 
