@@ -24,7 +24,15 @@ from layercache.errors import (
     LayerCacheError,
     SourceError,
 )
-from layercache.events import CacheTrouble, Event, Observer, StepFinished, StepOutput, StepStarted
+from layercache.events import (
+    CacheTrouble,
+    Event,
+    Observer,
+    StepExecuted,
+    StepFinished,
+    StepOutput,
+    StepStarted,
+)
 from layercache.execution import Blobs, Executor, Result, Task
 from layercache.graph import Graph, Origin, Step
 from layercache.inputs import Inputs
@@ -284,6 +292,7 @@ class _Drive:
         self.engine._stopping.set()
 
     def _answer(self, ask: AskExecute, outcome: object) -> None:
+        self._tell_executed(ask, outcome)
         if isinstance(outcome, _Made):
             if not outcome.reused:
                 self.seconds[ask.vertex] = outcome.record.seconds
@@ -331,6 +340,15 @@ class _Drive:
 
     def _trouble(self, kind: str, error: LayerCacheError) -> None:
         self.engine.emit(CacheTrouble(kind, str(error), time.time()))
+
+    def _tell_executed(self, ask: AskExecute, outcome: object) -> None:
+        if isinstance(outcome, _Made) and outcome.reused:
+            return
+        seconds = outcome.record.seconds if isinstance(outcome, _Made) else 0.0
+        error = None if isinstance(outcome, _Made) else str(outcome)
+        origin = self._origin(ask.vertex)
+        event = StepExecuted(ask.vertex, origin, ask.key, time.time(), seconds, error)
+        self.engine.emit(event)
 
     def _tell_decision(self, decision: Decision) -> None:
         origin = self._origin(decision.vertex)

@@ -22,6 +22,7 @@ __all__ = [
     "Event",
     "Note",
     "Observer",
+    "StepExecuted",
     "StepFinished",
     "StepOutput",
     "StepStarted",
@@ -56,8 +57,22 @@ class StepOutput:
 
 
 @attrs.frozen
+class StepExecuted:
+    """A step ended executing, well or not; what it means is decided when the build ends."""
+
+    vertex: int
+    origin: Origin
+    key: CacheKey
+    time: float
+    seconds: float
+    error: str | None = None
+
+
+@attrs.frozen
 class StepFinished:
     """A step is decided: reused, executed (or failed), or declined while planning.
+
+    Decisions are provisional while a build runs, so this comes when the build ends.
 
     `seconds` is what executing took now; `saved_seconds` what it took when it was recorded.
     """
@@ -100,6 +115,13 @@ class BuildFinished:
 
 
 Event: TypeAlias = (
-    BuildStarted | StepStarted | StepOutput | StepFinished | CacheTrouble | Note | BuildFinished
+    BuildStarted
+    | StepStarted
+    | StepOutput
+    | StepExecuted
+    | StepFinished
+    | CacheTrouble
+    | Note
+    | BuildFinished
 )
 Observer: TypeAlias = Callable[[Event], None]

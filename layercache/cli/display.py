@@ -14,7 +14,7 @@ from layercache.events import (
     CacheTrouble,
     Event,
     Note,
-    StepFinished,
+    StepExecuted,
     StepOutput,
     StepStarted,
 )
@@ -42,7 +42,7 @@ class Plain:
                 if whole or chunk.endswith(b"\n"):
                     for line in whole.split(b"\n"):
                         self._line("    " + line.decode("utf-8", "replace"))
-            case StepFinished(vertex):
+            case StepExecuted(vertex):
                 if rest := self._partial.pop(vertex, b""):
                     self._line("    " + rest.decode("utf-8", "replace"))
             case CacheTrouble(kind, message):

@@ -129,7 +129,10 @@ def _steps(report: Report, decided: Sequence[StepReport]) -> str:
             f"<td><code>{escape(step.text)}</code>{why}</td>"
             f"<td class='n'>{_seconds(seconds)}</td><td class='n'>{_bytes(step.size)}</td></tr>"
         )
-    head = "<tr><th>Step</th><th></th><th>Instruction</th><th class='n'>Seconds</th><th class='n'>Layer</th></tr>"
+    head = (
+        "<tr><th>Step</th><th></th><th>Instruction</th><th class='n'>Seconds</th>"
+        "<th class='n'>Layer</th></tr>"
+    )
     return f"<h2>Steps</h2><div class='scroll'><table>{head}{''.join(rows)}</table></div>"
 
 

@@ -12,7 +12,7 @@ from layercache.events import (
     CacheTrouble,
     Event,
     Note,
-    StepFinished,
+    StepExecuted,
     StepOutput,
     StepStarted,
 )
@@ -58,7 +58,7 @@ class Live:
                 self._tasks[vertex] = self._progress.add_task(text, total=None, last="")
             case StepOutput(vertex, _, chunk):
                 self._show_last(vertex, chunk)
-            case StepFinished(vertex):
+            case StepExecuted(vertex):
                 task = self._tasks.pop(vertex, None)
                 if task is not None:
                     self._progress.remove_task(task)
@@ -68,6 +68,8 @@ class Live:
                 self._console.print(_plain(message))
             case BuildFinished():
                 self._progress.stop()
+            case _:
+                pass
 
     def _show_last(self, vertex: int, chunk: bytes) -> None:
         task = self._tasks.get(vertex)

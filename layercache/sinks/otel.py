@@ -11,6 +11,7 @@ from layercache.events import (
     BuildStarted,
     CacheTrouble,
     Event,
+    StepExecuted,
     StepFinished,
     StepStarted,
 )
@@ -37,6 +38,7 @@ class OtelSpans:
         self._lock = threading.Lock()
         self._build: Any = None
         self._steps: dict[int, Any] = {}
+        self._ends: dict[int, float] = {}
 
     def __call__(self, event: Event) -> None:
         with self._lock:
@@ -51,6 +53,8 @@ class OtelSpans:
                 )
             case StepStarted(vertex, origin, key, time):
                 self._steps[vertex] = self._start(origin.text, time, {"layercache.key": key})
+            case StepExecuted(vertex, _, _, time):
+                self._ends[vertex] = time
             case StepFinished():
                 self._finish(event)
             case CacheTrouble(kind, message, time):
@@ -77,8 +81,7 @@ class OtelSpans:
         if event.outcome == "skip":
             return
         span = self._steps.pop(event.vertex, None)
-        begun = span is not None
-        if not begun:
+        if span is None:
             span = self._start(event.origin.text, event.time, {})
         span.set_attribute("layercache.decision", event.outcome)
         span.set_attribute("layercache.stage", event.origin.stage)
@@ -87,7 +90,7 @@ class OtelSpans:
         span.set_attribute("layercache.saved_seconds", event.saved_seconds)
         if event.error:
             span.set_status(self._trace.Status(self._trace.StatusCode.ERROR, event.error))
-        span.end(end_time=_ns(event.time))
+        span.end(end_time=_ns(self._ends.pop(event.vertex, event.time)))
 
     def _end_build(self, ok: bool, time: float, error: str | None) -> None:
         for span in self._steps.values():
