@@ -15,7 +15,7 @@ from typing import BinaryIO, Final, cast
 
 from layercache.errors import BuildError, CorruptObject
 from layercache.layers.beneath import Beneath, Fill
-from layercache.layers.index import Entry, LayerIndex
+from layercache.layers.index import Entry, LayerIndex, sort_key
 from layercache.layers.tar import LayerWriter
 from layercache.layers.view import IMPLIED_DIRECTORY, StateTree
 from layercache.trees import Node, Tree
@@ -45,24 +45,43 @@ def unpack(
     `blob` is the layer's uncompressed tar, verified. Raises `BuildError` when the file system
     refuses, `CorruptObject` when the tar is shorter than its index; `root` is then worth nothing.
     """
+    below = state.below if isinstance(state, StateTree) else None
     marker = "user.overlay.opaque" if rootless else "trusted.overlay.opaque"
-    with Beneath(root, owners=not rootless) as out, _Source(blob) as source:
+    hidden = b""
+    with Beneath(root, owners=not rootless) as out, _Source(blob, index) as source:
         names = _Names(index)
+        clear_root = _is_opaque(index, b"")
+        if clear_root and below is None:
+            raise BuildError("a layer that clears its root needs the state it is on")
         for entry in index:
             path, node = entry.path, entry.node
-            if entry.implied:
-                found = state.lookup(path) if state is not None else None
-                out.make(path, found if found is not None and found.is_dir else IMPLIED_DIRECTORY)
-            elif node is None:
-                out.whiteout(path)
+            if node is None and not entry.implied:
+                # Where nothing is to be hidden, overlayfs would list the marker itself.
+                inside = hidden and path.startswith(hidden)
+                if not inside and (below is None or below.lookup(path) is not None):
+                    out.whiteout(path)
                 continue
-            elif node.is_dir:
-                out.make(path, node)
-            else:
+            if node is not None and not node.is_dir:
                 _write(out, entry, node, names, source)
                 continue
-            if entry.opaque:
+            if node is None:
+                found = state.lookup(path) if state is not None else None
+                node = found if found is not None and found.is_dir else IMPLIED_DIRECTORY
+            out.make(path, node)
+            if not path and clear_root and below is not None:
+                # Overlayfs knows no opaque root: everything that is there is hidden by name.
+                for name in below.children(b""):
+                    if index.row(name) is None:
+                        out.whiteout(name)
+            elif entry.opaque or (clear_root and b"/" not in path and path):
                 out.mark(path, marker, b"y")
+                if not (hidden and path.startswith(hidden)):
+                    hidden = path + b"/"
+
+
+def _is_opaque(index: LayerIndex, path: bytes) -> bool:
+    entry = index.get(path)
+    return entry is not None and entry.opaque
 
 
 def apply(
@@ -73,7 +92,7 @@ def apply(
     What the layer deletes is removed, what it holds replaces what is there, directories merge.
     The same holds of `blob` and errors as for `unpack`.
     """
-    with Beneath(root, owners=not rootless) as out, _Source(blob) as source:
+    with Beneath(root, owners=not rootless) as out, _Source(blob, index) as source:
         names = _Names(index)
         for entry in index:
             path, node = entry.path, entry.node
@@ -206,12 +225,18 @@ def _write(out: Beneath, entry: Entry, node: Node, names: _Names, source: _Sourc
 
 
 class _Source:
-    """Pieces of an uncompressed tar, copied to descriptors without passing through Python
-    where the kernel can do it."""
+    """Pieces of an uncompressed tar, copied to descriptors.
 
-    def __init__(self, blob: BinaryIO) -> None:
+    A plain file is read by offset, by the kernel alone where it can. Any other stream is read
+    once, forward and to its end, so that one that verifies itself gets to; it goes through an
+    unnamed file where the index wants pieces in another order.
+    """
+
+    def __init__(self, blob: BinaryIO, index: LayerIndex) -> None:
+        self._blob = blob
         self._spool: BinaryIO | None = None
         self._descriptor = -1
+        self._position = 0
         self._in_kernel = True
         try:
             descriptor = blob.fileno()
@@ -219,7 +244,7 @@ class _Source:
                 self._descriptor = descriptor
         except OSError:
             pass
-        if self._descriptor < 0:
+        if self._descriptor < 0 and not _ascending(index):
             self._spool = _spooled(blob)
             self._descriptor = self._spool.fileno()
 
@@ -229,12 +254,17 @@ class _Source:
     def __exit__(self, kind: object, error: object, trace: object) -> None:
         if self._spool is not None:
             self._spool.close()
+        elif self._descriptor < 0 and kind is None:
+            while self._blob.read(CHUNK):
+                pass
 
     def fill(self, offset: int, size: int, path: bytes) -> Fill:
         """What writes `size` bytes from `offset` on to a descriptor."""
 
         def fill(descriptor: int) -> None:
-            if size <= _SMALL:
+            if self._descriptor < 0:
+                self._stream(descriptor, offset, size, path)
+            elif size <= _SMALL:
                 data = os.pread(self._descriptor, size, offset)
                 if len(data) != size:
                     raise _cut(path)
@@ -243,6 +273,17 @@ class _Source:
                 self._copy(descriptor, offset, size, path)
 
         return fill
+
+    def _stream(self, descriptor: int, offset: int, size: int, path: bytes) -> None:
+        while self._position < offset + size:
+            skip = self._position < offset
+            end = offset if skip else offset + size
+            data = self._blob.read(min(end - self._position, CHUNK))
+            if not data:
+                raise _cut(path)
+            self._position += len(data)
+            if not skip:
+                _write_all(descriptor, data)
 
     def _copy(self, descriptor: int, offset: int, size: int, path: bytes) -> None:
         while size and self._in_kernel:
@@ -264,6 +305,21 @@ class _Source:
             _write_all(descriptor, data)
             offset += len(data)
             size -= len(data)
+
+
+def _ascending(index: LayerIndex) -> bool:
+    """Whether the files of a layer are written in the order in which its tar holds them."""
+    last = 0
+    for row in range(len(index)):
+        if stat.S_ISREG(index.mode(row)):
+            target = index.hardlinks.get(row)
+            if target is not None and sort_key(target) < sort_key(index.paths[row]):
+                continue  # just another name by then
+            offset, size = index.content(row)
+            if size and offset < last:
+                return False
+            last = max(last, offset)
+    return True
 
 
 def _wraps(blob: BinaryIO) -> bool:

@@ -162,6 +162,11 @@ class _Scan:
         return None
 
     @property
+    def descriptor(self) -> int:
+        """The innermost open directory."""
+        return self._stack[-1][1]
+
+    @property
     def open(self) -> bool:
         """Whether a directory is open."""
         return bool(self._stack)
@@ -301,14 +306,14 @@ class _Capture:
 
     def _hidden_name(self, path: bytes, name: bytes, found: os.stat_result, visible: bool) -> None:
         """A deletion, or a socket, which no layer can hold: a deletion of what it replaced."""
-        there = visible and self._lookup(path) is not None
-        if there:
+        directory = self._scan.descriptor
+        if visible and self._lookup(path) is not None:
             self._writer.whiteout(path)
-        if stat.S_ISSOCK(found.st_mode):
-            directory = self._scan._stack[-1][1]
-            os.unlink(name, dir_fd=directory)
-            if there:
+            if stat.S_ISSOCK(found.st_mode):
+                os.unlink(name, dir_fd=directory)
                 os.mknod(name, stat.S_IFCHR, 0, dir_fd=directory)
+        else:
+            os.unlink(name, dir_fd=directory)
 
     def _leaf(self, item: _Item, base: Node | None) -> None:
         """Anything but a directory; nothing is written where it is as before."""

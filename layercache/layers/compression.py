@@ -6,6 +6,7 @@ import io
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, cast
 
 from layercache.errors import HostileArchive, MissingExtra
+from layercache.layers.headers import BLOCK, looks_like_tar
 from layercache.layers.limits import DEFAULT_LIMITS, Limits
 
 if TYPE_CHECKING:
@@ -19,11 +20,14 @@ _MEMORY: Final = 256 << 20
 
 _MAGICS: Final = (
     (b"\x1f\x8b\x08", "gzip"),
-    (b"BZh", "bzip2"),
+    (b"BZh", "bzip2"),  # a level and the magic of a block follow, see `compression_of`
     (b"\xfd7zXZ\x00", "xz"),
     (b"\x28\xb5\x2f\xfd", "zstd"),
 )
-LONGEST: Final = 6
+_BLOCKS: Final = (b"1AY&SY", b"\x17\x72\x45\x38\x50\x90")
+"""The magics of a bzip2 block and of the end of an empty stream."""
+
+LONGEST: Final = 10
 """Bytes that tell the compression."""
 
 
@@ -31,6 +35,8 @@ def compression_of(head: bytes) -> str | None:
     """The name of the compression that data beginning with `head` is in, None for none."""
     for magic, name in _MAGICS:
         if head.startswith(magic):
+            if name == "bzip2" and not (head[3:4] in b"123456789" and head[4:10] in _BLOCKS):
+                return None  # three letters are also how a name in a tar may begin
             return name
     return None
 
@@ -40,13 +46,14 @@ def decompressed(
 ) -> BinaryIO:
     """`source` as it is when it is compressed in no known way, else what it inflates to.
 
+    What begins with a right tar header is a tar, whatever the first name in it looks like.
     Raises `HostileArchive` (then, or while it is read) for damaged data and beyond bounds,
     `MissingExtra` for zstd without the extra. `source` stays the caller's to close.
     """
     head = b""
-    while len(head) < LONGEST and (more := source.read(LONGEST - len(head))):
+    while len(head) < BLOCK and (more := source.read(BLOCK - len(head))):
         head += more
-    kind = compression_of(head)
+    kind = None if looks_like_tar(head) else compression_of(head)
     raw: io.RawIOBase
     raw = _Prefixed(head, source) if kind is None else _Inflated(head, source, kind, limits, what)
     return cast(BinaryIO, io.BufferedReader(raw, CHUNK))

@@ -15,7 +15,7 @@ import attrs
 from layercache.errors import HostileArchive
 from layercache.layers.limits import Limits
 
-__all__ = ["Header", "Headers", "looks_like_tar"]
+__all__ = ["Header", "Headers", "looks_like_tar", "shown"]
 
 BLOCK: Final = 512
 _ZERO: Final = bytes(BLOCK)
@@ -25,6 +25,9 @@ _LENGTH: Final = re.compile(rb"([1-9][0-9]{0,9}) ")
 _MEANINGFUL: Final = frozenset(
     (b"path", b"linkpath", b"size", b"uid", b"gid", b"mtime", b"hdrcharset", b"charset")
 )
+_OCTAL_MAX: Final = 0o77777777777
+"""The largest size that a header can say without pax."""
+
 _MAX_ID: Final = 0xFFFFFFFE
 """Linux takes the next one for "leave as it is"."""
 
@@ -166,7 +169,7 @@ class Headers:
                 return int(text, 8)
         except ValueError:
             pass
-        raise self._error(f"a header has a {what} that is no number: {text!r}")
+        raise self._error(f"a header has a {what} that is no number: {shown(text)}")
 
     def _time(self, field: bytes) -> int:
         if field[0] == 0xFF:  # base-256, before 1970
@@ -182,8 +185,8 @@ class Headers:
         kind = block[156:157]
         if kind == b"S" or any(key.startswith(b"GNU.sparse.") for key in pax):
             raise self._error(
-                f"{block[:100].partition(bytes(1))[0]!r} is stored as a sparse file, which is not "
-                "supported: make the archive without --sparse"
+                f"{shown(block[:100].partition(bytes(1))[0])} is stored as a sparse file, which is "
+                "not supported: make the archive without --sparse"
             )
         if not name:
             name = block[:100].partition(b"\0")[0]
@@ -201,22 +204,27 @@ class Headers:
         if pax:
             name = pax.get(b"path", name)
             link = pax.get(b"linkpath", link)
-            size = self._decimal(pax, b"size", size)
+            if b"size" in pax:
+                said = self._decimal(pax, b"size", size)
+                # Where the header could have said it, readers would see other entries.
+                if said != size and said <= _OCTAL_MAX:
+                    raise self._error(f"{shown(name)} has two sizes, {size} and {said}")
+                size = said
             uid = self._decimal(pax, b"uid", uid)
             gid = self._decimal(pax, b"gid", gid)
             if b"mtime" in pax:
                 found = _MTIME.fullmatch(pax[b"mtime"])
                 if not found:
-                    raise self._error(f"a pax header has a time that is no number ({name!r})")
+                    raise self._error(f"a pax header has a time that is no number ({shown(name)})")
                 mtime = int(found[1])
             pairs = [
                 (key[len(_XATTR) :], value) for key, value in pax.items() if key.startswith(_XATTR)
             ]
             xattrs = tuple(sorted(pairs))
             if any(not key or b"\0" in key or len(key) > 255 for key, _ in xattrs):
-                raise self._error(f"an extended attribute of {name!r} has an impossible name")
+                raise self._error(f"an extended attribute of {shown(name)} has an impossible name")
         if uid > _MAX_ID or gid > _MAX_ID:
-            raise self._error(f"{name!r} has an impossible owner")
+            raise self._error(f"{shown(name)} has an impossible owner")
         device = (0, 0)
         if kind in (b"3", b"4"):
             device = (
@@ -224,7 +232,7 @@ class Headers:
                 self._number(block[337:345], "device number"),
             )
             if device[0] >= 1 << 12 or device[1] >= 1 << 20:
-                raise self._error(f"{name!r} has impossible device numbers")
+                raise self._error(f"{shown(name)} has impossible device numbers")
         return Header(
             name,
             kind,
@@ -243,7 +251,7 @@ class Headers:
         if text is None:
             return default
         if not text.isdigit() or len(text) > 18:
-            raise self._error(f"a pax header has an impossible {key.decode()}: {text[:40]!r}")
+            raise self._error(f"a pax header has an impossible {key.decode()}: {shown(text[:40])}")
         return int(text)
 
     def _records(self, body: bytes) -> dict[bytes, bytes]:
@@ -260,7 +268,7 @@ class Headers:
             if end > len(body) or not record.endswith(b"\n") or not equals or not key:
                 raise self._error("a pax record has a wrong length or form")
             if key in records:
-                raise self._error(f"a pax header says {key[:60]!r} twice")
+                raise self._error(f"a pax header says {shown(key[:60])} twice")
             if key in (b"path", b"linkpath"):
                 self._text(value, "pax path")
             records[key] = value
@@ -271,7 +279,13 @@ class Headers:
         """Global headers carry comments (git archive); what would change entries is refused."""
         for key in self._records(body):
             if key in _MEANINGFUL or key.startswith((_XATTR, b"GNU.sparse.")):
-                raise self._error(f"a global header sets {key[:60]!r} for all entries")
+                raise self._error(f"a global header sets {shown(key[:60])} for all entries")
+
+
+def shown(name: bytes) -> str:
+    """A name for a message: one line, not endless."""
+    text = name.decode("utf-8", "backslashreplace")
+    return repr(text if len(text) <= 100 else text[:97] + "...")
 
 
 def looks_like_tar(head: bytes) -> bool:

@@ -17,7 +17,7 @@ from blake3 import blake3
 
 from layercache.errors import HostileArchive
 from layercache.layers.compression import decompressed
-from layercache.layers.headers import Header, Headers
+from layercache.layers.headers import Header, Headers, shown
 from layercache.layers.index import Entry, IndexBuilder, LayerIndex
 from layercache.layers.limits import DEFAULT_LIMITS, Limits
 from layercache.layers.tar import OPAQUE_MARKER, WHITEOUT_PREFIX
@@ -100,7 +100,7 @@ class _Reader:
                     yield entry
 
     def _refuse(self, name: bytes, why: str) -> HostileArchive:
-        return HostileArchive(f"{self._what}: entry {_shown(name)} {why}; nothing was unpacked")
+        return HostileArchive(f"{self._what}: entry {shown(name)} {why}; nothing was unpacked")
 
     # -- names ------------------------------------------------------------------------------
 
@@ -130,7 +130,7 @@ class _Reader:
             if parent in self._files:
                 kind = "a symbolic link" if self._is_link(parent) else "no directory"
                 raise self._refuse(
-                    header.name, f"goes through {_shown(parent)}, which is {kind} in this archive"
+                    header.name, f"goes through {shown(parent)}, which is {kind} in this archive"
                 )
             self._directories.add(parent)
             parent = parent.rpartition(b"/")[0]
@@ -194,7 +194,7 @@ class _Reader:
         known = self._files.get(target)
         if known is None or target == path:
             raise self._refuse(
-                header.name, f"is a hard link to {_shown(header.link)}, no earlier file of it"
+                header.name, f"is a hard link to {shown(header.link)}, no earlier file of it"
             )
         self._claim(header, path)
         entry = attrs.evolve(known, path=path, hardlink=target)
@@ -254,7 +254,7 @@ class _Reader:
                 )
         for name, _ in header.xattrs:
             if name.startswith(_OVERLAY):
-                raise self._refuse(header.name, f"sets {_shown(name)}, which steers overlayfs")
+                raise self._refuse(header.name, f"sets {shown(name)}, which steers overlayfs")
         permissions = 0o777 if kind == stat.S_IFLNK else header.mode & 0o7777
         return Node(
             mode=kind | permissions,
@@ -280,9 +280,3 @@ class _Reader:
             left -= got
         self._headers.consumed(header.size)
         return hasher.digest()
-
-
-def _shown(name: bytes) -> str:
-    """A name for a message: one line, not endless."""
-    text = name.decode("utf-8", "backslashreplace")
-    return repr(text if len(text) <= 100 else text[:97] + "...")

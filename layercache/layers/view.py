@@ -47,6 +47,7 @@ class StateTree:
     def __init__(self, indexes: Sequence[LayerIndex], open_content: OpenContent) -> None:
         self._indexes = tuple(indexes)
         self._open = open_content
+        self._below: StateTree | None = None
         self._stacks: dict[bytes, tuple[int, ...]] = {
             b"": tuple(
                 n
@@ -61,6 +62,13 @@ class StateTree:
                 self._stacks[b""] = self._stacks[b""][: at + 1]
                 break
         self._digests: dict[bytes, bytes] = {}
+
+    @property
+    def below(self) -> StateTree:
+        """The state without its topmost layer; an empty one stays what it is."""
+        if self._below is None:
+            self._below = StateTree(self._indexes[:-1], self._open)
+        return self._below
 
     # -- the protocol -----------------------------------------------------------------------
 
@@ -166,11 +174,11 @@ class StateTree:
             path = path.rpartition(b"/")[0]
         stack = self._stacks[path]
         for path in reversed(missing):
-            stack = self._below(path, stack)
+            stack = self._merged(path, stack)
             self._stacks[path] = stack
         return stack
 
-    def _below(self, path: bytes, parents: tuple[int, ...]) -> tuple[int, ...]:
+    def _merged(self, path: bytes, parents: tuple[int, ...]) -> tuple[int, ...]:
         stack = []
         for number in parents:
             index = self._indexes[number]
