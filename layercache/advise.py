@@ -196,6 +196,12 @@ def _reordered(
 ) -> Advice | None:
     copy, run = steps[copy_at], steps[run_at]
     manifests = _manifests(run.text, copy, files)
+    for between in steps[copy_at + 1 : run_at]:
+        # It would come before what is copied, too.
+        if between.op == "RUN" and not _manifests(between.text, copy, files):
+            return None
+        if between.op == "RUN":
+            manifests = sorted({*manifests, *_manifests(between.text, copy, files)})
     order = [*steps[:copy_at], *steps[copy_at + 1 : run_at + 1], copy, *steps[run_at + 1 :]]
     changed = [dict(version.changed) for version in versions]
     doubt = ""
@@ -219,7 +225,8 @@ def _reordered(
             "(scripts that it runs on installing, local packages)"
         )
     else:
-        if _mentions(run.text, copy):
+        everything = any(source in {".", ""} or "*" in source for source in copy.sources)
+        if everything or _mentions(run.text, copy):
             return None
         narrow = None
         kind, title = "move", f"move {copy.text!r} after {run.text!r}"

@@ -216,7 +216,8 @@ class _Build:
             engine = Engine(
                 self.store,
                 self.inputs,
-                self.executor if self.execute else None,
+                self.executor,
+                execute=self.execute,
                 keys=self.builder._keys,
                 walker=self.builder._walker,
                 observer=self.builder.observe,

@@ -92,6 +92,8 @@ class Run:
 class Engine:
     """Drives walks over one store with one executor.
 
+    `executor` may be None where no step runs a command; `execute` False declines every
+    execution, which is planning.
     `jobs` bounds how many steps run at once; `pool`, any `concurrent.futures.Executor`, carries
     the executions (in other processes too, when executor and store can be pickled).
     `observer` gets every event, from any thread, one at a time.
@@ -106,6 +108,7 @@ class Engine:
         keys: KeyStrategy,
         walker: Walker,
         observer: Observer,
+        execute: bool = True,
         jobs: int = 1,
         pool: Pool | None = None,
         cancelled: threading.Event | None = None,
@@ -116,6 +119,7 @@ class Engine:
         self._keys = keys
         self._walker = walker
         self._observe = observer
+        self._declines = not execute
         self._jobs = max(1, jobs)
         self._pool = pool
         self._cancelled = cancelled or threading.Event()
@@ -123,7 +127,7 @@ class Engine:
         self._lock = threading.Lock()
 
     def run(self, graph: Graph) -> Run:
-        """Walk `graph` to its targets; declines to execute when there is no executor.
+        """Walk `graph` to its targets.
 
         Errors of steps are in the result, not raised; `KeyboardInterrupt` stops the steps that
         run and goes on to the caller.
@@ -206,7 +210,7 @@ class _Drive:
 
     def _start_some(self) -> None:
         self._queue.sort(key=lambda ask: ask.vertex)
-        if self.engine._executor is None:
+        if self.engine._declines:
             for ask in self._queue:
                 self.walk.tell(Declined(ask))
             self._queue.clear()
@@ -406,8 +410,6 @@ class _Drive:
 
     def _perform(self, task: Task, window: _Window) -> Result:
         executor, pool = self.engine._executor, self.engine._pool
-        if executor is None:
-            raise BuildError("no executor was given, so nothing can be executed")
         if pool is None:
             return perform(executor, task, window)
         return pool.submit(perform, executor, task, window).result()
@@ -446,7 +448,7 @@ class _Made:
     reused: bool
 
 
-def perform(executor: Executor, task: Task, blobs: Blobs) -> Result:
+def perform(executor: Executor | None, task: Task, blobs: Blobs) -> Result:
     """Execute one task; runs wherever the pool puts it.
 
     COPY, ADD and WORKDIR run no command: their layer is a function of the trees alone and is
@@ -457,6 +459,8 @@ def perform(executor: Executor, task: Task, blobs: Blobs) -> Result:
         from layercache.copying import copy_layer
 
         return copy_layer(task, blobs)
+    if executor is None:
+        raise BuildError(f"{task.instruction.name} needs an executor, and none was given")
     return executor.execute(task, blobs)
 
 
