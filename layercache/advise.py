@@ -198,10 +198,11 @@ def _reordered(
     manifests = _manifests(run.text, copy, files)
     for between in steps[copy_at + 1 : run_at]:
         # It would come before what is copied, too.
-        if between.op == "RUN" and not _manifests(between.text, copy, files):
-            return None
         if between.op == "RUN":
-            manifests = sorted({*manifests, *_manifests(between.text, copy, files)})
+            needed = _manifests(between.text, copy, files)
+            if not needed or not manifests:
+                return None
+            manifests = sorted({*manifests, *needed})
     order = [*steps[:copy_at], *steps[copy_at + 1 : run_at + 1], copy, *steps[run_at + 1 :]]
     changed = [dict(version.changed) for version in versions]
     doubt = ""
