@@ -16,13 +16,14 @@ from layercache.digests import Fingerprint
 from layercache.errors import SourceError
 from layercache.filetree import statcache
 from layercache.filetree.beneath import Beneath, VerifiedReader, changed, shown, unreadable
-from layercache.filetree.columns import DIGEST, IGNORED, UNREADABLE, Columns, reported_mode
-from layercache.filetree.hashing import EMPTY, device_of, hash_range
+from layercache.filetree.columns import reported_mode
+from layercache.filetree.hashing import EMPTY, device_of
+from layercache.filetree.merkle import Merkle
 from layercache.filetree.mounts import Mounts
 from layercache.filetree.scanning import Counts, refresh
 from layercache.patterns import Ignore, State
 from layercache.selections import Files, fingerprint
-from layercache.trees import CAPABILITY, Node, node_digest, pack_directory
+from layercache.trees import CAPABILITY, Node, node_digest
 
 __all__ = ["Context", "ContextTree"]
 
@@ -94,7 +95,6 @@ class ContextTree:
         self._memo: dict[Files, Fingerprint] = {}
         self._links: dict[int, bytes] = {}
         self._names: dict[int, dict[bytes, int]] = {}
-        self._hidden: bytearray | None = None
         self._beneath = Beneath(context.root)
         try:
             self._scan(context.paranoid)
@@ -113,11 +113,12 @@ class ContextTree:
             found = statcache.load(self._cache, self._identity)
         old, same = found or (None, True)
         # Under other rules names come and go, but what is known of files stays true.
-        self._columns, self._dirty = refresh(
+        self._columns, changed = refresh(
             self.root, self._beneath, old, self.ignore.start, self.counts, relist=not same
         )
+        self._merkle = Merkle(self._columns, self._beneath, self.counts)
+        self._merkle.learnt = changed
         self._saved = 0
-        self._flags = any(self._columns.dir_flags)
 
     # -- Tree -----------------------------------------------------------------------------
 
@@ -126,7 +127,7 @@ class ContextTree:
         with self._lock:
             directory = self._columns.number(path)
             if directory is not None:
-                if self._is_hidden(directory):
+                if self._merkle.is_hidden(directory):
                     return None
                 mode, _, mtime, *_ = self._columns.dir_row(directory)
                 return Node(mode=mode, mtime=mtime // 1_000_000_000)
@@ -140,9 +141,9 @@ class ContextTree:
             directory = columns.number(path)
             if directory is None:
                 return ()
-            self._check_readable(directory)
+            self._merkle.check_readable(directory)
             names = columns.names(directory)
-            below = self._child_directories(directory)
+            below = self._merkle.child_directories(directory)
             if below:
                 names += [columns.dir_paths[child].rpartition(b"/")[2] for child in below]
                 names.sort()
@@ -152,15 +153,12 @@ class ContextTree:
         """See `Tree.digest`; reads what is not known yet of the file or directory."""
         with self._lock:
             directory = self._columns.number(path)
-            if directory is None or self._is_hidden(directory):
+            if directory is None or self._merkle.is_hidden(directory):
                 found = self._file(path)
                 if found is None:
                     raise SourceError(f"{shown(path)} is not in the build context")
-                return self._known(*found)
-            if not self._columns.dir_known[directory]:
-                self._hash_below(directory)
-                self._combine(directory)
-            return self._dir_digest(directory)
+                return self._merkle.file(*found)
+            return self._merkle.directory(directory)
 
     def open(self, path: bytes) -> BinaryIO:
         """See `Tree.open`. Raises `SourceError` for what is no regular file."""
@@ -187,7 +185,7 @@ class ContextTree:
             found = self._memo.get(files)
             if found is None:
                 found = self._memo[files] = fingerprint(self, files)
-                if self._dirty and self._worth_saving():
+                if self._merkle.learnt and self._worth_saving():
                     self.save()
             return found
 
@@ -203,9 +201,9 @@ class ContextTree:
         """See `selections.Filtered`: only what is kept is read."""
         with self._lock:
             directory = self._columns.number(path)
-            if directory is None or self._is_hidden(directory):
+            if directory is None or self._merkle.is_hidden(directory):
                 return None if exclude.ignored else self.digest(path)
-            return self._filtered(directory, exclude)
+            return self._merkle.without(directory, exclude)
 
     def _worth_saving(self) -> bool:
         # Saving costs some 1/100 of learning the same number of files anew.
@@ -219,13 +217,13 @@ class ContextTree:
         A cache that can't be written is no error: the next scan only takes longer.
         """
         with self._lock:
-            if not (self._write and self._dirty and self._cache is not None):
+            if not (self._write and self._merkle.learnt and self._cache is not None):
                 return
             try:
                 statcache.save(self._cache, self._identity, self._columns, self.root, self._began)
             except OSError:
                 self._write = False
-            self._dirty = False
+            self._merkle.learnt = False
             self._saved = self.counts.files_opened + self.counts.directories_listed
 
     def close(self) -> None:
@@ -259,15 +257,9 @@ class ContextTree:
         number = names.get(name)
         return None if number is None else (directory, number)
 
-    def _known(self, directory: int, file: int) -> bytes:
-        if not self._columns.known[file]:
-            self._dirty = True
-            hash_range(self._columns, self._beneath, directory, file, file + 1, self.counts)
-        return self._columns.digest(file)
-
     def _node(self, path: bytes, directory: int, file: int) -> Node:
         columns = self._columns
-        digest = self._known(directory, file)
+        digest = self._merkle.file(directory, file)
         mode, size, mtime, *_ = columns.row(file)
         node = partial(Node, mode=reported_mode(mode), mtime=mtime // 1_000_000_000)
         if stat.S_ISREG(mode):
@@ -295,132 +287,3 @@ class ContextTree:
         if node_digest(result) != digest:
             raise changed(path, "it was replaced")
         return result
-
-    def _dir_digest(self, directory: int) -> bytes:
-        at = directory * DIGEST
-        return bytes(self._columns.dir_digests[at : at + DIGEST])
-
-    def _check_readable(self, directory: int) -> None:
-        if self._columns.dir_flags[directory] & UNREADABLE:
-            path = shown(self._columns.dir_paths[directory])
-            raise SourceError(f"{path}/ can't be listed: permission denied")
-
-    def _is_hidden(self, directory: int) -> bool:
-        """Whether a directory is ignored and nothing below it is kept."""
-        if not self._flags:
-            return False
-        if self._hidden is None:
-            columns = self._columns
-            count = len(columns.dir_paths)
-            hidden = bytearray(count)
-            parents, starts, flags = columns.parents, columns.starts, columns.dir_flags
-            kept = bytearray(count)
-            for number in range(count - 1, -1, -1):
-                if (
-                    kept[number]
-                    or not flags[number] & IGNORED
-                    or starts[number] != starts[number + 1]
-                ):
-                    if number:
-                        kept[parents[number]] = 1
-                else:
-                    hidden[number] = 1
-            self._hidden = hidden
-        return bool(self._hidden[directory])
-
-    def _child_directories(self, directory: int) -> list[int]:
-        below = self._columns.child_directories(directory)
-        return [child for child in below if not self._is_hidden(child)] if self._flags else below
-
-    def _hash_below(self, directory: int) -> None:
-        """Make all files below known, directory by directory."""
-        columns = self._columns
-        end = columns.ends[directory]
-        starts, known = columns.starts, columns.known
-        if self._flags:
-            for number in range(directory, end):
-                self._check_readable(number)
-        file = known.find(0, starts[directory], starts[end])
-        number = directory
-        while file >= 0:
-            self._dirty = True
-            while starts[number + 1] <= file:
-                number += 1
-            hash_range(columns, self._beneath, number, file, starts[number + 1], self.counts)
-            file = known.find(0, starts[number + 1], starts[end])
-
-    def _combine(self, directory: int) -> None:
-        """Make the digests of directories known, the deepest first."""
-        columns = self._columns
-        self._dirty = True
-        known, digests = columns.dir_known, columns.dir_digests
-        number = columns.ends[directory]
-        while (number := known.rfind(0, directory, number)) >= 0:
-            digest = self._packed(number, self._child_directories(number))
-            digests[number * DIGEST : number * DIGEST + DIGEST] = digest
-            known[number] = 1
-
-    def _packed(self, directory: int, below: list[int]) -> bytes:
-        columns = self._columns
-        paths = columns.dir_paths
-        start, end = columns.starts[directory], columns.starts[directory + 1]
-        return pack_directory(
-            end - start,
-            columns.file_modes(start, end),
-            bytes(columns.digests[start * DIGEST : end * DIGEST]),
-            columns.dir_names[directory],
-            len(below),
-            b"".join([_mode(columns, child) for child in below]),
-            b"".join([self._dir_digest(child) for child in below]),
-            b"\0".join([paths[child].rpartition(b"/")[2] for child in below]),
-        )
-
-    def _filtered(self, top: int, exclude: State) -> bytes | None:
-        columns = self._columns
-        end = columns.ends[top]
-        parents = columns.parents
-        states: dict[int, State | None] = {}
-        for number in range(top, end):
-            if number == top:
-                states[number] = exclude
-                continue
-            above = states[parents[number]]
-            name = columns.dir_paths[number].rpartition(b"/")[2]
-            below = None if above is None else above[name]
-            states[number] = None if below is None or below.prunable else below
-        made: dict[int, bytes] = {}
-        for number in range(end - 1, top - 1, -1):
-            state = states[number]
-            if state is None or self._is_hidden(number):
-                continue
-            if state.settled:
-                made[number] = self.digest(columns.dir_paths[number])
-                continue
-            self._check_readable(number)
-            rows: list[bytes] = []
-            digests: list[bytes] = []
-            names: list[bytes] = []
-            start = columns.starts[number]
-            for file, name in enumerate(columns.names(number), start):
-                if not state[name].ignored:
-                    digests.append(self._known(number, file))
-                    rows.append(columns.file_modes(file, file + 1))
-                    names.append(name)
-            below_kept = [child for child in self._child_directories(number) if child in made]
-            if state.ignored and not names and not below_kept:
-                continue
-            made[number] = pack_directory(
-                len(names),
-                b"".join(rows),
-                b"".join(digests),
-                b"\0".join(names),
-                len(below_kept),
-                b"".join([_mode(columns, child) for child in below_kept]),
-                b"".join([made[child] for child in below_kept]),
-                b"\0".join([columns.dir_paths[child].rpartition(b"/")[2] for child in below_kept]),
-            )
-        return made.get(top)
-
-
-def _mode(columns: Columns, directory: int) -> bytes:
-    return columns.dir_row(directory)[0].to_bytes(4, "little")
