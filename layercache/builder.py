@@ -10,7 +10,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import attrs
 
@@ -23,12 +23,12 @@ from layercache.engine import Engine, Run
 from layercache.errors import LayerCacheError, UsageError
 from layercache.events import BuildFinished, BuildStarted, Event, Note, Observer
 from layercache.execution import Executor, StepTraits
-from layercache.graph import Graph, Origin, Step
+from layercache.graph import Graph, Origin, Step, Vertex
 from layercache.inputs import Inputs
 from layercache.keys import KeyStrategy
 from layercache.possible import could_match
 from layercache.recipe import Dockerfile
-from layercache.result import BuildResult, Reporter
+from layercache.result import Against, BuildResult, Reporter, against
 from layercache.strategies import ContentKeys
 from layercache.trees import Tree
 from layercache.walk import Walker
@@ -58,7 +58,8 @@ class Request:
     paths to contents; `contexts` further ones by name (`oci-layout://PATH` and
     `docker-image://NAME` are images). `no_cache` is True for all steps, or a predicate of a
     step's `Origin`; `no_cache_filter` names stages. `project` names what is built for trails
-    (default: context, recipe and target).
+    (default: context, recipe and target); `against` is a tag of this cache or another cache,
+    whose build the reasons compare with.
     """
 
     recipe: Dockerfile | Sequence[Any]
@@ -78,6 +79,7 @@ class Request:
     ulimits: Sequence[str] = ()
     pull: bool = False
     project: str | None = None
+    against: str | None = None
 
 
 class Builder:
@@ -204,7 +206,9 @@ class _Build:
         self.inputs = Inputs(self.store, self._contexts(), self._remote, self._fetch)
 
     def run(self) -> BuildResult:
-        reporter = Reporter(self.store, self.inputs, project_of(self.request))
+        reporter = Reporter(
+            self.store, self.inputs, project_of(self.request), against=self._against()
+        )
         result: BuildResult | None = None
         try:
             lowered = self._lower()
@@ -275,11 +279,19 @@ class _Build:
         return attrs.evolve(run, decisions=tuple(decisions))
 
     def _keep(self, reporter: Reporter, lowered: Lowered, run: Run, result: BuildResult) -> None:
-        reporter.keep_trail(lowered, run)
+        reporter.keep_trail(lowered, run, self.request.tags)
         reporter.keep_totals(result.report)
         if run.error is None and self.request.tags:
             result.tag()
         self.store.commit()
+
+    def _against(self) -> Against | None:
+        if self.request.against is None:
+            return None
+        recipe = self.request.recipe
+        instructions = recipe.instructions if isinstance(recipe, Dockerfile) else tuple(recipe)
+        texts = [getattr(i, "text", getattr(i, "name", "")) for i in instructions]
+        return against(self.store, self.request.against, texts)
 
     def _note(self, message: str) -> None:
         self.builder.observe(Note(message, time.time()))
@@ -326,9 +338,8 @@ class _Build:
         vertices: list[Any] = []
         needed = graph.needed()
         for number, vertex in enumerate(graph.vertices):
-            if number in needed and isinstance(vertex, Step):
-                if getattr(vertex.instruction, "commands", True):
-                    vertex = self._step_with_traits(vertex)
+            if number in needed and _runs_commands(vertex):
+                vertex = self._step_with_traits(vertex)
             vertices.append(vertex)
         for number in needed:
             check = getattr(self.executor, "check", None)
@@ -424,6 +435,11 @@ def project_of(request: Request) -> str:
     parts.append((recipe.path or recipe.name) if isinstance(recipe, Dockerfile) else "")
     parts.append(request.target or "")
     return "\0".join(parts)
+
+
+def _runs_commands(vertex: Vertex) -> TypeGuard[Step]:
+    """Whether the executor's traits count for a vertex; an unknown instruction counts as one."""
+    return isinstance(vertex, Step) and getattr(vertex.instruction, "commands", True)
 
 
 def _recipe(recipe: Dockerfile | Sequence[Any]) -> Dockerfile | Sequence[Any]:

@@ -196,19 +196,20 @@ def explain_step(step: StepReport, steps: Sequence[StepReport]) -> str:
         return f"{title}\n  decides nothing: it changes the image's configuration only"
     if step.decision == "skip":
         return f"{title}\n  was not evaluated: the target does not need it"
-    if step.decision == "hit":
-        return (
-            f"{title}\n  reused by {step.evidence}: the instruction and what it reads are the "
-            f"same as before; {step.saved_seconds:.1f} s saved"
-        )
     names = {other.place: other.text for other in steps}
     lines = [title]
+    if step.decision == "hit":
+        lines.append(
+            f"  reused by {step.evidence}: the instruction and what it reads are the same as "
+            f"before; {step.saved_seconds:.1f} s saved"
+        )
     if step.decision == "undetermined":
         waits = ", ".join(repr(names.get(place, "?")) for place in step.until)
         lines.append(f"  can't be known before {waits or 'an earlier step'} has run")
     reason = step.reason
     if reason is not None:
-        verb = "would run" if step.decision in {"would-run", "undetermined"} else "executed"
+        verb = "differs from the build compared with" if step.decision == "hit" else "executed"
+        verb = "would run" if step.decision in {"would-run", "undetermined"} else verb
         lines.append(f"  {verb}: {CAUSES[reason.cause]}: {describe(reason, names)}")
         for change in reason.changes:
             values = ""
@@ -229,6 +230,53 @@ def explain_step(step: StepReport, steps: Sequence[StepReport]) -> str:
     return "\n".join(lines)
 
 
+@attrs.frozen
+class Against:
+    """An earlier build to compare with: its trail, and the store that has what it names."""
+
+    store: Store
+    trail: Trail
+    name: str
+
+
+def tag_project(tag: str) -> str:
+    """The project name under which the trail of a tagged image is kept."""
+    from layercache.references import Reference
+
+    return f"tag\0{Reference.parse(tag).tagged()}"
+
+
+def against(store: Store, name: str, texts: Sequence[str]) -> Against:
+    """The build that `--against name` means.
+
+    A tag of this cache, else a cache (directory or URL), of which the build with the most steps
+    of these texts is taken. Raises `UsageError` when there is none.
+    """
+    from layercache.errors import UsageError
+    from layercache.locations import open_store
+
+    looks_like_place = "://" in name or os.path.isdir(name) or name.startswith("type=")
+    if not looks_like_place:
+        trail = store.get_trail(trail_id(tag_project(name)))
+        if trail is None:
+            raise UsageError(
+                f"--against {name}: no image of that name was built with this cache, and it is "
+                "no directory or URL of another cache"
+            )
+        return Against(store, trail, name)
+    other = open_store(name)
+    wanted = set(texts)
+    best: Trail | None = None
+    most = 0
+    for found in other.trails():
+        common = len(wanted & {step.text for step in found.steps})
+        if common > most:
+            best, most = found, common
+    if best is None:
+        raise UsageError(f"--against {name}: that cache has no build with these steps")
+    return Against(other, best, name)
+
+
 def trail_id(project: str) -> str:
     """The name of a project's trail: a digest, so that paths stay private."""
     from blake3 import blake3
@@ -242,11 +290,14 @@ def trail_id(project: str) -> str:
 class Reporter:
     """Turns decisions into reports, with the reason of every miss."""
 
-    def __init__(self, store: Store, inputs: Inputs, project: str) -> None:
+    def __init__(
+        self, store: Store, inputs: Inputs, project: str, against: Against | None = None
+    ) -> None:
         self._store = store
         self._inputs = inputs
         self._name = trail_id(project)
         self._steps: tuple[StepReport, ...] = ()
+        self._against = against
         self._trail = self._read_trail()
 
     def keep_totals(self, report: Report) -> None:
@@ -262,6 +313,8 @@ class Reporter:
             return
 
     def _read_trail(self) -> Trail | None:
+        if self._against is not None:
+            return self._against.trail
         try:
             return self._store.get_trail(self._name)
         except CacheError:
@@ -388,7 +441,12 @@ class Reporter:
         found: dict[int, Reason] = {}
         for vertex, decision in decisions.items():
             row = rows.get(vertex)
-            if row is None or decision.outcome not in {"miss", "would-run"}:
+            if row is None:
+                continue
+            if self._against is not None:
+                if decision.key is None or self._as_against(row, decision):
+                    continue
+            elif decision.outcome not in {"miss", "would-run"}:
                 continue
             found[vertex] = self._reason(lowered, decisions, decision, row, run, found)
         return found
@@ -466,7 +524,8 @@ class Reporter:
             if digest is None:
                 continue
             try:
-                rows = decode_listing(self._store.read_blob(digest))
+                store = self._store if self._against is None else self._against.store
+                rows = decode_listing(store.read_blob(digest))
                 tree = self._inputs.tree(self._subject(lowered, decisions, edge.vertex))
                 changes = diff_listings(rows, listing(tree, edge.selector))
             except (CacheError, SourceError):
@@ -481,6 +540,11 @@ class Reporter:
         if isinstance(vertex, Step):
             return decisions[number].state or SCRATCH
         return vertex
+
+    def _as_against(self, row: Row, decision: Decision) -> bool:
+        """Whether the build that is compared with had the same key here."""
+        earlier = self._earlier(row)
+        return earlier is not None and earlier.key == decision.key
 
     # -- trails -----------------------------------------------------------------------------
 
@@ -502,8 +566,11 @@ class Reporter:
         here = [s for s in same_stage if s.index == origin.index and s.op == origin.op]
         return here[0] if here else None
 
-    def keep_trail(self, lowered: Lowered, run: Run) -> None:
-        """Remember this build for the explanations of the next; unchanged trails cost nothing."""
+    def keep_trail(self, lowered: Lowered, run: Run, names: Sequence[str] = ()) -> None:
+        """Remember this build for the explanations of the next; unchanged trails cost nothing.
+
+        Under `names`, too, so that a later build can be compared with an image by its tag.
+        """
         decisions = {decision.vertex: decision for decision in run.decisions}
         old = {(s.stage, s.index): s for s in self._trail.steps} if self._trail else {}
         steps = []
@@ -528,10 +595,14 @@ class Reporter:
                     record=decision.record,
                 )
             )
-        if self._trail is not None and _same_trail(self._trail.steps, steps):
+        if self._trail is not None and _same_trail(self._trail.steps, steps) and not names:
+            return
+        if self._against is not None:
             return
         try:
             self._store.put_trail(Trail(self._name, tuple(steps)))
+            for name in names:
+                self._store.put_trail(Trail(trail_id(tag_project(name)), tuple(steps)))
         except CacheError:
             return  # explanations of the next build are poorer, nothing else
 

@@ -318,6 +318,12 @@ class Store:
             self._damage(name, error)
             return None
 
+    def trails(self) -> list[Trail]:
+        """Every trail that verifies. Costs a request for each where the backend is remote."""
+        prefix = f"{self._prefix}trails/"
+        names = [info.name.removeprefix(prefix) for info in self.backend.list(prefix)]
+        return [trail for name in sorted(names) if (trail := self.get_trail(name)) is not None]
+
     def put_trail(self, trail: Trail) -> None:
         """Keep `trail`; nothing is written when it says what the stored one says."""
         name = f"{self._prefix}trails/{trail.target}"

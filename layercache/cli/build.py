@@ -211,6 +211,7 @@ def _request(options: Namespace) -> Request:
         shm_size=_size(options.shm_size) if options.shm_size else None,
         ulimits=options.ulimit,
         pull=options.pull,
+        against=getattr(options, "against", None),
     )
 
 

@@ -1,0 +1,50 @@
+"""Explanations against a named earlier build, or against another machine's cache."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from layercache import Builder, Dockerfile, UsageError
+
+from .support import FILES, TEXT
+
+
+def test_a_build_is_compared_with_another_machine(tmp_path: Path) -> None:
+    """Why that cache misses what this one hits: the file, though every step is reused here."""
+    there, here = Builder(tmp_path / "there"), Builder(tmp_path / "here")
+    recipe = Dockerfile.parse(TEXT)
+    there.build(recipe, context={**FILES, "server.js": "2"}, project="there")
+    here.build(recipe, context=FILES, project="here")
+    plan = here.plan(recipe, context=FILES, project="here", against=str(tmp_path / "there"))
+    reasons = [step.reason for step in plan.steps]
+
+    assert [step.decision for step in plan.steps] == [None, "hit", "hit", None]
+    assert reasons[1] is None
+    assert reasons[2] is not None
+    assert [(c.path, c.what) for c in reasons[2].changes] == [("server.js", "content")]
+
+
+def test_a_build_is_compared_with_a_tag(tmp_path: Path) -> None:
+    """The image that a tag names, however many builds came after it."""
+    builder = Builder(tmp_path / "cache")
+    recipe = Dockerfile.parse(TEXT)
+    builder.build(recipe, context=FILES, tags=["app:1"])
+    for number in range(3):
+        builder.build(recipe, context={**FILES, "README.md": str(number)})
+    plan = builder.plan(recipe, context={**FILES, "package.json": "[]"}, against="app:1")
+    changes = {c.path for step in plan.steps if step.reason for c in step.reason.changes}
+
+    assert changes == {"package.json", "parent"}
+
+
+def test_nothing_to_compare_with_is_an_error(tmp_path: Path) -> None:
+    """An unknown tag and a cache without such a build say so."""
+    builder = Builder(tmp_path / "cache")
+    recipe = Dockerfile.parse(TEXT)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UsageError, match="no image of that name"):
+        builder.plan(recipe, context=FILES, against="app:1")
+    with pytest.raises(UsageError, match="no build with these steps"):
+        builder.plan(recipe, context=FILES, against=str(tmp_path / "empty"))
