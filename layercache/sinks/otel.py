@@ -59,8 +59,8 @@ class OtelSpans:
                 self._finish(event)
             case CacheTrouble(kind, message, time):
                 if self._build is not None:
-                    attributes = {"kind": kind, "message": message}
-                    self._build.add_event("cache trouble", attributes, timestamp=_ns(time))
+                    what = {"kind": kind, "message": message}
+                    self._build.add_event("cache trouble", what, timestamp=_ns(time))
             case BuildFinished(ok, _, time, error):
                 self._end_build(ok, time, error)
             case _:

@@ -36,7 +36,7 @@ def test_a_build_is_compared_with_a_tag(tmp_path: Path) -> None:
     plan = builder.plan(recipe, context={**FILES, "package.json": "[]"}, against="app:1")
     changes = {c.path for step in plan.steps if step.reason for c in step.reason.changes}
 
-    assert changes == {"package.json", "parent"}
+    assert changes == {"package.json"}
 
 
 def test_nothing_to_compare_with_is_an_error(tmp_path: Path) -> None:
