@@ -1,0 +1,434 @@
+"""A state's files in memory, to be changed by a step, and the layer that the changes make."""
+
+from __future__ import annotations
+
+import io
+import stat
+from collections.abc import Iterable
+from typing import cast
+
+import attrs
+from blake3 import blake3
+
+from layercache.descriptors import LAYER_TAR, Layer
+from layercache.errors import BuildError
+from layercache.execution import Blobs
+from layercache.layers.index import sort_key
+from layercache.layers.tar import LayerWriter
+from layercache.layers.times import LAYER_TIME, copied_time
+from layercache.layers.view import Resolved, resolve
+from layercache.trees import Node, Tree
+
+__all__ = ["Entry", "MemoryFiles", "Refused", "snapshot"]
+
+_FILE = stat.S_IFREG | 0o644
+_DIRECTORY = stat.S_IFDIR | 0o755
+_LINK = stat.S_IFLNK | 0o777
+_KINDS = {
+    stat.S_IFREG: "file",
+    stat.S_IFDIR: "directory",
+    stat.S_IFLNK: "link",
+    stat.S_IFCHR: "character device",
+    stat.S_IFBLK: "block device",
+    stat.S_IFIFO: "fifo",
+}
+
+
+class Refused(BuildError):
+    """What a command asked of the files can't be done; the message says why."""
+
+
+@attrs.frozen
+class Entry:
+    """One path of a snapshot: everything about it that a build may decide.
+
+    `content` is a file's bytes or a link's target; `mode` the permission bits; `mtime` seconds
+    since 1970, 0 for directories (which a layer need not mention).
+    """
+
+    type: str
+    mode: int
+    uid: int = 0
+    gid: int = 0
+    content: bytes = b""
+    mtime: int = 0
+
+
+def snapshot(tree: Tree) -> dict[str, Entry]:
+    """Every path of `tree` but its root, with what is there: to compare whole trees."""
+    found = {}
+    for path, node in _nodes(tree):
+        content = node.link
+        if node.is_file:
+            with tree.open(path) as source:
+                content = source.read()
+        found[path.decode("utf-8", "surrogateescape")] = Entry(
+            _KINDS.get(stat.S_IFMT(node.mode), "other"),
+            node.mode & 0o7777,
+            node.uid,
+            node.gid,
+            content,
+            0 if node.is_dir else node.mtime,
+        )
+    return found
+
+
+def _nodes(tree: Tree, top: bytes = b"") -> Iterable[tuple[bytes, Node]]:
+    todo = [_join(top, name) for name in reversed(tree.children(top))]
+    while todo:
+        path = todo.pop()
+        node = tree.lookup(path)
+        if node is not None:
+            yield path, node
+            todo += [_join(path, name) for name in reversed(tree.children(path))]
+
+
+def _join(parent: bytes, name: bytes) -> bytes:
+    return parent + b"/" + name if parent else name
+
+
+class MemoryFiles:
+    """A tree that one step changes; as a `Tree` it knows `lookup`, `children` and `open`.
+
+    Paths are absolute or relative to the root, links in them are followed inside it. Whatever
+    is written is root's unless `owner` is set, and has the time that layers give to what
+    commands write. Raises `Refused` for what a file system would refuse.
+    """
+
+    def __init__(self, base: Tree, owner: tuple[int, int] = (0, 0)) -> None:
+        self.owner = owner
+        self._base = base
+        self._before = {b"": Node(mode=_DIRECTORY), **dict(_nodes(base))}
+        self._nodes = dict(self._before)
+        self._data: dict[bytes, bytes] = {}
+        self._elsewhere: dict[bytes, tuple[Tree, bytes]] = {}
+        self._mounts: dict[bytes, bool] = {}
+        self._uncounted: set[bytes] = set()
+        self._covered: dict[bytes, Node] = {}
+        self._stubs: set[bytes] = set()
+
+    # -- looking ----------------------------------------------------------------------------
+
+    def lookup(self, path: bytes) -> Node | None:
+        """See `Tree.lookup`."""
+        return self._nodes.get(path)
+
+    def children(self, path: bytes) -> list[bytes]:
+        """See `Tree.children`."""
+        start = path + b"/" if path else b""
+        return sorted(
+            other[len(start) :]
+            for other in self._nodes
+            if other.startswith(start) and other and b"/" not in other[len(start) :]
+        )
+
+    def open(self, path: bytes) -> io.BytesIO:
+        """See `Tree.open`."""
+        return io.BytesIO(self._content(path))
+
+    def resolve(self, path: str, *, last: bool = True) -> Resolved:
+        """Where `path` leads inside the root; `last`: a link at its end is followed, too."""
+        return resolve(cast(Tree, self), path.encode("utf-8", "surrogateescape"), last)
+
+    def read(self, path: str) -> bytes:
+        """The bytes of a file."""
+        found = self.resolve(path)
+        if found.node is None:
+            raise Refused(f"{path}: no such file")
+        if not found.node.is_file:
+            raise Refused(f"{path}: not a regular file")
+        return self._content(found.path)
+
+    def _content(self, path: bytes) -> bytes:
+        if path in self._data:
+            return self._data[path]
+        tree, there = self._elsewhere.get(path, (self._base, path))
+        with tree.open(there) as source:
+            return source.read()
+
+    def digest_of_all(self) -> bytes:
+        """A digest over everything that a command could see here, times included."""
+        hasher = blake3()
+        for path in sorted(self._nodes):
+            if self._mount_of(path) in self._uncounted:
+                continue
+            node = self._nodes[path]
+            hasher.update(repr((path, attrs.astuple(node))).encode())
+            if node.is_file and not node.content:
+                hasher.update(self._content(path))
+        return hasher.digest()
+
+    # -- changing ---------------------------------------------------------------------------
+
+    def write(self, path: str, data: bytes, *, mode: int | None = None) -> None:
+        """Write a file; an existing one keeps its mode and owner."""
+        found = self.resolve(path)
+        there = found.node
+        if there is not None and not there.is_file:
+            raise Refused(f"{path}: is no regular file")
+        if there is None:
+            there = Node(mode=_FILE, uid=self.owner[0], gid=self.owner[1])
+        if mode is not None:
+            there = attrs.evolve(there, mode=stat.S_IFREG | mode)
+        content = blake3(data).digest()
+        node = attrs.evolve(there, size=len(data), content=content, mtime=LAYER_TIME, xattrs=())
+        self._put(found.path, node, data)
+
+    def make_directory(self, path: str, *, parents: bool = False) -> None:
+        """Make a directory, and with `parents` what is missing above it."""
+        found = self.resolve(path)
+        if found.node is not None:
+            if parents and found.node.is_dir:
+                return
+            raise Refused(f"{path}: is there already")
+        missing = [found.path]
+        while parents and (above := missing[-1].rpartition(b"/")[0]) not in self._nodes:
+            missing.append(above)
+        for here in reversed(missing):
+            self._put(here, self._made(_DIRECTORY))
+
+    def link(self, target: str, path: str) -> None:
+        """Make a symbolic link at `path`."""
+        found = self.resolve(path, last=False)
+        if found.node is not None:
+            raise Refused(f"{path}: is there already")
+        text = target.encode("utf-8", "surrogateescape")
+        self._put(found.path, attrs.evolve(self._made(_LINK), size=len(text), link=text))
+
+    def remove(self, path: str, *, recursive: bool = False) -> None:
+        """Remove a file or link, with `recursive` also a directory and all that is below."""
+        found = self.resolve(path, last=False)
+        if found.node is None:
+            raise Refused(f"{path}: no such file")
+        below = [p for p in self._nodes if p.startswith(found.path + b"/")]
+        if found.node.is_dir and (not recursive or not found.path):
+            raise Refused(f"{path}: is a directory")
+        for here in (found.path, *below):
+            self._check_writable(here)
+            if here in self._mounts:
+                raise Refused(f"{path}: something is mounted there")
+        for here in (found.path, *below):
+            del self._nodes[here]
+            self._data.pop(here, None)
+            self._elsewhere.pop(here, None)
+
+    def rename(self, old: str, new: str) -> None:
+        """Move a file, link or directory; a file that is in the way is replaced."""
+        source = self.resolve(old, last=False)
+        if source.node is None:
+            raise Refused(f"{old}: no such file")
+        target = self.resolve(new, last=False)
+        goal = target.path
+        if target.node is not None and target.node.is_dir:
+            goal = _join(goal, source.path.rpartition(b"/")[2])
+        if goal == source.path or goal.startswith(source.path + b"/"):
+            raise Refused(f"{new}: is within {old}")
+        moved = [p for p in self._nodes if p == source.path or p.startswith(source.path + b"/")]
+        items = [
+            (goal + p[len(source.path) :], self._nodes[p], self._bytes_of(p)) for p in sorted(moved)
+        ]
+        self.remove(old, recursive=True)
+        for path, node, data in items:
+            self._put(path, node, data)
+
+    def _bytes_of(self, path: bytes) -> bytes | None:
+        return self._content(path) if self._nodes[path].is_file else None
+
+    def copy(self, old: str, new: str, *, recursive: bool = False) -> None:
+        """Copy a file, with `recursive` a directory; modes are kept."""
+        source = self.resolve(old)
+        if source.node is None:
+            raise Refused(f"{old}: no such file")
+        target = self.resolve(new)
+        goal = target.path
+        if target.node is not None and target.node.is_dir:
+            goal = _join(goal, source.path.rpartition(b"/")[2])
+        if not source.node.is_dir:
+            data = self.read(old)
+            self.write("/" + goal.decode("utf-8", "surrogateescape"), data)
+            self._change(goal, attrs.evolve(self._nodes[goal], mode=source.node.mode))
+            return
+        if not recursive:
+            raise Refused(f"{old}: is a directory")
+        below = sorted(p for p in self._nodes if p == source.path or _below(p, source.path))
+        for path in below:
+            node = attrs.evolve(
+                self._nodes[path], uid=self.owner[0], gid=self.owner[1], mtime=LAYER_TIME
+            )
+            self._put(goal + path[len(source.path) :], node, self._bytes_of(path))
+
+    def change_mode(self, path: str, mode: int) -> None:
+        """Set permission bits."""
+        found = self._existing(path)
+        node = self._nodes[found.path]
+        self._change(found.path, attrs.evolve(node, mode=stat.S_IFMT(node.mode) | mode))
+
+    def change_owner(self, path: str, uid: int, gid: int) -> None:
+        """Set the owner."""
+        found = self._existing(path)
+        self._change(found.path, attrs.evolve(self._nodes[found.path], uid=uid, gid=gid))
+
+    def touch(self, path: str) -> None:
+        """Make an empty file, or give an existing one the time of what commands write."""
+        found = self.resolve(path)
+        if found.node is None:
+            self.write(path, b"")
+        else:
+            self._change(found.path, attrs.evolve(found.node, mtime=LAYER_TIME))
+
+    def _existing(self, path: str) -> Resolved:
+        found = self.resolve(path)
+        if found.node is None:
+            raise Refused(f"{path}: no such file")
+        return found
+
+    def _change(self, path: bytes, node: Node) -> None:
+        self._check_writable(path)
+        self._nodes[path] = node
+
+    def _made(self, mode: int) -> Node:
+        return Node(mode=mode, uid=self.owner[0], gid=self.owner[1], mtime=LAYER_TIME)
+
+    def _put(self, path: bytes, node: Node, data: bytes | None = None) -> None:
+        self._check_writable(path)
+        above = self._nodes.get(path.rpartition(b"/")[0])
+        if above is None or not above.is_dir:
+            raise Refused(f"/{path.decode(errors='replace')}: its directory is not there")
+        self._nodes[path] = node
+        self._elsewhere.pop(path, None)
+        if data is not None:
+            self._data[path] = data
+
+    # -- mounts -----------------------------------------------------------------------------
+
+    def mount(
+        self,
+        target: str,
+        source: Tree | None,
+        at: bytes = b"",
+        *,
+        writable: bool,
+        counts: bool = True,
+    ) -> None:
+        """Show what `source` holds at `at` (None: nothing) at `target`.
+
+        What is done below it is no part of the layer; see `unmount`. Times are what a copy
+        would have, so that nothing shows which no key sees. What does not count is left out of
+        `digest_of_all`.
+        """
+        goal = self.resolve(target).path
+        above = goal
+        while above not in self._nodes:
+            self._stubs.add(above)
+            above = above.rpartition(b"/")[0]
+        for path in sorted(self._stubs):
+            self._nodes.setdefault(path, Node(mode=_DIRECTORY, mtime=LAYER_TIME))
+        for path in [p for p in self._nodes if p == goal or _below(p, goal)]:
+            self._covered.setdefault(path, self._nodes.pop(path))
+        top: Node | None = Node(mode=_DIRECTORY, mtime=LAYER_TIME)
+        if source is not None and at:
+            top = source.lookup(at)
+        if top is None:
+            raise Refused(f"there is nothing to be mounted at {target}")
+        entries = [(goal, top, at)]
+        if source is not None:
+            start = len(at) + 1 if at else 0
+            entries += [(_join(goal, p[start:]), node, p) for p, node in _nodes(source, at)]
+        for path, node, there in entries:
+            time = copied_time(node.content) if node.is_file and node.content else LAYER_TIME
+            self._nodes[path] = attrs.evolve(node, mtime=time)
+            self._data.pop(path, None)
+            if source is not None:
+                self._elsewhere[path] = (source, there)
+        self._mounts[goal] = writable
+        if not counts:
+            self._uncounted.add(goal)
+
+    def mounted(self, target: str) -> dict[bytes, tuple[Node, bytes]]:
+        """What is below the mount `target` now, relative to it; for mounts that are kept."""
+        goal = self.resolve(target).path
+        return {
+            path[len(goal) + 1 :]: (node, self._content(path) if node.is_file else b"")
+            for path, node in self._nodes.items()
+            if _below(path, goal)
+        }
+
+    def unmount(self) -> None:
+        """Take all mounts away: what they covered shows again."""
+        for path in [p for p in self._nodes if self._mount_of(p) is not None]:
+            del self._nodes[path]
+            self._data.pop(path, None)
+            self._elsewhere.pop(path, None)
+        self._mounts.clear()
+        self._uncounted.clear()
+        for path, node in self._covered.items():
+            if path not in self._stubs:
+                self._nodes[path] = node
+        for path in sorted(self._stubs, reverse=True):
+            if path in self._nodes and not self.children(path):
+                del self._nodes[path]
+        self._covered.clear()
+        self._stubs.clear()
+
+    def _mount_of(self, path: bytes) -> bytes | None:
+        return next((m for m in self._mounts if path == m or _below(path, m)), None)
+
+    def _check_writable(self, path: bytes) -> None:
+        mount = self._mount_of(path)
+        if mount is not None and not self._mounts[mount]:
+            raise Refused(f"/{path.decode(errors='replace')}: read-only")
+
+    # -- the layer --------------------------------------------------------------------------
+
+    def become(self, tree: Tree) -> None:
+        """Make everything that of `tree`."""
+        self._nodes = {b"": self._nodes[b""], **dict(_nodes(tree))}
+        self._data.clear()
+        self._elsewhere = {path: (tree, path) for path in self._nodes}
+
+    def layer(self, blobs: Blobs) -> Layer | None:
+        """What differs from the beginning, as a layer in `blobs`; None when nothing does."""
+        sink = io.BytesIO()
+        writer = LayerWriter(sink)
+        before, after = self._before, self._nodes
+        gone = [p for p in before if p not in after and self._shows(p.rpartition(b"/")[0])]
+        changed = [p for p, node in after.items() if _differs(before.get(p), node)]
+        for path, deleted in sorted(
+            [(p, True) for p in gone] + [(p, False) for p in changed], key=_layer_order
+        ):
+            if deleted:
+                writer.whiteout(path)
+                continue
+            node = after[path]
+            writer.add(path, node, self._content(path) if node.is_file else None)
+        if writer.empty:
+            return None
+        diff_id, _, _ = writer.finish()
+        sink.seek(0)
+        return Layer(blobs.add(sink, LAYER_TAR), diff_id)
+
+    def _shows(self, directory: bytes) -> bool:
+        """Whether a directory of the beginning is still one, so that a deletion must be said."""
+        before, after = self._before.get(directory), self._nodes.get(directory)
+        return before is not None and before.is_dir and after is not None and after.is_dir
+
+
+def _below(path: bytes, directory: bytes) -> bool:
+    return not directory or path.startswith(directory + b"/")
+
+
+def _differs(before: Node | None, node: Node) -> bool:
+    if before is None or before.is_dir != node.is_dir:
+        return True
+    if node.is_dir:
+        return (before.mode, before.uid, before.gid) != (node.mode, node.uid, node.gid)
+    return before != node
+
+
+def _layer_order(item: tuple[bytes, bool]) -> tuple[bytes, ...]:
+    """Depth first; the deletions of a directory come before its entries."""
+    path, deleted = item
+    if not deleted:
+        return (sort_key(path),)
+    directory, _, name = path.rpartition(b"/")
+    return (sort_key(directory) + (b"\0" if directory else b""), b"", name)
