@@ -9,13 +9,13 @@ from __future__ import annotations
 import errno
 import io
 import os
-from typing import Any, Final
+from typing import Any, BinaryIO, Final, cast
 
 from blake3 import blake3
 
 from layercache.errors import ContextChanged, SourceError
 
-__all__ = ["Beneath", "VerifiedReader", "shown"]
+__all__ = ["Beneath", "VerifiedReader", "changed", "shown", "unreadable", "verified"]
 
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -123,6 +123,32 @@ def unreadable(path: bytes, error: OSError) -> SourceError:
     return SourceError(f"{shown(path)} can't be read: {error.strerror}")
 
 
+_AT_ONCE: Final = 1 << 18
+"""Bytes: smaller files are read and verified before the first byte is handed out."""
+
+
+def verified(descriptor: int, path: bytes, size: int, content: bytes) -> BinaryIO:
+    """A reader of the file open at `descriptor` (which it takes over), see `VerifiedReader`.
+
+    Raises `ContextChanged` at once where the change shows at once.
+    """
+    if size > _AT_ONCE:
+        return cast(BinaryIO, VerifiedReader(descriptor, path, size, content))
+    data = b""
+    if size:
+        try:
+            data = os.read(descriptor, size + 1)
+        except OSError as error:
+            raise unreadable(path, error) from error
+        finally:
+            os.close(descriptor)
+    if len(data) != size:
+        raise changed(path, "another size")
+    if blake3(data).digest() != content:
+        raise changed(path, "other bytes")
+    return io.BytesIO(data)
+
+
 class VerifiedReader(io.RawIOBase):
     """The bytes of a file, hashed as they pass.
 
@@ -142,8 +168,6 @@ class VerifiedReader(io.RawIOBase):
         try:
             if os.fstat(descriptor).st_size != size:
                 raise changed(path, "another size")
-            if size == 0:
-                self._verify()
         except BaseException:
             self.close()
             raise

@@ -8,14 +8,14 @@ import time
 from collections.abc import Sequence
 from functools import partial
 from threading import RLock
-from typing import BinaryIO, Final, cast
+from typing import BinaryIO, Final
 
 from blake3 import blake3
 
 from layercache.digests import Fingerprint
 from layercache.errors import SourceError
 from layercache.filetree import statcache
-from layercache.filetree.beneath import Beneath, VerifiedReader, changed, shown, unreadable
+from layercache.filetree.beneath import Beneath, changed, shown, unreadable, verified
 from layercache.filetree.columns import reported_mode
 from layercache.filetree.hashing import EMPTY, device_of
 from layercache.filetree.merkle import Merkle
@@ -166,16 +166,12 @@ class ContextTree:
             node = self.lookup(path)
             if node is None or not node.is_file:
                 raise SourceError(f"{shown(path)} is no file in the build context")
-            if not node.size:
-                import io
-
-                return io.BytesIO()
             try:
-                descriptor = self._beneath.open(path)
+                descriptor = self._beneath.open(path) if node.size else -1
             except OSError as error:
                 raise unreadable(path, error) from error
-            self.counts.files_opened += 1
-            return cast(BinaryIO, VerifiedReader(descriptor, path, node.size, node.content))
+            self.counts.files_opened += node.size > 0
+        return verified(descriptor, path, node.size, node.content)
 
     # -- capabilities beyond Tree -----------------------------------------------------------
 
