@@ -146,10 +146,9 @@ class CopyPlan:
 
     def _make_directory(self, instruction: MakeDirectory) -> None:
         owner = (0, 0)
-        user: str = getattr(instruction, "user", "")
-        if user:
+        if instruction.user:
             try:
-                owner = resolve_owner(user, self.changes.read_base)
+                owner = resolve_owner(instruction.user, self.changes.read_base)
             except BuildError:
                 owner = (0, 0)  # as BuildKit; a RUN as this user says what is wrong
         target = self.changes.resolve(_bytes(instruction.path)).path

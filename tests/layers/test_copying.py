@@ -323,6 +323,16 @@ def test_workdir() -> None:
     assert listing(blobs.tree(state))["n/m/c"] == "dir 0755 0:0"
 
 
+@pytest.mark.parametrize(
+    ("user", "owner"), [("app", "1000:1001"), ("7:8", "7:8"), ("root", "0:0"), ("nobody", "0:0")]
+)
+def test_workdir_belongs_to_the_user(user: str, owner: str) -> None:
+    """With what is made above it; an unknown user is left to the command that runs as it."""
+    parent = {"etc/passwd": PASSWD, "etc/group": GROUP}
+    found = built({}, MakeDirectory(path="/w/d", user=user), parent=parent)
+    assert found["w"] == found["w/d"] == f"dir 0755 {owner}"
+
+
 def test_here_documents() -> None:
     """A file of mode 0644 with the document's name, or that of the destination."""
 
