@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Sequence
 from typing import Final
 
@@ -35,6 +34,8 @@ class Fault(Exception):
 
 def nearest(word: str, choices: Iterable[str]) -> str | None:
     """The choice that `word` is most likely a misspelling of, or None."""
+    import difflib
+
     if not word or len(word) > 40:
         return None
     found = difflib.get_close_matches(word, list(choices), n=1, cutoff=0.6)

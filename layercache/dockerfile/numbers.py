@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from fractions import Fraction
 from typing import Final
 
 from layercache.errors import UsageError
@@ -56,6 +55,8 @@ def _number(text: str, base: int, digits: str) -> int:
 
 def parse_size(text: str) -> int:
     """A number of bytes with an optional unit of 1024: `64m`, `1.5G`, `100kb`, `8MiB`."""
+    from fractions import Fraction
+
     number = text.strip(" ").lower()
     unit = ""
     for suffix in ("ib", "b"):
@@ -76,6 +77,8 @@ def parse_size(text: str) -> int:
 
 def parse_duration(text: str) -> int:
     """Nanoseconds of a duration as Go writes it: `1m30s`, `500ms`, `1.5h`, `0`."""
+    from fractions import Fraction
+
     rest = text[1:] if text[:1] in ("+", "-") else text
     total = Fraction(0)
     if rest != "0":

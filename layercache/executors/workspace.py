@@ -12,7 +12,6 @@ import os
 import platform
 import stat
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, BinaryIO, Final, cast
 
@@ -206,6 +205,8 @@ class Workspace:
     def _write_layer(
         self, root: str, stage: str, parent: Tree, after: Tree, blobs: Blobs
     ) -> Layer | None:
+        import tempfile
+
         from layercache.layers.tar import LayerWriter
         from layercache.layers.times import clamped_time
         from layercache.materialize import set_times

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import attrs
 
@@ -11,8 +12,10 @@ from layercache.descriptors import Descriptor, Layer
 from layercache.digests import DiffID, sha256
 from layercache.errors import UsageError
 from layercache.images.manifests import CONFIG, MANIFEST, Manifest, encode
-from layercache.images.resolver import BaseImage
 from layercache.references import Reference
+
+if TYPE_CHECKING:
+    from layercache.images.resolver import BaseImage
 
 __all__ = ["Assembled", "BuiltImage", "assemble", "complete_history", "rfc3339", "source_date"]
 
