@@ -182,8 +182,8 @@ def test_after_kill_9(
     assert processes(tmp_path / "s") == []
     assert mounts(tmp_path / "s") == []
     assert list((tmp_path / "s" / "work").iterdir()) != []
-    with RootfsExecutor(tmp_path / "s") as executor:
-        executor._open()
+    with RootfsExecutor(tmp_path / "s") as executor, executor._open():
+        pass
 
     assert_clean(tmp_path / "s")
 

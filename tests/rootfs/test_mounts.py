@@ -449,7 +449,7 @@ def test_ssh_agents(make_bench: Callable[..., Bench], tmp_path: Path) -> None:
 
 def test_the_agent_s_socket_speaks(tmp_path: Path) -> None:
     """Messages go both ways, for several clients at once, until the step is over."""
-    from layercache.executors.rootfs.agents import AgentProxy
+    from layercache.executors.rootfs.sshagents import AgentProxy
 
     agent = Agent(tmp_path / "agent")
     deep = tmp_path / ("d" * 120)
@@ -472,7 +472,7 @@ def test_the_agent_s_socket_speaks(tmp_path: Path) -> None:
 
 def test_an_agent_that_is_gone_hangs_up(tmp_path: Path) -> None:
     """Without an agent behind it a client sees the end of the connection."""
-    from layercache.executors.rootfs.agents import AgentProxy
+    from layercache.executors.rootfs.sshagents import AgentProxy
 
     proxy = AgentProxy(str(tmp_path / "p"), str(tmp_path / "none"))
     with socket.socket(socket.AF_UNIX) as client:

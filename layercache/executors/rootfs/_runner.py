@@ -13,11 +13,12 @@ from __future__ import annotations
 import _socket
 import os
 import select
+import sys
 
-from layercache.executors.rootfs import _step
+from layercache.executors.rootfs import _step, _userns, _wire
 from layercache.executors.rootfs import _syscalls as sys_
 
-__all__ = ["KILL", "NAMESPACES", "START", "main"]
+__all__ = ["AGENT", "KILL", "NAMESPACES", "START", "main"]
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,21 +27,34 @@ if TYPE_CHECKING:
 NAMESPACES = sys_.CLONE_NEWNS | sys_.CLONE_NEWPID | sys_.CLONE_NEWUTS | sys_.CLONE_NEWIPC
 """What every step has of its own."""
 
-START = b"s"
-KILL = b"k"
+START = "start"
+KILL = "kill"
+AGENT = "agent"
 
 
 def main(arguments: Sequence[str]) -> None:
-    """`enclose CHANNEL SCRATCH COMMAND...`, `serve CHANNEL` or `probe SCRATCH`.
+    """What the helper process is started for; the arguments are one of
 
-    Serves the SOCK_SEQPACKET socket CHANNEL until the build closes it or is gone.
+    `enclose CHANNEL SCRATCH COMMAND...`, which is followed by `serve CHANNEL`: serve the
+    SOCK_SEQPACKET socket CHANNEL until the build closes it or is gone;
+    `probe SCRATCH USERXATTR SINGLE`: try what a step needs.
+
+    `userns` and its arguments before them ask for a user namespace.
     """
-    if arguments[0] == "probe":
-        os._exit(_probe(arguments[1]))
-    command, channel = arguments[0], int(arguments[1])
+    if arguments[0] == "userns":
+        try:
+            _userns.enter(arguments[1 : 1 + _userns.COUNT])
+        except OSError as error:
+            print(error.strerror, file=sys.stderr)
+            sys.exit(1)
+        arguments = arguments[1 + _userns.COUNT :]
+    command, *rest = arguments
+    if command == "probe":
+        os._exit(_probe(rest[0], userxattr=rest[1] == "1", single=rest[2] == "1"))
     if command == "enclose":
-        enclose(arguments[2])
-        os.execv(arguments[3], list(arguments[3:]))
+        enclose(rest[1])
+        os.execv(rest[2], rest[2:])
+    channel = int(rest[0])
     os.set_inheritable(channel, False)
     Runner(_socket.socket(fileno=channel)).serve()
 
@@ -58,7 +72,7 @@ def enclose(scratch: str) -> None:
         os.close(fd)
 
 
-def _probe(scratch: str) -> int:
+def _probe(scratch: str, *, userxattr: bool, single: bool) -> int:
     """Try what a step needs; 0 when all of it works, else the reason is printed."""
     if not sys_.supported():
         print(f"system calls of {os.uname().machine} are not known")
@@ -68,7 +82,7 @@ def _probe(scratch: str) -> int:
         pid = sys_.clone(NAMESPACES)
         if pid:
             return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-        _step.probe(scratch)
+        _step.probe(scratch, userxattr=userxattr, single=single)
     except OSError as error:
         print(f"{error.strerror} ({error.filename})" if error.filename else error.strerror)
         return 1
@@ -84,6 +98,8 @@ class Runner:
         self.self = os.pidfd_open(os.getpid())
         self.steps: dict[int, tuple[int, int, _socket.socket]] = {}
         """Descriptor of the process → its number, the step's number, its stream."""
+        self.agents: dict[int, int] = {}
+        """Descriptor of the process → its number."""
         self.poll = select.poll()
         self.poll.register(sock.fileno(), select.POLLIN)
         self.poll.register(self.parent, select.POLLIN)
@@ -93,6 +109,10 @@ class Runner:
             for fd, _ in self.poll.poll():
                 if fd in self.steps:
                     self.reap(fd)
+                elif fd in self.agents:
+                    self.poll.unregister(fd)
+                    os.close(fd)
+                    os.waitpid(self.agents.pop(fd), 0)
                 elif fd == self.parent or not self.request():
                     self.end()
                     return
@@ -100,7 +120,7 @@ class Runner:
     def request(self) -> bool:
         """Take one request; False at the end."""
         size = _socket.CMSG_SPACE(64 * 4)
-        data, ancillary, _, _ = self.sock.recvmsg(64, size)
+        data, ancillary, _, _ = self.sock.recvmsg(1 << 17, size)
         if not data:
             return False
         fds: list[int] = []
@@ -110,14 +130,33 @@ class Runner:
                 fds += memoryview(content[:usable]).cast("i").tolist()
         for fd in fds:
             os.set_inheritable(fd, False)
-        command, number, flags = data[:1], int(data[1:21]), int(data[21:41])
+        command, number, argument = _wire.decode(data)
         if command == KILL:
             for pidfd, (_, known, _) in self.steps.items():
                 if known == number:
                     _kill(pidfd)
         elif command == START:
-            self.start(number, flags, fds)
+            self.start(number, argument, fds)
+        elif command == AGENT:
+            self.agent(argument, fds)
         return True
+
+    def agent(self, command: list[str], fds: list[int]) -> None:
+        """Start a program in these namespaces; its last argument is to be the first of `fds`."""
+        pid = os.fork()
+        if pid == 0:
+            try:
+                sys_.prctl(sys_.PR_SET_PDEATHSIG, 9)
+                for fd in fds:
+                    os.set_inheritable(fd, True)
+                os.execv(command[0], [*command, str(fds[0])])
+            finally:
+                os._exit(127)
+        for fd in fds:
+            os.close(fd)
+        pidfd = os.pidfd_open(pid)
+        self.agents[pidfd] = pid
+        self.poll.register(pidfd, select.POLLIN)
 
     def start(self, number: int, flags: int, fds: list[int]) -> None:
         """Fork process 1 of a step; `fds` are its stream, its output, and what it must hold."""
@@ -152,6 +191,8 @@ class Runner:
                 for pidfd, (_, _, stream) in self.steps.items():
                     os.close(pidfd)
                     stream.close()
+                for pidfd in self.agents:
+                    os.close(pidfd)
                 _step.run(_socket.socket(fileno=fds[0]), fds[1])
                 status = 0
         finally:
@@ -171,9 +212,9 @@ class Runner:
 
     def end(self) -> None:
         """Kill what runs and wait until it is gone."""
-        for pidfd in self.steps:
+        for pidfd in (*self.steps, *self.agents):
             _kill(pidfd)
-        for pid, _, _ in self.steps.values():
+        for pid in (*(pid for pid, _, _ in self.steps.values()), *self.agents.values()):
             os.waitpid(pid, 0)
 
 

@@ -63,7 +63,7 @@ def run(stream: _wire.Stream, output: int) -> None:
         report_broken(stream, f"{type(error).__name__}: {error}")
 
 
-def probe(scratch: str) -> None:
+def probe(scratch: str, *, userxattr: bool, single: bool) -> None:
     """Mount what every step mounts, in new namespaces; raises `OSError` with the reason."""
     for name in ("lower", "upper", "work", "root"):
         os.mkdir(os.path.join(scratch, name))
@@ -72,8 +72,8 @@ def probe(scratch: str) -> None:
     )
     for name in ("proc", "sys", "dev"):
         os.mkdir(os.path.join(lower, name))
-    _mounts.overlay(at, [lower], upper, work, userxattr=False, attributes=0)
-    spec: Spec = {"insecure": False, "single_id": False, "shm_size": 4096, "etc": [], "files": []}
+    _mounts.overlay(at, [lower], upper, work, userxattr=userxattr, attributes=0)
+    spec: Spec = {"insecure": False, "single_id": single, "shm_size": 4096, "etc": [], "files": []}
     system = _system_mounts(spec)
     _enter(at)
     _attach_system(spec, _mounts.Root(), system)

@@ -57,6 +57,8 @@ RESOLVE_NO_MAGICLINKS = 0x02
 RESOLVE_BENEATH = 0x08
 RESOLVE_IN_ROOT = 0x10
 
+_ATTEMPTS = 10_000
+
 PR_SET_PDEATHSIG = 1
 PR_CAPBSET_READ = 23
 PR_CAPBSET_DROP = 24
@@ -176,10 +178,18 @@ class _MountAttr(ctypes.Structure):
 def openat2(directory: int, path: str, flags: int, resolve: int) -> int:
     """Open `path` beneath `directory` under the rules `resolve`."""
     how = _OpenHow(flags | os.O_CLOEXEC, 0, resolve)
-    return _call(
-        "openat2", 437, _long(directory), _text(path), ctypes.byref(how),
-        ctypes.c_size_t(ctypes.sizeof(how)), detail=path,
-    )  # fmt: skip
+    for attempt in range(_ATTEMPTS):
+        try:
+            return _call(
+                "openat2", 437, _long(directory), _text(path), ctypes.byref(how),
+                ctypes.c_size_t(ctypes.sizeof(how)), detail=path,
+            )  # fmt: skip
+        except BlockingIOError:
+            # A rename or mount anywhere in the system came in between "..": openat2(2), EAGAIN.
+            if attempt == _ATTEMPTS - 1:
+                raise
+            os.sched_yield()
+    raise AssertionError
 
 
 def open_tree(directory: int, path: str, flags: int) -> int:

@@ -1,95 +1,138 @@
-"""SSH agents for commands: a socket of the step's own that is connected through to the agent.
-
-The command never gets the host's socket itself: the one it sees has the owner and mode that the
-mount asks for, and is dead when the step is.
-"""
+"""The build's side of the agent: file work of a rootless build, done in its user namespace."""
 
 from __future__ import annotations
 
-import contextlib
 import os
-import selectors
+import shutil
 import socket
 import threading
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["AgentProxy"]
+from layercache.descriptors import SCRATCH, Layer, State
+from layercache.digests import DiffID
+from layercache.errors import (
+    BuildError,
+    CorruptObject,
+    HostileArchive,
+    NotFound,
+    SourceError,
+    UsageError,
+)
+from layercache.executors.rootfs import _wire
+from layercache.executors.rootfs.runner import Runner
+from layercache.executors.rootfs.scratch import Scratch
+from layercache.executors.rootfs.transfer import Owners, plain_tar, stored
 
-_CHUNK = 1 << 16
+if TYPE_CHECKING:
+    from layercache.execution import Blobs
+    from layercache.layers.index import LayerIndex
+
+__all__ = ["AgentFiles"]
+
+_CHUNK = 1 << 20
+_ERRORS = {
+    kind.__name__: kind
+    for kind in (BuildError, CorruptObject, HostileArchive, NotFound, SourceError, UsageError)
+}
 
 
-class AgentProxy:
-    """Listens at `path`, whose directory exists, and connects each client to `agent`."""
+class AgentFiles:
+    """`FileWork` done by an agent, which is started when it is first needed."""
 
-    def __init__(self, path: str, agent: str) -> None:
-        self._agent = agent
-        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        # The name of a socket is at most 107 bytes: go through a descriptor of its directory.
-        directory = os.open(os.path.dirname(path), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    def __init__(self, runner: Runner, scratch: Scratch) -> None:
+        self._runner = runner
+        self._scratch = scratch
+        self._lock = threading.RLock()
+        self._stream: socket.socket | None = None
+        self._known: set[str] = set()
+
+    # -- file work --------------------------------------------------------------------------
+
+    def unpack(self, state: State, target: str, blobs: Blobs) -> None:
+        self._apply(state, target, blobs, plain=False)
+
+    def flatten(self, states: Sequence[State], target: str, blobs: Blobs) -> None:
+        for state in states:
+            self._apply(state, target, blobs, plain=True)
+
+    def _apply(self, state: State, target: str, blobs: Blobs, *, plain: bool) -> None:
+        assert state.layer is not None
+        work = self._scratch.new()
+        tar = os.path.join(work, "tar")
         try:
-            self._listener.bind(f"/proc/self/fd/{directory}/{os.path.basename(path)}")
-        except BaseException:
-            self._listener.close()
-            raise
+            blobs.index(state.layer)  # which fetches the layer of a base image, too
+            with plain_tar(state.layer, tar, blobs) as source, open(tar, "xb") as out:
+                shutil.copyfileobj(source, out, _CHUNK)
+            with self._lock:
+                layers = self._teach(state, blobs)
+                self._ask("unpack", layers=layers, tar=tar, target=target, plain=plain)
         finally:
-            os.close(directory)
-        self._listener.listen(16)
-        self._closing, self._wake = socket.socketpair()
-        self._thread = threading.Thread(target=self._serve, name="layercache-ssh", daemon=True)
-        self._thread.start()
+            self._scratch.discard(work)
+
+    def capture(
+        self, upper: str, made: Sequence[str], parent: State, work: str, blobs: Blobs
+    ) -> tuple[Layer, LayerIndex] | None:
+        from layercache.layers.index import LayerIndex
+
+        tar = os.path.join(work, "layer.tar")
+        with self._lock:
+            layers = self._teach(parent, blobs)
+            found = self._ask("capture", layers=layers, upper=upper, made=list(made), tar=tar)
+        if found is None:
+            return None
+        diff_id, size, index = found
+        return stored(DiffID(diff_id), size, LayerIndex.decode(index), tar, blobs)
+
+    def give(self, root: str, owners: Owners) -> None:
+        self._ask("give", root=root, owners=[list(owner) for owner in owners])
+
+    def delete(self, path: str) -> None:
+        self._ask("delete", path=path)
 
     def close(self) -> None:
-        """End all connections and the listener."""
-        self._wake.close()
-        self._thread.join()
-        self._listener.close()
-        self._closing.close()
+        """End the agent."""
+        with self._lock:
+            if self._stream is not None:
+                self._stream.close()
+                self._stream = None
 
-    def _serve(self) -> None:
-        """One thread for all connections: agents speak in short messages."""
-        peers: dict[socket.socket, socket.socket] = {}
-        with selectors.DefaultSelector() as selector, contextlib.ExitStack() as stack:
-            selector.register(self._listener, selectors.EVENT_READ)
-            selector.register(self._closing, selectors.EVENT_READ)
-            while True:
-                for key, _ in selector.select():
-                    source = key.fileobj
-                    assert isinstance(source, socket.socket)
-                    if source is self._closing:
-                        return
-                    if source is self._listener:
-                        for one, other in self._connect(stack):
-                            peers[one] = other
-                            selector.register(one, selectors.EVENT_READ)
-                    elif source in peers and not _pass_on(source, peers[source]):
-                        for end in (source, peers[source]):
-                            selector.unregister(end)
-                            peers.pop(end)
-                            end.close()
+    # -- asking -----------------------------------------------------------------------------
 
-    def _connect(
-        self, stack: contextlib.ExitStack
-    ) -> tuple[tuple[socket.socket, socket.socket], ...]:
-        try:
-            client, _ = self._listener.accept()
-        except OSError:
-            return ()  # it left while it waited
-        stack.callback(client.close)
-        agent = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        stack.callback(agent.close)
-        try:
-            agent.connect(self._agent)
-        except OSError:
-            client.close()  # to the command: an agent that hangs up
-            agent.close()
-            return ()
-        return ((client, agent), (agent, client))
+    def _teach(self, state: State, blobs: Blobs) -> list[str]:
+        """The diff IDs of a state's layers, lowest first, whose indexes the agent then knows."""
+        self._start()
+        layers = []
+        while state.layer is not None:
+            layer = state.layer
+            if layer.diff_id not in self._known:
+                self._ask("learn", diff_id=layer.diff_id, index=blobs.index(layer).encode())
+                self._known.add(layer.diff_id)
+            layers.append(str(layer.diff_id))
+            state = state.parent or SCRATCH
+        return layers[::-1]
 
+    def _start(self) -> socket.socket:
+        with self._lock:
+            if self._stream is None:
+                self._known.clear()
+                self._stream = self._runner.agent()
+            return self._stream
 
-def _pass_on(source: socket.socket, target: socket.socket) -> bool:
-    try:
-        data = source.recv(_CHUNK)
-        if data:
-            target.sendall(data)
-    except OSError:
-        return False
-    return bool(data)
+    def _ask(self, what: str, **arguments: Any) -> Any:
+        with self._lock:
+            stream = self._start()
+            try:
+                _wire.send(stream, {"do": what, "with": arguments})
+                answer = _wire.receive(stream)
+            except OSError as error:
+                answer = None
+                reason = f": {error.strerror}"
+            else:
+                reason = ""
+            if answer is None:
+                self.close()
+                raise BuildError(f"the agent of the user namespace is gone{reason}")
+        if "error" in answer:
+            raise _ERRORS.get(answer["error"], BuildError)(answer["message"])
+        return answer["value"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import stat
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from layercache.errors import BuildError
@@ -23,27 +23,32 @@ NAME = "content"
 _COPY_SIZE = 1 << 20
 
 
-def write_selection(tree: Tree, files: Files, directory: str, *, owned: bool) -> None:
-    """Write what `files` names in `tree` to `directory`/content.
+def write_selection(tree: Tree, files: Files, directory: str) -> list[tuple[bytes, int, int]]:
+    """Write what `files` names in `tree` to `directory`/content, as the calling user's.
 
-    Times are those that COPY gives; owners are the tree's when `owned`, else 0:0, and are left
-    alone where this process may not set them. Raises `SourceError` when it isn't there.
+    Times are those that COPY gives. Returns the owners that the tree says: paths below
+    `directory`, users and groups, where they are not 0:0. Raises `SourceError` when what is
+    named isn't there.
     """
+    owners = []
     for selected in select(tree, files):
-        base = os.path.join(os.fsencode(directory), os.fsencode(NAME))
-        entries = (
+        base = os.fsencode(NAME)
+        entries = [
             (os.path.join(base, relative) if relative else base, path, node)
             for relative, path, node in walk(tree, selected)
-        )
+        ]
         try:
-            _write(tree, entries, owned=owned and os.geteuid() == 0)
+            _write(tree, os.fsencode(directory), entries)
         except OSError as error:
             raise BuildError(f"what a mount reads can't be written: {error.strerror}") from error
+        owners += [(name, n.uid, n.gid) for name, _, n in entries if n.uid or n.gid]
+    return owners
 
 
-def _write(tree: Tree, entries: Iterable[tuple[bytes, bytes, Node]], *, owned: bool) -> None:
+def _write(tree: Tree, root: bytes, entries: Sequence[tuple[bytes, bytes, Node]]) -> None:
     directories = []
-    for target, path, node in entries:
+    for name, path, node in entries:
+        target = os.path.join(root, name)
         if stat.S_ISSOCK(node.mode):
             continue
         if node.is_dir:
@@ -60,18 +65,22 @@ def _write(tree: Tree, entries: Iterable[tuple[bytes, bytes, Node]], *, owned: b
             time = copied_time(node.content)
         elif stat.S_ISFIFO(node.mode):
             os.mkfifo(target)
-        else:
+        elif os.geteuid() == 0:
             os.mknod(target, node.mode, os.makedev(*node.device))
-        _finish(target, node, time, owned)
+        else:
+            continue  # nobody could open it in a user namespace
+        _finish(target, node, time)
     for target, node in reversed(directories):
-        _finish(target, node, LAYER_TIME, owned)
+        _finish(target, node, LAYER_TIME)
 
 
-def _finish(target: bytes, node: Node, time: int, owned: bool) -> None:
-    if owned and (node.uid or node.gid):
-        os.chown(target, node.uid, node.gid, follow_symlinks=False)
+def _finish(target: bytes, node: Node, time: int) -> None:
     if not node.is_link:
         os.chmod(target, stat.S_IMODE(node.mode))
         for name, value in node.xattrs:
-            os.setxattr(target, name, value, follow_symlinks=False)
+            try:
+                os.setxattr(target, name, value, follow_symlinks=False)
+            except PermissionError:
+                if os.geteuid() == 0:
+                    raise  # capabilities take root
     os.utime(target, (time, time), follow_symlinks=False)

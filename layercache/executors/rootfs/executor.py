@@ -7,28 +7,29 @@ as a layer and kept as the directory of that layer.
 
 from __future__ import annotations
 
+import contextlib
 import os
-import shutil
 import stat
 import threading
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from layercache.configuration import DEFAULT_PATH
 from layercache.descriptors import SCRATCH
 from layercache.errors import BuildError, StepFailed, UsageError
 from layercache.execution import Blobs, Result, Task
-from layercache.executors.rootfs import transfer
+from layercache.executors.rootfs.agents import AgentFiles
 from layercache.executors.rootfs.caches import Caches
 from layercache.executors.rootfs.limits import parse_ulimits
+from layercache.executors.rootfs.namespaces import user_namespace
 from layercache.executors.rootfs.output import Output, shown_command
 from layercache.executors.rootfs.plan import Mounts, SharedInputs
 from layercache.executors.rootfs.redaction import masks_of
 from layercache.executors.rootfs.runner import Ended, Runner
-from layercache.executors.rootfs.scratch import Scratch, delete_tree
-from layercache.executors.rootfs.stubs import remove_stubs
+from layercache.executors.rootfs.scratch import Scratch
 from layercache.executors.rootfs.surroundings import HOSTNAME, Surroundings
+from layercache.executors.rootfs.transfer import FileWork, LocalFiles
 from layercache.executors.rootfs.unpacked import Unpacked
 from layercache.instructions import Field, Instruction
 from layercache.operations import CopyFiles, Exec, MakeDirectory
@@ -40,6 +41,8 @@ __all__ = ["RootfsExecutor"]
 
 _SCHEME: Final = "rootfs/1"
 _SHM_SIZE: Final = 64 << 20
+_CLOSE_SECONDS: Final = 60
+"""How long closing waits for threads whose steps were ended."""
 _NETWORKS: Final = ("host", "none")
 
 
@@ -84,7 +87,9 @@ class RootfsExecutor:
         self._agents = dict(ssh or {})
         self._network = network
         self._timeout = step_timeout
-        self._rootless = os.geteuid() != 0 if rootless is None else rootless
+        if rootless is None:
+            rootless = os.geteuid() != 0
+        self._namespace = user_namespace() if rootless else None
         self._trust = trust
         self._insecure = allow_insecure
         self._durable = durable
@@ -121,11 +126,17 @@ class RootfsExecutor:
         return (
             Field("executor", _SCHEME),
             Field("platform", str(host_platform())),
-            Field("privileges", "user namespace" if self._rootless else "root"),
+            Field("privileges", self._privileges()),
             Field("default network", self._network),
             Field("host name", HOSTNAME),
             Field("default PATH", DEFAULT_PATH),
         )
+
+    def _privileges(self) -> str:
+        """Who may be whom: a command that can't change owners or make devices may do otherwise."""
+        if self._namespace is None:
+            return "root"
+        return "user namespace, root only" if self._namespace.single else "user namespace"
 
     def check(self, instruction: Instruction) -> None:
         """Refuse what can't be honoured here; raises `UsageError`."""
@@ -167,32 +178,41 @@ class RootfsExecutor:
         self.check(instruction)
         if not instruction.args:
             raise UsageError("RUN without a command")
-        session = self._open()
+        with self._open() as session:
+            return self._execute(session, task, instruction, blobs)
+
+    def _execute(self, session: _Session, task: Task, instruction: Exec, blobs: Blobs) -> Result:
         session.runner.start()
         parent = task.parent or SCRATCH
         tree = blobs.tree(parent)
         work = session.scratch.new()
         try:
             lower = session.unpacked.lower(parent, blobs)
-            upper = _upper(work, tree)
-            output, ended = self._run(session, task, instruction, blobs, work, lower)
+            upper = _make_upper(work, tree, session.files)
+            output, ended = self._run(session, task, instruction, blobs, work, lower, upper)
             kept = output.end()
             self._raise_for(instruction, ended, output)
-            remove_stubs(upper, ended.made)
-            captured = transfer.capture(upper, os.path.join(work, "layer.tar"), tree, blobs)
+            captured = session.files.capture(upper, ended.made, parent, work, blobs)
             if captured is None:
                 return Result(layer=None, output=kept)
             layer, index = captured
-            session.unpacked.adopt(parent, layer, index, upper, tree)
+            session.unpacked.adopt(parent, layer, index, os.path.dirname(upper), tree)
             return Result(layer=layer, output=kept)
         finally:
             session.scratch.discard(work)
 
-    def _open(self) -> _Session:
+    @contextlib.contextmanager
+    def _open(self) -> Iterator[_Session]:
+        """The session, made when needed, and kept open while the context lasts."""
         with self._lock:
-            if self._session is None:
-                self._session = _Session(self)
-            return self._session
+            session = self._session
+            if session is None:
+                session = self._session = _Session(self)
+            session.enter()
+        try:
+            yield session
+        finally:
+            session.leave()
 
     def _run(
         self,
@@ -202,6 +222,7 @@ class RootfsExecutor:
         blobs: Blobs,
         work: str,
         lower: Sequence[str],
+        upper: str,
     ) -> tuple[Output, Ended]:
         output = Output(blobs.log, self._masks)
         network = instruction.network
@@ -213,6 +234,7 @@ class RootfsExecutor:
             work,
             scratch=session.scratch,
             unpacked=session.unpacked,
+            files=session.files,
             inputs=session.inputs,
             caches=session.caches,
             secrets=self._secrets,
@@ -227,7 +249,7 @@ class RootfsExecutor:
                 "root": {
                     "at": at,
                     "lower": [*lower, around.skeleton],
-                    "upper": os.path.join(work, "upper"),
+                    "upper": upper,
                     "work": os.path.join(work, "work"),
                 },
                 "private": private,
@@ -275,28 +297,56 @@ class _Session:
 
     def __init__(self, executor: RootfsExecutor) -> None:
         self.scratch = Scratch(executor.directory)
-        self.runner = Runner(
-            self.scratch.directory, [self.scratch.held], rootless=executor._rootless
-        )
-        self.unpacked = Unpacked(self.scratch, transfer.unpack, transfer.flatten)
+        held = [self.scratch.held]
+        self.runner = Runner(self.scratch.directory, held, executor._namespace)
+        agent = None
+        self.files: FileWork = LocalFiles()
+        if executor._namespace is not None:
+            self.files = agent = AgentFiles(self.runner, self.scratch)
+        self.unpacked = Unpacked(self.scratch, self.files)
         self.inputs = SharedInputs(self.scratch)
         self.caches = Caches(self.scratch, executor._trust)
         for path in self.scratch.leftovers():
-            delete_tree(path)
+            self.files.delete(path)
         self.surroundings = Surroundings(self.scratch)
         self._finish = weakref.finalize(
-            self, _finish, self.runner, self.scratch, self.unpacked, executor._durable
+            self, _finish, self.runner, self.scratch, self.unpacked, agent, executor._durable
         )
 
+        self._users = 0
+        self._left = threading.Condition()
+
+    def enter(self) -> None:
+        """A step begins."""
+        with self._left:
+            self._users += 1
+
+    def leave(self) -> None:
+        """A step has ended."""
+        with self._left:
+            self._users -= 1
+            self._left.notify_all()
+
     def close(self) -> None:
+        """End the steps, wait for their threads to be done with them, delete what is left."""
+        self.runner.stop_steps()
+        with self._left:
+            self._left.wait_for(lambda: not self._users, _CLOSE_SECONDS)
         self._finish()
 
 
-def _finish(runner: Runner, scratch: Scratch, unpacked: Unpacked, durable: bool) -> None:
-    runner.close()
+def _finish(
+    runner: Runner, scratch: Scratch, unpacked: Unpacked, agent: AgentFiles | None, durable: bool
+) -> None:
+    """End everything; only then is nothing in use of what is deleted."""
+    runner.stop_steps()
     unpacked.close(durable=durable)
+    files: FileWork = agent or LocalFiles()
     for path in scratch.leftovers():
-        delete_tree(path)
+        files.delete(path)
+    if agent is not None:
+        agent.close()
+    runner.close()
     scratch.close()
 
 
@@ -312,17 +362,18 @@ def _secret(name: str, value: bytes | str | os.PathLike[str]) -> bytes:
         ) from error
 
 
-def _upper(work: str, tree: Tree) -> str:
+def _make_upper(work: str, tree: Tree, files: FileWork) -> str:
     """The directories of a step's overlay; the upper one is what the root directory is."""
-    for name in ("upper", "work", "root"):
+    # The upper one is two deep: what it is in is moved when the layer is kept.
+    for name in ("work", "root", "layer", "layer/fs"):
         os.mkdir(os.path.join(work, name), 0o755)
-    upper = os.path.join(work, "upper")
+    upper = os.path.join(work, "layer", "fs")
     node = tree.lookup(b"")
     if node is not None:
-        if (node.uid, node.gid) != (0, 0):
-            shutil.chown(upper, node.uid, node.gid)
         os.chmod(upper, stat.S_IMODE(node.mode))
         os.utime(upper, (node.mtime, node.mtime))
+        if (node.uid, node.gid) != (0, 0):
+            files.give(upper, [(b"", node.uid, node.gid)])
     return upper
 
 

@@ -6,11 +6,15 @@ import os
 import sys
 from typing import Final
 
-__all__ = ["helper_command", "helper_environment"]
+__all__ = ["agent_command", "helper_command", "helper_environment"]
 
 _CODE: Final = (
     "import sys; sys.path.append(sys.argv[1]); "
     "from layercache.executors.rootfs._runner import main; main(sys.argv[2:])"
+)
+_AGENT: Final = (
+    "import sys; sys.path[:] = sys.argv[2:-1]; "
+    "from layercache.executors.rootfs._agent import main; main(int(sys.argv[-1]), {single})"
 )
 _KEPT: Final = ("LD_LIBRARY_PATH", "PYTHONHOME")
 """Variables that an interpreter may need in order to start; nothing else is passed on."""
@@ -18,10 +22,23 @@ _KEPT: Final = ("LD_LIBRARY_PATH", "PYTHONHOME")
 
 def helper_command(*arguments: str) -> list[str]:
     """The command line of a helper process."""
+    return [sys.executable, "-I", "-S", "-c", _CODE, _place(), *arguments]
+
+
+def agent_command(*, single: bool) -> list[str]:
+    """The command line of an agent, which may import whatever this process may; the number of
+    its socket has to follow."""
+    paths = [path for path in sys.path if os.path.isabs(path)]
+    code = _AGENT.format(single=single)
+    return [sys.executable, "-I", "-S", "-c", code, "agent", *paths, _place()]
+
+
+def _place() -> str:
+    """The directory that this package's root is in."""
     place = os.path.abspath(__file__)
     for _ in range(4):
         place = os.path.dirname(place)
-    return [sys.executable, "-I", "-S", "-c", _CODE, place, *arguments]
+    return place
 
 
 def helper_environment() -> dict[str, str]:

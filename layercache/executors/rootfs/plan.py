@@ -18,6 +18,7 @@ from layercache.execution import Blobs, BoundInput, Task
 from layercache.executors.rootfs.caches import Caches
 from layercache.executors.rootfs.contents import NAME, write_selection
 from layercache.executors.rootfs.scratch import Scratch
+from layercache.executors.rootfs.transfer import FileWork
 from layercache.executors.rootfs.unpacked import Unpacked
 from layercache.operations import Exec, Mount
 from layercache.selections import Files
@@ -32,28 +33,30 @@ _AGENTS = "/run/buildkit/ssh_agent."
 
 
 class SharedInputs:
-    """Contexts written out to be mounted: once for a build, however many steps read one."""
+    """Contexts written out to be mounted: once for a build, however many steps read one.
+
+    All is root's: owners in a context don't count.
+    """
 
     def __init__(self, scratch: Scratch) -> None:
         self._scratch = scratch
         self._lock = threading.Lock()
-        self._made: dict[tuple[Fingerprint, bool], str] = {}
+        self._made: dict[Fingerprint, str] = {}
 
     def directory(self, bound: BoundInput, blobs: Blobs) -> str:
         """The directory that holds what an input's selector picks, as `content`."""
         if not isinstance(bound.selector, Files):
             raise UsageError(f"a mount reads files, not {bound.selector.name!r}")
-        key = bound.fingerprint, isinstance(bound.subject, State)
         with self._lock:
-            path = self._made.get(key)
+            path = self._made.get(bound.fingerprint)
             if path is None:
                 path = self._scratch.new("inputs")
                 try:
-                    write_selection(blobs.tree(bound.subject), bound.selector, path, owned=key[1])
+                    write_selection(blobs.tree(bound.subject), bound.selector, path)
                 except BaseException:
                     self._scratch.discard(path)
                     raise
-                self._made[key] = path
+                self._made[bound.fingerprint] = path
             return path
 
 
@@ -71,6 +74,7 @@ class Mounts:
         *,
         scratch: Scratch,
         unpacked: Unpacked,
+        files: FileWork,
         inputs: SharedInputs,
         caches: Caches,
         secrets: Mapping[str, bytes],
@@ -81,6 +85,7 @@ class Mounts:
         self._work = work
         self._scratch = scratch
         self._unpacked = unpacked
+        self._files = files
         self._inputs = inputs
         self._caches = caches
         self._secrets = secrets
@@ -161,7 +166,7 @@ class Mounts:
             layer["upper"], layer["work"] = self._next("up"), self._next("wk")
             info = os.stat(lower[0])
             os.chmod(layer["upper"], info.st_mode & 0o7777)
-            if os.geteuid() == 0:
+            if os.geteuid() == 0 and (info.st_uid or info.st_gid):
                 os.chown(layer["upper"], info.st_uid, info.st_gid)
         return {**spec, "base": at, "source": source, "overlays": [layer]}
 
@@ -204,8 +209,9 @@ class Mounts:
                 return
             if not isinstance(bound.selector, Files):
                 raise UsageError(f"a mount reads files, not {bound.selector.name!r}")
-            owned = isinstance(bound.subject, State)
-            write_selection(blobs.tree(bound.subject), bound.selector, directory, owned=owned)
+            owners = write_selection(blobs.tree(bound.subject), bound.selector, directory)
+            if isinstance(bound.subject, State):
+                self._files.give(directory, owners)
 
         found = self._caches.acquire(
             mount,
@@ -257,7 +263,7 @@ class Mounts:
                     f"--ssh {name}=SOCKET"
                 )
             return []
-        from layercache.executors.rootfs.agents import AgentProxy
+        from layercache.executors.rootfs.sshagents import AgentProxy
 
         target = mount.target or f"{_AGENTS}{self._sockets}"
         self._sockets += 1

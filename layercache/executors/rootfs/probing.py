@@ -8,6 +8,8 @@ import tempfile
 from typing import Literal, NamedTuple, TypeAlias
 
 from layercache.executors.rootfs.helper import helper_command, helper_environment
+from layercache.executors.rootfs.namespaces import UserNamespace, user_namespace
+from layercache.executors.rootfs.scratch import delete_tree
 
 __all__ = ["Mode", "Probe", "probe"]
 
@@ -35,22 +37,35 @@ def probe(directory: str | os.PathLike[str] | None = None) -> Probe:
     place = os.fspath(directory) if directory is not None else None
     if place is not None:
         os.makedirs(place, exist_ok=True)
-    if os.geteuid() != 0:
+    candidates: list[tuple[Mode, UserNamespace | None]] = []
+    if os.geteuid() == 0:
+        candidates.append(("root", None))
+    else:
         reasons.append("this process isn't root")
-        return Probe(None, tuple(reasons))
-    with tempfile.TemporaryDirectory(dir=place, prefix="probe-") as scratch:
-        reason = _try(scratch)
-    if reason:
+        most = user_namespace()
+        if most.single:
+            reasons.append(f"{most.reason}, so commands can be no other user than root")
+        candidates.append(("rootless-single" if most.single else "rootless", most))
+    for mode, namespace in candidates:
+        scratch = tempfile.mkdtemp(dir=place, prefix="probe-")
+        try:
+            reason = _try(scratch, namespace)
+        finally:
+            delete_tree(scratch)
+        if not reason:
+            return Probe(mode, tuple(reasons))
         reasons.append(reason)
-        return Probe(None, tuple(reasons))
-    return Probe("root", tuple(reasons))
+    return Probe(None, tuple(reasons))
 
 
-def _try(scratch: str) -> str:
+def _try(scratch: str, namespace: UserNamespace | None) -> str:
     """What goes wrong with a step's namespaces and mounts below `scratch`; "" when nothing."""
+    enter = [] if namespace is None else ["userns", *namespace.arguments()]
+    flags = (namespace is not None, namespace is not None and namespace.single)
+    asked = ["probe", scratch, *("1" if flag else "0" for flag in flags)]
     try:
         done = subprocess.run(
-            helper_command("probe", scratch),
+            helper_command(*enter, *asked),
             env=helper_environment(),
             stdin=subprocess.DEVNULL,
             capture_output=True,

@@ -16,7 +16,8 @@ import attrs
 
 from layercache.errors import BuildError, Cancelled
 from layercache.executors.rootfs import _wire
-from layercache.executors.rootfs.helper import helper_command, helper_environment
+from layercache.executors.rootfs.helper import agent_command, helper_command, helper_environment
+from layercache.executors.rootfs.namespaces import UserNamespace
 
 if TYPE_CHECKING:
     from layercache.executors.rootfs._wire import Sendable
@@ -56,15 +57,21 @@ class Runner:
     """One helper process, started at the first step. Safe for threads.
 
     `scratch` is the one directory of the host that it and its steps can write. `held` are
-    descriptors of locks that must last until the last process of every step is gone.
+    descriptors of locks that must last until the last process of every step is gone. With
+    `namespace` everything happens in such a user namespace.
     """
 
-    def __init__(self, scratch: str, held: Sequence[int], *, rootless: bool = False) -> None:
+    def __init__(
+        self, scratch: str, held: Sequence[int], namespace: UserNamespace | None = None
+    ) -> None:
         self._scratch = scratch
         self._held = tuple(held)
-        self._rootless = rootless
+        self._namespace = namespace
         self._lock = threading.Lock()
         self._number = 0
+        self._active: set[int] = set()
+        self._ended = threading.Condition()
+        self._stopping = False
         self._process: subprocess.Popen[bytes] | None = None
         self._channel: socket.socket | None = None
         self._errors: BinaryIO | None = None
@@ -83,10 +90,13 @@ class Runner:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         errors = tempfile.TemporaryFile()  # noqa: SIM115  (lives as long as the helper)
         channel = str(theirs.fileno())
+        enter: list[str] = []
+        if self._namespace is not None:
+            enter = ["userns", *self._namespace.arguments()]
         try:
             self._process = subprocess.Popen(
                 helper_command(
-                    "enclose", channel, self._scratch, *helper_command("serve", channel)
+                    *enter, "enclose", channel, self._scratch, *helper_command("serve", channel)
                 ),
                 env=helper_environment(),
                 stdin=subprocess.DEVNULL,
@@ -103,6 +113,16 @@ class Runner:
             theirs.close()
         self._channel = ours
         self._errors = errors
+
+    def stop_steps(self) -> None:
+        """End every step, and let no further one run; returns when they are gone."""
+        self._stopping = True
+        deadline = time.monotonic() + _CLOSE_SECONDS
+        with self._ended:
+            for number in self._active:
+                self.kill(number)
+            while self._active and time.monotonic() < deadline:
+                self._ended.wait(0.1)
 
     def close(self) -> None:
         """End the helper and every step; returns when they are gone."""
@@ -150,7 +170,13 @@ class Runner:
         Whatever is raised, the step's processes are gone.
         """
         self.start()
-        spec = {**spec, "userxattr": self._rootless, "single_id": False, "methods": METHODS}
+        namespace = self._namespace
+        spec = {
+            **spec,
+            "userxattr": namespace is not None,
+            "single_id": namespace is not None and namespace.single,
+            "methods": METHODS,
+        }
         flags = _NAMESPACES | (_NEW_NETWORK if spec["new_network"] else 0)
         ours, theirs = socket.socketpair()
         read, write = os.pipe2(os.O_CLOEXEC)
@@ -158,7 +184,7 @@ class Runner:
             with self._lock:
                 self._number += 1
                 number = self._number
-                self._request(b"s", number, flags, [theirs.fileno(), write, *self._held, *held])
+                self._request("start", number, flags, [theirs.fileno(), write, *self._held, *held])
         except BaseException:
             ours.close()
             os.close(read)
@@ -166,7 +192,11 @@ class Runner:
         finally:
             theirs.close()
             os.close(write)
+        with self._ended:
+            self._active.add(number)
         try:
+            if self._stopping:
+                self.kill(number)
             step = _Step(self, number, ours, read, log)
             try:
                 _wire.send(ours, spec)
@@ -176,22 +206,40 @@ class Runner:
         finally:
             ours.close()
             os.close(read)
+            with self._ended:
+                self._active.discard(number)
+                self._ended.notify_all()
+
+    def agent(self) -> socket.socket:
+        """Start an agent beside the steps; what it is asked through. Closing that ends it."""
+        self.start()
+        single = self._namespace is not None and self._namespace.single
+        ours, theirs = socket.socketpair()
+        with theirs:
+            try:
+                with self._lock:
+                    fds = [theirs.fileno(), *self._held]
+                    self._request("agent", 0, agent_command(single=single), fds)
+            except BaseException:
+                ours.close()
+                raise
+        return ours
 
     def kill(self, number: int) -> None:
         """Kill a step; nothing happens when it has ended."""
         with self._lock:
             if self._channel is not None:
                 try:
-                    self._request(b"k", number, 0, [])
+                    self._request("kill", number, None, [])
                 except BuildError:
                     pass  # the helper is gone, and its steps with it
 
-    def _request(self, command: bytes, number: int, flags: int, fds: Sequence[int]) -> None:
+    def _request(self, command: str, number: int, argument: Sendable, fds: Sequence[int]) -> None:
         channel = self._channel
         if channel is None:
             raise BuildError("the helper process was closed")
         try:
-            socket.send_fds(channel, [command + b"%020d%020d" % (number, flags)], list(fds))
+            socket.send_fds(channel, [_wire.encode([command, number, argument])], list(fds))
         except OSError as error:
             raise BuildError(f"the helper process is gone{self._said()}") from error
 

@@ -1,52 +1,153 @@
-"""Layers in and out of directories: what unpacks them, what captures them."""
+"""Layers in and out of directories: unpacking, capturing, deleting, as a process that may.
+
+`LocalFiles` does it in this process, as root. `agents.AgentFiles` has it done in a user
+namespace, by `perform`, for what belongs to the users there.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
 import os
+import stat
 import tempfile
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, BinaryIO
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 from layercache.descriptors import LAYER_TAR, Layer, State
-from layercache.digests import Digest
+from layercache.digests import DiffID, Digest
 from layercache.errors import CorruptObject
+from layercache.executors.rootfs.scratch import delete_tree
+from layercache.executors.rootfs.stubs import remove_stubs
 
 if TYPE_CHECKING:
     from layercache.execution import Blobs
     from layercache.layers.index import LayerIndex
     from layercache.trees import Tree
 
-__all__ = ["capture", "flatten", "unpack"]
+__all__ = [
+    "FileWork",
+    "LocalFiles",
+    "Owners",
+    "capture_directory",
+    "change_owner",
+    "plain_tar",
+    "stored",
+]
 
 _CHUNK = 1 << 18
+_CAPABILITY = "security.capability"
+
+Owners = Sequence[tuple[bytes, int, int]]
+"""Paths below a directory with the user and group that they are to have."""
 
 
-def unpack(state: State, target: str, blobs: Blobs, *, rootless: bool = False) -> None:
-    """Unpack the topmost layer of `state` into the empty directory `target`, for overlayfs."""
-    from layercache.layers import apply
+class FileWork(Protocol):
+    """Work on files of an image. Safe for threads."""
 
-    layer = state.layer
-    assert layer is not None
-    with _tar(layer, target, blobs) as tar:
-        apply.unpack(blobs.index(layer), tar, target, state=blobs.tree(state), rootless=rootless)
+    def unpack(self, state: State, target: str, blobs: Blobs) -> None:
+        """Unpack the topmost layer of `state` into the empty directory `target`, for overlayfs."""
+
+    def flatten(self, states: Sequence[State], target: str, blobs: Blobs) -> None:
+        """Apply the topmost layers of `states`, the lowest first, to the empty `target`."""
+
+    def capture(
+        self, upper: str, made: Sequence[str], parent: State, work: str, blobs: Blobs
+    ) -> tuple[Layer, LayerIndex] | None:
+        """The layer that an upper directory is, stored; None when it holds no change.
+
+        `made` are mount points, to be removed before. The archive is written to the directory
+        `work` first. Afterwards `upper` shows what the layer says.
+        """
+
+    def give(self, root: str, owners: Owners) -> None:
+        """Change owners below `root`."""
+
+    def delete(self, path: str) -> None:
+        """Delete `path` with everything in it."""
 
 
-def flatten(states: list[State], target: str, blobs: Blobs, *, rootless: bool = False) -> None:
-    """Apply the topmost layers of `states`, the lowest first, to the empty directory `target`."""
-    from layercache.layers import apply
+class LocalFiles:
+    """`FileWork` in this process."""
 
-    for state in states:
-        layer = state.layer
-        assert layer is not None
-        with _tar(layer, target, blobs) as tar:
-            apply.apply(blobs.index(layer), tar, target, rootless=rootless)
+    def unpack(self, state: State, target: str, blobs: Blobs) -> None:
+        from layercache.layers import apply
+
+        layer = _layer(state)
+        index = blobs.index(layer)
+        with plain_tar(layer, target, blobs) as tar:
+            apply.unpack(index, tar, target, state=blobs.tree(state))
+
+    def flatten(self, states: Sequence[State], target: str, blobs: Blobs) -> None:
+        from layercache.layers import apply
+
+        for state in states:
+            layer = _layer(state)
+            index = blobs.index(layer)
+            with plain_tar(layer, target, blobs) as tar:
+                apply.apply(index, tar, target)
+
+    def capture(
+        self, upper: str, made: Sequence[str], parent: State, work: str, blobs: Blobs
+    ) -> tuple[Layer, LayerIndex] | None:
+        tar = os.path.join(work, "layer.tar")
+        found = capture_directory(upper, made, blobs.tree(parent), tar)
+        return None if found is None else stored(*found, tar, blobs)
+
+    def give(self, root: str, owners: Owners) -> None:
+        for path, uid, gid in owners:
+            change_owner(os.path.join(os.fsencode(root), path) if path else root, uid, gid)
+
+    def delete(self, path: str) -> None:
+        delete_tree(path)
+
+
+def change_owner(path: str | bytes, uid: int, gid: int) -> None:
+    """Change the owner of `path`, of a link its own, and keep what that would take away."""
+    info = os.lstat(path)
+    capability = None
+    if stat.S_ISREG(info.st_mode):
+        try:
+            capability = os.getxattr(path, _CAPABILITY)
+        except OSError:
+            pass  # the usual case: there is none
+    os.chown(path, uid, gid, follow_symlinks=False)
+    if info.st_mode & (stat.S_ISUID | stat.S_ISGID) and not stat.S_ISLNK(info.st_mode):
+        os.chmod(path, stat.S_IMODE(info.st_mode))
+    if capability is not None:
+        os.setxattr(path, _CAPABILITY, capability)
+
+
+def capture_directory(
+    upper: str, made: Sequence[str], parent: Tree, tar: str
+) -> tuple[DiffID, int, LayerIndex] | None:
+    """Write what `upper` changes about `parent` to the file `tar`; None when it is nothing."""
+    from layercache.layers.capture import capture_upper
+    from layercache.layers.tar import LayerWriter
+
+    remove_stubs(upper, made)
+    with open(tar, "wb") as out:
+        writer = LayerWriter(out)
+        capture_upper(upper, parent, writer)
+        return None if writer.empty else writer.finish()
+
+
+def stored(
+    diff_id: DiffID, size: int, index: LayerIndex, tar: str, blobs: Blobs
+) -> tuple[Layer, LayerIndex]:
+    """The layer in the file `tar`, put into the store with its index."""
+    descriptor = blobs.add_file(tar, LAYER_TAR, Digest(diff_id), size)
+    layer = Layer(descriptor, diff_id)
+    blobs.keep_index(layer, index)
+    return layer, index
 
 
 @contextlib.contextmanager
-def _tar(layer: Layer, target: str, blobs: Blobs) -> Iterator[BinaryIO]:
-    """The verified, uncompressed tar of a layer; inflated to an unnamed file where need be."""
+def plain_tar(layer: Layer, target: str, blobs: Blobs) -> Iterator[BinaryIO]:
+    """The uncompressed tar of a layer; inflated to an unnamed file beside `target` if need be.
+
+    What is stored as it is, is verified while it is read to the end.
+    """
     with contextlib.ExitStack() as stack:
         stream = stack.enter_context(blobs.open(layer.descriptor.digest))
         if str(layer.descriptor.digest) == layer.diff_id:
@@ -66,21 +167,6 @@ def _tar(layer: Layer, target: str, blobs: Blobs) -> Iterator[BinaryIO]:
         yield spool
 
 
-def capture(upper: str, tar: str, parent: Tree, blobs: Blobs) -> tuple[Layer, LayerIndex] | None:
-    """The layer that an upper directory is, stored; None when it holds no change.
-
-    `tar` is where the archive is written first. The directory is given the times of the layer.
-    """
-    from layercache.layers.capture import capture_upper
-    from layercache.layers.tar import LayerWriter
-
-    with open(tar, "wb") as out:
-        writer = LayerWriter(out)
-        capture_upper(upper, parent, writer)
-        if writer.empty:
-            return None
-        diff_id, size, index = writer.finish()
-    descriptor = blobs.add_file(tar, LAYER_TAR, Digest(diff_id), size)
-    layer = Layer(descriptor, diff_id)
-    blobs.keep_index(layer, index)
-    return layer, index
+def _layer(state: State) -> Layer:
+    assert state.layer is not None
+    return state.layer

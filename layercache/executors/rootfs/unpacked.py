@@ -11,13 +11,14 @@ the verified blob.
 A layer says nothing of directories that it only puts something into, but overlayfs takes a
 directory's mode and owner from the topmost layer that has it. So they are given what they have
 in the layers below, and where that is not the default the name has a digest of it (`variant`).
+The same goes for deletions of what isn't there, which overlayfs would show.
 """
 
 from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from blake3 import blake3
@@ -25,13 +26,15 @@ from blake3 import blake3
 from layercache.descriptors import SCRATCH, Layer, State
 from layercache.errors import BuildError, CorruptObject
 from layercache.executors.rootfs.scratch import Scratch
+from layercache.instructions import Value
 from layercache.keys import frame
-from layercache.layers.index import IMPLIED
+from layercache.layers.index import IMPLIED, OPAQUE, WHITEOUT
 
 if TYPE_CHECKING:
     from layercache.execution import Blobs
+    from layercache.executors.rootfs.transfer import FileWork
     from layercache.layers.index import LayerIndex
-    from layercache.trees import Node, Tree
+    from layercache.trees import Tree
 
 __all__ = ["MAX_LAYERS", "Unpacked"]
 
@@ -45,23 +48,13 @@ _FLAT = 64
 _BOOT = "/proc/sys/kernel/random/boot_id"
 _SYNCED = "synced"
 
-Directories = Sequence[tuple[bytes, "Node"]]
-"""Directories that a layer implies, with what they are in the layers below."""
-
-Unpack = Callable[[State, str, "Blobs"], None]
-"""Unpacks the topmost layer of a state into an empty directory, in overlayfs form."""
-
-Flatten = Callable[[list[State], str, "Blobs"], None]
-"""Applies the topmost layers of states, the lowest first, to an empty directory."""
-
 
 class Unpacked:
     """The unpacked layers of a scratch directory. Safe for threads and beside other builds."""
 
-    def __init__(self, scratch: Scratch, unpack: Unpack, flatten: Flatten) -> None:
+    def __init__(self, scratch: Scratch, work: FileWork) -> None:
         self._scratch = scratch
-        self._unpack = unpack
-        self._flatten = flatten
+        self._work = work
         self._lock = threading.Lock()
         self._locks: dict[str, threading.Lock] = {}
         self._names: dict[str, str] = {}
@@ -91,18 +84,14 @@ class Unpacked:
         return list(dict.fromkeys(found[::-1]))
 
     def adopt(self, parent: State, layer: Layer, index: LayerIndex, path: str, tree: Tree) -> None:
-        """Keep `path`, the upper directory that `layer` was captured from, as its directory.
+        """Keep `path`/fs, the upper directory that `layer` was captured from, as its directory.
 
-        `tree` is the parent's. Nothing happens when there is one already, or when it can't be
-        kept: it can be unpacked again.
+        `tree` is the parent's. Nothing happens when there is one already.
         """
         state = parent.plus(layer)
-        directories = implied_directories(index, tree)
-        name = _name(layer, directories)
-        self._names[state.chain_id] = name
+        name = self._names[state.chain_id] = _name(layer, dependence(index, tree))
         with self._lock_of(name):
             if not self._usable(name):
-                set_directories(os.fsencode(path), directories)
                 self._place(path, name)
 
     def close(self, *, durable: bool) -> None:
@@ -125,11 +114,11 @@ class Unpacked:
         name = self._names.get(state.chain_id)
         if name is None:
             tree = blobs.tree(state.parent or SCRATCH)
-            name = _name(layer, implied_directories(blobs.index(layer), tree))
+            name = _name(layer, dependence(blobs.index(layer), tree))
             self._names[state.chain_id] = name
         with self._lock_of(name):
             if not self._usable(name):
-                self._make(name, lambda target: self._unpack(state, target, blobs))
+                self._make(name, lambda target: self._work.unpack(state, target, blobs))
         return os.path.join(self._path(name), "fs")
 
     def _flat(self, states: list[State], blobs: Blobs) -> str:
@@ -137,7 +126,7 @@ class Unpacked:
         name = "flat-" + states[-1].chain_id.rpartition(":")[2]
         with self._lock_of(name):
             if not self._usable(name):
-                self._make(name, lambda target: self._flatten(states, target, blobs))
+                self._make(name, lambda target: self._work.flatten(states, target, blobs))
         return os.path.join(self._path(name), "fs")
 
     def _make(self, name: str, fill: Callable[[str], None]) -> None:
@@ -146,7 +135,7 @@ class Unpacked:
         try:
             os.mkdir(target, 0o755)
             fill(target)
-            self._place(target, name)
+            self._place(work, name)
         except OSError as error:
             raise BuildError(
                 f"a layer can't be unpacked into {self._scratch.directory}: {error.strerror}"
@@ -156,13 +145,10 @@ class Unpacked:
 
     def _place(self, path: str, name: str) -> None:
         """Give the complete directory at `path` its name."""
-        work = self._scratch.new()
-        os.rename(path, os.path.join(work, "fs"))
-        self._write_state(work, self._boot)
+        self._write_state(path, self._boot)
         try:
-            os.rename(work, self._path(name))
+            os.rename(path, self._path(name))
         except OSError:
-            self._scratch.discard(work)
             if not self._usable(name):  # else another build was first
                 raise
         self._good.add(name)
@@ -211,49 +197,30 @@ def _boot_id() -> str:
         return ""
 
 
-def _name(layer: Layer, directories: Directories) -> str:
+def _name(layer: Layer, rows: tuple[Value, ...]) -> str:
     digits = layer.diff_id.rpartition(":")[2]
     if not digits.isalnum():
         raise CorruptObject(f"not a diff ID: {layer.diff_id!r}")
+    return f"{digits}-{blake3(frame(rows)).hexdigest()[:24]}" if rows else digits
+
+
+def dependence(index: LayerIndex, parent: Tree) -> tuple[Value, ...]:
+    """What of the layers below decides how a layer looks when it is unpacked for overlayfs.
+
+    Metadata of directories that it has no entry for, where it isn't the default; deletions of
+    what isn't there; what an emptied root directory hides.
+    """
     from layercache.layers.view import IMPLIED_DIRECTORY
 
-    rows = tuple(
-        (path, node.mode, node.uid, node.gid, node.mtime, node.xattrs)
-        for path, node in directories
-        if node != IMPLIED_DIRECTORY
-    )
-    if not rows:
-        return digits
-    return f"{digits}-{blake3(frame(rows)).hexdigest()[:24]}"
-
-
-def implied_directories(index: LayerIndex, parent: Tree) -> list[tuple[bytes, Node]]:
-    """The directories that a layer has no entry for, with what they are in the layers below."""
-    from layercache.layers.view import IMPLIED_DIRECTORY
-
-    found = []
+    rows: list[Value] = []
     for row, path in enumerate(index.paths):
-        if index.flags(row) & IMPLIED:
+        flags = index.flags(row)
+        if flags & IMPLIED:
             node = parent.lookup(path)
-            found.append((path, node if node is not None and node.is_dir else IMPLIED_DIRECTORY))
-    if b"" not in index.paths[:1]:
-        node = parent.lookup(b"")
-        found.insert(0, (b"", node if node is not None else IMPLIED_DIRECTORY))
-    return found
-
-
-def set_directories(root: bytes, directories: Iterable[tuple[bytes, Node]]) -> None:
-    """Give directories below `root` the metadata of their nodes; deepest first, for the times."""
-    for path, node in sorted(directories, key=lambda pair: pair[0], reverse=True):
-        target = os.path.join(root, path) if path else root
-        fd = os.open(target, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        try:
-            info = os.fstat(fd)
-            if (info.st_uid, info.st_gid) != (node.uid, node.gid):
-                os.fchown(fd, node.uid, node.gid)
-            os.fchmod(fd, node.mode & 0o7777)
-            for name, value in node.xattrs:
-                os.setxattr(fd, name, value)
-            os.utime(fd, (node.mtime, node.mtime))
-        finally:
-            os.close(fd)
+            if node is not None and node.is_dir and node != IMPLIED_DIRECTORY:
+                rows.append((path, node.mode, node.uid, node.gid, node.mtime, node.xattrs))
+        elif flags & WHITEOUT and parent.lookup(path) is None:
+            rows.append(path)
+        if flags & OPAQUE and not path:
+            rows.append(tuple(parent.children(b"")))
+    return tuple(rows)
