@@ -39,8 +39,15 @@ class Instruction(Protocol):
     fact, inputs apart, that may change the result, always in the same order. It must be a pure
     function of the value: it is called once for each walk and its result is hashed.
 
-    Optional: `commands: bool = True` when executing it runs commands (then the executor's
-    traits are part of its key); absent counts as True, the careful answer.
+    Optional attributes, each absent for the careful answer:
+
+    - `commands`: False when executing it runs no command; the executor's traits are then no
+      part of its key.
+    - `reads()`: what it reads beside its parent, as (role, subject, selector); the subject is a
+      `Source`, the name of a stage or context, or None for the main context.
+    - `reads_parent`: the selector of what it reads of its parent, `EVERYTHING` by default. A
+      promise: its layer may depend on nothing else of the parent.
+    - `text`: how it is shown to people.
     """
 
     @property

@@ -223,10 +223,16 @@ class StageFold:
             return None
         return self.graph.source(Base(image.name, image.state))
 
-    def add(self, operation: Instruction, origin: Origin, inputs: Sequence[Input]) -> None:
-        """Append a step on the present state."""
+    def add(
+        self,
+        operation: Instruction,
+        origin: Origin,
+        inputs: Sequence[Input],
+        parent: Selector = EVERYTHING,
+    ) -> None:
+        """Append a step on the present state, of which it reads what `parent` selects."""
         bypass = self.bypass or self.options.no_cache(origin)
-        edges = (Input(PARENT, self.vertex), *inputs)
+        edges = (Input(PARENT, self.vertex, parent), *inputs)
         self.vertex = self.graph.step(
             Step(instruction=operation, inputs=edges, bypass=bypass, origin=origin)
         )
@@ -266,7 +272,10 @@ class StageFold:
         self.history.append((entry, None if entry.empty_layer else self.vertex))
 
     def _own(self, instruction: AnyInstruction, origin: Origin) -> None:
-        """An embedder's own type: on the parent, and on what its `reads()` names."""
+        """An embedder's own type: on the parent, and on what its `reads()` names.
+
+        `reads_parent` narrows what it reads of the parent from everything to a selector.
+        """
         reads: Callable[[], Sequence[tuple[str, str | Source | None, Selector]]] | None
         reads = getattr(instruction, "reads", None)
         inputs = []
@@ -277,7 +286,8 @@ class StageFold:
                 vertex = self.graph.source(subject)
             if vertex is not None:
                 inputs.append(Input(role, vertex, selector or EVERYTHING))
-        self.add(instruction, origin, inputs)
+        parent: Selector = getattr(instruction, "reads_parent", EVERYTHING)
+        self.add(instruction, origin, inputs, parent)
 
     def _arg(self, instruction: written.Arg, origin: Origin) -> HistoryEntry:
         for name, default in instruction.arguments:
