@@ -40,6 +40,9 @@ class Beneath:
     """
 
     def __init__(self, root: str | bytes) -> None:
+        # Reading is no use of a file that its access time should tell; and not writing it is
+        # faster. Only an owner may ask for that: the first refusal ends it.
+        self.flags = FILE | getattr(os, "O_NOATIME", 0)
         self._names: list[bytes] = []
         self._opened: list[int] = []  # -1 where it was closed to keep few open
         try:
@@ -77,7 +80,17 @@ class Beneath:
     def open(self, path: bytes) -> int:
         """A new descriptor for reading the file at `path`; raises `OSError`."""
         parent, _, name = path.rpartition(b"/")
-        return os.open(name, FILE, dir_fd=self.directory(parent))
+        return self.open_at(self.directory(parent), name)
+
+    def open_at(self, parent: int, name: bytes) -> int:
+        """A new descriptor for reading the file `name` in the directory open at `parent`."""
+        try:
+            return os.open(name, self.flags, dir_fd=parent)
+        except PermissionError as error:
+            if error.errno != errno.EPERM or self.flags == FILE:
+                raise
+        self.flags = FILE
+        return os.open(name, FILE, dir_fd=parent)
 
     def readlink(self, path: bytes) -> bytes:
         """The target of the link at `path`; raises `OSError`."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 import sys
 from array import array
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from operator import attrgetter
 from typing import Any, Final
 
@@ -36,6 +36,14 @@ _REGULAR: Final = 0o100000
 _FORMAT: Final = 0o170000
 
 
+_FEW: Final = 64
+
+
+def _order(path: bytes) -> bytes:
+    """What preorder with sorted names sorts paths by (no name holds NUL)."""
+    return path.replace(b"/", b"\0")
+
+
 def reported_mode(mode: int) -> int:
     """The mode as a tree shows it: a socket is copied as an empty file, as BuildKit does."""
     return mode & ~_FORMAT | _REGULAR if mode & _FORMAT == _SOCKET else mode
@@ -48,8 +56,9 @@ class Columns:
     """
 
     __slots__ = (
-        "_ends", "_numbers", "_parents", "capabilities", "digests", "dir_digests", "dir_flags",
-        "dir_known", "dir_names", "dir_paths", "dir_rows", "known", "rows", "starts",
+        "_asked", "_numbers", "_parents", "capabilities", "digests", "dir_digests", "dir_flags",
+        "dir_known", "dir_names", "dir_paths", "dir_rows", "known", "known_ends", "rows",
+        "starts",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -64,7 +73,8 @@ class Columns:
         self.digests = bytearray()
         self.known = bytearray()
         self.capabilities: dict[int, tuple[bytes, bytes]] = {}
-        self._ends: array[int] | None = None
+        self._asked = 0
+        self.known_ends: array[int] | None = None
         self._parents: array[int] | None = None
         self._numbers: dict[bytes, int] | None = None
 
@@ -84,24 +94,34 @@ class Columns:
 
     def number(self, path: bytes) -> int | None:
         """The number of the directory at `path`."""
-        if self._numbers is None:
+        if self._numbers is not None:
+            return self._numbers.get(path)
+        self._asked += 1
+        if self._asked > _FEW:
             self._numbers = {path: number for number, path in enumerate(self.dir_paths)}
-        return self._numbers.get(path)
+            return self._numbers.get(path)
+        # For a few questions a search is cheaper than a dictionary of everything.
+        found = bisect_left(self.dir_paths, _order(path), key=_order)
+        if found < len(self.dir_paths) and self.dir_paths[found] == path:
+            return found
+        return None
 
     def _shape(self) -> None:
+        # In preorder, a directory's parent is the last one begun that is a prefix of it.
         count = len(self.dir_paths)
-        self.number(b"")
-        numbers = self._numbers or {}
         parents = array("q", [-1]) * count
-        ends = array("q", range(1, count + 1))
-        paths = self.dir_paths
-        for number in range(1, count):
-            parents[number] = numbers[paths[number].rpartition(b"/")[0]]
-        for number in range(count - 1, 0, -1):
-            parent = parents[number]
-            if ends[parent] < ends[number]:
-                ends[parent] = ends[number]
-        self._parents, self._ends = parents, ends
+        ends = array("q", [count]) * count
+        above: list[int] = []
+        prefixes: list[bytes] = []
+        for number, path in enumerate(self.dir_paths):
+            while prefixes and not path.startswith(prefixes[-1]):
+                prefixes.pop()
+                ends[above.pop()] = number
+            if above:
+                parents[number] = above[-1]
+            above.append(number)
+            prefixes.append(path + b"/" if path else b"")
+        self._parents, self.known_ends = parents, ends
 
     @property
     def parents(self) -> array[int]:
@@ -114,10 +134,10 @@ class Columns:
     @property
     def ends(self) -> array[int]:
         """For each directory the number after the last directory below it."""
-        if self._ends is None:
+        if self.known_ends is None:
             self._shape()
-        assert self._ends is not None
-        return self._ends
+        assert self.known_ends is not None
+        return self.known_ends
 
     def child_directories(self, directory: int) -> list[int]:
         ends = self.ends

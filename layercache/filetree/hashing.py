@@ -9,7 +9,7 @@ from typing import Final
 from blake3 import blake3
 
 from layercache.errors import ContextChanged
-from layercache.filetree.beneath import FILE, Beneath, changed, unreadable
+from layercache.filetree.beneath import Beneath, changed, unreadable
 from layercache.filetree.columns import DIGEST, PACK, ROW, Columns, row_of
 from layercache.filetree.scanning import Counts
 from layercache.trees import CAPABILITY, Node, node_digest
@@ -46,21 +46,50 @@ def hash_range(
         parent = beneath.directory(path)
     except OSError as error:
         raise unreadable(path, error) from error
+    opener, reader, closer, fstat, xattrs = os.open, os.read, os.close, os.fstat, os.listxattr
+    flags = beneath.flags
     while number >= 0:
         end = known.find(1, number, last)
         if end < 0:
             end = last
         at, name = number, b""
+        opened = total = 0
         made: list[bytes] = []
         rows = memoryview(bytes(columns.rows[number * ROW : end * ROW]))
         try:
             for name, row in zip(
                 names[number - start : end - start], PACK.iter_unpack(rows), strict=True
             ):
-                if row[0] & 0o170000 == 0o100000:
-                    made.append(_regular(columns, parent, prefix, name, at, row, counts))
-                else:
-                    made.append(_special(parent, name, row[0]))
+                mode, size, mtime, ctime, inode, _ = row
+                if mode & 0o170000 != 0o100000:
+                    made.append(_special(parent, name, mode))
+                    at += 1
+                    continue
+                try:
+                    descriptor = opener(name, flags, dir_fd=parent)
+                except PermissionError:
+                    descriptor = beneath.open_at(parent, name)
+                    flags = beneath.flags
+                try:
+                    opened += 1
+                    data = reader(descriptor, size + 1) if size < _WHOLE else b""
+                    # One look at the stamps, after reading: they are still the scan's.
+                    status = fstat(descriptor)
+                    if (
+                        status.st_ctime_ns == ctime
+                        and status.st_size == size == len(data)
+                        and status.st_mtime_ns == mtime
+                        and status.st_ino == inode
+                    ):
+                        digest = blake3(data).digest()
+                        total += size
+                    else:
+                        digest = _settle(columns, descriptor, at, prefix + name, counts)
+                    if xattrs(descriptor):
+                        digest = _with_capability(columns, descriptor, at, digest)
+                finally:
+                    closer(descriptor)
+                made.append(digest)
                 at += 1
         except OSError as error:
             raise unreadable(prefix + name, error) from error
@@ -68,43 +97,9 @@ def hash_range(
             # What was read is kept, also when the next file can't be.
             columns.digests[number * DIGEST : at * DIGEST] = b"".join(made)
             known[number:at] = b"\1" * len(made)
+            counts.files_opened += opened
+            counts.bytes_hashed += total
         number = known.find(0, end, last)
-
-
-def _regular(
-    columns: Columns,
-    parent: int,
-    prefix: bytes,
-    name: bytes,
-    number: int,
-    row: tuple[int, ...],
-    counts: Counts,
-) -> bytes:
-    _, size, mtime, ctime, inode, _ = row
-    descriptor = os.open(name, FILE, dir_fd=parent)
-    try:
-        counts.files_opened += 1
-        if size < _WHOLE:
-            data = os.read(descriptor, size + 1)
-            # One look at the stamps, after reading: they are still the scan's.
-            status = os.fstat(descriptor)
-            if (
-                status.st_ctime_ns == ctime
-                and status.st_size == size == len(data)
-                and status.st_mtime_ns == mtime
-                and status.st_ino == inode
-            ):
-                digest = blake3(data).digest()
-                counts.bytes_hashed += size
-            else:
-                digest = _settle(columns, descriptor, number, prefix + name, counts)
-        else:
-            digest = _settle(columns, descriptor, number, prefix + name, counts)
-        if os.listxattr(descriptor):
-            digest = _with_capability(columns, descriptor, number, digest)
-        return digest
-    finally:
-        os.close(descriptor)
 
 
 def _settle(columns: Columns, descriptor: int, number: int, path: bytes, counts: Counts) -> bytes:

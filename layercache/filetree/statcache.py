@@ -20,7 +20,7 @@ from layercache.filetree.mounts import Mounts
 
 __all__ = ["distrust", "load", "save", "untrusted_devices"]
 
-_MAGIC: Final = b"LCstat1\n"
+_MAGIC: Final = b"LCstat2\n"
 _HEAD: Final = struct.Struct("<32s8sQQQQQ")
 _CAPABILITY: Final = struct.Struct("<QI")
 
@@ -81,6 +81,7 @@ def _decode(data: bytes, rules: bytes) -> tuple[Columns, bool] | None:
     columns.dir_known = bytearray(take(directories))
     columns.dir_flags = bytearray(take(directories))
     columns.starts = array("Q", bytes(take((directories + 1) * 8)))
+    columns.known_ends = array("q", bytes(take(directories * 8)))
     columns.rows = bytearray(take(files * ROW))
     columns.digests = bytearray(take(files * DIGEST))
     columns.known = bytearray(take(files))
@@ -126,6 +127,7 @@ def _encode(columns: Columns, rules: bytes, rows: bytes, dir_rows: bytes) -> lis
         bytes(columns.dir_known),
         bytes(columns.dir_flags),
         columns.starts.tobytes(),
+        columns.ends.tobytes(),
         rows,
         columns.digests,
         columns.known,

@@ -408,3 +408,17 @@ def test_paths_beyond_the_limit_are_refused(tmp_path: str) -> None:
 
     with pytest.raises(SourceError, match="too long"):
         disk.scan(root)
+
+
+@disk.needs_root
+def test_files_of_others_are_read_too() -> None:
+    """Who may read a file but does not own it reads it all the same."""
+    with disk.unprivileged() as root:
+        os.seteuid(0)
+        disk.make(root, {"a": "1", "d/b": "2"})
+        expected = disk.fingerprint(root)
+        os.seteuid(65534)
+
+        assert disk.fingerprint(root) == expected
+        with disk.scan(root) as tree:
+            assert tree.open(b"d/b").read() == b"2"
