@@ -48,7 +48,7 @@ class VerifyingReader(io.RawIOBase):
         source: BinaryIO,
         digest: Digest,
         size: int | None = None,
-        on_end: Callable[[bool], None] | None = None,
+        on_end: Callable[[CacheError | None], None] | None = None,
     ) -> None:
         super().__init__()
         self._source = source
@@ -91,10 +91,10 @@ class VerifyingReader(io.RawIOBase):
     def _take(self, size: int) -> bytes:
         try:
             data = self._source.read(size)
-        except CacheError:
-            raise
         except Exception as error:
-            raise CacheError(f"blob {self._digest} can't be read: {error}") from error
+            failure = CacheError(f"blob {self._digest} can't be read: {error}")
+            self._tell(failure)
+            raise failure from error
         self._seen += len(data)
         self._hasher.update(data)
         return data
@@ -108,10 +108,17 @@ class VerifyingReader(io.RawIOBase):
             and self._expected in (None, self._seen)
             and "sha256:" + self._hasher.hexdigest() == self._digest
         )
-        if self._on_end is not None:
-            self._on_end(intact)
         if not intact:
-            raise CorruptObject(f"blob {self._digest} is damaged: its bytes have another digest")
+            failure = CorruptObject(
+                f"blob {self._digest} is damaged: its bytes have another digest"
+            )
+            self._tell(failure)
+            raise failure
+        self._tell(None)
+
+    def _tell(self, how: CacheError | None) -> None:
+        if self._on_end is not None:
+            self._on_end(how)
 
     def close(self) -> None:
         if not self.closed:
@@ -131,7 +138,14 @@ def _length(source: BinaryIO) -> int | None:
 class Blobs:
     """The CAS half of a store. Safe for threads."""
 
-    def __init__(self, backend: Backend, prefix: str, report: Report) -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        prefix: str,
+        report: Report,
+        trouble: Callable[[str, CacheError], None],
+    ) -> None:
+        self._trouble = trouble
         self._backend = backend
         self._prefix = prefix
         self._report = report
@@ -160,10 +174,14 @@ class Blobs:
         if descriptor.digest in self._damaged:
             return None
         name = self.name(descriptor.digest)
-        if isinstance(self._backend, Stats):
-            info = self._backend.stat(name)
-        else:
-            info = next((i for i in self._backend.list(name) if i.name == name), None)
+        try:
+            if isinstance(self._backend, Stats):
+                info = self._backend.stat(name)
+            else:
+                info = next((i for i in self._backend.list(name) if i.name == name), None)
+        except CacheError as error:
+            self._trouble(name, error)
+            return None
         return None if info is None or info.size != descriptor.size else info.stamp
 
     def has(self, descriptor: Descriptor) -> bool:
@@ -173,31 +191,36 @@ class Blobs:
     # -- reading ------------------------------------------------------------------------------
 
     def open(self, digest: Digest, size: int | None = None) -> VerifyingReader:
-        """A reader that verifies at the end; raises `NotFound` or `CacheError`."""
+        """A reader that verifies at the end; raises `NotFound` or `CacheError`.
+
+        A blob that once could not be read counts as absent for this object until it is written
+        again, also when the reason passes: whoever needs it makes it again, and that heals.
+        """
         path = self._aside.get(digest)
         source: BinaryIO
-        if path is not None:
-            try:
-                source = open(path, "rb")  # noqa: SIM115  (the reader closes it)
-            except OSError as error:
-                raise NotFound(f"blob {digest} is gone from {path!r}") from error
-        else:
-            source = self._backend.read(self.name(digest))
-        return VerifyingReader(source, digest, size, lambda intact: self._ended(digest, intact))
+        try:
+            source = _open(path) if path else self._backend.read(self.name(digest))
+        except OSError as error:
+            self.distrust(digest)
+            raise NotFound(f"blob {digest} is gone from {path!r}") from error
+        except CacheError:
+            self.distrust(digest)
+            raise
+        return VerifyingReader(source, digest, size, lambda how: self._ended(digest, how))
 
-    def _ended(self, digest: Digest, intact: bool) -> None:
-        if not intact:
-            self.mark_damaged(digest)
+    def _ended(self, digest: Digest, how: CacheError | None) -> None:
+        if how is not None:
+            known = digest in self._damaged
+            self.distrust(digest)
+            if isinstance(how, CorruptObject) and not known:
+                self._report("corrupt", self.name(digest), str(how))
 
-    def mark_damaged(self, digest: Digest) -> None:
+    def distrust(self, digest: Digest) -> None:
         """Treat the blob as absent until it is written again."""
         with self._guard:
-            known = digest in self._damaged
             self._damaged.add(digest)
             self._verified.pop(digest, None)
             self._aside.pop(digest, None)
-        if not known:
-            self._report("corrupt", self.name(digest), f"blob {digest} is damaged")
 
     def verified_path(self, descriptor: Descriptor) -> str:
         """A file with the verified bytes, for reading by offset while this store is open.
@@ -214,7 +237,7 @@ class Blobs:
         identity = _identity(path)
         if identity is None:
             raise NotFound(f"blob {digest} is not there")
-        if digest in self._damaged or self._verified.get(digest) != identity:
+        if self._verified.get(digest) != identity:
             self.check(descriptor)
             if _identity(path) != identity:
                 return self.verified_path(descriptor)  # replaced meanwhile
@@ -224,11 +247,11 @@ class Blobs:
 
     def check(self, descriptor: Descriptor) -> None:
         """Read and verify all of it; raises `NotFound`, `CorruptObject` or `CacheError`."""
+        if descriptor.digest in self._damaged:
+            raise NotFound(f"blob {descriptor.digest} could not be read before")
         with self.open(descriptor.digest, descriptor.size) as content:
             while content.read(_CHUNK):
                 pass
-        with self._guard:
-            self._damaged.discard(descriptor.digest)
 
     def _fetch(self, descriptor: Descriptor) -> str:
         """A verified copy of a remote blob on this machine."""
@@ -362,6 +385,10 @@ class Blobs:
             import shutil
 
             shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _open(path: str) -> BinaryIO:
+    return open(path, "rb")
 
 
 def _identity(path: str) -> Identity | None:
