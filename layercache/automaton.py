@@ -18,7 +18,13 @@ _MAX_BREAKS: Final = 32
 """Places in one component of a pattern where it may go on in a deeper directory."""
 
 _MAX_STATES: Final = 4096
+"""States kept; beyond, all are dropped and made again as needed."""
+
 _MAX_MEMO: Final = 4096
+"""Names remembered in one state."""
+
+_MAX_MEMOS: Final = 500_000
+"""Names remembered in all states of a machine, some 50 MB."""
 
 
 class _Edge(NamedTuple):
@@ -120,6 +126,7 @@ class State(dict[bytes, "State"]):
             if len(self._targets) < _MAX_MEMO:
                 self._targets[key] = state
         if len(self) < _MAX_MEMO:
+            self._machine.remember()
             self[name] = state
         return state
 
@@ -152,6 +159,7 @@ class Machine:
             for number, (pattern, _) in enumerate(rules)
         ]
         self._states: dict[tuple[frozenset[int], int], State] = {}
+        self._remembered = 0
         self.start = State(self, frozenset(starts), 0, False)
 
     def _add(self, rule: int, parts: Sequence[Part]) -> int:
@@ -236,9 +244,19 @@ class Machine:
         found = self._states.get(key)
         if found is None:
             if len(self._states) >= _MAX_STATES:
-                for old in self._states.values():
-                    old.forget()
-                self._states.clear()
-                self.start.forget()
+                self._forget()
             found = self._states[key] = State(self, nodes, sticky, ignored)
         return found
+
+    def remember(self) -> None:
+        """Count one more name kept in a state; drop all where there are too many."""
+        self._remembered += 1
+        if self._remembered > _MAX_MEMOS:
+            self._forget()
+
+    def _forget(self) -> None:
+        for state in self._states.values():
+            state.forget()
+        self._states.clear()
+        self.start.forget()
+        self._remembered = 0

@@ -27,6 +27,7 @@ __all__ = [
     "decode_listing",
     "diff_listings",
     "encode_listing",
+    "list_by_walking",
     "listed_digest",
     "listing",
 ]
@@ -87,6 +88,11 @@ def listing(tree: Tree, files: Files) -> tuple[Listed, ...]:
     """Everything that `files` selects, each path once, in order. Raises what `select` raises."""
     if isinstance(tree, Lists):
         return tree.listing(files)
+    return list_by_walking(tree, files)
+
+
+def list_by_walking(tree: Tree, files: Files) -> tuple[Listed, ...]:
+    """`listing` entry by entry, for any tree."""
     found: dict[bytes, Listed] = {}
     for match in select(tree, files):
         for _, path, node in walk(tree, match):

@@ -17,7 +17,16 @@ from layercache.trees import Child, Node, Tree, directory_digest
 if TYPE_CHECKING:
     from layercache.selections import Files
 
-__all__ = ["Excludes", "Filtered", "Selected", "resolve", "select", "tree_digest", "walk"]
+__all__ = [
+    "Excludes",
+    "Filtered",
+    "Selected",
+    "refuse_whiteout",
+    "resolve",
+    "select",
+    "tree_digest",
+    "walk",
+]
 
 MAX_LINKS: Final = 255
 """Symbolic links followed in one path before it counts as a loop (BuildKit's limit)."""
@@ -123,12 +132,14 @@ def select(tree: Tree, files: Files) -> tuple[Selected, ...]:
         else:
             matches = _named(tree, index, pattern, files.wildcards, exclude)
         for match in matches:
-            _refuse_whiteout(match.name or match.path)
+            for part in (match.relative or match.name or match.path).split(b"/"):
+                refuse_whiteout(part)
             found.append(match)
     return tuple(found)
 
 
-def _refuse_whiteout(path: bytes) -> None:
+def refuse_whiteout(path: bytes) -> None:
+    """Raises `SourceError` for a name that would delete in a layer."""
     if path.rpartition(b"/")[2].startswith(_WHITEOUT):
         raise SourceError(
             f"{_decode(path)}: names that start with .wh. mean a deletion in a layer and can't be "
@@ -289,7 +300,7 @@ def walk(
         while waiting and not _is_below(relative, waiting[-1][0]):
             waiting.pop()
         if kept:
-            _refuse_whiteout(relative)
+            refuse_whiteout(relative)
             yield from waiting
             waiting.clear()
             yield relative, path, node

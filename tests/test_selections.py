@@ -166,6 +166,9 @@ def test_whiteout_names_are_refused() -> None:
         copied(tree, "d")
     with pytest.raises(SourceError, match="deletion"):
         listing(tree, Files((".",)))
+    with pytest.raises(SourceError, match="deletion"):
+        select(DictTree({".wh.d/x": ""}), Files((".wh.d/x",), parents=True))
+    assert copied(DictTree({".wh.d/x": ""}), ".wh.d/x") == [""]
     assert copied(tree, "e") == ["", "x"]
     assert copied(tree, "d", exclude=("**/.wh.*",)) == [""]
 

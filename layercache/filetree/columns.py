@@ -13,7 +13,7 @@ from bisect import bisect_left, bisect_right
 from operator import attrgetter
 from typing import Any, Final
 
-__all__ = ["DIGEST", "ROW", "Columns", "Row", "row_of"]
+__all__ = ["DIGEST", "PACK", "ROW", "Columns", "Row", "preorder", "reported_mode", "row_of"]
 
 Row = tuple[int, int, int, int, int, int]
 """Mode, size in bytes, mtime and ctime in nanoseconds, inode, device."""
@@ -39,7 +39,7 @@ _FORMAT: Final = 0o170000
 _FEW: Final = 64
 
 
-def _order(path: bytes) -> bytes:
+def preorder(path: bytes) -> bytes:
     """What preorder with sorted names sorts paths by (no name holds NUL)."""
     return path.replace(b"/", b"\0")
 
@@ -101,7 +101,7 @@ class Columns:
             self._numbers = {path: number for number, path in enumerate(self.dir_paths)}
             return self._numbers.get(path)
         # For a few questions a search is cheaper than a dictionary of everything.
-        found = bisect_left(self.dir_paths, _order(path), key=_order)
+        found = bisect_left(self.dir_paths, preorder(path), key=preorder)
         if found < len(self.dir_paths) and self.dir_paths[found] == path:
             return found
         return None

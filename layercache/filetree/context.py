@@ -16,13 +16,15 @@ from layercache.digests import Fingerprint
 from layercache.errors import SourceError
 from layercache.filetree import statcache
 from layercache.filetree.beneath import Beneath, changed, shown, unreadable, verified
-from layercache.filetree.columns import reported_mode
+from layercache.filetree.columns import DIGEST, preorder, reported_mode
 from layercache.filetree.hashing import EMPTY, device_of
 from layercache.filetree.merkle import Merkle
 from layercache.filetree.mounts import Mounts
 from layercache.filetree.scanning import Counts, refresh
+from layercache.listings import Listed, list_by_walking, listed_digest
+from layercache.matching import refuse_whiteout
 from layercache.patterns import Ignore, State
-from layercache.selections import Files, fingerprint
+from layercache.selections import Files, Selected, fingerprint, select
 from layercache.trees import CAPABILITY, Node, node_digest
 
 __all__ = ["Context", "ContextTree"]
@@ -185,6 +187,18 @@ class ContextTree:
                     self.save()
             return found
 
+    def listing(self, files: Files) -> tuple[Listed, ...]:
+        """`listings.listing`, from the columns where nothing is excluded."""
+        with self._lock:
+            if files.exclude or files.parents:
+                return list_by_walking(self, files)
+            found: dict[bytes, Listed] = {}
+            for match in select(self, files):
+                self.digest(match.path)
+                for entry in self._listed(match):
+                    found.setdefault(entry.path, entry)
+            return tuple(found.values())
+
     def excluded(self, path: bytes) -> str | None:
         """See `selections.Excludes`: the line of the ignore file that keeps `path` out."""
         rule = self.ignore.reason(path) if self.ignore else None
@@ -283,3 +297,27 @@ class ContextTree:
         if node_digest(result) != digest:
             raise changed(path, "it was replaced")
         return result
+
+    def _listed(self, match: Selected) -> list[Listed]:
+        columns = self._columns
+        top = columns.number(match.path)
+        if top is None:
+            node = match.node
+            return [Listed(match.path, node.mode, 0, 0, listed_digest(node))]
+        entries: list[Listed] = []
+        for number in range(top, columns.ends[top]):
+            if self._merkle.is_hidden(number):
+                continue
+            path = columns.dir_paths[number]
+            mode = columns.dir_row(number)[0]
+            entries.append(Listed(path, mode if path else stat.S_IFMT(mode), 0, 0, b""))
+            prefix = path + b"/" if path else b""
+            for file, name in enumerate(columns.names(number), columns.starts[number]):
+                digest = bytes(columns.digests[file * DIGEST : file * DIGEST + 8])
+                content, _ = columns.capabilities.get(file, (digest, b""))
+                mode = reported_mode(columns.row(file)[0])
+                entries.append(Listed(prefix + name, mode, 0, 0, content[:8] + digest))
+        entries.sort(key=lambda entry: preorder(entry.path))
+        for entry in entries[1:]:
+            refuse_whiteout(entry.path)
+        return entries

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from typing import Final
@@ -24,6 +25,9 @@ _ATTEMPTS: Final = 5
 EMPTY: Final = blake3().digest()
 
 _CAPABILITY: Final = CAPABILITY.decode()
+
+_WITHOUT_ATTRIBUTES: Final = (errno.ENOTSUP, errno.ENOSYS)
+"""What file systems without extended attributes answer."""
 
 
 def hash_range(
@@ -85,7 +89,13 @@ def hash_range(
                         total += size
                     else:
                         digest = _settle(columns, descriptor, at, prefix + name, counts)
-                    if xattrs(descriptor):
+                    try:
+                        attributes = xattrs(descriptor)
+                    except OSError as error:
+                        if error.errno not in _WITHOUT_ATTRIBUTES:
+                            raise
+                        attributes = []
+                    if _CAPABILITY in attributes:
                         digest = _with_capability(columns, descriptor, at, digest)
                 finally:
                     closer(descriptor)
@@ -124,8 +134,6 @@ def _settle(columns: Columns, descriptor: int, number: int, path: bytes, counts:
 
 
 def _with_capability(columns: Columns, descriptor: int, number: int, content: bytes) -> bytes:
-    if _CAPABILITY not in os.listxattr(descriptor):
-        return content
     value = os.getxattr(descriptor, _CAPABILITY)
     columns.capabilities[number] = (content, value)
     return node_digest(Node(mode=stat.S_IFREG, content=content, xattrs=((CAPABILITY, value),)))
