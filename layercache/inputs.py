@@ -64,6 +64,7 @@ class Inputs:
         self._sources: dict[Source, Tree] = {}
         self._states: dict[ChainID, StateTree] = {}
         self._indexes: dict[DiffID, LayerIndex] = {}
+        self._layers: dict[Digest, Layer] = {}
 
     def tree(self, subject: State | Source) -> Tree:
         """The subject as a tree; raises `SourceError`, `NotFound` or `CorruptObject`."""
@@ -123,6 +124,7 @@ class Inputs:
             tree = self._states.get(state.chain_id)
             if tree is None:
                 layers = state.layers
+                self._layers.update({layer.descriptor.digest: layer for layer in layers})
                 tree = StateTree(
                     [self.index(layer) for layer in layers],
                     lambda number, offset, size: self._content(layers[number], offset, size),
@@ -186,5 +188,7 @@ class Inputs:
             self._sources.clear()
 
     def open(self, digest: Digest) -> BinaryIO:
-        """The verified bytes of a blob."""
-        return self._store.open_blob(digest)
+        """The verified bytes of a blob; a base image's layer that is gone is fetched again."""
+        with self._lock:
+            layer = self._layers.get(digest)
+        return self._store.open_blob(digest) if layer is None else self.blob(layer)
