@@ -13,7 +13,7 @@ from blake3 import blake3
 from layercache.descriptors import LAYER_TAR, Layer
 from layercache.errors import BuildError
 from layercache.execution import Blobs
-from layercache.layers.index import sort_key
+from layercache.layers.index import KeepsIndex, sort_key
 from layercache.layers.tar import LayerWriter
 from layercache.layers.times import LAYER_TIME, copied_time
 from layercache.layers.view import Resolved, resolve
@@ -403,9 +403,12 @@ class MemoryFiles:
             writer.add(path, node, self._content(path) if node.is_file else None)
         if writer.empty:
             return None
-        diff_id, _, _ = writer.finish()
+        diff_id, _, index = writer.finish()
         sink.seek(0)
-        return Layer(blobs.add(sink, LAYER_TAR), diff_id)
+        layer = Layer(blobs.add(sink, LAYER_TAR), diff_id)
+        if isinstance(blobs, KeepsIndex):
+            blobs.keep_index(layer, index)
+        return layer
 
     def _shows(self, directory: bytes) -> bool:
         """Whether a directory of the beginning is still one, so that a deletion must be said."""

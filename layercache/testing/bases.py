@@ -1,0 +1,87 @@
+"""Base images made of dictionaries: what `FROM name` finds in tests, without a registry."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import attrs
+
+from layercache.configuration import ImageConfig
+from layercache.descriptors import Layer
+from layercache.errors import SourceError
+from layercache.images.resolver import BaseImage, Images
+from layercache.store import Store
+from layercache.testing.workbench import Workbench
+from layercache.trees import Node
+
+__all__ = ["MemoryImage", "MemoryImages"]
+
+
+@attrs.frozen(kw_only=True)
+class MemoryImage:
+    """A base image: the files of its one layer, and what of its configuration matters."""
+
+    files: Mapping[str, str | bytes | tuple[Node, bytes]] = attrs.field(factory=dict)
+    config: ImageConfig = attrs.field(factory=lambda: ImageConfig.scratch("amd64"))
+
+    @classmethod
+    def of(
+        cls,
+        files: Mapping[str, str | bytes | tuple[Node, bytes]] | None = None,
+        *,
+        env: Mapping[str, str] | None = None,
+        workdir: str = "",
+        user: str = "",
+        shell: Sequence[str] = (),
+        onbuild: Sequence[str] = (),
+    ) -> MemoryImage:
+        """An image with these files and settings."""
+        config = ImageConfig.scratch("amd64")
+        for name, value in (env or {}).items():
+            config = config.with_env(name, value)
+        if workdir:
+            config = config.with_workdir(workdir)
+        if user:
+            config = config.with_user(user)
+        if shell:
+            config = config.with_shell(tuple(shell))
+        for trigger in onbuild:
+            config = config.with_onbuild(trigger)
+        return cls(files=files or {}, config=config)
+
+
+class MemoryImages:
+    """Give this to `Builder(images=…)`; change `images` to let a tag move between builds.
+
+    The executor must want base images: `MemoryExecutor(base_images=True)`.
+    """
+
+    def __init__(self, images: Mapping[str, MemoryImage]) -> None:
+        self.images = dict(images)
+
+    def __call__(self, store: Store) -> Images:
+        return _Resolver(self.images, store)
+
+
+class _Resolver(Images):
+    def __init__(self, images: Mapping[str, MemoryImage], store: Store) -> None:
+        super().__init__(store)
+        self._images = images
+        self._store = store
+        self._found: dict[str, BaseImage] = {}
+
+    def resolve(self, name: str, platform: str | None = None) -> BaseImage:
+        found = self._found.get(name)
+        if found is None:
+            image = self._images.get(name)
+            if image is None:
+                raise SourceError(f"there is no image {name!r} in this test")
+            bench = Workbench(store=self._store)
+            layers = bench.state(image.files).layers if image.files else ()
+            found = self._found[name] = BaseImage(
+                reference=name, digest=None, config=image.config, layers=layers
+            )
+        return found
+
+    def ensure(self, layer: Layer, *, again: bool = False) -> Layer:
+        return layer
