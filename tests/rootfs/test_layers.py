@@ -200,7 +200,7 @@ def test_durable_layers_outlast_a_boot(make_bench: Callable[..., Bench]) -> None
     bench.executor.close()
 
     marks = {(p / "state").read_text() for p in (bench.directory / "unpacked").iterdir()}
-    assert marks == {"synced"}
+    assert marks == {"root synced"}
 
 
 def test_a_hit_unpacks_nothing(bench: Bench) -> None:

@@ -280,7 +280,7 @@ def test_owner_locks_are_few(tmp_path: Path) -> None:
     for _ in range(5):
         Scratch(str(tmp_path / "s")).close()
 
-    assert [p.name for p in (tmp_path / "s" / "owners").iterdir()] == ["0"]
+    assert {p.name for p in (tmp_path / "s" / "owners").iterdir()} == {"0", "use"}
 
 
 def test_deleting_follows_no_link_and_knows_no_depth(tmp_path: Path) -> None:
@@ -303,3 +303,19 @@ def test_deleting_follows_no_link_and_knows_no_depth(tmp_path: Path) -> None:
     assert not top.exists()
     assert (keep / "file").read_text() == "x"
     delete_tree(str(top))
+
+
+def test_pruning(make_bench: Callable[..., Bench], tmp_path: Path) -> None:
+    """Unpacked layers and, when asked for, caches go; not while another build is at work."""
+    one, two = make_bench(directory=tmp_path / "s"), make_bench(directory=tmp_path / "s")
+    mount = Mount(type="cache", target="/c", readonly=False)
+    state = one.after(one.sh("echo x > /x; echo y > /c/y", mounts=(mount,)))
+    two.run("true")
+    assert one.executor.prune(caches=True) == 0
+    two.executor.close()
+    assert one.executor.prune(unused_for=3600) == 0
+    assert one.executor.prune() == 2
+    assert one.out("cat /x /c/y", state=state, mounts=(mount,)) == "x\ny\n"
+    one.executor.prune(caches=True)
+
+    assert one.out("cat /x; ls /c", state=state, mounts=(mount,)) == "x\n"

@@ -258,7 +258,28 @@ def _identity(spec: Spec, root: _mounts.Root) -> tuple[int, int, list[int], str]
         uid, gid, groups, home = resolve_user(spec["user"], passwd, group)
     except LookupError as error:
         raise _Refused(f"USER {spec['user']}: {error.args[0]}") from error
+    if spec["single_id"] and (uid, gid) != (0, 0):
+        raise _Refused(
+            f"USER {spec['user']}: this user namespace has one user only, so commands run as "
+            "root: install newuidmap and give the user a range in /etc/subuid, or build as root"
+        )
+    if not all(_mapped("uid", uid) and _mapped("gid", n) for n in (gid, *groups)):
+        raise _Refused(
+            f"USER {spec['user']}: {uid}:{gid} is outside the range that /etc/subuid and "
+            "/etc/subgid give to this user namespace"
+        )
     return uid, gid, list(groups), home
+
+
+def _mapped(kind: str, number: int) -> bool:
+    """Whether this user namespace has the user (`uid`) or group (`gid`) `number`."""
+    with open(f"/proc/self/{kind}_map", "rb", buffering=0) as file:
+        rows = file.read(65536).split(b"\n")
+    for row in rows:
+        fields = row.split()
+        if len(fields) == 3 and int(fields[0]) <= number < int(fields[0]) + int(fields[2]):
+            return True
+    return False
 
 
 def _working_directory(
@@ -357,24 +378,11 @@ def _become(spec: Spec, uid: int, gid: int, groups: list[int]) -> None:
         elif has:
             sys_.prctl(sys_.PR_CAPBSET_DROP, number)
         number += 1
-    if spec["single_id"]:
-        if (uid, gid) != (0, 0):
-            raise _Refused(
-                "this user namespace maps one user only, so commands run as root: install "
-                "newuidmap and give the user a range in /etc/subuid, or build as root"
-            )
-    else:
-        try:
-            # The primary group is among the supplementary ones, as containerd has it.
-            os.setgroups(list(dict.fromkeys((gid, *groups))))
-            os.setresgid(gid, gid, gid)
-            os.setresuid(uid, uid, uid)
-        except OSError as error:
-            if error.errno == errno.EINVAL:
-                raise _Refused(
-                    f"user {uid}:{gid} is outside the range of /etc/subuid and /etc/subgid"
-                ) from error
-            raise
+    if not spec["single_id"]:
+        # The primary group is among the supplementary ones, as containerd has it.
+        os.setgroups(list(dict.fromkeys((gid, *groups))))
+        os.setresgid(gid, gid, gid)
+        os.setresuid(uid, uid, uid)
     if uid == 0:
         sys_.capset(held)
 

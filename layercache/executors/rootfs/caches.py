@@ -86,6 +86,16 @@ class Caches:
             raise
         return CacheDirectory(path, lock)
 
+    def prune(self) -> int:
+        """Discard all caches, of every trust domain; how many it were.
+
+        Only while no step runs and no other build uses the directory.
+        """
+        names = os.listdir(self._scratch.path("caches"))
+        for name in names:
+            self._scratch.discard(self._scratch.path("caches", name))
+        return len(names)
+
     def _make(self, path: str, fill: Callable[[str], None]) -> None:
         """Make the directory when it isn't there, complete or not at all."""
         if os.path.isdir(path):

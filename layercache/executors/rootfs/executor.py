@@ -11,6 +11,7 @@ import contextlib
 import os
 import stat
 import threading
+import time
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
@@ -112,6 +113,27 @@ class RootfsExecutor:
             session, self._session = self._session, None
         if session is not None:
             session.close()
+
+    def prune(self, *, unused_for: float = 0.0, caches: bool = False) -> int:
+        """Delete unpacked layers that no step needed for `unused_for` seconds, with `caches`
+        also the contents of all cache mounts; returns how many directories that were.
+
+        All can be made again, but for the caches' contents. Files of other users of a user
+        namespace can be deleted in this way only. Does nothing while another build uses the
+        directory; raises `UsageError` while a step of this executor runs.
+        """
+        with self._open() as session:
+            if session.users > 1:
+                raise UsageError("the executor runs steps: prune it before or after")
+            with session.scratch.alone() as alone:
+                if not alone:
+                    return 0
+                count = session.unpacked.prune(time.time() - unused_for)
+                if caches:
+                    count += session.caches.prune()
+            for path in session.scratch.leftovers("trash"):
+                session.files.delete(path)
+            return count
 
     @property
     def masks(self) -> tuple[bytes, ...]:
@@ -303,7 +325,10 @@ class _Session:
         self.files: FileWork = LocalFiles()
         if executor._namespace is not None:
             self.files = agent = AgentFiles(self.runner, self.scratch)
-        self.unpacked = Unpacked(self.scratch, self.files)
+        form = "root"
+        if executor._namespace is not None:
+            form = " ".join(executor._namespace.arguments())
+        self.unpacked = Unpacked(self.scratch, self.files, form)
         self.inputs = SharedInputs(self.scratch)
         self.caches = Caches(self.scratch, executor._trust)
         for path in self.scratch.leftovers():
@@ -313,25 +338,25 @@ class _Session:
             self, _finish, self.runner, self.scratch, self.unpacked, agent, executor._durable
         )
 
-        self._users = 0
+        self.users = 0
         self._left = threading.Condition()
 
     def enter(self) -> None:
         """A step begins."""
         with self._left:
-            self._users += 1
+            self.users += 1
 
     def leave(self) -> None:
         """A step has ended."""
         with self._left:
-            self._users -= 1
+            self.users -= 1
             self._left.notify_all()
 
     def close(self) -> None:
         """End the steps, wait for their threads to be done with them, delete what is left."""
         self.runner.stop_steps()
         with self._left:
-            self._left.wait_for(lambda: not self._users, _CLOSE_SECONDS)
+            self._left.wait_for(lambda: not self.users, _CLOSE_SECONDS)
         self._finish()
 
 

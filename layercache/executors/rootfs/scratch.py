@@ -12,6 +12,7 @@ are never deleted; there are as many as builds have run at once.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -50,6 +51,8 @@ class Scratch:
                 # Unpacked images hold setuid programs and other users' files: ours alone.
                 os.makedirs(self.path(name), mode=0o700, exist_ok=True)
             self.owner, self.held = self._take()
+            self._use = self._open_lock("use")
+            fcntl.flock(self._use, fcntl.LOCK_SH)
         except OSError as error:
             raise BuildError(
                 f"the scratch directory {self.directory} can't be used: {error.strerror}"
@@ -69,8 +72,11 @@ class Scratch:
                 return number, fd
         raise BuildError(f"more than {_MAX_OWNERS} builds use {self.directory} at once")
 
+    def _open_lock(self, name: str) -> int:
+        return os.open(self.path("owners", name), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
     def _try(self, number: int) -> int | None:
-        fd = os.open(self.path("owners", str(number)), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fd = self._open_lock(str(number))
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -80,10 +86,13 @@ class Scratch:
             raise
         return fd
 
-    def leftovers(self) -> Iterator[str]:
-        """What builds left that are over: this build's own number, and numbers not in use."""
+    def leftovers(self, *places: str) -> Iterator[str]:
+        """What builds left that are over: of this build's own number, and numbers not in use.
+
+        `places` are the directories to look in, all by default.
+        """
         found: dict[int, list[str]] = {}
-        for place in _OWNED:
+        for place in places or _OWNED:
             for name in os.listdir(self.path(place)):
                 number = name.partition("-")[0]
                 if number.isdigit():
@@ -98,16 +107,20 @@ class Scratch:
             if fd is not None:
                 os.close(fd)
 
-    def others(self) -> bool:
-        """Whether another build uses the directory now."""
-        for name in os.listdir(self.path("owners")):
-            number = int(name) if name.isdigit() else self.owner
-            if number != self.owner:
-                fd = self._try(number)
-                if fd is None:
-                    return True
-                os.close(fd)
-        return False
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[bool]:
+        """Whether no other build uses the directory; none begins to while the context lasts."""
+        try:
+            fcntl.flock(self._use, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            # A failed change of a lock may have given it up (flock(2)).
+            fcntl.flock(self._use, fcntl.LOCK_SH)
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            fcntl.flock(self._use, fcntl.LOCK_SH)
 
     # -- directories ------------------------------------------------------------------------
 
@@ -141,6 +154,7 @@ class Scratch:
 
     def close(self) -> None:
         """Let go of the directory; what was this build's must be deleted before."""
+        os.close(self._use)
         os.close(self.held)
 
 

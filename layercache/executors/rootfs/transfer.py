@@ -19,6 +19,7 @@ from layercache.digests import DiffID, Digest
 from layercache.errors import CorruptObject
 from layercache.executors.rootfs.scratch import delete_tree
 from layercache.executors.rootfs.stubs import remove_stubs
+from layercache.layers.index import KeepsIndex
 
 if TYPE_CHECKING:
     from layercache.execution import Blobs
@@ -138,7 +139,8 @@ def stored(
     """The layer in the file `tar`, put into the store with its index."""
     descriptor = blobs.add_file(tar, LAYER_TAR, Digest(diff_id), size)
     layer = Layer(descriptor, diff_id)
-    blobs.keep_index(layer, index)
+    if isinstance(blobs, KeepsIndex):
+        blobs.keep_index(layer, index)
     return layer, index
 
 

@@ -46,13 +46,16 @@ _FLAT = 64
 """Layers are put together by multiples of this many, so that a longer chain shares them."""
 
 _BOOT = "/proc/sys/kernel/random/boot_id"
-_SYNCED = "synced"
 
 
 class Unpacked:
-    """The unpacked layers of a scratch directory. Safe for threads and beside other builds."""
+    """The unpacked layers of a scratch directory. Safe for threads and beside other builds.
 
-    def __init__(self, scratch: Scratch, work: FileWork) -> None:
+    `form` says how owners and overlayfs's attributes are on disk, which differs from one kind of
+    user namespace to another: directories of another form are no use.
+    """
+
+    def __init__(self, scratch: Scratch, work: FileWork, form: str) -> None:
         self._scratch = scratch
         self._work = work
         self._lock = threading.Lock()
@@ -61,7 +64,9 @@ class Unpacked:
         """Chain ID → name of the directory of its topmost layer."""
         self._good: set[str] = set()
         self._made: list[str] = []
-        self._boot = _boot_id()
+        boot = _boot_id()
+        self._boot = f"{form} {boot}" if boot else ""
+        self._synced = f"{form} synced"
 
     # -- for steps --------------------------------------------------------------------------
 
@@ -101,7 +106,24 @@ class Unpacked:
 
             sync_filesystem(self._scratch.directory)
             for name in self._made:
-                self._write_state(self._path(name), _SYNCED)
+                self._write_state(self._path(name), self._synced)
+
+    def prune(self, before: float) -> int:
+        """Discard what was last used before `before` (seconds since 1970); how many it were.
+
+        Only while no step runs and no other build uses the directory.
+        """
+        count = 0
+        for name in os.listdir(self._scratch.path("unpacked")):
+            try:
+                used = os.stat(os.path.join(self._path(name), "state")).st_mtime
+            except (FileNotFoundError, NotADirectoryError):
+                used = 0.0
+            if used < before:
+                self._good.discard(name)
+                self._scratch.discard(self._path(name))
+                count += 1
+        return count
 
     # -- directories ------------------------------------------------------------------------
 
@@ -172,10 +194,10 @@ class Unpacked:
     def _trusted(self, name: str) -> bool:
         try:
             with open(os.path.join(self._path(name), "state"), encoding="utf-8") as file:
-                said = file.read(100)
+                said = file.read(1000)
         except (FileNotFoundError, NotADirectoryError):
             return False
-        return said == _SYNCED or (bool(said) and said == self._boot)
+        return said == self._synced or (bool(said) and said == self._boot)
 
     def _write_state(self, path: str, said: str) -> None:
         temporary = os.path.join(path, f"state-{self._scratch.owner}")
