@@ -303,6 +303,14 @@ COUNTS = {
     "a fifo": {"d/e": (Node(stat.S_IFIFO | 0o755), b"")},
 }
 
+VECTORS = (
+    "1b4084c9cd7217774211e8dcc6b02ca32d82bb3e4cc381a12cc95811ed8ffafe",
+    "df1f1a6949a57041ee7db3f72815ef479ab30b44b232c03b1b5e1c3691e21d1f",
+    "8c9b715cdd2b7e0b95bfc119728b8ebdfcf25db4c16d0ef670baaae3811a8bfe",
+    "003e142f85f623662d456a43acce395a941db7680d8891c183ad53ebd545b3bb",
+    "e96ee33017064144d8ded804d039a6b32f18624633b1a88e6682ca4daa6f741d",
+)
+
 DOES_NOT = {
     "mtime": {"d/a": file("1", mtime=5)},
     "mtime of a directory": {"d/s": directory(mtime=5)},
@@ -327,6 +335,17 @@ def test_does_not_count(what: str) -> None:
     files = Files(("d",))
 
     assert fingerprint(DictTree(BASE | DOES_NOT[what]), files) == fingerprint(DictTree(BASE), files)
+
+
+def test_frozen_vectors() -> None:
+    """Digests are part of every key: a change of any is a change of the scheme's version."""
+    tree = DictTree(BASE | COUNTS["capability"] | COUNTS["a device"] | COUNTS["owner"])
+
+    assert tree.digest(b"").hex() == VECTORS[0]
+    assert fingerprint(tree, Files(("d", "*"))) == VECTORS[1]
+    assert fingerprint(tree, Files(("d/**/b",), parents=True)) == VECTORS[2]
+    assert fingerprint(tree, Files((".",), exclude=("**/a", "!d/s"))) == VECTORS[3]
+    assert fingerprint(DictTree(), Files((".",))) == VECTORS[4]
 
 
 def test_names_count_unless_they_change_nothing() -> None:

@@ -38,7 +38,9 @@ class Context:
     `ignore` keeps what it matches out of the tree. `cache` is the file of the stat cache, None
     for none; one file serves one root, `cache_name` names it. `paranoid` reads every selected
     file again at each scan; it is on by itself where the stamps of the file system can't be
-    trusted (network, FUSE, FAT). Raises `SourceError` when `root` is no directory.
+    trusted (network, FUSE, FAT). One hole is known, as in git: what is stored through a shared
+    memory mapping shows in no stamp until it is written back. Raises `SourceError` when `root`
+    is no directory.
     """
 
     def __init__(
