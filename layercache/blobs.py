@@ -21,7 +21,8 @@ from layercache.storage import Adopts, Backend, LocalFiles, Stats
 __all__ = ["Blobs", "VerifyingReader", "blob_name"]
 
 _CHUNK: Final = 1 << 18
-_IN_MEMORY: Final = 1 << 22
+_TRIES: Final = 2
+"""So often a blob may turn out unreadable before its bytes are kept beside the backend too."""
 
 Report = Callable[[str, str, str], None]
 """Called with the kind of an event, the object's name and a sentence."""
@@ -151,6 +152,7 @@ class Blobs:
         self._report = report
         self._guard = threading.Lock()
         self._damaged: set[Digest] = set()
+        self._distrusted: dict[Digest, int] = {}
         self._verified: dict[Digest, Identity] = {}
         self._aside: dict[Digest, str] = {}
         self._scratch: str | None = None
@@ -218,6 +220,8 @@ class Blobs:
     def distrust(self, digest: Digest) -> None:
         """Treat the blob as absent until it is written again."""
         with self._guard:
+            if digest not in self._damaged:
+                self._distrusted[digest] = self._distrusted.get(digest, 0) + 1
             self._damaged.add(digest)
             self._verified.pop(digest, None)
             self._aside.pop(digest, None)
@@ -274,20 +278,29 @@ class Blobs:
             _remove(path)
             return descriptor
         healed = digest in self._damaged
+        unreliable = self._distrusted.get(digest, 0) >= _TRIES
+        if unreliable:
+            path = self._keep(path, digest)
         try:
-            adopted = isinstance(self._backend, Adopts) and self._backend.adopt(path, name)
+            adopted = (
+                not unreliable
+                and isinstance(self._backend, Adopts)
+                and self._backend.adopt(path, name)
+            )
             if not adopted:
                 with open(path, "rb") as content:
                     self._backend.write(name, content)
-                _remove(path)
+                if not unreliable:
+                    _remove(path)
         except CacheError as error:
             self._keep(path, digest)
             self._report("degraded", name, f"a blob is kept for this build only: {error}")
             return descriptor
         with self._guard:
             self._damaged.discard(digest)
-            self._aside.pop(digest, None)
-            if isinstance(self._backend, LocalFiles):
+            if not unreliable:
+                self._aside.pop(digest, None)
+            if not unreliable and isinstance(self._backend, LocalFiles):
                 identity = _identity(self._backend.path(name))
                 if identity is not None and identity[2] == size:
                     self._verified[digest] = identity
