@@ -267,6 +267,8 @@ class _Drive:
             found.update(self.engine._store.lookup(keys))
         except CacheError as error:
             self._trouble("lookup", error)
+        if not self.engine._declines:
+            self.engine._store.rely_on(record for record in found.values() if record is not None)
         # What a bypassing step of this build replaced must not depend on who came first.
         found.update({key: self.replaced[key] for key in ask.keys if key in self.replaced})
         self.walk.tell(Found(found))

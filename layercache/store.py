@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import io
 import threading
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, BinaryIO, Final, cast
 
@@ -31,10 +32,13 @@ from layercache.descriptors import Descriptor
 from layercache.digests import CacheKey, Digest, Fingerprint
 from layercache.errors import CacheError, CorruptObject, NotFound, UsageError
 from layercache.records import Record
-from layercache.storage import Backend, BatchReader, Locks, Stages, Stats, Syncs
+from layercache.storage import Backend, BatchReader, Locks, Stages, Stats, Syncs, Touches
 from layercache.trails import Trail, decode_trail, encode_trail
 
 __all__ = ["Store", "StoreEvent"]
+
+GRACE: Final = 86_400.0
+"""Seconds for which a collection never removes what was written or relied on."""
 
 _MARKER: Final = b"layercache store, format "
 _LARGE: Final = 1 << 26  # no small object comes near; bounds what a damaged one may cost
@@ -140,6 +144,27 @@ class Store:
             if record is not None and self._usable(record):
                 found[key] = record
         return found
+
+    def rely_on(self, records: Iterable[Record]) -> None:
+        """A build relies on these: renew stamps older than half the grace period of collections.
+
+        Costs two looks for each where looking is cheap, nothing elsewhere. A cache that can't
+        be written is read as it is.
+        """
+        if not isinstance(self.backend, Stats) or not isinstance(self.backend, Touches):
+            return
+        limit = time.time() - GRACE / 2
+        names = []
+        for record in records:
+            names.append(self._record_name(record.key))
+            if record.layer is not None:
+                names.append(self.blobs.name(record.layer.descriptor.digest))
+        try:
+            old = [n for n in names if (info := self.backend.stat(n)) and info.stamp < limit]
+            if old:
+                self.backend.touch(old)
+        except CacheError as error:
+            self._trouble(names[0], error)
 
     def all_records(self, limit: int) -> list[Record] | None:
         """Every record that is there; None when there are more than `limit`, or when looking
@@ -414,6 +439,22 @@ class Store:
                         self.backend.sync()
             except CacheError as error:
                 self._trouble("commit", error)
+            self._small.clear()
+
+    @property
+    def prefix(self) -> str:
+        """What the names of all objects of this namespace and salt begin with."""
+        return self._prefix
+
+    @property
+    def verifier(self) -> Verifier | None:
+        """What authenticates records, if anything does."""
+        return self._verifier
+
+    def forget(self) -> None:
+        """Drop what this object remembers of the backend, after something was removed there."""
+        with self._guard:
+            self._own.clear()
             self._small.clear()
 
     def close(self) -> None:

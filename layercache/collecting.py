@@ -1,0 +1,362 @@
+"""Looking through a store: what is in it, what takes the space, what is damaged, what may go.
+
+Removal is safe beside running builds and after a crash at any step: records go before the blobs
+that they refer to, so nothing that is left refers to something that is gone; what was written or
+relied on within the grace period stays. Ages compare the backend's own stamps, never a clock.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Final
+
+import attrs
+
+from layercache.codec import decode_record
+from layercache.digests import CacheKey, Digest
+from layercache.errors import CacheError, CorruptObject, NotFound
+from layercache.records import Record
+from layercache.retention import Entry, Pinned, Policy, Situation, Verdict, judge
+from layercache.storage import ObjectInfo
+from layercache.store import GRACE, Store
+
+__all__ = ["GRACE", "Collected", "Damage", "Usage", "collect", "entries_of", "usage", "verify"]
+
+_SUSPICIOUS: Final = 366 * 86_400.0
+"""A pause longer than this between the last use and now is taken for a clock that jumped."""
+
+_PROBE: Final = "probe/clock"
+
+
+@attrs.frozen(kw_only=True)
+class Usage:
+    """Bytes and objects by kind: records, blobs, references, trails and so on."""
+
+    objects: Mapping[str, int]
+    bytes: Mapping[str, int]
+
+    @property
+    def total(self) -> int:
+        return sum(self.bytes.values())
+
+
+@attrs.frozen
+class Damage:
+    """One object that is not what it should be, and whether it was removed."""
+
+    name: str
+    message: str
+    repaired: bool = False
+
+
+@attrs.frozen(kw_only=True)
+class Collected:
+    """What a collection did, or would do: a verdict for each record, the objects removed."""
+
+    verdicts: tuple[Verdict, ...]
+    removed: tuple[str, ...]
+    freed: int
+    dry_run: bool
+
+
+@attrs.frozen
+class _Contents:
+    """One look at everything in a store."""
+
+    infos: tuple[ObjectInfo, ...]
+    records: Mapping[str, Record]
+    damaged: Mapping[str, str]
+    pins: Mapping[Digest, tuple[str, ...]]
+    builds: Mapping[CacheKey, tuple[int, ...]]
+
+
+def _look(store: Store) -> _Contents:
+    prefix = store.prefix
+    infos = tuple(store.backend.list(prefix))
+    records: dict[str, Record] = {}
+    damaged: dict[str, str] = {}
+    for info in infos:
+        kind, _, rest = info.name.removeprefix(prefix).partition("/")
+        if kind != "ac":
+            continue
+        key = CacheKey(rest.rpartition("/")[2])
+        try:
+            with store.backend.read(info.name) as content:
+                records[info.name] = decode_record(key, content.read(), store.verifier)
+        except NotFound:
+            continue  # another collection was faster
+        except CorruptObject as error:
+            damaged[info.name] = str(error)
+    return _Contents(infos, records, damaged, _pins(store), _builds(store, infos))
+
+
+def _pins(store: Store) -> dict[Digest, tuple[str, ...]]:
+    """Layer → the tags that hold it."""
+    from layercache.images.tags import list_tags
+
+    found: dict[Digest, list[str]] = {}
+    for tag in list_tags(store):
+        for layer in tag.layers:
+            found.setdefault(layer.digest, []).append(tag.name)
+    return {digest: tuple(names) for digest, names in found.items()}
+
+
+def _builds(store: Store, infos: Iterable[ObjectInfo]) -> dict[CacheKey, tuple[int, ...]]:
+    """Key → how recent the builds are whose trail names it."""
+    prefix = f"{store.prefix}trails/"
+    trails = sorted(
+        (info for info in infos if info.name.startswith(prefix)), key=lambda i: -i.stamp
+    )
+    found: dict[CacheKey, list[int]] = {}
+    for number, info in enumerate(trails):
+        trail = store.get_trail(info.name.removeprefix(prefix))
+        for step in trail.steps if trail is not None else ():
+            found.setdefault(step.key, []).append(number)
+    return {key: tuple(numbers) for key, numbers in found.items()}
+
+
+def _blobs(record: Record) -> tuple[Digest, ...]:
+    """Every blob that a record refers to."""
+    layer = (record.layer.descriptor.digest,) if record.layer is not None else ()
+    log = (record.log,) if record.log is not None else ()
+    return (*layer, *log, *(digest for _, digest in record.manifests))
+
+
+def entries_of(store: Store) -> tuple[Entry, ...]:
+    """Every record of the store, as retention sees it, the most valuable first."""
+    contents = _look(store)
+    now = _now(store, contents.infos, write=False)
+    entries = _entries(store, contents)
+    return tuple(sorted(entries, key=lambda entry: -entry.value(now)))
+
+
+def _entries(store: Store, contents: _Contents) -> list[Entry]:
+    stamps = {info.name: info.stamp for info in contents.infos}
+    sizes = {info.name: info.size for info in contents.infos}
+    found = []
+    for name, record in contents.records.items():
+        digests = dict.fromkeys(_blobs(record))
+        names = {digest: store.blobs.name(digest) for digest in digests}
+        layer = record.layer.descriptor.digest if record.layer is not None else None
+        used = max([stamps[name], *(stamps.get(names[d], 0.0) for d in digests)])
+        found.append(
+            Entry(
+                key=record.key,
+                text=_text(record),
+                used=used,
+                seconds=record.seconds,
+                blobs=tuple((d, sizes.get(names[d], 0)) for d in digests),
+                pins=contents.pins.get(layer, ()) if layer is not None else (),
+                builds=contents.builds.get(record.key, ()),
+            )
+        )
+    return found
+
+
+def _text(record: Record) -> str:
+    """A record for people: its instruction with what it says first."""
+    for field in record.material.fields:
+        if field.label in {"command", "path", "destination"} and not field.private:
+            value = field.value
+            shown = " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+            return f"{record.material.name} {shown}"
+    return record.material.name
+
+
+def _now(store: Store, infos: Sequence[ObjectInfo], *, write: bool) -> float:
+    """The time by the backend's own clock: the stamp of something written just now."""
+    newest = max((info.stamp for info in infos), default=0.0)
+    if not write:
+        return newest
+    name = store.prefix + _PROBE
+    try:
+        store.backend.write(name, io.BytesIO(b"now"))
+        stamp = next((i.stamp for i in store.backend.list(name) if i.name == name), newest)
+    except CacheError:
+        return newest  # a full medium: ages are then counted from the last write
+    store.backend.delete(name)
+    return newest if stamp - newest > _SUSPICIOUS else stamp
+
+
+def collect(
+    store: Store,
+    policies: Sequence[Policy],
+    *,
+    dry_run: bool = False,
+    grace: float = GRACE,
+    pinned: Pinned | None = None,
+    everything: bool = False,
+) -> Collected:
+    """Let go what the policies let go, and whatever nothing refers to any more.
+
+    `everything` lets all records and tags go (the grace period still holds for what was used
+    just now unless `grace` is 0). With `dry_run` nothing changes. Raises `CacheError` when the
+    backend fails; what was removed by then was removed in an order that leaves nothing dangling.
+    """
+    contents = _look(store)
+    now = _now(store, contents.infos, write=not dry_run)
+    entries = _entries(store, contents)
+    referred = {digest for record in contents.records.values() for digest in _blobs(record)}
+    referred |= set(contents.pins)
+    sizes = {info.name: info.size for info in contents.infos}
+    names = {store.blobs.name(digest) for digest in referred}
+    other = sum(size for name, size in sizes.items() if name not in names)
+    situation = Situation(now=now, free=_free(store), other=other)
+    if everything:
+        verdicts = tuple(
+            Verdict(e, now - e.used < grace, "in use lately" if now - e.used < grace else "asked")
+            for e in entries
+        )
+    else:
+        verdicts = judge(entries, policies, situation, grace=grace, pinned=pinned)
+    kept = {verdict.entry.key for verdict in verdicts if verdict.keep}
+    doomed = [n for n, record in contents.records.items() if record.key not in kept]
+    doomed += [n for n in contents.damaged if now - _stamp(contents, n) >= grace]
+    stay = {
+        digest
+        for record in contents.records.values()
+        if record.key in kept
+        for digest in _blobs(record)
+    }
+    if everything:
+        doomed += [i.name for i in contents.infos if _kind(store, i.name) in {"refs", "trails"}]
+    else:
+        stay |= set(contents.pins)
+    removed = list(doomed)
+    removed += _unreferred(store, contents, stay, now, grace)
+    if not dry_run:
+        _remove(store, doomed, removed[len(doomed) :], contents, now, grace)
+    freed = sum(sizes.get(name, 0) for name in removed)
+    return Collected(verdicts=verdicts, removed=tuple(removed), freed=freed, dry_run=dry_run)
+
+
+def _kind(store: Store, name: str) -> str:
+    return name.removeprefix(store.prefix).partition("/")[0]
+
+
+def _stamp(contents: _Contents, name: str) -> float:
+    return next((info.stamp for info in contents.infos if info.name == name), 0.0)
+
+
+def _unreferred(
+    store: Store, contents: _Contents, stay: set[Digest], now: float, grace: float
+) -> list[str]:
+    """Blobs that nothing refers to, and what was derived from layers that are gone."""
+    kept = {store.blobs.name(digest) for digest in stay}
+    layers = {digest.replace(":", "-") for digest in stay}
+    found = []
+    for info in contents.infos:
+        if now - info.stamp < grace:
+            continue
+        kind = _kind(store, info.name)
+        if (kind == "blobs" and info.name not in kept) or (
+            kind == "index" and info.name.rpartition("/")[2] not in layers
+        ):
+            found.append(info.name)
+    return found
+
+
+def _remove(
+    store: Store,
+    records: Sequence[str],
+    rest: Sequence[str],
+    contents: _Contents,
+    now: float,
+    grace: float,
+) -> None:
+    for name in records:
+        store.backend.delete(name)
+    # A build may have begun to rely on a blob since it was looked at: its stamp is then new.
+    seen = {info.name: info.stamp for info in contents.infos}
+    again = {info.name: info.stamp for info in store.backend.list(f"{store.prefix}blobs/")}
+    referred = set()
+    for info in store.backend.list(f"{store.prefix}ac/"):
+        if info.name not in seen:
+            referred |= _blobs_of(store, info.name)
+    for name in rest:
+        if again.get(name, seen.get(name)) == seen.get(name) and name not in referred:
+            store.backend.delete(name)
+    store.forget()
+
+
+def _blobs_of(store: Store, name: str) -> set[str]:
+    """The blobs of a record that was written while a collection ran."""
+    try:
+        with store.backend.read(name) as content:
+            key = CacheKey(name.rpartition("/")[2])
+            record = decode_record(key, content.read(), store.verifier)
+    except (NotFound, CorruptObject):
+        return set()
+    return {store.blobs.name(digest) for digest in _blobs(record)}
+
+
+def _free(store: Store) -> int | None:
+    """Bytes free on the medium of a local store."""
+    directory = getattr(store.backend, "directory", None)
+    if directory is None or not hasattr(os, "statvfs"):
+        return None
+    try:
+        status = os.statvfs(directory)
+    except OSError:
+        return None
+    return status.f_bavail * status.f_frsize
+
+
+def usage(store: Store) -> Usage:
+    """What takes the space, by kind of object."""
+    objects: dict[str, int] = {}
+    size: dict[str, int] = {}
+    names = {"ac": "records", "refs": "references"}
+    for info in store.backend.list(store.prefix):
+        kind = _kind(store, info.name)
+        kind = names.get(kind, kind)
+        objects[kind] = objects.get(kind, 0) + 1
+        size[kind] = size.get(kind, 0) + info.size
+    return Usage(objects=dict(sorted(objects.items())), bytes=dict(sorted(size.items())))
+
+
+def verify(
+    store: Store, *, repair: bool = False, progress: Callable[[int], None] | None = None
+) -> tuple[Damage, ...]:
+    """Read everything and check it: records, blobs by digest, and that records find their blobs.
+
+    With `repair` what is damaged is removed, so that the next build makes it again. `progress`
+    is told the bytes read so far.
+    """
+    contents = _look(store)
+    found = [Damage(name, message) for name, message in contents.damaged.items()]
+    there = {info.name for info in contents.infos}
+    read = 0
+    bad: set[str] = set()
+    for info in contents.infos:
+        if _kind(store, info.name) != "blobs":
+            continue
+        digest = Digest("sha256:" + info.name.rpartition("/")[2])
+        try:
+            with store.open_blob(digest) as content:
+                while chunk := content.read(1 << 20):
+                    read += len(chunk)
+                    if progress is not None:
+                        progress(read)
+        except NotFound:
+            there.discard(info.name)
+        except CacheError as error:
+            bad.add(info.name)
+            found.append(Damage(info.name, str(error)))
+    for name, record in contents.records.items():
+        for digest in _blobs(record):
+            blob = store.blobs.name(digest)
+            if blob not in there or blob in bad:
+                what = "damaged" if blob in bad else "not there"
+                found.append(Damage(name, f"refers to {digest}, which is {what}"))
+                break
+    if not repair:
+        return tuple(found)
+    repaired = []
+    for damage in sorted(found, key=lambda d: _kind(store, d.name) != "ac"):
+        store.backend.delete(damage.name)
+        repaired.append(attrs.evolve(damage, repaired=True))
+    store.forget()
+    return tuple(repaired)
