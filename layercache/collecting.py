@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import os
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
@@ -166,10 +167,14 @@ def _text(record: Record) -> str:
 
 
 def _now(store: Store, infos: Sequence[ObjectInfo], *, write: bool) -> float:
-    """The time by the backend's own clock: the stamp of something written just now."""
+    """The time by the backend's own clock: the stamp of something written just now.
+
+    Where nothing may be written this machine's clock has to do.
+    """
     newest = max((info.stamp for info in infos), default=0.0)
     if not write:
-        return newest
+        here = time.time()
+        return here if 0 <= here - newest <= _SUSPICIOUS else newest
     name = store.prefix + _PROBE
     try:
         store.backend.write(name, io.BytesIO(b"now"))

@@ -202,10 +202,10 @@ def judge(
     verdicts = []
     for entry in entries:
         why = gone.get(entry.key, "")
-        if not why:
-            verdicts.append(Verdict(entry, True, "within the policy"))
-        elif entry.pins:
+        if entry.pins:
             verdicts.append(Verdict(entry, True, f"pinned by {', '.join(entry.pins)}"))
+        elif not why:
+            verdicts.append(Verdict(entry, True, "within the policy"))
         elif situation.now - entry.used < grace:
             verdicts.append(Verdict(entry, True, "in use lately"))
         else:

@@ -1,0 +1,126 @@
+"""Policies: pure verdicts, composition, value, pins."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from layercache.digests import CacheKey, Digest
+from layercache.retention import (
+    Entry,
+    KeepBuilds,
+    KeepDuration,
+    KeepStorage,
+    MinFree,
+    Pinned,
+    Situation,
+    judge,
+)
+
+DAY = 86_400.0
+digests = st.integers(0, 6).map(lambda n: (Digest(f"sha256:{n:064x}"), 100 * (n + 1)))
+entries = st.lists(
+    st.builds(
+        Entry,
+        key=st.integers(0, 10**6).map(lambda n: CacheKey(f"{n:064x}")),
+        text=st.sampled_from(["RUN a", "RUN b", "COPY c"]),
+        used=st.integers(0, 100).map(lambda n: n * DAY),
+        seconds=st.integers(0, 100).map(float),
+        blobs=st.lists(digests, max_size=3, unique=True).map(tuple),
+        pins=st.sampled_from([(), (), (), ("app:1",)]),
+        builds=st.lists(st.integers(0, 5), max_size=3).map(tuple),
+    ),
+    unique_by=lambda entry: entry.key,
+    max_size=12,
+)
+policies = st.lists(
+    st.one_of(
+        st.builds(KeepDuration, st.integers(0, 100).map(lambda n: n * DAY)),
+        st.builds(KeepBuilds, st.integers(0, 6)),
+        st.builds(KeepStorage, st.integers(0, 5_000)),
+        st.builds(MinFree, st.integers(0, 5_000)),
+    ),
+    max_size=3,
+)
+NOW = Situation(now=100 * DAY, free=1_000)
+
+
+def kept_bytes(verdicts: object) -> int:
+    return sum(
+        dict(b for v in verdicts if v.keep for b in v.entry.blobs).values()  # type: ignore[attr-defined]
+    )
+
+
+@given(entries, policies)
+def test_a_pinned_entry_stays_and_every_verdict_says_why(
+    found: list[Entry], wanted: list[object]
+) -> None:
+    """One verdict for each entry, in order, with a reason; pins win over every policy."""
+    verdicts = judge(found, wanted, NOW)  # type: ignore[arg-type]
+
+    assert [v.entry for v in verdicts] == found
+    assert all(v.reason for v in verdicts)
+    assert all(v.keep for v in verdicts if v.entry.pins)
+
+
+@given(entries, policies, policies)
+def test_more_policies_keep_no_more(
+    found: list[Entry], first: list[object], more: list[object]
+) -> None:
+    """What one policy lets go, further policies after it do not bring back."""
+    few = {v.entry.key for v in judge(found, first, NOW) if not v.keep}  # type: ignore[arg-type]
+    many = {
+        v.entry.key
+        for v in judge(found, [*first, *more], NOW)  # type: ignore[list-item]
+        if not v.keep
+    }
+
+    assert few <= many
+
+
+@given(entries, st.integers(0, 5_000))
+def test_the_size_kept_holds_unless_pins_forbid(found: list[Entry], size: int) -> None:
+    """What stays fits, or only pinned entries are left; shared blobs count once."""
+    verdicts = judge(found, [KeepStorage(size)], NOW)
+    left = [v.entry for v in verdicts if v.keep]
+
+    assert kept_bytes(verdicts) <= size or all(entry.pins for entry in left if entry.blobs)
+
+
+@given(entries)
+def test_no_policy_lets_nothing_go(found: list[Entry]) -> None:
+    """Nor does a size that everything fits into."""
+    assert all(v.keep for v in judge(found, [], NOW))
+    assert all(v.keep for v in judge(found, [KeepStorage(10**9)], NOW))
+
+
+def entry(name: str, *, seconds: float, size: int, days: float = 0.0) -> Entry:
+    return Entry(
+        key=CacheKey(name),
+        text=name,
+        used=NOW.now - days * DAY,
+        seconds=seconds,
+        blobs=((Digest(name), size),),
+    )
+
+
+def test_what_saves_least_for_its_size_goes_first() -> None:
+    """A big layer of a quick step before a small one of a slow step; recency counts too."""
+    big_quick = entry("big", seconds=1, size=10_000)
+    small_slow = entry("small", seconds=60, size=100)
+    old_slow = entry("old", seconds=60, size=100, days=60)
+    verdicts = judge([big_quick, small_slow, old_slow], [KeepStorage(10_150)], NOW)
+
+    assert [v.keep for v in verdicts] == [False, True, True]
+    verdicts = judge([small_slow, old_slow], [KeepStorage(100)], NOW)
+    assert [v.keep for v in verdicts] == [True, False]
+
+
+def test_grace_and_named_pins() -> None:
+    """What was used just now stays, and what a person names."""
+    fresh, old = entry("fresh", seconds=1, size=1), entry("old", seconds=1, size=1, days=9)
+    nothing = [KeepStorage(0)]
+
+    assert [v.keep for v in judge([fresh, old], nothing, NOW, grace=DAY)] == [True, False]
+    kept = judge([fresh, old], nothing, NOW, pinned=Pinned(("ol",)))
+    assert [v.keep for v in kept] == [False, True]
