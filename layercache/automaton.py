@@ -7,8 +7,8 @@ hands them down in its walk. States are made when first asked for, and remembere
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Final, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Final, NamedTuple, TypeAlias
 
 from layercache.components import Component, Part, PatternSyntax, tokenize
 
@@ -27,6 +27,9 @@ _MAX_MEMOS: Final = 500_000
 """Names remembered in all states of a machine, some 50 MB."""
 
 
+_Get: TypeAlias = Callable[[bytes], list[int] | None]
+
+
 class _Edge(NamedTuple):
     component: Component
     target: int  # node, or -1: the pattern matches here
@@ -42,13 +45,13 @@ class State(dict[bytes, "State"]):
 
     __slots__ = (
         "_exact",
-        "_first",
-        "_last",
         "_machine",
         "_nodes",
         "_other",
+        "_probes",
         "_taking",
         "_targets",
+        "_usual",
         "ignored",
         "settled",
         "sticky",
@@ -67,67 +70,84 @@ class State(dict[bytes, "State"]):
             if rule > last and machine.negated[rule] == ignored:
                 self.settled = False
                 break
-        self._exact: dict[bytes, list[int]] | None = None
+        self._exact: _Get | None = None
+        self._probes: list[tuple[slice, _Get]] = []
+        self._other: list[int] = []
+        self._taking: tuple[list[int], list[int]] = ([], [])
+        self._targets: dict[tuple[int, ...], State] = {}
+        self._usual: State | None = None
 
     @property
     def prunable(self) -> bool:
         """Ignored, and no exception can bring back anything below."""
         return self.ignored and self.settled
 
-    def _index(self) -> dict[bytes, list[int]]:
+    def _index(self) -> None:
         # Edges by what can be looked up: the whole name, or what it begins or ends with. Only
         # candidates are then tried, so that many patterns cost as little as few.
         exact: dict[bytes, list[int]] = {}
-        self._exact = exact
-        self._first: dict[int, dict[bytes, list[int]]] = {}
-        self._last: dict[int, dict[bytes, list[int]]] = {}
-        self._other: list[int] = []
-        self._taking: tuple[list[int], list[int]] = ([], [])
-        self._targets: dict[tuple[int, ...], State] = {}
+        parts: dict[tuple[int | None, int | None], dict[bytes, list[int]]] = {}
+        self._other = []
+        taking: tuple[list[int], list[int]] = ([], [])
         for node in self._nodes:
             for number in self._machine.edges_of[node]:
                 part = self._machine.edges[number].component
                 if part.exact is not None:
                     exact.setdefault(part.exact, []).append(number)
                 elif part.takes_all or part.takes_lines:
-                    self._taking[0].append(number)
+                    taking[0].append(number)
                     if part.takes_all:
-                        self._taking[1].append(number)
+                        taking[1].append(number)
                 elif part.suffix:
-                    ends = self._last.setdefault(-len(part.suffix), {})
+                    ends = parts.setdefault((-len(part.suffix), None), {})
                     ends.setdefault(part.suffix, []).append(number)
                 elif part.prefix:
-                    begins = self._first.setdefault(len(part.prefix), {})
+                    begins = parts.setdefault((None, len(part.prefix)), {})
                     begins.setdefault(part.prefix, []).append(number)
                 else:
                     self._other.append(number)
-        return exact
+        self._exact = exact.get
+        self._probes = [(slice(*cut), found.get) for cut, found in parts.items()]
+        self._taking = taking
+        self._targets = {}
+        self._usual = None
 
     def __missing__(self, name: bytes) -> State:
         if self.settled or not name:
             return self
-        exact = self._exact if self._exact is not None else self._index()
-        edges = self._machine.edges
-        found = list(exact.get(name, ()))
-        candidates = list(self._other)
-        for size, begins in self._first.items():
-            candidates += begins.get(name[:size], ())
-        for size, ends in self._last.items():
-            candidates += ends.get(name[size:], ())
-        if candidates:
-            found += [n for n in candidates if edges[n].component.match(name)]
-        found.sort()
-        # Edges that take any name are no part of the key: they would make it long.
-        lines = b"\n" in name
-        key = (-1 if lines else -2, *found)
-        state = self._targets.get(key)
-        if state is None:
-            state = self._machine.step(self, [*found, *self._taking[lines]])
-            if len(self._targets) < _MAX_MEMO:
-                self._targets[key] = state
+        if self._exact is None:
+            self._index()
+        assert self._exact is not None
+        found = self._exact(name)
+        candidates = self._other
+        for cut, get in self._probes:
+            some = get(name[cut])
+            if some is not None:
+                candidates = candidates + some
+        # Most names meet nothing but the edges that take any name.
+        if found is None and not candidates and b"\n" not in name:
+            state = self._usual
+            if state is None:
+                state = self._usual = self._machine.step(self, self._taking[0])
+        else:
+            state = self._follow(name, found or [], candidates)
         if len(self) < _MAX_MEMO:
             self._machine.remember()
             self[name] = state
+        return state
+
+    def _follow(self, name: bytes, found: list[int], candidates: list[int]) -> State:
+        edges = self._machine.edges
+        hits = [*found, *[n for n in candidates if edges[n].component.match(name)]]
+        hits.sort()
+        # Edges that take any name are no part of the key: they would make it long.
+        lines = b"\n" in name
+        key = (-1 if lines else -2, *hits)
+        state = self._targets.get(key)
+        if state is None:
+            state = self._machine.step(self, [*hits, *self._taking[lines]])
+            if len(self._targets) < _MAX_MEMO:
+                self._targets[key] = state
         return state
 
     def forget(self) -> None:
@@ -135,6 +155,7 @@ class State(dict[bytes, "State"]):
         self.clear()
         self._exact = None
         self._targets = {}
+        self._usual = None
 
     def __hash__(self) -> int:  # type: ignore[override]
         return id(self)

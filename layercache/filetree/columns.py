@@ -36,7 +36,8 @@ _REGULAR: Final = 0o100000
 _FORMAT: Final = 0o170000
 
 
-_FEW: Final = 64
+_SEARCH: Final = 50
+"""Entries of a dictionary that can be made in the time of one search."""
 
 
 def preorder(path: bytes) -> bytes:
@@ -97,7 +98,7 @@ class Columns:
         if self._numbers is not None:
             return self._numbers.get(path)
         self._asked += 1
-        if self._asked > _FEW:
+        if self._asked * _SEARCH > len(self.dir_paths):
             self._numbers = {path: number for number, path in enumerate(self.dir_paths)}
             return self._numbers.get(path)
         # For a few questions a search is cheaper than a dictionary of everything.
