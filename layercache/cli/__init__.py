@@ -32,7 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Whoever read our output has gone; keep the interpreter from complaining at exit.
         sys.stdout = None
         return FAILED
-    except LayerCacheError as error:
+    except (LayerCacheError, OSError) as raised:
+        error = raised if isinstance(raised, LayerCacheError) else of_the_system(raised)
         print(f"layercache: {error}", file=sys.stderr)
         return status_of(error)
 
@@ -40,6 +41,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def status_of(error: LayerCacheError) -> int:
     """The exit status that an error stands for: the build's fault 1, the caller's 2."""
     return FAILED if isinstance(error, BuildError) else MISUSED
+
+
+def of_the_system(error: OSError) -> BuildError:
+    """What the system refused (a full disk, a right, a path), as an error with its place."""
+    place = f"{error.filename}: " if error.filename is not None else ""
+    return BuildError(f"{place}{error.strerror or error}")
 
 
 def script() -> None:

@@ -8,11 +8,13 @@ from argparse import Namespace
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import attrs
+
 from layercache.builder import Builder, Request, project_of
 from layercache.bypass import any_of, step_selector
-from layercache.cli import status_of
+from layercache.cli import of_the_system, status_of
 from layercache.cli.display import JsonLines, Plain, summary
-from layercache.errors import LayerCacheError, MissingExtra, UsageError
+from layercache.errors import Cancelled, LayerCacheError, MissingExtra, UsageError
 from layercache.graph import Origin
 from layercache.recipe import Dockerfile
 from layercache.report import ErrorReport, Report
@@ -69,7 +71,12 @@ def _run(
     try:
         result, exported = perform(options, execute=execute)
         report = result.report
-    except LayerCacheError as error:
+    except KeyboardInterrupt:
+        if options.json:
+            print_json(_bare_failure(Cancelled("interrupted")).to_dict())
+        raise
+    except (LayerCacheError, OSError) as raised:
+        error = raised if isinstance(raised, LayerCacheError) else of_the_system(raised)
         found = error.report
         report = found if isinstance(found, Report) else _bare_failure(error)
         status = status_of(error)
@@ -109,17 +116,19 @@ def perform(options: Namespace, *, execute: bool) -> tuple[BuildResult, bool]:
     """Build or plan what the options say; whether something was exported."""
     outputs = _outputs(options)
     builder, request = prepare(options)
-    result = builder.run(request, execute=execute)
-    if execute:
-        for spec in outputs:
-            result = result.export(spec)
-        _write_files(options, result)
-    for path in options.report:
-        _write(path, rendered(result, path))
-    if options.show_output:
-        _show_outputs(result)
-    builder.close()
-    builder.store.close()
+    try:
+        result = builder.run(request, execute=execute)
+        if execute:
+            for spec in outputs:
+                result = result.export(spec)
+            _write_files(options, result)
+        for path in options.report:
+            _write(path, rendered(result, path))
+        if options.show_output:
+            _show_outputs(result)
+    finally:
+        builder.close()
+        builder.store.close()
     return result, bool(outputs)
 
 
@@ -151,9 +160,9 @@ def prepare(options: Namespace) -> tuple[Builder, Request]:
         from layercache.executors.workspace import Workspace
         from layercache.result import trail_id
 
-        directory = os.path.join(
-            scratch_directory(store, "workspaces"), trail_id(project_of(request))[:32]
-        )
+        # One place for each context, whatever the Dockerfile and the target: the place counts.
+        project = project_of(attrs.evolve(request, recipe=(), target=None))
+        directory = os.path.join(scratch_directory(store, "workspaces"), trail_id(project)[:32])
         executor = Workspace(directory, secrets=secrets, step_timeout=options.step_timeout)
     builder = Builder(
         store,

@@ -20,13 +20,37 @@ def parse(arguments: Sequence[str]) -> tuple[Command, argparse.Namespace]:
         description="An image layer cache engine: build, plan, explain, advise.",
         allow_abbrev=False,
     )
-    parser.add_argument("--version", action="version", version=f"layercache {__version__}")
+    parser.add_argument("--version", action=_Version, help="print the version and stop")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     _build_commands(commands)
     _cache_commands(commands)
     options = parser.parse_args(arguments)
     command: Command = options.run
     return command, options
+
+
+class _Version(argparse.Action):
+    """Prints the version, and warns of the other project that has our import name."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, help: str) -> None:
+        super().__init__(option_strings, dest, nargs=0, help=help)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        import sys
+        from importlib.metadata import PackageNotFoundError, version
+
+        print(f"layercache {__version__}")
+        try:
+            other = version("layercache")
+        except PackageNotFoundError:
+            parser.exit()
+        print(
+            f"layercache: warning: layercache {other} is installed, too: another project with "
+            "the same import name. Each overwrites the other's files: remove both, then install "
+            "layercache-engine",
+            file=sys.stderr,
+        )
+        parser.exit()
 
 
 def _build_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -67,30 +91,94 @@ def _recipe_options(parser: argparse.ArgumentParser) -> None:
         help="name the image in the cache",
     )
     add("--target", metavar="STAGE", help="build this stage and what it needs")
-    add("--build-arg", action="append", default=[], metavar="K[=V]")
-    add("--build-context", action="append", default=[], metavar="NAME=DIR|oci-layout://PATH")
-    add("--secret", action="append", default=[], metavar="id=ID[,src=FILE|,env=VAR]")
-    add("--ssh", action="append", default=[], metavar="default|ID[=SOCKET|KEY]")
-    add("--label", action="append", default=[], metavar="K=V")
-    add("--annotation", action="append", default=[], metavar="K=V")
-    add("--platform", metavar="OS/ARCH[/VARIANT]")
-    add("--network", default="default", choices=("default", "host", "none"))
-    add("--add-host", action="append", default=[], metavar="HOST:IP")
-    add("--shm-size", metavar="N")
-    add("--ulimit", action="append", default=[], metavar="NAME=SOFT[:HARD]")
+    add(
+        "--build-arg",
+        action="append",
+        default=[],
+        metavar="K[=V]",
+        help="value of an ARG; without =V it comes from the environment",
+    )
+    add(
+        "--build-context",
+        action="append",
+        default=[],
+        metavar="NAME=DIR|oci-layout://PATH",
+        help="a further context, or an image, that FROM and --from find under NAME",
+    )
+    add(
+        "--secret",
+        action="append",
+        default=[],
+        metavar="id=ID[,src=FILE|,env=VAR]",
+        help="a secret for RUN --mount=type=secret; in no key, layer or log",
+    )
+    add(
+        "--ssh",
+        action="append",
+        default=[],
+        metavar="default|ID[=SOCKET|KEY]",
+        help="an agent for RUN --mount=type=ssh",
+    )
+    add("--label", action="append", default=[], metavar="K=V", help="a label of the image")
+    add(
+        "--annotation",
+        action="append",
+        default=[],
+        metavar="K=V",
+        help="an annotation of the image's manifest",
+    )
+    add("--platform", metavar="OS/ARCH[/VARIANT]", help="build for it (default: this machine's)")
+    add(
+        "--network",
+        default="default",
+        choices=("default", "host", "none"),
+        help="what network commands have (default: the host's)",
+    )
+    add(
+        "--add-host",
+        action="append",
+        default=[],
+        metavar="HOST:IP",
+        help="a line of /etc/hosts for commands",
+    )
+    add("--shm-size", metavar="N", help="size of /dev/shm for commands: bytes, or with k, m, g")
+    add(
+        "--ulimit",
+        action="append",
+        default=[],
+        metavar="NAME=SOFT[:HARD]",
+        help="a resource limit of commands",
+    )
     add("--pull", action="store_true", help="ask for base images anew")
     add("--no-cache", action="store_true", help="execute every step; results are still kept")
-    add("--no-cache-filter", action="append", default=[], metavar="STAGE,…")
+    add(
+        "--no-cache-filter",
+        action="append",
+        default=[],
+        metavar="STAGE,…",
+        help="execute every step of these stages",
+    )
     add(
         "--no-cache-step",
         action="append",
         default=[],
         metavar="SELECTOR",
-        help="STAGE:INDEX, an operation or a pattern of the text",
+        help="execute these steps: STAGE:INDEX, an operation or a pattern of the text",
     )
-    add("--executor", default="auto", choices=("auto", "workspace", "rootfs"))
-    add("--step-timeout", type=float, metavar="SECONDS")
-    add("--trace", default="off", choices=("off", "auto", "audit"))
+    add(
+        "--executor",
+        default="auto",
+        choices=("auto", "workspace", "rootfs"),
+        help="who runs commands: a root file system (auto and rootfs; Linux), or this machine "
+        "itself, with no isolation, in a plain directory (workspace)",
+    )
+    add("--step-timeout", type=float, metavar="SECONDS", help="the longest one command may take")
+    add(
+        "--trace",
+        default="off",
+        choices=("off", "auto", "audit"),
+        help="key commands by what they are seen to read (default: off)",
+    )
     add("--jobs", type=int, metavar="N", help="steps that may run at once")
 
 
@@ -103,7 +191,12 @@ def _cache_options(parser: argparse.ArgumentParser) -> None:
     )
     add("--cache-from", action="append", default=[], metavar="URL", help="a further cache to read")
     add("--cache-to", action="append", default=[], metavar="URL", help="a further cache to write")
-    add("--durability", default="batch", choices=("full", "batch", "none"))
+    add(
+        "--durability",
+        default="batch",
+        choices=("full", "batch", "none"),
+        help="sync each write, once for the build (the default), or never",
+    )
     add("--salt", default="", metavar="TEXT", help="disown everything kept under another salt")
 
 
@@ -114,9 +207,14 @@ def _output_options(parser: argparse.ArgumentParser) -> None:
     )
     add("--load", action="store_true", help="short for --output type=docker")
     add("--push", action="store_true", help="short for --output type=registry")
-    add("--progress", default="auto", choices=("auto", "plain", "json"))
+    add(
+        "--progress",
+        default="auto",
+        choices=("auto", "plain", "json"),
+        help="how a build is shown on standard error while it runs",
+    )
     add("--json", action="store_true", help="print one JSON object on standard output")
-    add("--metadata-file", metavar="FILE")
+    add("--metadata-file", metavar="FILE", help="write the digests and names there, as JSON")
     add(
         "--report",
         action="append",
@@ -126,7 +224,7 @@ def _output_options(parser: argparse.ArgumentParser) -> None:
     )
     add("--otel", action="store_true", help="send OpenTelemetry spans (extra otel)")
     add("--show-output", action="store_true", help="also show what reused steps wrote")
-    add("--iidfile", metavar="FILE")
+    add("--iidfile", metavar="FILE", help="write the digest of the image's configuration there")
     add("-q", "--quiet", action="store_true", help="print the image's digest only")
 
 
