@@ -44,6 +44,8 @@ class Beneath:
         else:
             descriptor = os.open(root, _DIRECTORY & ~os.O_NOFOLLOW)
         self._chain: list[tuple[bytes, int]] = [(b"", descriptor)]
+        self._plain = {descriptor: self._gives_mine(descriptor)}
+        """Descriptor → whether what is made in that directory belongs to this process."""
         self._pending: dict[bytes, tuple[Node | None, int | None]] = {}
 
     def __enter__(self) -> Beneath:
@@ -58,6 +60,11 @@ class Beneath:
             for _, descriptor in self._chain:
                 os.close(descriptor)
             self._chain.clear()
+
+    def _gives_mine(self, directory: int) -> bool:
+        # A group comes from the directory where that is set-group-ID, or mounted with `grpid`.
+        found = os.fstat(directory)
+        return found.st_gid == self._mine[1] and not found.st_mode & stat.S_ISGID
 
     # -- walking ----------------------------------------------------------------------------
 
@@ -78,6 +85,7 @@ class Beneath:
             except OSError as error:
                 raise _trouble(path, error) from error
             self._chain.append((path, descriptor))
+            self._plain[descriptor] = self._gives_mine(descriptor)
         return descriptor
 
     def _leave(self) -> None:
@@ -174,7 +182,8 @@ class Beneath:
             try:
                 if fill is not None:
                     fill(descriptor)
-                self._describe(path, descriptor, node)
+                owned = (node.uid, node.gid) == self._mine and self._plain[directory]
+                self._describe(path, descriptor, node, owned=owned)
             finally:
                 os.close(descriptor)
         except OSError as error:
@@ -234,8 +243,8 @@ class Beneath:
 
     # -- metadata ---------------------------------------------------------------------------
 
-    def _describe(self, path: bytes, descriptor: int, node: Node) -> None:
-        if self._owners:
+    def _describe(self, path: bytes, descriptor: int, node: Node, *, owned: bool = False) -> None:
+        if self._owners and not owned:
             os.fchown(descriptor, node.uid, node.gid)
         os.fchmod(descriptor, stat.S_IMODE(node.mode))
         if node.xattrs:

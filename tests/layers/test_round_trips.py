@@ -8,19 +8,27 @@ import stat
 import subprocess
 import tarfile
 import tempfile
+import traceback
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import BinaryIO, cast
 
+import attrs
 import pytest
+from blake3 import blake3
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from layercache.errors import CorruptObject
 from layercache.layers.apply import apply, export_tree, merged_tar, unpack
+from layercache.layers.capture import capture_diff
 from layercache.layers.index import Entry, LayerIndex, sort_key
 from layercache.layers.reader import index_layer, read_layer
+from layercache.layers.tar import LayerWriter
 from layercache.layers.view import StateTree
+from layercache.testing.archives import END, entry
 from layercache.testing.trees import DictTree
-from layercache.trees import Tree
+from layercache.trees import Node, Tree
 
 from .disk import differences, overlay, overlay_works, snapshot, tree_snapshot, without_groups
 from .trees import Made, ancestors, state, trees, write
@@ -305,11 +313,7 @@ def test_entries_of_a_layer_come_depth_first_with_markers_in_front() -> None:
         ]
 
 
-def _node(mode: int):  # type: ignore[no-untyped-def]
-    from blake3 import blake3
-
-    from layercache.trees import Node
-
+def _node(mode: int) -> Node:
     content = blake3(b"").digest() if stat.S_ISREG(mode) else b""
     return Node(mode=mode, content=content)
 
@@ -330,7 +334,124 @@ def test_an_index_of_entries_in_any_order_is_the_same() -> None:
         [b"", b"d", b"d/e", b"d/e/f", b"g", b"g/h"], key=sort_key
     )
     for path in (b"d", b"g"):
-        entry = first.get(path)
-        assert entry is not None
-        assert entry.opaque
+        found = first.get(path)
+        assert found is not None
+        assert found.opaque
     assert first.get(b"x") is None
+
+
+def _as_ordinary_user(work: Callable[[], None]) -> None:
+    """Run `work` as nobody where the tests run as root, in a process of its own."""
+    if os.geteuid() != 0:
+        work()
+        return
+    child = os.fork()
+    if not child:
+        status = 1
+        try:
+            os.setgroups([])
+            os.setgid(65534)
+            os.setuid(65534)
+            work()
+            status = 0
+        except BaseException:  # noqa: BLE001 - the parent sees the status
+            traceback.print_exc()
+        finally:
+            os._exit(status)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+@pytest.fixture
+def open_place() -> Iterator[Path]:
+    """A directory that other users get into; those of pytest are private."""
+    with tempfile.TemporaryDirectory() as place:
+        os.chmod(place, 0o755)
+        yield Path(place)
+
+
+def test_an_ordinary_user_can_do_all_but_owners(open_place: Path) -> None:
+    """Without root layers are applied, exported, unpacked and captured; files are the user's."""
+    file = _node(stat.S_IFREG | 0o644)
+    tree = {
+        b"d": Made(_node(stat.S_IFDIR | 0o500)),
+        b"d/f": Made(attrs.evolve(file, uid=0, gid=7)),
+        b"l": Made(attrs.evolve(_node(stat.S_IFLNK | 0o777), link=b"/etc")),
+        b"p": Made(_node(stat.S_IFIFO | 0o600)),
+    }
+    tar, index = write(tree)
+    places = [open_place / name for name in ("applied", "exported", "unpacked")]
+    for place in places:
+        place.mkdir()
+        if os.geteuid() == 0:
+            os.chown(place, 65534, 65534)
+    captured = open_place / "applied.tar"
+    captured.touch()
+    captured.chmod(0o666)
+
+    def work() -> None:
+        apply(index, io.BytesIO(tar), str(places[0]), rootless=True)
+        export_tree(state((tar, index)), str(places[1]))
+        unpack(index, io.BytesIO(tar), str(places[2]), state=state((tar, index)), rootless=True)
+        with open(captured, "wb") as sink:
+            writer = LayerWriter(sink)
+            capture_diff(str(places[0]), state(), writer)
+            writer.finish()
+
+    _as_ordinary_user(work)
+    applied = snapshot(places[0])
+    assert applied == snapshot(places[1])
+    assert applied == snapshot(places[2])
+    assert applied["d"][0] == oct(stat.S_IFDIR | 0o500)
+    assert applied["d/f"][1] != (0, 7)
+    flat = {path: Made(attrs.evolve(made.node, uid=0, gid=0)) for path, made in tree.items()}
+    assert index_layer(io.BytesIO(captured.read_bytes())) == write(flat)[1]
+
+
+@pytest.mark.parametrize("backwards", [False, True])
+def test_layers_are_applied_from_streams_that_can_not_seek(tmp_path: Path, backwards: bool) -> None:
+    """Read once and to the end, whatever the order in which the tar holds its files."""
+    names = [b"c", b"b", b"a"] if backwards else [b"a", b"b", b"c"]
+    tar = b"".join(entry(name, name * 5000) for name in names)
+    tar += entry(b"z", kind=b"1", link=b"a") + END
+
+    class Stream(io.RawIOBase):
+        """Forward only, and noting its end."""
+
+        ended = False
+
+        def __init__(self) -> None:
+            self.rest = io.BytesIO(tar)
+
+        def readable(self) -> bool:
+            return True
+
+        def readinto(self, buffer: object) -> int:
+            view = memoryview(buffer)[:777]  # type: ignore[arg-type]
+            count = self.rest.readinto(view)
+            self.ended = self.ended or not count
+            return count
+
+    stream = Stream()
+    index = index_layer(io.BytesIO(tar))
+    apply(index, cast(BinaryIO, stream), str(tmp_path), rootless=True)
+    assert stream.ended
+    for name in names:
+        assert (tmp_path / os.fsdecode(name)).read_bytes() == name * 5000
+    assert (tmp_path / "z").samefile(tmp_path / "a")
+
+
+@pytest.mark.parametrize("plain_file", [False, True])
+def test_a_tar_shorter_than_its_index_is_corrupt(tmp_path: Path, plain_file: bool) -> None:
+    """Whether read by the kernel or through us, what is missing is noticed."""
+    data = os.urandom(300_000)
+    tar, index = write(
+        {b"f": Made(attrs.evolve(_node(0o100644), size=len(data), content=b""), data)}
+    )
+    root = tmp_path / "root"
+    root.mkdir()
+    short = tmp_path / "short.tar"
+    short.write_bytes(tar[:200_000])
+    with open(short, "rb") as file:
+        blob = file if plain_file else io.BytesIO(file.read())
+        with pytest.raises(CorruptObject):
+            apply(index, blob, str(root), rootless=True)
