@@ -15,7 +15,8 @@ import pytest
 
 from layercache.errors import Cancelled, LayerCacheError, StepFailed
 from layercache.executors.rootfs import RootfsExecutor
-from layercache.executors.rootfs.scratch import Scratch, delete_tree
+from layercache.executors.rootfs.deletion import delete_tree
+from layercache.executors.rootfs.scratch import Scratch
 from layercache.operations import Mount
 
 from .conftest import Bench, Window

@@ -49,6 +49,7 @@ class Agent:
 
     def __init__(self, single: bool) -> None:
         self._single = single
+        self._files = LocalFiles()
         self._indexes: dict[str, LayerIndex] = {}
 
     def do_learn(self, diff_id: str, index: bytes) -> None:
@@ -84,11 +85,15 @@ class Agent:
     def do_give(self, root: str, owners: Sequence[Sequence[Any]]) -> None:
         """Change owners below `root`, where there is more than one."""
         if not self._single:
-            LocalFiles().give(root, [(path, uid, gid) for path, uid, gid in owners])
+            self._files.give(root, [(path, uid, gid) for path, uid, gid in owners])
 
     def do_delete(self, path: str) -> None:
-        """Delete `path`."""
-        LocalFiles().delete(path)
+        """Have `path` deleted."""
+        self._files.delete(path)
+
+    def do_settle(self) -> None:
+        """Return when everything is deleted."""
+        self._files.settle()
 
 
 def _binary(file: Any) -> BinaryIO:

@@ -46,6 +46,7 @@ class AgentFiles:
         self._lock = threading.RLock()
         self._stream: socket.socket | None = None
         self._known: set[str] = set()
+        self._deleting = False
 
     # -- file work --------------------------------------------------------------------------
 
@@ -89,6 +90,12 @@ class AgentFiles:
 
     def delete(self, path: str) -> None:
         self._ask("delete", path=path)
+        self._deleting = True
+
+    def settle(self) -> None:
+        if self._deleting:
+            self._ask("settle")
+            self._deleting = False
 
     def close(self) -> None:
         """End the agent."""

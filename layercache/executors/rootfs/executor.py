@@ -12,7 +12,6 @@ import os
 import stat
 import threading
 import time
-import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
@@ -20,18 +19,15 @@ from layercache.configuration import DEFAULT_PATH
 from layercache.descriptors import SCRATCH
 from layercache.errors import BuildError, StepFailed, UsageError
 from layercache.execution import Blobs, Result, Task
-from layercache.executors.rootfs.agents import AgentFiles
-from layercache.executors.rootfs.caches import Caches
 from layercache.executors.rootfs.limits import parse_ulimits
 from layercache.executors.rootfs.namespaces import user_namespace
 from layercache.executors.rootfs.output import Output, shown_command
-from layercache.executors.rootfs.plan import Mounts, SharedInputs
+from layercache.executors.rootfs.plan import Mounts
 from layercache.executors.rootfs.redaction import masks_of
-from layercache.executors.rootfs.runner import Ended, Runner
-from layercache.executors.rootfs.scratch import Scratch
-from layercache.executors.rootfs.surroundings import HOSTNAME, Surroundings
-from layercache.executors.rootfs.transfer import FileWork, LocalFiles
-from layercache.executors.rootfs.unpacked import Unpacked
+from layercache.executors.rootfs.runner import Ended
+from layercache.executors.rootfs.session import Session
+from layercache.executors.rootfs.surroundings import HOSTNAME
+from layercache.executors.rootfs.transfer import FileWork
 from layercache.instructions import Field, Instruction
 from layercache.operations import CopyFiles, Exec, MakeDirectory
 
@@ -42,8 +38,6 @@ __all__ = ["RootfsExecutor"]
 
 _SCHEME: Final = "rootfs/1"
 _SHM_SIZE: Final = 64 << 20
-_CLOSE_SECONDS: Final = 60
-"""How long closing waits for threads whose steps were ended."""
 _NETWORKS: Final = ("host", "none")
 
 
@@ -96,7 +90,7 @@ class RootfsExecutor:
         self._durable = durable
         self._masks = masks_of(self._secrets.values())
         self._lock = threading.Lock()
-        self._session: _Session | None = None
+        self._session: Session | None = None
 
     def __enter__(self) -> RootfsExecutor:
         return self
@@ -131,8 +125,7 @@ class RootfsExecutor:
                 count = session.unpacked.prune(time.time() - unused_for)
                 if caches:
                     count += session.caches.prune()
-            for path in session.scratch.leftovers("trash"):
-                session.files.delete(path)
+            session.clean()
             return count
 
     @property
@@ -203,14 +196,15 @@ class RootfsExecutor:
         with self._open() as session:
             return self._execute(session, task, instruction, blobs)
 
-    def _execute(self, session: _Session, task: Task, instruction: Exec, blobs: Blobs) -> Result:
+    def _execute(self, session: Session, task: Task, instruction: Exec, blobs: Blobs) -> Result:
         session.runner.start()
         parent = task.parent or SCRATCH
         tree = blobs.tree(parent)
-        work = session.scratch.new()
+        # The upper directory has one of its own around it, which is moved when it is kept.
+        work, container = session.scratch.new(), session.scratch.new()
         try:
             lower = session.unpacked.lower(parent, blobs)
-            upper = _make_upper(work, tree, session.files)
+            upper = _make_upper(container, tree, session.files)
             output, ended = self._run(session, task, instruction, blobs, work, lower, upper)
             kept = output.end()
             self._raise_for(instruction, ended, output)
@@ -218,18 +212,24 @@ class RootfsExecutor:
             if captured is None:
                 return Result(layer=None, output=kept)
             layer, index = captured
-            session.unpacked.adopt(parent, layer, index, os.path.dirname(upper), tree)
+            session.unpacked.adopt(parent, layer, index, container, tree)
             return Result(layer=layer, output=kept)
         finally:
             session.scratch.discard(work)
+            session.scratch.discard(container)
 
     @contextlib.contextmanager
-    def _open(self) -> Iterator[_Session]:
+    def _open(self) -> Iterator[Session]:
         """The session, made when needed, and kept open while the context lasts."""
         with self._lock:
             session = self._session
             if session is None:
-                session = self._session = _Session(self)
+                session = self._session = Session(
+                    self.directory,
+                    namespace=self._namespace,
+                    trust=self._trust,
+                    durable=self._durable,
+                )
             session.enter()
         try:
             yield session
@@ -238,7 +238,7 @@ class RootfsExecutor:
 
     def _run(
         self,
-        session: _Session,
+        session: Session,
         task: Task,
         instruction: Exec,
         blobs: Blobs,
@@ -264,17 +264,14 @@ class RootfsExecutor:
             empty=around.empty,
         ) as mounts:
             mounts.prepare(instruction, blobs)
-            private = os.path.join(work, "private")
-            os.mkdir(private, 0o700)
-            at = os.path.join(work, "root")
             spec: dict[str, Any] = {
                 "root": {
-                    "at": at,
+                    "at": around.root,
                     "lower": [*lower, around.skeleton],
                     "upper": upper,
-                    "work": os.path.join(work, "work"),
+                    "work": work,
                 },
-                "private": private,
+                "private": around.private,
                 "mounts": mounts.specs,
                 "etc": around.files(instruction.hosts, network, work),
                 "files": [[name, content] for name, content in instruction.files],
@@ -314,67 +311,6 @@ class RootfsExecutor:
             raise StepFailed(f"{what} did not complete: {how}{output.tail()}", status=status)
 
 
-class _Session:
-    """What an executor has open while it is in use."""
-
-    def __init__(self, executor: RootfsExecutor) -> None:
-        self.scratch = Scratch(executor.directory)
-        held = [self.scratch.held]
-        self.runner = Runner(self.scratch.directory, held, executor._namespace)
-        agent = None
-        self.files: FileWork = LocalFiles()
-        if executor._namespace is not None:
-            self.files = agent = AgentFiles(self.runner, self.scratch)
-        form = "root"
-        if executor._namespace is not None:
-            form = " ".join(executor._namespace.arguments())
-        self.unpacked = Unpacked(self.scratch, self.files, form)
-        self.inputs = SharedInputs(self.scratch)
-        self.caches = Caches(self.scratch, executor._trust)
-        for path in self.scratch.leftovers():
-            self.files.delete(path)
-        self.surroundings = Surroundings(self.scratch)
-        self._finish = weakref.finalize(
-            self, _finish, self.runner, self.scratch, self.unpacked, agent, executor._durable
-        )
-
-        self.users = 0
-        self._left = threading.Condition()
-
-    def enter(self) -> None:
-        """A step begins."""
-        with self._left:
-            self.users += 1
-
-    def leave(self) -> None:
-        """A step has ended."""
-        with self._left:
-            self.users -= 1
-            self._left.notify_all()
-
-    def close(self) -> None:
-        """End the steps, wait for their threads to be done with them, delete what is left."""
-        self.runner.stop_steps()
-        with self._left:
-            self._left.wait_for(lambda: not self.users, _CLOSE_SECONDS)
-        self._finish()
-
-
-def _finish(
-    runner: Runner, scratch: Scratch, unpacked: Unpacked, agent: AgentFiles | None, durable: bool
-) -> None:
-    """End everything; only then is nothing in use of what is deleted."""
-    runner.stop_steps()
-    unpacked.close(durable=durable)
-    files: FileWork = agent or LocalFiles()
-    for path in scratch.leftovers():
-        files.delete(path)
-    if agent is not None:
-        agent.close()
-    runner.close()
-    scratch.close()
-
-
 def _secret(name: str, value: bytes | str | os.PathLike[str]) -> bytes:
     if isinstance(value, bytes):
         return value
@@ -387,15 +323,14 @@ def _secret(name: str, value: bytes | str | os.PathLike[str]) -> bytes:
         ) from error
 
 
-def _make_upper(work: str, tree: Tree, files: FileWork) -> str:
-    """The directories of a step's overlay; the upper one is what the root directory is."""
-    # The upper one is two deep: what it is in is moved when the layer is kept.
-    for name in ("work", "root", "layer", "layer/fs"):
-        os.mkdir(os.path.join(work, name), 0o755)
-    upper = os.path.join(work, "layer", "fs")
+def _make_upper(container: str, tree: Tree, files: FileWork) -> str:
+    """The upper directory of a step in `container`, with what the root directory is."""
+    upper = os.path.join(container, "fs")
+    os.mkdir(upper, 0o755)
     node = tree.lookup(b"")
     if node is not None:
-        os.chmod(upper, stat.S_IMODE(node.mode))
+        if node.mode & 0o7777 != 0o755:
+            os.chmod(upper, stat.S_IMODE(node.mode))
         os.utime(upper, (node.mtime, node.mtime))
         if (node.uid, node.gid) != (0, 0):
             files.give(upper, [(b"", node.uid, node.gid)])

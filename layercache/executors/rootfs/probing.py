@@ -7,9 +7,9 @@ import subprocess
 import tempfile
 from typing import Literal, NamedTuple, TypeAlias
 
+from layercache.executors.rootfs.deletion import delete_tree
 from layercache.executors.rootfs.helper import helper_command, helper_environment
 from layercache.executors.rootfs.namespaces import UserNamespace, user_namespace
-from layercache.executors.rootfs.scratch import delete_tree
 
 __all__ = ["Mode", "Probe", "probe"]
 

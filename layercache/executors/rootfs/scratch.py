@@ -16,14 +16,13 @@ import contextlib
 import errno
 import fcntl
 import os
-import stat
 import threading
 from collections.abc import Callable, Iterator
 
 from layercache.errors import BuildError
 from layercache.locks import locked
 
-__all__ = ["Scratch", "delete_tree"]
+__all__ = ["Scratch"]
 
 _OWNED = ("work", "inputs", "trash")
 _MAX_OWNERS = 4096
@@ -40,6 +39,8 @@ class Scratch:
         self.directory = os.path.realpath(directory)
         self._lock = threading.Lock()
         self._count = 0
+        self.discarded: Callable[[str], None] | None = None
+        """Told the path of everything that is put away."""
         try:
             os.makedirs(self.directory, exist_ok=True)
             if os.stat(self.directory).st_uid != os.geteuid():
@@ -137,96 +138,26 @@ class Scratch:
         return path
 
     def discard(self, path: str, *, unless: Callable[[], bool] | None = None) -> None:
-        """Put what is at `path` away, to be deleted when the build ends.
+        """Put what is at `path` away, to be deleted, at the latest when the build ends.
 
         With `unless`, which is asked while no other build discards, only when it is false: what
         is judged and what is put away are then the same.
         """
+        trash = self.name("trash")
         try:
             if unless is None:
-                os.rename(path, self.name("trash"))
-                return
-            with locked(self.path("owners", "discard")):
-                if not unless():
-                    os.rename(path, self.name("trash"))
+                os.rename(path, trash)
+            else:
+                with locked(self.path("owners", "discard")):
+                    if unless():
+                        return
+                    os.rename(path, trash)
         except FileNotFoundError:
-            pass
+            return
+        if self.discarded is not None:
+            self.discarded(trash)
 
     def close(self) -> None:
         """Let go of the directory; what was this build's must be deleted before."""
         os.close(self._use)
         os.close(self.held)
-
-
-def delete_tree(path: str) -> None:
-    """Delete `path` with everything in it; following no link, however deep it is.
-
-    Raises `OSError` at the first thing that stays.
-    """
-    try:
-        parent = os.open(os.path.dirname(path) or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return
-    try:
-        _delete(parent, os.path.basename(path))
-    finally:
-        os.close(parent)
-
-
-def _delete(parent: int, name: str) -> None:
-    try:
-        os.unlink(name, dir_fd=parent)
-        return
-    except FileNotFoundError:
-        return
-    except (IsADirectoryError, PermissionError):
-        if not stat.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode):
-            raise
-    # A stack of open directories, not recursion: a command may nest as deep as it likes. The
-    # descriptors of the upper ones are given up and found again through "..".
-    stack = [name]
-    here = _open_directory(parent, name)
-    try:
-        while stack:
-            inner = _clear(here)
-            if inner is not None:
-                stack.append(inner)
-                below = _open_directory(here, inner)
-                os.close(here)
-                here = below
-                continue
-            done = stack.pop()
-            above = os.open("..", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=here)
-            os.close(here)
-            here = above
-            os.rmdir(done, dir_fd=here)
-    finally:
-        os.close(here)
-
-
-def _open_directory(parent: int, name: str) -> int:
-    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-    try:
-        fd = os.open(name, flags, dir_fd=parent)
-    except PermissionError:
-        os.chmod(name, 0o700, dir_fd=parent)
-        fd = os.open(name, flags, dir_fd=parent)
-    if os.fstat(fd).st_mode & 0o700 != 0o700:
-        os.fchmod(fd, 0o700)  # without root, entries can't be deleted otherwise
-    return fd
-
-
-def _clear(directory: int) -> str | None:
-    """Delete what is no directory; the name of a directory in it, None when there is none."""
-    with os.scandir(directory) as entries:
-        for entry in entries:
-            if entry.is_dir(follow_symlinks=False):
-                try:
-                    os.rmdir(entry.name, dir_fd=directory)
-                except OSError as error:
-                    if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.EACCES):
-                        raise
-                    return entry.name
-            else:
-                os.unlink(entry.name, dir_fd=directory)
-    return None

@@ -36,7 +36,12 @@ class Surroundings:
         """The lowest layer of every overlay."""
         self.empty = os.path.join(self._directory, "empty")
         """A directory with nothing in it."""
-        os.mkdir(self.empty, 0o755)
+        self.root = os.path.join(self._directory, "root")
+        """Where steps mount their root, each in its own mount namespace."""
+        self.private = os.path.join(self._directory, "private")
+        """Where steps mount what is theirs alone (secrets), likewise."""
+        for path in (self.empty, self.root, self.private):
+            os.mkdir(path, 0o755)
         os.mkdir(self.skeleton, 0o755)
         for name in ("proc", "sys", "dev", "etc"):
             os.mkdir(os.path.join(self.skeleton, name), 0o755)

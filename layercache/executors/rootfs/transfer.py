@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, BinaryIO, Protocol
 from layercache.descriptors import LAYER_TAR, Layer, State
 from layercache.digests import DiffID, Digest
 from layercache.errors import CorruptObject
-from layercache.executors.rootfs.scratch import delete_tree
+from layercache.executors.rootfs.deletion import Deleter
 from layercache.executors.rootfs.stubs import remove_stubs
 from layercache.layers.index import KeepsIndex
 
@@ -65,11 +65,17 @@ class FileWork(Protocol):
         """Change owners below `root`."""
 
     def delete(self, path: str) -> None:
-        """Delete `path` with everything in it."""
+        """Have `path` deleted with everything in it; it may take until `settle`."""
+
+    def settle(self) -> None:
+        """Return when everything is deleted; raises `OSError` or `BuildError` when it can't be."""
 
 
 class LocalFiles:
     """`FileWork` in this process."""
+
+    def __init__(self) -> None:
+        self._deleter = Deleter()
 
     def unpack(self, state: State, target: str, blobs: Blobs) -> None:
         from layercache.layers import apply
@@ -100,7 +106,10 @@ class LocalFiles:
             change_owner(os.path.join(os.fsencode(root), path) if path else root, uid, gid)
 
     def delete(self, path: str) -> None:
-        delete_tree(path)
+        self._deleter.delete(path)
+
+    def settle(self) -> None:
+        self._deleter.drain()
 
 
 def change_owner(path: str | bytes, uid: int, gid: int) -> None:

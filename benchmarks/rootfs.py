@@ -1,0 +1,188 @@
+"""What a step costs beside the command itself, against a container made by hand in a shell.
+
+    python -m benchmarks.rootfs [--rounds N] [--check]
+
+Wall milliseconds, medians and minima of interleaved rounds. The floor is `unshare` of
+util-linux with the same namespaces, an overlay by mount(8) and chroot(1): no capture, no user,
+no /dev, no /proc. With `--check` the exit status is 1 when a ratio is above its limit. Needs
+root and a static busybox.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, BinaryIO, NamedTuple
+
+from layercache.backends.local import LocalBackend
+from layercache.descriptors import LAYER_TAR, SCRATCH, Descriptor, Layer, State
+from layercache.digests import DiffID, Digest, Fingerprint
+from layercache.execution import BoundInput, Task
+from layercache.executors.rootfs import RootfsExecutor
+from layercache.inputs import Inputs
+from layercache.instructions import Source
+from layercache.operations import Exec
+from layercache.selections import EVERYTHING
+from layercache.store import Store
+from layercache.testing.images import busybox_layer
+from layercache.trees import Tree
+
+FLOOR = (
+    'd=$(mktemp -d -p "$1") && mkdir "$d/u" "$d/w" "$d/r" && '
+    "unshare --mount --pid --uts --ipc --fork sh -c "
+    '\'mount -t overlay -o lowerdir="$2",upperdir="$3/u",workdir="$3/w",volatile none "$3/r" '
+    '&& exec chroot "$3/r" /bin/true\' sh "$1" "$2" "$d"'
+)
+
+
+class Figure(NamedTuple):
+    """A measured figure: its median and minimum in ms, the floor's median, the ratio's limit."""
+
+    name: str
+    median: float
+    least: float
+    floor: float | None = None
+    limit: float | None = None
+
+    def ok(self) -> bool:
+        return self.floor is None or self.limit is None or self.median <= self.limit * self.floor
+
+
+class Window:
+    """The `Blobs` of a step over a store in a directory."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.inputs = Inputs(store, {})
+
+    def open(self, digest: Digest) -> BinaryIO:
+        return self.store.open_blob(digest)
+
+    def add(self, content: BinaryIO, media_type: str) -> Descriptor:
+        return self.store.add_blob(content, media_type)
+
+    def add_file(self, path: str, media_type: str, digest: Digest, size: int) -> Descriptor:
+        return self.store.add_file(path, media_type, digest, size)
+
+    def index(self, layer: Layer) -> Any:
+        return self.inputs.index(layer)
+
+    def keep_index(self, layer: Layer, index: Any) -> None:
+        self.inputs.keep_index(layer, index)
+
+    def tree(self, subject: State | Source) -> Tree:
+        return self.inputs.tree(subject)
+
+    def log(self, chunk: bytes) -> None:
+        pass
+
+    def cancelled(self) -> bool:
+        return False
+
+
+class Bench:
+    """An executor over a busybox base in `place`, and the floor."""
+
+    def __init__(self, place: str) -> None:
+        layer = busybox_layer()
+        if layer is None:
+            raise SystemExit("no busybox: apt-get install busybox-static")
+        self.place = place
+        self.window = Window(Store(LocalBackend(os.path.join(place, "store"))))
+        descriptor = self.window.add(io.BytesIO(layer), LAYER_TAR)
+        self.base = SCRATCH.plus(Layer(descriptor, DiffID(descriptor.digest)))
+        self.executor = RootfsExecutor(os.path.join(place, "scratch"))
+        self.plain = os.path.join(place, "plain")
+        os.mkdir(self.plain)
+        with tarfile.open(fileobj=io.BytesIO(layer)) as archive:
+            archive.extractall(self.plain, filter="fully_trusted")
+
+    def run(self, *args: str) -> None:
+        parent = BoundInput("parent", self.base, EVERYTHING, Fingerprint(self.base.chain_id))
+        self.executor.execute(Task(Exec(args=args), (parent,)), self.window)
+
+    def script(self, text: str) -> Callable[[], None]:
+        return lambda: self.run("/bin/sh", "-c", text)
+
+    def floor(self) -> None:
+        subprocess.run(["sh", "-c", FLOOR, "sh", self.place, self.plain], check=True)
+
+
+def interleaved(rounds: int, works: dict[str, Callable[[], None]]) -> dict[str, list[float]]:
+    """Milliseconds of each work, in turn."""
+    found: dict[str, list[float]] = {name: [] for name in works}
+    for _ in range(rounds):
+        for name, work in works.items():
+            started = time.perf_counter()
+            work()
+            found[name].append((time.perf_counter() - started) * 1000)
+    return found
+
+
+def measure(place: str, rounds: int) -> list[Figure]:
+    bench = Bench(place)
+    bench.run("/bin/true")
+    works = {
+        "floor: unshare, mount, chroot": bench.floor,
+        "RUN true": lambda: bench.run("/bin/true"),
+        "RUN sh -c true": bench.script("true"),
+        "RUN that writes a file": bench.script("echo $$ > /file"),
+        "RUN that writes 1000 files": bench.script(
+            "mkdir /d; i=0; while [ $i -lt 1000 ]; do echo $i > /d/$i; i=$((i+1)); done"
+        ),
+    }
+    found = interleaved(rounds, works)
+    first = found["first RUN of a build (helper started)"] = []
+    for _ in range(max(3, rounds // 3)):
+        bench.executor.close()
+        started = time.perf_counter()
+        bench.run("/bin/true")
+        first.append((time.perf_counter() - started) * 1000)
+    for _ in range(50):
+        bench.run("/bin/true")
+    started = time.perf_counter()
+    bench.executor.close()
+    closing = (time.perf_counter() - started) * 1000
+    floor = statistics.median(found["floor: unshare, mount, chroot"])
+    limits = {"RUN true": 1.5, "RUN that writes a file": 3.0}
+    figures = [
+        Figure(name, statistics.median(times), min(times), floor, limits.get(name))
+        for name, times in found.items()
+    ]
+    return [*figures, Figure("closing after 50 steps", closing, closing)]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--check", action="store_true")
+    options = parser.parse_args(arguments)
+    if os.geteuid() != 0:
+        print("needs root")
+        return 0
+    place = tempfile.mkdtemp(prefix="layercache-bench-")
+    try:
+        figures = measure(place, options.rounds)
+    finally:
+        shutil.rmtree(place)
+    for figure in figures:
+        ratio = f"{figure.median / figure.floor:6.2f} x floor" if figure.floor else ""
+        limit = f" (limit {figure.limit:g})" if figure.limit else ""
+        mark = "" if figure.ok() else "  ABOVE ITS LIMIT"
+        print(
+            f"{figure.name:40}{figure.median:8.1f} ms (min {figure.least:.1f}) {ratio}{limit}{mark}"
+        )
+    return 1 if options.check and not all(figure.ok() for figure in figures) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,100 @@
+"""What an executor has open while it is in use: helper process, scratch directory, caches."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from typing import Final
+
+from layercache.executors.rootfs.agents import AgentFiles
+from layercache.executors.rootfs.caches import Caches
+from layercache.executors.rootfs.namespaces import UserNamespace
+from layercache.executors.rootfs.plan import SharedInputs
+from layercache.executors.rootfs.runner import Runner
+from layercache.executors.rootfs.scratch import Scratch
+from layercache.executors.rootfs.surroundings import Surroundings
+from layercache.executors.rootfs.transfer import FileWork, LocalFiles
+from layercache.executors.rootfs.unpacked import Unpacked
+
+__all__ = ["Session"]
+
+_CLOSE_SECONDS: Final = 60
+"""How long closing waits for threads whose steps were ended."""
+
+
+class Session:
+    """Opened with the first step; `close`, or the end of the process, ends it."""
+
+    def __init__(
+        self, directory: str, *, namespace: UserNamespace | None, trust: str, durable: bool
+    ) -> None:
+        self.scratch = Scratch(directory)
+        self.runner = Runner(self.scratch.directory, [self.scratch.held], namespace)
+        self.files: FileWork = LocalFiles()
+        form = "root"
+        agent = None
+        if namespace is not None:
+            self.files = agent = AgentFiles(self.runner, self.scratch)
+            form = " ".join(namespace.arguments())
+        else:
+            self.scratch.discarded = self.files.delete
+        self.unpacked = Unpacked(self.scratch, self.files, form)
+        self.inputs = SharedInputs(self.scratch)
+        self.caches = Caches(self.scratch, trust)
+        _delete(self.scratch, self.files)
+        self.surroundings = Surroundings(self.scratch)
+        self.users = 0
+        """Steps that run."""
+        self._left = threading.Condition()
+        self._finish = weakref.finalize(
+            self, _finish, self.runner, self.scratch, self.unpacked, self.files, agent, durable
+        )
+
+    def clean(self) -> None:
+        """Delete what was put away."""
+        _delete(self.scratch, self.files, "trash")
+
+    def enter(self) -> None:
+        """A step begins."""
+        with self._left:
+            self.users += 1
+
+    def leave(self) -> None:
+        """A step has ended."""
+        with self._left:
+            self.users -= 1
+            self._left.notify_all()
+
+    def close(self) -> None:
+        """End the steps, wait for their threads to be done with them, delete what is left."""
+        self.runner.stop_steps()
+        with self._left:
+            self._left.wait_for(lambda: not self.users, _CLOSE_SECONDS)
+        self._finish()
+
+
+def _delete(scratch: Scratch, files: FileWork, *places: str) -> None:
+    files.settle()  # what is being deleted already is not listed twice
+    for path in scratch.leftovers(*places):
+        files.delete(path)
+    files.settle()
+
+
+def _finish(
+    runner: Runner,
+    scratch: Scratch,
+    unpacked: Unpacked,
+    files: FileWork,
+    agent: AgentFiles | None,
+    durable: bool,
+) -> None:
+    """End everything; only then is nothing in use of what is deleted."""
+    runner.stop_steps()
+    try:
+        unpacked.close(durable=durable)
+        _delete(scratch, files)
+    finally:
+        if agent is not None:
+            agent.close()
+        runner.close()
+        scratch.close()
