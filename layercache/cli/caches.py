@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from argparse import Namespace
 from collections.abc import Mapping
@@ -97,6 +98,9 @@ def run_gc(options: Namespace) -> int:
         )
     with open_named(options) as store:
         done = collect(store, policies, dry_run=options.dry_run)
+        if not options.dry_run:
+            unused = _duration(options.keep_duration) if options.keep_duration else GRACE
+            _prune_unpacked(store, unused, caches=False)
     return _show(options, done)
 
 
@@ -107,7 +111,22 @@ def run_prune(options: Namespace) -> int:
             done = collect(store, [], dry_run=options.dry_run, everything=True, grace=0.0)
         else:
             done = collect(store, [], dry_run=options.dry_run, grace=GRACE)
+        if not options.dry_run:
+            _prune_unpacked(store, 0.0 if options.all else GRACE, caches=options.all)
     return _show(options, done)
+
+
+def _prune_unpacked(store: Store, unused_for: float, *, caches: bool) -> None:
+    """Delete unpacked layers beside the store that no build needed lately."""
+    from layercache.executors.auto import scratch_directory
+
+    directory = scratch_directory(store)
+    if sys.platform != "linux" or not os.path.isdir(directory):
+        return
+    from layercache.executors.rootfs import RootfsExecutor
+
+    with RootfsExecutor(directory) as executor:
+        executor.prune(unused_for=unused_for, caches=caches)
 
 
 def _show(options: Namespace, done: Collected) -> int:
