@@ -8,6 +8,7 @@ clamped (`times`), on disk too, before anything reads them. The directory must b
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 import time
@@ -15,21 +16,15 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 import attrs
-from blake3 import blake3
 
 from layercache.errors import BuildError
+from layercache.layers.scanning import OPEN, Item, Scan, attributes_of, digest_of
 from layercache.layers.tar import LayerWriter
 from layercache.layers.times import clamped_time
 from layercache.trees import Node, Tree
 
 __all__ = ["StatTable", "capture_diff", "capture_upper"]
 
-CHUNK: Final = 256 * 1024
-_OPEN: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
-_DIRECTORY: Final = _OPEN | os.O_DIRECTORY
-_KEPT: Final = ("security.capability", "user.", "system.posix_acl_")
-"""Extended attributes that belong to the content of an image; labels of the host do not."""
-_OVERLAY: Final = ("trusted.overlay.", "user.overlay.")
 _FOREIGN: Final = ("redirect", "metacopy")
 """What overlayfs notes instead of content; such an upper directory says too little."""
 _RACY: Final = 50_000_000
@@ -46,9 +41,8 @@ def capture_upper(upper: str | bytes | int, parent: Tree, writer: LayerWriter) -
     and `metacopy` must be off) and when the file system refuses, `SourceError` for names that
     can't be in a layer.
     """
-    with _Scan(upper) as scan:
-        capture = _Capture(scan, parent, writer, owners=True)
-        capture.upper()
+    with _trouble(), Scan(upper) as scan:
+        _Capture(scan, parent, writer, owners=True).upper()
 
 
 def capture_diff(
@@ -65,9 +59,8 @@ def capture_diff(
     Without `owners` everything counts as 0:0 (the workspace of an ordinary user). Raises as
     `capture_upper`.
     """
-    with _Scan(root) as scan:
-        capture = _Capture(scan, before, writer, owners=owners)
-        capture.diff(table or StatTable({}, 0))
+    with _trouble(), Scan(root) as scan:
+        _Capture(scan, before, writer, owners=owners).diff(table or StatTable({}, 0))
 
 
 @attrs.frozen
@@ -81,7 +74,7 @@ class StatTable:
     def of(cls, root: str | bytes | int) -> StatTable:
         """The table of a directory as it is now."""
         stats: dict[bytes, tuple[int, ...]] = {}
-        with _Scan(root) as scan:
+        with _trouble(), Scan(root) as scan:
             for item in scan.walk():
                 stats[item.path] = _identity(item.stat)
         return cls(stats, time.time_ns())
@@ -107,126 +100,26 @@ def _identity(found: os.stat_result) -> tuple[int, ...]:
     )
 
 
-# -- reading a directory ----------------------------------------------------------------------
-
-
-@attrs.frozen
-class _Item:
-    """Something in a directory: its path, its name, its directory's descriptor, its stat."""
-
-    path: bytes
-    name: bytes
-    directory: int
-    stat: os.stat_result
-
-
-class _Scan:
-    """Walks a directory beneath its descriptor, depth first, siblings by their bytes."""
-
-    def __init__(self, root: str | bytes | int) -> None:
-        if isinstance(root, int):
-            self._root = os.open(b".", _DIRECTORY, dir_fd=root)
-        else:
-            self._root = os.open(root, _DIRECTORY & ~os.O_NOFOLLOW)
-        self._stack: list[tuple[bytes, int, Iterator[tuple[bytes, os.stat_result]]]] = []
-
-    def __enter__(self) -> _Scan:
-        return self
-
-    def __exit__(self, kind: object, error: object, trace: object) -> None:
-        for _, descriptor, _ in self._stack:
-            os.close(descriptor)
-        os.close(self._root)
-
-    @property
-    def root(self) -> _Item:
-        """The root directory itself."""
-        return _Item(b"", b".", self._root, os.fstat(self._root))
-
-    def enter(self, item: _Item) -> list[tuple[bytes, os.stat_result]]:
-        """Open a directory and list it; what `leave` gives next is below it."""
-        descriptor = os.open(item.name, _DIRECTORY, dir_fd=item.directory)
-        with os.scandir(descriptor) as entries:
-            names = [(os.fsencode(e.name), e.stat(follow_symlinks=False)) for e in entries]
-        names.sort(key=lambda pair: pair[0])
-        self._stack.append((item.path, descriptor, iter(names)))
-        return names
-
-    def next(self) -> _Item | None:
-        """The next entry of the innermost open directory; None when that was closed."""
-        path, descriptor, names = self._stack[-1]
-        for name, found in names:
-            return _Item(path + b"/" + name if path else name, name, descriptor, found)
-        self._stack.pop()
-        os.close(descriptor)
-        return None
-
-    @property
-    def descriptor(self) -> int:
-        """The innermost open directory."""
-        return self._stack[-1][1]
-
-    @property
-    def open(self) -> bool:
-        """Whether a directory is open."""
-        return bool(self._stack)
-
-    def walk(self) -> Iterator[_Item]:
-        """Everything, the root first."""
-        yield self.root
-        self.enter(self.root)
-        while self.open:
-            item = self.next()
-            if item is not None:
-                yield item
-                if stat.S_ISDIR(item.stat.st_mode):
-                    self.enter(item)
-
-
-def _attributes(item: _Item) -> tuple[tuple[tuple[bytes, bytes], ...], dict[str, bytes]]:
-    """The attributes that are content, and those of overlayfs by the end of their name."""
-    place = b"/proc/self/fd/%d/%s" % (item.directory, item.name)
-    try:
-        names = os.listxattr(place, follow_symlinks=False)
-    except OSError:
-        return (), {}
-    kept: list[tuple[bytes, bytes]] = []
-    overlay: dict[str, bytes] = {}
-    for name in names:
-        if name.startswith(_OVERLAY):
-            overlay[name.rpartition(".")[2]] = os.getxattr(place, name, follow_symlinks=False)
-        elif name.startswith(_KEPT):
-            value = os.getxattr(place, name, follow_symlinks=False)
-            kept.append((os.fsencode(name), value))
-    return tuple(sorted(kept)), overlay
-
-
-def _digest(item: _Item) -> bytes:
-    descriptor = os.open(item.name, _OPEN, dir_fd=item.directory)
-    try:
-        hasher = blake3()
-        while chunk := os.read(descriptor, CHUNK):
-            hasher.update(chunk)
-        return hasher.digest()
-    finally:
-        os.close(descriptor)
-
-
 # -- comparing --------------------------------------------------------------------------------
 
 
 class _Capture:
-    def __init__(self, scan: _Scan, before: Tree, writer: LayerWriter, *, owners: bool) -> None:
+    def __init__(self, scan: Scan, before: Tree, writer: LayerWriter, *, owners: bool) -> None:
         self._scan = scan
         self._before = before
         self._writer = writer
         self._owners = owners
         self._links: dict[tuple[int, int], bytes] = {}
 
-    def _node(self, item: _Item) -> tuple[Node, dict[str, bytes]]:
+    def _node(self, item: Item) -> tuple[Node, dict[str, bytes]]:
         """The node of an item but for its content, time clamped; overlay's attributes apart."""
         found = item.stat
-        xattrs, overlay = _attributes(item)
+        xattrs, overlay = attributes_of(item)
+        if any(name in overlay for name in _FOREIGN):
+            raise BuildError(
+                f"overlayfs kept {os.fsdecode(item.path)!r} by reference to a lower layer: mount "
+                "with redirect_dir=off and metacopy=off"
+            )
         kind = stat.S_IFMT(found.st_mode)
         device = (0, 0)
         link = b""
@@ -246,9 +139,9 @@ class _Capture:
         )
         return node, overlay
 
-    def _settle(self, item: _Item, mtime: int) -> None:
+    def _settle(self, item: Item, mtime: int, *, touched: bool = False) -> None:
         """Give what is on disk the time that the layer says."""
-        if item.stat.st_mtime_ns != mtime * 10**9:
+        if touched or item.stat.st_mtime_ns != mtime * 10**9:
             times = (mtime * 10**9,) * 2
             os.utime(item.name, ns=times, dir_fd=item.directory, follow_symlinks=False)
 
@@ -256,31 +149,23 @@ class _Capture:
 
     def upper(self) -> None:
         """See `capture_upper`."""
-        # For every open directory: what of `before` still shows in it, and its time at the end.
+        # For every open directory: whether what `before` has there shows through.
         shows: list[bool] = []
-        try:
-            self._enter_upper(self._scan.root, shows, visible=True)
-            while self._scan.open:
-                item = self._scan.next()
-                if item is None:
-                    shows.pop()
-                elif stat.S_ISDIR(item.stat.st_mode):
-                    self._enter_upper(item, shows, visible=shows[-1])
-                elif not _is_whiteout(item.stat):
-                    self._leaf(item, self._lookup(item.path) if shows[-1] else None)
-        except OSError as error:
-            raise _trouble(error) from error
+        self._enter_upper(self._scan.root, shows, visible=True)
+        while self._scan.open:
+            item = self._scan.next()
+            if item is None:
+                shows.pop()
+            elif stat.S_ISDIR(item.stat.st_mode):
+                self._enter_upper(item, shows, visible=shows[-1])
+            elif not _is_whiteout(item.stat):
+                self._leaf(item, self._lookup(item.path) if shows[-1] else None)
 
     def _lookup(self, path: bytes) -> Node | None:
         return self._before.lookup(path)
 
-    def _enter_upper(self, item: _Item, shows: list[bool], *, visible: bool) -> None:
+    def _enter_upper(self, item: Item, shows: list[bool], *, visible: bool) -> None:
         node, overlay = self._node(item)
-        if any(name in overlay for name in _FOREIGN):
-            raise BuildError(
-                f"overlayfs kept {os.fsdecode(item.path)!r} by reference to a lower layer: mount "
-                "with redirect_dir=off and metacopy=off"
-            )
         path = item.path
         base = self._lookup(path) if visible else None
         merges = base is not None and base.is_dir
@@ -299,23 +184,30 @@ class _Capture:
         mtime = base.mtime if same and base is not None else node.mtime
         names = self._scan.enter(item)
         shows.append(merges)
+        touched = False
         for name, found in names:
             if _is_whiteout(found) or stat.S_ISSOCK(found.st_mode):
-                self._hidden_name(path + b"/" + name if path else name, name, found, merges)
-        self._settle(item, mtime)
+                child = path + b"/" + name if path else name
+                touched |= self._hidden_name(child, name, found, merges)
+        self._settle(item, mtime, touched=touched)
 
-    def _hidden_name(self, path: bytes, name: bytes, found: os.stat_result, visible: bool) -> None:
-        """A deletion, or a socket, which no layer can hold: a deletion of what it replaced."""
+    def _hidden_name(self, path: bytes, name: bytes, found: os.stat_result, visible: bool) -> bool:
+        """A deletion, or a socket, which no layer can hold: a deletion of what it replaced.
+
+        Says whether the directory on disk was changed.
+        """
         directory = self._scan.descriptor
         if visible and self._lookup(path) is not None:
             self._writer.whiteout(path)
-            if stat.S_ISSOCK(found.st_mode):
-                os.unlink(name, dir_fd=directory)
-                os.mknod(name, stat.S_IFCHR, 0, dir_fd=directory)
+            if not stat.S_ISSOCK(found.st_mode):
+                return False
+            os.unlink(name, dir_fd=directory)
+            os.mknod(name, stat.S_IFCHR, 0, dir_fd=directory)
         else:
             os.unlink(name, dir_fd=directory)
+        return True
 
-    def _leaf(self, item: _Item, base: Node | None) -> None:
+    def _leaf(self, item: Item, base: Node | None) -> None:
         """Anything but a directory; nothing is written where it is as before."""
         if stat.S_ISSOCK(item.stat.st_mode):
             return
@@ -329,14 +221,14 @@ class _Capture:
             not linked
             and base is not None
             and _same_but_content(base, node)
-            and (not node.is_file or _digest(item) == base.content)
+            and (not node.is_file or digest_of(item) == base.content)
         ):
             self._settle(item, node.mtime)
             return
         if linked:
             self._links[identity] = item.path
         if node.is_file:
-            descriptor = os.open(item.name, _OPEN, dir_fd=item.directory)
+            descriptor = os.open(item.name, OPEN, dir_fd=item.directory)
             try:
                 self._writer.add(item.path, node, descriptor)
             finally:
@@ -349,20 +241,17 @@ class _Capture:
 
     def diff(self, table: StatTable) -> None:
         """See `capture_diff`."""
-        try:
-            self._enter_plain(self._scan.root)
-            while self._scan.open:
-                item = self._scan.next()
-                if item is None or stat.S_ISSOCK(item.stat.st_mode):
-                    continue
-                if stat.S_ISDIR(item.stat.st_mode):
-                    self._enter_plain(item)
-                elif not table.unchanged(item.path, item.stat):
-                    self._leaf(item, self._lookup(item.path))
-        except OSError as error:
-            raise _trouble(error) from error
+        self._enter_plain(self._scan.root)
+        while self._scan.open:
+            item = self._scan.next()
+            if item is None or stat.S_ISSOCK(item.stat.st_mode):
+                continue
+            if stat.S_ISDIR(item.stat.st_mode):
+                self._enter_plain(item)
+            elif not table.unchanged(item.path, item.stat):
+                self._leaf(item, self._lookup(item.path))
 
-    def _enter_plain(self, item: _Item) -> None:
+    def _enter_plain(self, item: Item) -> None:
         node, _ = self._node(item)
         path = item.path
         base = self._lookup(path)
@@ -396,5 +285,11 @@ def _same_but_content(base: Node, node: Node) -> bool:
     return attrs.evolve(base, content=b"", size=0 if base.is_link else base.size) == node
 
 
-def _trouble(error: OSError) -> BuildError:
-    return BuildError(f"can't capture what a step left: {error.strerror} ({error.filename!r})")
+@contextlib.contextmanager
+def _trouble() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise BuildError(
+            f"can't read what a step left: {error.strerror} ({error.filename!r})"
+        ) from error

@@ -22,6 +22,7 @@ from blake3 import blake3
 
 from layercache.digests import DiffID
 from layercache.errors import ContextChanged, SourceError, UsageError
+from layercache.layers.blocks import ascii_tail, header_block, pax_record, split_name
 from layercache.layers.index import (
     HARDLINK,
     IMPLIED,
@@ -249,13 +250,13 @@ class LayerWriter:
 
     def _special_header(self, name: bytes, kind: bytes, node: Node, size: int, link: bytes) -> None:
         records: list[tuple[bytes, bytes]] = []
-        prefix, short = _split(name)
+        prefix, short = split_name(name)
         if short is None:
             records.append((b"path", name))
-            prefix, short = b"", _ascii(name)
+            prefix, short = b"", ascii_tail(name)
         if len(link) > 100 or not link.isascii():
             records.append((b"linkpath", link))
-            link = _ascii(link)
+            link = ascii_tail(link)
         uid, gid, mtime = node.uid, node.gid, node.mtime
         if uid > _OCTAL_7:
             records.append((b"uid", b"%d" % uid))
@@ -276,15 +277,15 @@ class LayerWriter:
         if max(node.device) > _OCTAL_7:
             raise UsageError(f"device numbers of {name!r} are too big for an archive")
         mode = 0o777 if kind == b"2" else node.mode & 0o7777
-        self._put(_block(short, mode, uid, gid, size, mtime, kind, link, node.device, prefix))
+        self._put(header_block(short, mode, uid, gid, size, mtime, kind, link, node.device, prefix))
 
     def _pax(self, name: bytes, records: list[tuple[bytes, bytes]]) -> None:
         for key, _ in records:
             if b"=" in key or b"\0" in key:
                 raise UsageError(f"attribute {key!r} of {name!r} can't be put into an archive")
-        body = b"".join(_record(key, value) for key, value in sorted(records))
-        label = b"PaxHeaders/" + _ascii(name.rstrip(b"/").rpartition(b"/")[2])[-80:]
-        self._put(_block(label, 0o644, 0, 0, len(body), 0, b"x", b"", (0, 0), b""))
+        body = b"".join(pax_record(key, value) for key, value in sorted(records))
+        label = b"PaxHeaders/" + ascii_tail(name.rstrip(b"/").rpartition(b"/")[2])[-80:]
+        self._put(header_block(label, 0o644, 0, 0, len(body), 0, b"x", b"", (0, 0), b""))
         for start in range(0, len(body), BLOCK):
             self._put(body[start : start + BLOCK].ljust(BLOCK, b"\0"))
 
@@ -402,60 +403,3 @@ def _refuse_marker(path: bytes) -> None:
                 f"{os.fsdecode(path)!r} can't be part of an image: in a layer, names that begin "
                 "with .wh. mean deleted files. Rename it, or leave it out"
             )
-
-
-def _split(name: bytes) -> tuple[bytes, bytes | None]:
-    """The ustar prefix and name of a path; the name is None when it needs a pax record."""
-    if not name.isascii():
-        return b"", None
-    if len(name) <= 100:
-        return b"", name
-    at = name.rfind(b"/", 0, 156)
-    if at <= 0 or not 0 < len(name) - at - 1 <= 100:
-        return b"", None
-    return name[:at], name[at + 1 :]
-
-
-def _ascii(name: bytes) -> bytes:
-    """The end of a name for a header field that a pax record overrides."""
-    return bytes(byte if byte < 128 else 95 for byte in name[-100:])
-
-
-def _record(key: bytes, value: bytes) -> bytes:
-    """A pax record, `length key=value\\n`, where the length counts its own digits."""
-    rest = len(key) + len(value) + 3
-    length = rest + len(str(rest))
-    length = rest + len(str(length))
-    return b"%d %s=%s\n" % (length, key, value)
-
-
-def _block(
-    name: bytes,
-    mode: int,
-    uid: int,
-    gid: int,
-    size: int,
-    mtime: int,
-    kind: bytes,
-    link: bytes,
-    device: tuple[int, int],
-    prefix: bytes,
-) -> bytes:
-    """A ustar header with any field set."""
-    head = name.ljust(100, b"\0") + b"%07o\0%07o\0%07o\0%011o\0%011o\0" % (
-        mode,
-        uid,
-        gid,
-        size,
-        mtime,
-    )
-    rest = (
-        kind
-        + link.ljust(100, b"\0")
-        + b"ustar\00000"
-        + bytes(64)
-        + b"%07o\0%07o\0" % device
-        + prefix.ljust(155, b"\0")
-        + bytes(12)
-    )
-    return head + b"%06o\0 " % (sum(head) + sum(rest) + 8 * 32) + rest

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import io
 import os
+import socket
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from layercache.errors import BuildError, SourceError
 from layercache.layers.apply import apply, unpack
-from layercache.layers.capture import capture_diff, capture_upper
+from layercache.layers.capture import StatTable, capture_diff, capture_upper
 from layercache.layers.index import LayerIndex
 from layercache.layers.tar import LayerWriter
 from layercache.layers.view import StateTree
@@ -170,3 +172,47 @@ def test_a_step_that_changes_nothing_has_no_layer(
     writer = LayerWriter(io.BytesIO())
     capture_upper(str(upper), _state(layer), writer)
     assert writer.empty
+
+
+@root_only
+@pytest.mark.parametrize("name", ["redirect", "metacopy"])
+def test_what_overlayfs_kept_by_reference_is_refused(name: str, tmp_path: Path) -> None:
+    """An upper directory that only points at a lower layer is no changeset."""
+    (tmp_path / "f").write_text("")
+    try:
+        os.setxattr(tmp_path / "f", f"trusted.overlay.{name}", b"/elsewhere")
+    except OSError:
+        pytest.skip("this file system has no trusted attributes")
+    with pytest.raises(BuildError, match="by reference"):
+        capture_upper(str(tmp_path), DictTree(), LayerWriter(io.BytesIO()))
+
+
+@root_only
+def test_sockets_are_left_out_and_what_they_replaced_is_deleted(tmp_path: Path) -> None:
+    """No layer can hold one; the directory on disk says the same as the layer afterwards."""
+    tmp_path.chmod(0o755)
+    for name in ("new", "old"):
+        with socket.socket(socket.AF_UNIX) as server:
+            server.bind(str(tmp_path / name))
+    sink = io.BytesIO()
+    writer = LayerWriter(sink)
+    capture_upper(str(tmp_path), DictTree({"old": "a file"}), writer)
+    _, _, index = writer.finish()
+    assert [(entry.path, entry.node) for entry in index if not entry.implied] == [(b"old", None)]
+    assert sorted(os.listdir(tmp_path)) == ["old"]
+    assert os.stat(tmp_path / "old").st_rdev == 0
+
+
+def test_a_deletion_named_by_a_command_is_no_deletion(tmp_path: Path) -> None:
+    """A step that makes a file .wh.x fails instead of deleting x."""
+    (tmp_path / ".wh.x").write_text("")
+    for capture in (capture_upper, capture_diff):
+        with pytest.raises(SourceError):
+            capture(str(tmp_path), DictTree({"x": "1"}), LayerWriter(io.BytesIO()))
+
+
+def test_a_table_is_a_value(tmp_path: Path) -> None:
+    """What it says of a path that it does not know is that it changed."""
+    (tmp_path / "f").write_text("")
+    assert not StatTable({}, 0).unchanged(b"f", os.lstat(tmp_path / "f"))
+    assert StatTable.of(str(tmp_path)).stats.keys() == {b"", b"f"}
