@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, BinaryIO, Protocol, runtime_checkable
 from layercache.descriptors import Layer, State
 from layercache.digests import ChainID, DiffID, Digest, Fingerprint
 from layercache.errors import CorruptObject, NotFound, SourceError
-from layercache.instructions import Source
+from layercache.instructions import Source, Value
 from layercache.keys import frame
 from layercache.selections import Everything, Files, Selector, fingerprint
 from layercache.sources import ContextSource, UrlSource
@@ -34,11 +34,18 @@ class Selects(Protocol):
 
 
 def selector_digest(selector: Selector) -> str:
-    """A stable name for a selector: hex BLAKE3 of its framed definition."""
+    """A stable name for a selector: hex BLAKE3 of all that tells what it picks.
+
+    For `Files` that is more than its definition, which leaves out the directories of patterns:
+    of two files of one name the content counts in a key, but here they must stay two.
+    """
+    import attrs
     from blake3 import blake3
 
-    value = tuple((field.label, field.value) for field in selector.definition())
-    context = "layercache 2026-11 selector name 1, selection digest 1"
+    value: Value = tuple((field.label, field.value) for field in selector.definition())
+    if isinstance(selector, Files):
+        value = (value, attrs.astuple(selector, recurse=False))
+    context = "layercache 2026-11 selector name 2, selection digest 1"
     return blake3(frame(value), derive_key_context=context).hexdigest()
 
 

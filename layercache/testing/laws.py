@@ -1,0 +1,303 @@
+"""The laws of caching, checked over edit histories.
+
+- With deterministic commands a cached build leaves what a clean build leaves, to the byte.
+- Whatever commands do, a cached build equals *some* clean build: each layer of it was made by
+  its step on exactly the state below it and from exactly the inputs of this build.
+
+Both hold whatever happens to the store meanwhile: records and blobs may go or rot.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Protocol
+
+import attrs
+
+from layercache.backends.memory import MemoryBackend
+from layercache.builder import Builder
+from layercache.copying import copy_layer
+from layercache.descriptors import SCRATCH, State
+from layercache.digests import ChainID, DiffID, Fingerprint
+from layercache.errors import LayerCacheError
+from layercache.execution import BoundInput, Executor, Task
+from layercache.graph import Graph, Input, Step
+from layercache.instructions import Instruction
+from layercache.keys import KeyStrategy
+from layercache.operations import PARENT, Exec
+from layercache.recipe import Dockerfile
+from layercache.result import BuildResult
+from layercache.selections import Nothing
+from layercache.store import Store
+from layercache.testing.bases import MemoryImage, MemoryImages
+from layercache.testing.executors import Call, MemoryExecutor, UnstableExecutor
+from layercache.testing.generating import Choices, Version
+from layercache.testing.observing import RecordingWalker
+from layercache.testing.oracle import clean_build
+from layercache.testing.trees import link
+from layercache.testing.workbench import Workbench
+from layercache.walk import Decision, Walker
+
+__all__ = ["BASE_IMAGES", "LawBroken", "Tally", "World", "check_history"]
+
+BASE_IMAGES = {
+    "base:1": MemoryImage.of(
+        {"app/a.txt": "base", "etc/passwd": "root:x:0:0:::\nuser:x:7:7:::\n", "old": "1"},
+        env={"A": "from base"},
+    ),
+    "base:2": MemoryImage.of(
+        {"app/src/main.c": "base", "real/f": "1", "d": link("/real"), "old": "2"},
+        workdir="/app",
+        onbuild=["RUN echo triggered > /triggered"],
+    ),
+}
+"""What the base images that generated recipes name hold."""
+
+
+class LawBroken(AssertionError):
+    """A law does not hold; the message tells the whole history."""
+
+
+@attrs.define
+class Tally:
+    """What a run of histories did, to show that it did something."""
+
+    histories: int = 0
+    builds: int = 0
+    failed: int = 0
+    hits: int = 0
+    misses: int = 0
+
+    def count(self, decisions: Iterable[Decision]) -> None:
+        """Add the decisions of one build."""
+        for decision in decisions:
+            self.hits += decision.outcome == "hit"
+            self.misses += decision.outcome == "miss"
+
+
+class World:
+    """Everything that outlives a build: the store's objects, machines, what was ever executed.
+
+    Args:
+        keys: the key strategy on trial.
+        walker: the walker on trial.
+        machines: how many build in turn; each has an executor of its own, all share the store.
+        unstable: seed of commands that give another layer each time; None: they are faithful.
+        executor: wraps the executor of each machine.
+    """
+
+    def __init__(
+        self,
+        keys: KeyStrategy | None = None,
+        walker: Walker | None = None,
+        *,
+        machines: int = 1,
+        unstable: int | None = None,
+        executor: Callable[[Executor], Executor] | None = None,
+    ) -> None:
+        self.backend = MemoryBackend()
+        self.images = MemoryImages(BASE_IMAGES)
+        self.unstable = unstable is not None
+        self.tally = Tally()
+        self._keys = keys
+        self._walker = walker
+        self._unstable: list[UnstableExecutor] = []
+        self._machines: list[tuple[Executor, Store]] = []
+        for number in range(machines):
+            one: Executor = MemoryExecutor(base_images=True, secrets={"token": b"t0ken"})
+            if unstable is not None:
+                one = UnstableExecutor(one, unstable * 100 + number, chance=0.7)
+                self._unstable.append(one)
+            if executor is not None:
+                one = executor(one)
+            self._machines.append((one, Store(self.backend)))
+
+    def build(
+        self, version: Version, machine: int = 0, *, fresh: bool = False, text: bool = False
+    ) -> None:
+        """Build one version and check the laws; `fresh`: as a new process, `text`: as a file."""
+        executor, store = self._machines[machine]
+        if fresh:
+            store = Store(self.backend)
+            self._machines[machine] = (executor, store)
+        walker = RecordingWalker(self._walker)
+        builder = Builder(
+            store,
+            executor=executor,
+            keys=self._keys,
+            walker=walker,
+            images=self.images,
+            jobs=1,
+        )
+        recipe = Dockerfile.parse(version.text) if text else version.recipe
+        cached, error = _outcome(
+            lambda: builder.build(
+                recipe, context=version.context, project="project", **version.options
+            )
+        )
+        self.tally.builds += 1
+        self.tally.failed += error is not None
+        if walker.walks:
+            self.tally.count(walker.last[1].decisions())
+        if self.unstable:
+            if walker.walks:
+                self._check_links(version, store, *walker.last)
+            return
+        clean, clean_error = _outcome(
+            lambda: clean_build(
+                recipe,
+                version.context,
+                executor=MemoryExecutor(base_images=True, secrets={"token": b"t0ken"}),
+                images=self.images,
+                **version.options,
+            )
+        )
+        # Which of two faults is met first is not promised.
+        if (error is None) != (clean_error is None):
+            raise LawBroken(f"the cached build ended with {error!r}, a clean one {clean_error!r}")
+        if cached is not None and clean is not None and cached.state != clean.state:
+            raise LawBroken(_difference(cached, clean))
+
+    # -- no mixture -------------------------------------------------------------------------
+
+    def _check_links(self, version: Version, store: Store, graph: Graph, walk: _Bound) -> None:
+        """Each bound state is its parent's plus a layer that its step once made on just that."""
+        made: dict[tuple[Instruction, ChainID, _Inputs], set[DiffID | None]] = {}
+        for executor in self._unstable:
+            for call in executor.log:
+                made.setdefault(_place_of(call), set()).add(call.diff_id)
+        bench = Workbench({"": version.context}, store)
+        for decision in walk.decisions():
+            step = graph.vertices[decision.vertex]
+            if decision.state is None or not isinstance(step, Step):
+                continue
+            task = _task(step, walk, bench)
+            parent = next((walk.state(e.vertex) for e in step.inputs if e.role == PARENT), SCRATCH)
+            layer = decision.record.layer if decision.record is not None else None
+            if parent is None or parent.plus(layer) != decision.state:
+                raise LawBroken(f"{step.origin.text!r} is not bound to its parent plus its layer")
+            diff_id = None if layer is None else layer.diff_id
+            if isinstance(step.instruction, Exec):
+                if diff_id not in made.get(_place_of(Call.of(task, None)), ()):
+                    raise LawBroken(
+                        f"{step.origin.text!r}: its layer {diff_id} was never made on "
+                        f"{parent.chain_id or 'scratch'}, the state it was put on"
+                    )
+            elif copied := copy_layer(task, bench).layer:
+                if copied.diff_id != diff_id:
+                    raise LawBroken(f"{step.origin.text!r} copied something else than it would now")
+            elif diff_id is not None:
+                raise LawBroken(f"{step.origin.text!r} has a layer where nothing changes")
+
+    # -- mishaps ----------------------------------------------------------------------------
+
+    def mishap(self, choices: Choices) -> None:
+        """Something happens to the store: a record, fact or blob goes, or a blob rots."""
+        names = sorted(info.name for info in self.backend.list(""))
+        victims = [name for name in names if "blobs/" in name or name.startswith(("ac/", "facts/"))]
+        if not victims:
+            return
+        for _ in range(choices.number(1, 3)):
+            name = choices.pick(victims)
+            try:
+                with self.backend.read(name) as content:
+                    data = content.read()
+            except LayerCacheError:
+                continue  # gone already
+            if not data or choices.number(1, 2) == 1:
+                self.backend.delete(name)
+            else:
+                at = choices.number(0, len(data) - 1)
+                rotten = data[:at] + bytes([data[at] ^ 0x41]) + data[at + 1 :]
+                self.backend.write(name, io.BytesIO(rotten))
+
+
+def check_history(
+    history: Sequence[Version], world: World, choices: Choices, *, mishaps: int = 0
+) -> None:
+    """Build all versions in order and check the laws after each; raises `LawBroken`.
+
+    `mishaps`: percentage of builds before which something happens to the store. Who builds,
+    in an old or a new process, from values or from text, is chosen at random.
+    """
+    world.tally.histories += 1
+    for number, version in enumerate(history):
+        if mishaps and choices.number(1, 100) <= mishaps:
+            world.mishap(choices)
+        try:
+            world.build(
+                version,
+                choices.number(0, len(world._machines) - 1),
+                fresh=choices.number(1, 2) == 1 or bool(mishaps),
+                text=choices.number(1, 3) == 1,
+            )
+        except LawBroken as error:
+            raise LawBroken(f"{error}\n\n{_story(history[: number + 1])}") from None
+
+
+# -- helpers --------------------------------------------------------------------------------
+
+_Inputs = tuple[tuple[str, Fingerprint], ...]
+
+
+class _Bound(Protocol):
+    """What is needed of a walk that is over."""
+
+    def decisions(self) -> Sequence[Decision]: ...
+
+    def state(self, vertex: int) -> State | None: ...
+
+
+def _place_of(call: Call) -> tuple[Instruction, ChainID, _Inputs]:
+    return call.instruction, call.parent, call.inputs
+
+
+def _outcome(
+    build: Callable[[], BuildResult],
+) -> tuple[BuildResult | None, LayerCacheError | None]:
+    try:
+        return build(), None
+    except LayerCacheError as error:
+        return None, error
+
+
+def _task(step: Step, walk: _Bound, bench: Workbench) -> Task:
+    """The task that executing `step` now would be given."""
+    bound = tuple(_bound(edge, walk.state(edge.vertex), bench) for edge in step.inputs)
+    return Task(step.instruction, bound, step.traits, step.bypass)
+
+
+def _bound(edge: Input, state: State | None, bench: Workbench) -> BoundInput:
+    subject = state if state is not None else bench.context()
+    if isinstance(edge.selector, Nothing):
+        return BoundInput(edge.role, SCRATCH, edge.selector, Fingerprint(""))
+    found = bench.fingerprint(subject, edge.selector)
+    return BoundInput(edge.role, subject, edge.selector, found)
+
+
+def _difference(cached: BuildResult, clean: BuildResult) -> str:
+    from layercache.testing.memory import snapshot
+
+    try:
+        one, two = snapshot(cached.tree()), snapshot(clean.tree())
+    except LayerCacheError as error:
+        return f"the cached build left other layers than a clean one, and can't be read: {error}"
+    lines = ["a cached build left something else than a clean one:"]
+    for path in sorted({*one, *two}):
+        if one.get(path) != two.get(path):
+            lines.append(f"  {path}: cached {one.get(path)}, clean {two.get(path)}")
+    if len(lines) == 1:
+        lines.append("  the trees agree, their layers do not")
+    return "\n".join(lines)
+
+
+def _story(history: Sequence[Version]) -> str:
+    lines = []
+    for number, version in enumerate(history):
+        context: Mapping[str, object] = {
+            path: value if isinstance(value, str) else (oct(value[0].mode), value[1])
+            for path, value in version.context.items()
+        }
+        lines.append(f"-- build {number}: {context} {dict(version.options)}\n{version.text}")
+    return "\n".join(lines)
