@@ -10,8 +10,8 @@ sources (fsutil's copy, llbsolver's file backend). In short:
 - A file replaces a file or link; neither replaces a directory, nor a directory a file.
 - What is made on the way is 0755 and belongs to `--chown`, else to 0:0.
 - Several sources and a destination without slash that is no directory: each replaces the last.
-- ADD unpacks local archives by content; their owners stay unless `--chown`; entries replace
-  whatever is there; devices and FIFOs in them are left out.
+- ADD unpacks local archives by content; their modes stay, their owners unless `--chown`;
+  entries replace whatever is there; devices and FIFOs in them are left out.
 
 It differs where BuildKit would lie: an owner's name that the image does not know is an error,
 not root; files are separate even where the source has hard links (archives keep theirs).
@@ -39,6 +39,7 @@ from layercache.layers.tar import LayerWriter
 from layercache.layers.times import LAYER_TIME, copied_time
 from layercache.layers.unpacking import Unpacker
 from layercache.layers.view import StateTree
+from layercache.observations import ABSENT, FOUND, LINK, Observations
 from layercache.operations import CopyFiles, CopySource, MakeDirectory
 from layercache.selections import Files, Selected, select, walk
 from layercache.trees import CAPABILITY, Node, Tree
@@ -84,8 +85,9 @@ def _write(plan: CopyPlan, blobs: Blobs) -> Result:
         with os.fdopen(descriptor, "wb", buffering=0) as sink:
             writer = LayerWriter(cast(BinaryIO, sink))
             plan.changes.write(writer, blobs.cancelled)
+            observed = plan.observed
             if writer.empty:
-                return Result(layer=None)
+                return Result(layer=None, observed=observed)
             diff_id, size, index = writer.finish()
         stored = blobs.add_file(path, LAYER_TAR, Digest(diff_id), size)
     except OSError as error:
@@ -96,7 +98,7 @@ def _write(plan: CopyPlan, blobs: Blobs) -> Result:
     layer = Layer(stored, diff_id)
     if isinstance(blobs, KeepsIndex):
         blobs.keep_index(layer, index)
-    return Result(layer=layer)
+    return Result(layer=layer, observed=observed)
 
 
 class CopyPlan:
@@ -110,6 +112,7 @@ class CopyPlan:
         self.changes = Changes(parent)
         self._trees = trees
         self._unpackers: list[Unpacker] = []
+        self._derived: list[tuple[str, str]] = []
         try:
             if isinstance(instruction, MakeDirectory):
                 self._make_directory(instruction)
@@ -125,6 +128,16 @@ class CopyPlan:
     def reads(self) -> tuple[tuple[bytes, Node | None], ...]:
         """Every path of the parent that was looked at, with what was there, sorted."""
         return tuple(sorted(self.changes.reads.items(), key=lambda item: item[0]))
+
+    @property
+    def observed(self) -> Observations:
+        """All that the outcome depends on of the parent; complete once `changes` are written.
+
+        Of what was looked at only what decides anything counts: type, mode, owner and attributes
+        of each path, where links lead. Accounts count by the numbers that they gave.
+        """
+        seen = {path: _bits(node) for path, node in self.changes.reads.items()}
+        return Observations.of(seen, self._derived)
 
     def close(self) -> None:
         """Give up spooled archives; `changes` can't be written afterwards."""
@@ -147,6 +160,7 @@ class CopyPlan:
     def _make_directory(self, instruction: MakeDirectory) -> None:
         owner = (0, 0)
         if instruction.user:
+            self._derived.append(("owner", instruction.user))
             try:
                 owner = resolve_owner(instruction.user, self.changes.read_base)
             except BuildError:
@@ -160,6 +174,8 @@ class CopyPlan:
         owner = None
         if instruction.chown:
             read = None if instruction.link else self.changes.read_base
+            if read is not None:
+                self._derived.append(("owner", instruction.chown))
             owner = resolve_owner(instruction.chown, read)
         chmod = parse_mode(instruction.chmod) if instruction.chmod else None
         copier = _Copier(self.changes, instruction, owner, chmod)
@@ -345,6 +361,12 @@ class _Copier:
 
 _EMPTY: Final = bytes.fromhex("af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262")
 """The BLAKE3 digest of nothing."""
+
+
+def _bits(node: Node | None) -> int:
+    if node is None:
+        return ABSENT
+    return FOUND | LINK if node.is_link else FOUND
 
 
 def _join(parent: bytes, name: bytes) -> bytes:

@@ -60,6 +60,7 @@ class Headers:
         self._content = 0
         self._pad = 0
         self._total = 0
+        self._metadata = 0
 
     def consumed(self, count: int) -> None:
         """`count` bytes of the current entry's content were read from the source."""
@@ -77,6 +78,12 @@ class Headers:
             entries += 1
             if entries > self._limits.entries:
                 raise self._error(f"holds more than {self._limits.entries} entries")
+            self._metadata += len(header.name) + len(header.link)
+            self._metadata += sum(len(key) + len(value) for key, value in header.xattrs)
+            if self._metadata > self._limits.metadata:
+                raise self._error(
+                    f"holds more than {self._limits.metadata} bytes of names and attributes"
+                )
             self._total += header.size
             if self._total > self._limits.size:
                 raise self._error(f"holds more than {self._limits.size} bytes of content")

@@ -145,6 +145,15 @@ class LayerIndex:
         values = self._table[row]
         return values[5], values[3]
 
+    def names(self, path: bytes) -> Sequence[bytes]:
+        """All names of the file at `path`, sorted, where the layer gives it several; else none."""
+        row = self.row(path)
+        target = path if row is None else self.hardlinks.get(row, path)
+        if target not in self.link_targets:
+            return ()
+        others = [self.paths[at] for at, to in self.hardlinks.items() if to == target]
+        return sorted([target, *others])
+
     def get(self, path: bytes) -> Entry | None:
         """The entry at `path`, None when the layer says nothing about it."""
         row = self.row(path)

@@ -14,17 +14,19 @@ class Limits:
     """What one archive may be.
 
     `entries` counts names, `size` bytes when uncompressed, `path` bytes and `depth` components
-    of a name, `header` bytes of the extended headers of one entry. `ratio` bounds uncompressed
+    of a path, `name` bytes of a component, `header` bytes of the extended headers of one entry,
+    `metadata` bytes of all names, links and attributes together, which are held in memory. `ratio` bounds uncompressed
     to compressed bytes beyond the first `grace` bytes; its default is what gzip reaches on
     zeros, rounded up.
     """
 
-    entries: int = 2_000_000
+    entries: int = 1_000_000
     size: int = 64 << 30
     path: int = 4095
     name: int = 255
     depth: int = 512
     header: int = 1 << 20
+    metadata: int = 256 << 20
     ratio: int = 1100
     grace: int = 64 << 20
 

@@ -140,6 +140,13 @@ class StateTree:
             return number, path
         return None
 
+    def names(self, path: bytes) -> Sequence[bytes]:
+        """All names of the file at `path` in its layer, sorted, where there are several."""
+        found = self._find(path)
+        if found is None or found[0] < 0:
+            return ()
+        return self._indexes[found[0]].names(path)
+
     def resolve(self, path: bytes, follow_last: bool = True) -> Resolved:
         """`path` with its symbolic links followed inside this tree; see `resolve`."""
         return resolve(self, path, follow_last)

@@ -171,8 +171,9 @@ def test_a_damaged_archive_is_read_or_refused(data: st.DataObject) -> None:
         Limits(depth=1),
         Limits(name=3),
         Limits(header=600),
+        Limits(metadata=10),
     ],
-    ids=["entries", "size", "path", "depth", "name", "header"],
+    ids=["entries", "size", "path", "depth", "name", "header", "metadata"],
 )
 def test_bounds_hold(limits: Limits) -> None:
     """Each bound refuses what goes beyond it, and a generous one does not."""
