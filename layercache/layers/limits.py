@@ -15,9 +15,9 @@ class Limits:
 
     `entries` counts names, `size` bytes when uncompressed, `path` bytes and `depth` components
     of a path, `name` bytes of a component, `header` bytes of the extended headers of one entry,
-    `metadata` bytes of all names, links and attributes together, which are held in memory. `ratio` bounds uncompressed
-    to compressed bytes beyond the first `grace` bytes; its default is what gzip reaches on
-    zeros, rounded up.
+    `metadata` bytes of all names, links and attributes together, which are held in memory.
+    `ratio` bounds uncompressed to compressed bytes beyond the first `grace` bytes; its default
+    is what gzip reaches on zeros, rounded up.
     """
 
     entries: int = 1_000_000
