@@ -173,6 +173,7 @@ def prepare(options: Namespace) -> tuple[Builder, Request]:
             "secrets": secrets,
             "ssh": dict(map(_ssh, options.ssh)),
             "step_timeout": options.step_timeout,
+            "allow_insecure": "security.insecure" in options.allow,
         },
     )
     return builder, request

@@ -110,8 +110,7 @@ def summary(report: Report) -> str:
             lines.append(f"{'':31}{describe(reason, names)}")
         if step.decision == "undetermined":
             waits = ", ".join(repr(_short(names.get(place, "?"), 40)) for place in step.until)
-            guess = f"; the last build suggests: {_VERBS[step.likely]}" if step.likely else ""
-            lines.append(f"{'':31}waits for {waits}{guess}")
+            lines.append(f"{'':31}waits for {waits}")
     lines.append(_totals(report))
     if line := advice(report.steps):
         lines.append(line)

@@ -149,6 +149,13 @@ def _recipe_options(parser: argparse.ArgumentParser) -> None:
         metavar="NAME=SOFT[:HARD]",
         help="a resource limit of commands",
     )
+    add(
+        "--allow",
+        action="append",
+        default=[],
+        choices=("security.insecure",),
+        help="honour RUN --security=insecure: all privileges of this process",
+    )
     add("--pull", action="store_true", help="ask for base images anew")
     add("--no-cache", action="store_true", help="execute every step; results are still kept")
     add(
