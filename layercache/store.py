@@ -132,12 +132,12 @@ class Store:
             return found
         stages = isinstance(self.backend, Stages)
         try:
-            data = self._read_many([self._record_name(key) for key in ask])
+            data = self.read_small([self.record_name(key) for key in ask])
         except CacheError as error:
-            self._trouble(self._record_name(ask[0]), error)
+            self._trouble(self.record_name(ask[0]), error)
             return found
         for key in ask:
-            name = self._record_name(key)
+            name = self.record_name(key)
             record = self._decode(key, name, data.get(name))
             if record is None and stages:
                 record = self._staged_record(key, name)
@@ -156,7 +156,7 @@ class Store:
         limit = time.time() - GRACE / 2
         names = []
         for record in records:
-            names.append(self._record_name(record.key))
+            names.append(self.record_name(record.key))
             if record.layer is not None:
                 names.append(self.blobs.name(record.layer.descriptor.digest))
         try:
@@ -177,7 +177,7 @@ class Store:
             if len(names) > limit:
                 return None
         found = {}
-        for name, data in self._read_many(names).items():
+        for name, data in self.read_small(names).items():
             key = CacheKey(name.rpartition("/")[2])
             record = self._decode(key, name, data)
             if record is not None:
@@ -224,7 +224,7 @@ class Store:
         digest). With `replace` ours gets a generation above it. Never raises for a failing
         backend: the record then serves this object only.
         """
-        key, name = record.key, self._record_name(record.key)
+        key, name = record.key, self.record_name(record.key)
         with self._guard:
             present = self._present(key)
             if present is not None:
@@ -244,9 +244,9 @@ class Store:
         own = self._own.get(key)
         if own is not None:
             return own
-        name = self._record_name(key)
+        name = self.record_name(key)
         try:
-            record = self._decode(key, name, self._read_many([name]).get(name))
+            record = self._decode(key, name, self.read_small([name]).get(name))
         except CacheError as error:
             self._trouble(name, error)
             return None
@@ -264,7 +264,7 @@ class Store:
         """
         if not isinstance(self.backend, Locks):
             return nullcontext(False)
-        return self.backend.lock(self._record_name(key), give_up)
+        return self.backend.lock(self.record_name(key), give_up)
 
     # -- CAS ----------------------------------------------------------------------------------
 
@@ -348,6 +348,13 @@ class Store:
         prefix = f"{self._prefix}trails/"
         names = [info.name.removeprefix(prefix) for info in self.backend.list(prefix)]
         return [trail for name in sorted(names) if (trail := self.get_trail(name)) is not None]
+
+    def prefetch(self, names: Sequence[str]) -> None:
+        """Fetch the trail of the first of these names that a remote has, with its records.
+
+        One request for each name tried; nothing where there are no remotes. `definition_of`
+        (`layercache.trails`) gives a name that is the same on every machine.
+        """
 
     def put_trail(self, trail: Trail) -> None:
         """Keep `trail`; nothing is written when it says what the stored one says."""
@@ -441,6 +448,15 @@ class Store:
                 self._trouble("commit", error)
             self._small.clear()
 
+    def write(self, name: str, content: BinaryIO) -> None:
+        """Write an object by its full name; raises `CacheError`. For those who copy stores."""
+        self._mark_format()
+        self.backend.write(name, content)
+
+    def report(self, kind: str, name: str, message: str) -> None:
+        """Tell whoever listens."""
+        self._report(kind, name, message)
+
     @property
     def prefix(self) -> str:
         """What the names of all objects of this namespace and salt begin with."""
@@ -492,7 +508,8 @@ class Store:
 
     # -- small objects ------------------------------------------------------------------------
 
-    def _read_many(self, names: Sequence[str]) -> Mapping[str, bytes]:
+    def read_small(self, names: Sequence[str]) -> Mapping[str, bytes]:
+        """The bytes, not verified, of those objects that are there; raises `CacheError`."""
         if isinstance(self.backend, BatchReader):
             return self.backend.read_many(names)
         found = {}
@@ -509,7 +526,7 @@ class Store:
         if own is not None:
             return own
         try:
-            return self._read_many([name]).get(name)
+            return self.read_small([name]).get(name)
         except CacheError as error:
             self._trouble(name, error)
             return None
@@ -551,7 +568,8 @@ class Store:
 
     # -- names --------------------------------------------------------------------------------
 
-    def _record_name(self, key: CacheKey) -> str:
+    def record_name(self, key: CacheKey) -> str:
+        """The object name of the record of `key`."""
         return f"{self._prefix}ac/{key[:2]}/{key}"
 
     def _fact_name(self, subject: str, selector: str) -> str:
@@ -569,7 +587,7 @@ class Store:
     def _check_format(self) -> None:
         """Refuse a store of a later format; its absence means a new one."""
         try:
-            data = self._read_many(["format"]).get("format")
+            data = self.read_small(["format"]).get("format")
         except CacheError as error:
             self._trouble("format", error)
             return

@@ -6,9 +6,11 @@ the walk checks the chain link by link; a wrong, stale or missing trail costs ti
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, Final
 
 import attrs
+from blake3 import blake3
 
 from layercache.codec import (
     Packed,
@@ -26,7 +28,9 @@ from layercache.errors import CorruptObject
 from layercache.instructions import Field
 from layercache.records import Record
 
-__all__ = ["Fact", "Trail", "TrailStep", "decode_trail", "encode_trail"]
+__all__ = ["Fact", "Trail", "TrailStep", "decode_trail", "definition_of", "encode_trail"]
+
+_DEFINITION: Final = "layercache 2026-11 definition of a target 1"
 
 
 @attrs.frozen
@@ -68,6 +72,14 @@ class Trail:
     def records(self) -> dict[CacheKey, Record]:
         """The records packed with the trail, by key."""
         return {step.key: step.record for step in self.steps if step.record is not None}
+
+
+def definition_of(rows: Iterable[tuple[int, int, str, str]]) -> str:
+    """The name of a target that is the same on every machine: a digest of its steps.
+
+    `rows` are (stage, index, op, text) of the steps that make decisions.
+    """
+    return blake3(pack(tuple(rows)), derive_key_context=_DEFINITION).hexdigest()
 
 
 def encode_trail(trail: Trail, verifier: Verifier | None = None) -> bytes:

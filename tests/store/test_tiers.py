@@ -1,0 +1,345 @@
+"""Stores with others behind them: what is asked, what is sent, and what a failure costs."""
+
+from __future__ import annotations
+
+import io
+import stat
+import threading
+import time
+
+import pytest
+
+from layercache.backends.local import LocalBackend
+from layercache.backends.memory import MemoryBackend
+from layercache.builder import Builder
+from layercache.descriptors import LAYER_TAR, Layer
+from layercache.dockerfile.instructions import Copy, From, Run
+from layercache.errors import CacheError
+from layercache.execution import Result
+from layercache.layers.tar import LayerWriter
+from layercache.store import Store
+from layercache.testing.faults import FAULTS, CountingBackend, FaultyBackend
+from layercache.testing.storage import StoreSuite, make_record
+from layercache.tiers import TieredStore, tiered
+from layercache.trails import definition_of
+from layercache.trees import Node
+from layercache.trust import KeyedVerifier
+
+
+class Touch:
+    """`RUN touch NAME` makes a file of that name."""
+
+    traits = ()
+
+    def __init__(self):
+        self.runs = 0
+
+    def execute(self, task, blobs):
+        self.runs += 1
+        name = task.instruction.args[-1].encode()
+        out = io.BytesIO()
+        writer = LayerWriter(out)
+        writer.add(name, Node(mode=stat.S_IFREG | 0o644, size=len(name), mtime=1), name)
+        diff_id, _, _ = writer.finish()
+        out.seek(0)
+        return Result(Layer(blobs.add(out, LAYER_TAR), diff_id), b"touched " + name)
+
+
+def _recipe(steps):
+    return [From("scratch"), *(Run(["touch", f"file-{number:04}"]) for number in range(steps))]
+
+
+def _build(store, recipe, executor=None, **options):
+    executor = executor or Touch()
+    builder = Builder(store, executor=executor, jobs=1)
+    result = builder.build(recipe, project="p", **options)
+    return executor.runs, [layer.diff_id for layer in result.state.layers], result
+
+
+def _machine(tmp_path, name, remote, *, push=True, **options):
+    """A machine of its own, with a directory and the shared remote."""
+    local = Store(LocalBackend(tmp_path / name))
+    return tiered(local, cache_from=[remote], cache_to=[remote] if push else [], **options)
+
+
+class TestTiered(StoreSuite):
+    """With another store behind it a store does what stores do."""
+
+    def make(self, tmp_path, **options):
+        remote = Store(LocalBackend(tmp_path / "remote"), **options)
+        return (
+            TieredStore(
+                LocalBackend(tmp_path / "cache"), cache_from=[Store(MemoryBackend())], **options
+            )
+            if remote
+            else None
+        )
+
+
+@pytest.mark.parametrize("steps", [10, 100])
+def test_a_clean_machine_asks_at_most_twice(tmp_path, steps):
+    """An all-hit build fetches the trail and no layer, whatever the number of steps."""
+    shared = MemoryBackend()
+    with _machine(tmp_path, "one", shared) as store:
+        ran, layers, _ = _build(store, _recipe(steps))
+
+        assert ran == steps
+    remote = CountingBackend(shared)
+    with _machine(tmp_path, "two", remote, push=False) as store:
+        ran, again, _ = _build(store, _recipe(steps))
+
+    assert (ran, again) == (0, layers)
+    assert remote.requests <= 2
+    assert remote.round_trips <= 2
+    assert not any("blobs/" in name for _, name in remote.calls)
+
+
+def test_copies_between_stages_fetch_no_layer(tmp_path):
+    """Selection facts travel with the trail."""
+    recipe = [
+        From("scratch", "tools"),
+        Run(["touch", "tool"]),
+        Run(["touch", "other"]),
+        From("scratch"),
+        Copy("tool", "/tool", from_="tools"),
+    ]
+    shared = MemoryBackend()
+    with _machine(tmp_path, "one", shared) as store:
+        _, layers, _ = _build(store, recipe)
+    remote = CountingBackend(shared)
+    with _machine(tmp_path, "two", remote, push=False) as store:
+        ran, again, _ = _build(store, recipe)
+
+    assert (ran, again) == (0, layers)
+    assert remote.requests <= 2
+    assert not any("blobs/" in name for _, name in remote.calls)
+
+
+def test_sending_an_unchanged_build_asks_once(tmp_path):
+    """What is there already is known by one look at the trail."""
+    shared = MemoryBackend()
+    with _machine(tmp_path, "one", shared) as store:
+        _build(store, _recipe(20))
+    remote = CountingBackend(shared)
+    local = Store(LocalBackend(tmp_path / "one"))
+    with tiered(local, cache_to=[remote]) as store:
+        ran, _, _ = _build(store, _recipe(20))
+        assert store.flush(10)
+
+    assert ran == 0
+    assert remote.requests == 1
+    assert remote.bytes_written == 0
+
+
+def test_one_changed_step_sends_one_layer(tmp_path):
+    """Only what the remote lacks is sent, the trail last."""
+    shared = MemoryBackend()
+    with _machine(tmp_path, "one", shared) as store:
+        _build(store, _recipe(5))
+    remote = CountingBackend(shared)
+    recipe = [*_recipe(5), Run(["touch", "more"])]
+    with _machine(tmp_path, "one", remote) as store:
+        ran, _, _ = _build(store, recipe)
+    written = [name for method, name in remote.calls if method == "write"]
+
+    assert ran == 1
+    assert len([name for name in written if name.startswith("ac/")]) == 1
+    assert written[-1].startswith("trails/")
+    assert len([name for name in written if name.startswith("blobs/")]) <= 3
+
+
+def test_a_trail_by_definition_is_the_same_everywhere(tmp_path):
+    """`prefetch` finds the trail of an equal recipe built in another place."""
+    shared = MemoryBackend()
+    recipe = _recipe(6)
+    with _machine(tmp_path, "one", shared) as store:
+        Builder(store, executor=Touch(), jobs=1).build(recipe, project="here")
+        trail = next(t for t in store.trails() if t.steps)
+    remote = CountingBackend(shared)
+    name = definition_of((s.stage, s.index, s.op, s.text) for s in trail.steps)
+    with _machine(tmp_path, "two", remote, push=False) as store:
+        store.prefetch([name])
+        found = store.lookup(list(trail.records()))
+
+    assert len(found) == 6
+    assert remote.requests == 1
+
+
+def test_layers_come_when_needed_and_stay(tmp_path):
+    """A blob that is read is fetched once, verified, and kept with its record."""
+    shared = MemoryBackend()
+    with _machine(tmp_path, "one", shared) as store:
+        _, _, result = _build(store, _recipe(3))
+        layers = result.state.layers
+    remote = CountingBackend(shared)
+    with _machine(tmp_path, "two", remote, push=False) as store:
+        _build(store, _recipe(3))
+        for layer in layers:
+            assert store.has_blob(layer.descriptor)
+            assert len(store.read_blob(layer.descriptor.digest)) == layer.descriptor.size
+            store.verified_path(layer.descriptor)
+        fetched = [name for _, name in remote.calls if "blobs/" in name]
+        assert len(fetched) == 3
+        store.commit()
+    alone = Store(LocalBackend(tmp_path / "two"))
+    ran, _, _ = _build(alone, _recipe(3))
+    assert ran == 0
+
+
+def test_the_log_of_a_step_comes_from_afar(tmp_path):
+    """Output of a step that another machine ran can be shown."""
+    shared = MemoryBackend()
+    with _machine(tmp_path, "one", shared) as store:
+        _build(store, _recipe(2))
+    with _machine(tmp_path, "two", shared) as store:
+        _, _, result = _build(store, _recipe(2))
+        keys = [step.key for step in result.report.steps if step.key]
+        log = store.lookup(keys)[keys[0]].log
+
+        assert store.read_blob(log) == b"touched file-0000"
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("every", [1, 2, 3])
+def test_a_failing_remote_costs_hits_only(tmp_path, fault, every):
+    """Whatever a remote does, builds are right, and the next one sends what is missing."""
+    _, expected, _ = _build(Store(MemoryBackend()), _recipe(4))
+    shared = MemoryBackend()
+    for number in range(3):
+        remote = FaultyBackend(shared, fault, every=every)
+        with _machine(tmp_path, f"m{number}", remote, linger=1) as store:
+            _, layers, result = _build(store, _recipe(4))
+
+            assert expected == layers
+            for layer in result.state.layers:
+                try:
+                    store.read_blob(layer.descriptor.digest)
+                except CacheError:
+                    continue
+    for number in (7, 8):
+        with _machine(tmp_path, f"m{number}", shared) as store:
+            _, layers, result = _build(store, _recipe(4))
+            for layer in result.state.layers:
+                try:
+                    store.read_blob(layer.descriptor.digest)
+                except CacheError:
+                    _build(store, _recipe(4))
+            assert expected == layers
+    with _machine(tmp_path, "m9", shared) as store:
+        ran, layers, result = _build(store, _recipe(4))
+        assert (ran, layers) == (0, expected)
+        for layer in result.state.layers:
+            store.read_blob(layer.descriptor.digest)
+
+
+class Hanging:
+    """A remote that never answers."""
+
+    def __init__(self):
+        self.calls = 0
+        self.end = threading.Event()
+
+    def __repr__(self):
+        return "Hanging()"
+
+    def _hang(self, *_):
+        self.calls += 1
+        self.end.wait(60)
+        raise CacheError("too late")
+
+    read = write = delete = list = read_many = _hang
+
+
+def test_a_hanging_remote_is_left_alone(tmp_path):
+    """One call waits for the deadline, one warning is given, the build goes on."""
+    remote = Hanging()
+    events = []
+    store = tiered(
+        Store(LocalBackend(tmp_path / "c"), on_event=events.append),
+        cache_from=[remote],
+        cache_to=[remote],
+        deadline=0.2,
+        linger=0.2,
+    )
+    with store:
+        ran, _, _ = _build(store, _recipe(8))
+    remote.end.set()
+
+    assert ran == 8
+    assert remote.calls <= 2
+    warnings = [event for event in events if "Hanging" in event.message]
+    assert [event.kind for event in warnings][:1] == ["degraded"]
+    assert len(warnings) <= 2  # it failed; and not all was sent
+
+
+def test_a_remote_that_comes_back_is_used_again(tmp_path):
+    """After a failure and a pause the remote is tried again, and said to be back."""
+    shared = MemoryBackend()
+    flaky = FaultyBackend(shared, "EIO", at=1)  # 0 is the look at the format
+    events = []
+    store = tiered(Store(LocalBackend(tmp_path / "c"), on_event=events.append), cache_from=[flaky])
+    with store:
+        store._sources[0]._pause = 0.0  # no need to wait for it here
+        store.get_trail("x")
+        time.sleep(0.01)
+        store.get_trail("x")
+
+    assert [event.kind for event in events] == ["degraded", "recovered"]
+
+
+def test_a_broken_remote_blob_is_made_again(tmp_path):
+    """A remote hit whose layer turns out damaged or gone is taken back, and healed there."""
+    shared = MemoryBackend()
+    recipe = [
+        From("scratch", "a"),
+        Run(["touch", "x"]),
+        From("scratch"),
+        Copy("x", "/y", from_="a"),
+    ]
+    with _machine(tmp_path, "one", shared) as store:
+        _, expected, _ = _build(store, recipe)
+    for info in list(shared.list("blobs/")):
+        if info.size >= 1024:
+            shared.write(info.name, io.BytesIO(b"\0" * info.size))
+    for info in [*shared.list("facts/"), *shared.list("trails/")]:
+        shared.delete(info.name)
+    with _machine(tmp_path, "two", shared) as store:
+        ran, layers, _ = _build(store, [*recipe, Copy("x", "/z", from_="a")])
+
+    assert layers[: len(expected)] == expected
+    assert ran == 1
+
+
+def test_trust_domains(tmp_path):
+    """What another domain signed is no hit; what is accepted is."""
+    secrets = {"release": b"r" * 32, "pull": b"p" * 32}
+    backend = MemoryBackend()
+    release = KeyedVerifier(secrets["release"], "release")
+    pull = KeyedVerifier(secrets["pull"], "pull", accept={"release": secrets["release"]})
+    stores = {
+        name: Store(backend, verifier=v) for name, v in (("release", release), ("pull", pull))
+    }
+    trusted = stores["release"].put(make_record(stores["release"], 1))
+    suspect = stores["pull"].put(make_record(stores["pull"], 2))
+    keys = [trusted.key, suspect.key]
+    events = []
+
+    assert set(Store(backend, verifier=pull).lookup(keys)) == set(keys)
+    strict = Store(backend, verifier=release, on_event=events.append)
+    assert set(strict.lookup(keys)) == {trusted.key}
+    assert [event.kind for event in events] == ["untrusted"]
+    forged = KeyedVerifier(b"x" * 32, "release")
+    assert Store(backend, verifier=forged).lookup(keys) == {}
+    assert Store(backend).lookup(keys).keys() == set(keys)
+    unsigned = Store(backend).put(make_record(Store(backend), 3))
+    assert Store(backend, verifier=release).lookup([unsigned.key]) == {}
+
+
+def test_namespaces_of_untrusted_writers(tmp_path):
+    """A namespace is read by those who name it only."""
+    backend = MemoryBackend()
+    mine = Store(backend, namespace="pr-17")
+    record = mine.put(make_record(mine, 1))
+
+    assert Store(backend).lookup([record.key]) == {}
+    assert Store(backend, namespace="pr-17").lookup([record.key])
