@@ -292,3 +292,89 @@ def test_variables_with_odd_names_are_refused(bench: Bench) -> None:
     """What execve can't take is an error, not a truncated environment."""
     with pytest.raises(BuildError, match="can't be given"):
         bench.run("true", env={"PATH": PATH, "A": "x\0y"})
+
+
+def test_control_groups_of_the_host_are_not_seen(bench: Bench) -> None:
+    """The path of a control group tells one machine from another."""
+    lines = bench.out("cat /proc/self/cgroup").splitlines()
+
+    assert all(line.split(":")[2] == "/" for line in lines)
+
+
+def test_programs_of_another_kind(bench: Bench) -> None:
+    """What is no program for this machine is an error that says so."""
+    state = bench.layer(tar_of({"odd": b"\x00\x01"}, mode=0o755), bench.base)
+    with pytest.raises(StepFailed, match="neither a program for this machine"):
+        bench.run("/odd", state=state)
+
+
+def test_a_failing_log_ends_the_step(bench: Bench) -> None:
+    """When nobody takes the output any more, the step is over and gone."""
+
+    class Full(Window):
+        def log(self, chunk: bytes) -> None:
+            raise RuntimeError("no space")
+
+    with pytest.raises(RuntimeError, match="no space"):
+        bench.sh("echo x; sleep 60", window=Full(bench))
+    assert bench.out("echo alive") == "alive\n"
+
+
+@pytest.mark.parametrize("hosts", [(("a b", "1.2.3.4"),), (("a", ""),), (("a", "1\n2 evil"),)])
+def test_hosts_that_would_break_the_file_are_refused(
+    bench: Bench, hosts: tuple[tuple[str, str], ...]
+) -> None:
+    """An extra host is one name and one address."""
+    with pytest.raises(UsageError, match="--add-host"):
+        bench.run("true", hosts=hosts)
+
+
+def test_executors_can_be_sent_to_another_process(bench: Bench) -> None:
+    """Pickled, an executor leaves what it has open behind and works on."""
+    import pickle
+
+    bench.run("true")
+    other = pickle.loads(pickle.dumps(bench.executor))
+    with other:
+        assert other.execute(bench.task("echo", "hi"), Window(bench)).output == b"hi\n"
+    assert bench.out("echo still") == "still\n"
+
+
+def test_a_scratch_directory_that_overlayfs_can_t_use(
+    bench: Bench, tmp_path: object, make_bench: object
+) -> None:
+    """On a file system that can't hold an upper directory the error says what to do."""
+    import os
+    import subprocess
+    import sys
+
+    script = (
+        "import sys; from tests.rootfs.conftest import *; "
+        "from layercache.testing.images import busybox_layer; from pathlib import Path; "
+        "from layercache.executors.rootfs import probe; print(probe(sys.argv[1]).reasons); "
+        "Bench(Path(sys.argv[1]), busybox_layer()).run('true')"
+    )
+    place = str(tmp_path)
+    for name in ("l", "u", "w", "m"):
+        os.mkdir(f"{place}/{name}")
+    done = subprocess.run(
+        [
+            "unshare",
+            "--mount",
+            "sh",
+            "-c",
+            f"mount -t overlay -o lowerdir={place}/l,upperdir={place}/u,workdir={place}/w none "
+            f'{place}/m && exec "$@"',
+            "sh",
+            sys.executable,
+            "-c",
+            script,
+            f"{place}/m/s",
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.stdout.count("upperdir") == 1
+    assert "name one on a local disk" in done.stderr

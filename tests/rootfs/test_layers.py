@@ -224,3 +224,42 @@ def test_lost_blobs_are_the_store_s_errors(bench: Bench) -> None:
 
 assert State
 assert SCRATCH
+
+
+def test_a_renamed_directory_hides_nothing_elsewhere(make_bench: Callable[..., Bench]) -> None:
+    """Overlayfs marks a new directory that was renamed; on other layers the mark would show."""
+    for again in (False, True):
+        bench = make_bench()
+        result = bench.sh("mkdir /new; touch /new/a; mv /new /moved")
+        assert result.layer is not None
+        assert set(bench.entries(result)) == {"moved", "moved/a"}
+        if again:
+            bench.executor.prune()
+        other = bench.layer(tar_of({"moved/b": b"x"}), bench.base).plus(result.layer)
+
+        assert bench.out("ls /moved", state=other) == "a\nb\n"
+
+
+def test_needless_deletions_are_not_seen(bench: Bench) -> None:
+    """A deletion of what isn't there leaves no trace, whatever layer it comes on top of."""
+    state = bench.layer(tar_of({".wh.gone": b"", "tmp/.wh.gone": b""}), bench.base)
+    out = bench.out("ls -a / /tmp | grep -c gone || true", state=state)
+    with_it = bench.layer(tar_of({"gone": b"x"}), bench.base)
+    layer = state.layer
+    assert layer is not None
+
+    assert out == "0\n"
+    assert bench.out("ls /gone 2>&1 || true", state=with_it.plus(layer)).startswith("ls: /gone")
+
+
+def test_the_umask_of_the_builder_changes_nothing(make_bench: Callable[..., Bench]) -> None:
+    """A builder with a strict umask makes the same root directory and the same layers."""
+    script = "stat -c %a / /etc /dev /proc; mkdir /d; touch /f; stat -c %a /d /f"
+    old = os.umask(0o077)
+    try:
+        result = make_bench().sh(script)
+    finally:
+        os.umask(old)
+
+    assert result.output == b"755\n755\n755\n555\n755\n644\n"
+    assert result.layer == make_bench().sh(script).layer

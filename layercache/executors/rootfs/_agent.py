@@ -16,7 +16,12 @@ import attrs
 from layercache.digests import DiffID
 from layercache.errors import LayerCacheError
 from layercache.executors.rootfs import _wire
-from layercache.executors.rootfs.transfer import LocalFiles, capture_directory, change_owner
+from layercache.executors.rootfs.transfer import (
+    LocalFiles,
+    capture_directory,
+    change_owner,
+    drop_needless_marks,
+)
 from layercache.layers import apply
 from layercache.layers.index import LayerIndex
 from layercache.layers.tar import LayerWriter
@@ -41,6 +46,8 @@ def main(channel: int, single: bool) -> None:
                 answer = {"error": type(error).__name__, "message": str(error)}
             except OSError as error:
                 answer = {"error": "BuildError", "message": f"{error.strerror} ({error.filename})"}
+            except Exception as error:  # noqa: BLE001  (told to who asked, who raises it)
+                answer = {"error": "BuildError", "message": f"{type(error).__name__}: {error}"}
             _wire.send(stream, answer)
 
 
@@ -172,4 +179,8 @@ def _capture_as_root(
     with open(tar, "wb") as out:
         writer = _Restoring(out, tree)
         capture_upper(upper, _Ownerless(tree), writer)
-        return None if writer.empty else writer.finish()
+        if writer.empty:
+            return None
+        found = writer.finish()
+    drop_needless_marks(upper, found[2])
+    return found

@@ -105,6 +105,7 @@ def overlay(
     flags = ["userxattr"] if userxattr else []
     if pair:
         flags.append("volatile")
+    first: OSError | None = None
     try:
         for method in methods:
             try:
@@ -114,8 +115,10 @@ def overlay(
                     _overlay_by_context(target, fds, pair, flags, attributes, method)
                 return
             except OSError as error:
+                # The first is the one that the kernel explains.
+                first = first or error
                 if error.errno != errno.EINVAL or method == methods[-1]:
-                    raise
+                    raise first from None
     finally:
         for fd in [*fds, *(fd for _, fd in pair)]:
             os.close(fd)

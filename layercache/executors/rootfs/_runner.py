@@ -24,7 +24,13 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-NAMESPACES = sys_.CLONE_NEWNS | sys_.CLONE_NEWPID | sys_.CLONE_NEWUTS | sys_.CLONE_NEWIPC
+NAMESPACES = (
+    sys_.CLONE_NEWNS
+    | sys_.CLONE_NEWPID
+    | sys_.CLONE_NEWUTS
+    | sys_.CLONE_NEWIPC
+    | sys_.CLONE_NEWCGROUP
+)
 """What every step has of its own."""
 
 START = "start"
@@ -55,6 +61,7 @@ def main(arguments: Sequence[str]) -> None:
         enclose(rest[1])
         os.execv(rest[2], rest[2:])
     channel = int(rest[0])
+    os.umask(0o022)
     os.set_inheritable(channel, False)
     Runner(_socket.socket(fileno=channel)).serve()
 
@@ -75,7 +82,7 @@ def enclose(scratch: str) -> None:
 def _probe(scratch: str, *, userxattr: bool, single: bool) -> int:
     """Try what a step needs; 0 when all of it works, else the reason is printed."""
     if not sys_.supported():
-        print(f"system calls of {os.uname().machine} are not known")
+        print(f"system calls of {os.uname().machine} are not known", flush=True)
         return 1
     try:
         enclose(scratch)
@@ -84,7 +91,8 @@ def _probe(scratch: str, *, userxattr: bool, single: bool) -> int:
             return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
         _step.probe(scratch, userxattr=userxattr, single=single)
     except OSError as error:
-        print(f"{error.strerror} ({error.filename})" if error.filename else error.strerror)
+        where = f" ({error.filename})" if error.filename else ""
+        print(f"{error.strerror}{where}", flush=True)  # nothing flushes on the way out
         return 1
     return 0
 

@@ -407,6 +407,9 @@ def _exec(args: list[str], environment: list[tuple[str, str]]) -> None:
                 if error.errno not in (errno.EACCES, errno.EPERM):
                     break
     if denied is not None:
-        raise _Refused(f"{name!r} can't be run: {denied.strerror}", 126)
+        why = denied.strerror
+        if denied.errno == errno.ENOEXEC:
+            why = f"{why}: it is neither a program for this machine nor begins with #!"
+        raise _Refused(f"{name!r} can't be run: {why}", 126)
     where = "no such file" if "/" in name else f"not found in PATH ({variables['PATH']})"
     raise _Refused(f"{name!r} can't be run: {where}", 127)

@@ -136,7 +136,7 @@ class AgentFiles:
                 answer = None
                 reason = f": {error.strerror}"
             else:
-                reason = ""
+                reason = self._runner.said()
             if answer is None:
                 self.close()
                 raise BuildError(f"the agent of the user namespace is gone{reason}")

@@ -171,6 +171,12 @@ class RootfsExecutor:
             )
         if instruction.network not in ("default", *_NETWORKS):
             raise UsageError(f"--network={instruction.network}: expected default, host or none")
+        for name, address in instruction.hosts:
+            if not name or not address or set(name + address) & set(" \t\n#"):
+                raise UsageError(f"--add-host {name}:{address}: not a name and an address")
+        for name, _ in instruction.files:
+            if "/" in name or name in ("", ".", ".."):
+                raise UsageError(f"a here-document can't be named {name!r}")
         parse_ulimits(instruction.ulimits)
 
     # -- executing --------------------------------------------------------------------------
@@ -217,6 +223,14 @@ class RootfsExecutor:
         finally:
             session.scratch.discard(work)
             session.scratch.discard(container)
+
+    def __getstate__(self) -> dict[str, object]:
+        """What another process of a pool gets: everything but what is open."""
+        return {**self.__dict__, "_lock": None, "_session": None}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        self.__dict__.update(state)
+        self._lock = threading.Lock()
 
     @contextlib.contextmanager
     def _open(self) -> Iterator[Session]:
@@ -329,8 +343,7 @@ def _make_upper(container: str, tree: Tree, files: FileWork) -> str:
     os.mkdir(upper, 0o755)
     node = tree.lookup(b"")
     if node is not None:
-        if node.mode & 0o7777 != 0o755:
-            os.chmod(upper, stat.S_IMODE(node.mode))
+        os.chmod(upper, stat.S_IMODE(node.mode))
         os.utime(upper, (node.mtime, node.mtime))
         if (node.uid, node.gid) != (0, 0):
             files.give(upper, [(b"", node.uid, node.gid)])

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import posixpath
 import threading
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -107,6 +108,9 @@ class Mounts:
 
     def prepare(self, instruction: Exec, blobs: Blobs) -> None:
         """Make everything ready; raises `BuildError` for what is missing, `Cancelled`."""
+        for mount in instruction.mounts:
+            if mount.target and posixpath.normpath("/" + mount.target) == "/":
+                raise UsageError("a mount can't cover the root: give it a target below /")
         found: list[tuple[Mount, dict[str, Sendable]]] = []
         # Locks in one order for all steps, so that two can't wait for each other.
         caches = [m for m in instruction.mounts if m.type == "cache"]
@@ -152,7 +156,8 @@ class Mounts:
             "overlays": [],
         }
         if isinstance(bound.subject, State):
-            lower = self._unpacked.lower(bound.subject, blobs) or [self._empty]
+            # An unpacked layer has marks of overlayfs in it; an overlay takes two directories.
+            lower = [*self._unpacked.lower(bound.subject, blobs), self._empty]
             source = mount.source
         else:
             lower = [self._inputs.directory(bound, blobs)]

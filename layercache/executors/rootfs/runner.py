@@ -27,12 +27,18 @@ __all__ = ["Ended", "Runner"]
 _POLL_SECONDS = 0.1
 """How often a waiting step asks whether the build was cancelled."""
 
-# New mount, process, UTS and IPC namespaces; a network namespace (linux/sched.h).
-_NAMESPACES = 0x00020000 | 0x20000000 | 0x04000000 | 0x08000000
+# New mount, process, UTS, IPC and control group namespaces; a network namespace
+# (linux/sched.h).
+_NAMESPACES = 0x00020000 | 0x20000000 | 0x04000000 | 0x08000000 | 0x02000000
 _NEW_NETWORK = 0x40000000
 
 METHODS = ("fd", "path", "mount")
 """How an overlay may be mounted, the first that works."""
+
+_ADVICE = (
+    "; overlayfs can't write to the file system of the scratch directory: name one on a local "
+    "disk or a tmpfs, in a container a volume"
+)
 
 _CLOSE_SECONDS = 30
 """How long the helper may take to end its steps."""
@@ -144,12 +150,13 @@ class Runner:
             self._errors.close()
             self._errors = None
 
-    def _said(self) -> str:
+    def said(self) -> str:
         """What the helper wrote before it died."""
         if self._errors is None:
             return ""
-        self._errors.seek(0)
-        lines = self._errors.read().decode("utf-8", "replace").strip().splitlines()
+        # The helper writes through the same open file: its position is not to be moved.
+        said = os.pread(self._errors.fileno(), 1 << 16, 0)
+        lines = said.decode("utf-8", "replace").strip().splitlines()
         return ": " + lines[-1] if lines else ""
 
     # -- steps ------------------------------------------------------------------------------
@@ -200,7 +207,7 @@ class Runner:
             step = _Step(self, number, ours, read, log)
             try:
                 _wire.send(ours, spec)
-            except BrokenPipeError:
+            except (BrokenPipeError, ConnectionResetError):
                 pass  # it ended while being set up; what it said is still to be read
             return step.follow(cancelled, timeout)
         finally:
@@ -241,7 +248,7 @@ class Runner:
         try:
             socket.send_fds(channel, [_wire.encode([command, number, argument])], list(fds))
         except OSError as error:
-            raise BuildError(f"the helper process is gone{self._said()}") from error
+            raise BuildError(f"the helper process is gone{self.said()}") from error
 
 
 class _Step:
@@ -312,7 +319,8 @@ class _Step:
             event = None
         if event is None:
             self._gone = True
-            self._events.setdefault("broken", {"message": "the helper process is gone"})
+            message = f"the helper process is gone{self._runner.said()}"
+            self._events.setdefault("broken", {"message": message})
         else:
             self._events[event["event"]] = event
             self._gone = event["event"] == "gone"
@@ -338,6 +346,9 @@ class _Step:
         if ended := self._events.get("exit"):
             return Ended(code=ended["code"], made=made)
         if broken := self._events.get("broken"):
-            raise BuildError(f"the step could not be set up: {broken['message']}")
+            message = f"the step could not be set up: {broken['message']}"
+            if "upperdir" in message:
+                message += _ADVICE
+            raise BuildError(message)
         code = self._events.get("gone", {}).get("code", 0)
         raise BuildError(f"the step's first process was killed by signal {-code}")

@@ -40,11 +40,10 @@ class Surroundings:
         """Where steps mount their root, each in its own mount namespace."""
         self.private = os.path.join(self._directory, "private")
         """Where steps mount what is theirs alone (secrets), likewise."""
-        for path in (self.empty, self.root, self.private):
-            os.mkdir(path, 0o755)
-        os.mkdir(self.skeleton, 0o755)
-        for name in ("proc", "sys", "dev", "etc"):
-            os.mkdir(os.path.join(self.skeleton, name), 0o755)
+        points = [os.path.join(self.skeleton, name) for name in ("proc", "sys", "dev", "etc")]
+        for path in (self.empty, self.root, self.private, self.skeleton, *points):
+            os.mkdir(path)
+            os.chmod(path, 0o755)  # whatever the umask of this process is
         for name in ("hosts", "hostname", "resolv.conf"):
             self._write(os.path.join("skeleton", "etc", name), b"")
         try:

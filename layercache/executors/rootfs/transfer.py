@@ -7,6 +7,7 @@ namespace, by `perform`, for what belongs to the users there.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import stat
@@ -19,7 +20,7 @@ from layercache.digests import DiffID, Digest
 from layercache.errors import CorruptObject
 from layercache.executors.rootfs.deletion import Deleter
 from layercache.executors.rootfs.stubs import remove_stubs
-from layercache.layers.index import KeepsIndex
+from layercache.layers.index import IMPLIED, OPAQUE, KeepsIndex
 
 if TYPE_CHECKING:
     from layercache.execution import Blobs
@@ -32,12 +33,14 @@ __all__ = [
     "Owners",
     "capture_directory",
     "change_owner",
+    "drop_needless_marks",
     "plain_tar",
     "stored",
 ]
 
 _CHUNK = 1 << 18
 _CAPABILITY = "security.capability"
+_OPAQUE_MARKS = ("trusted.overlay.opaque", "user.overlay.opaque")
 
 Owners = Sequence[tuple[bytes, int, int]]
 """Paths below a directory with the user and group that they are to have."""
@@ -139,7 +142,28 @@ def capture_directory(
     with open(tar, "wb") as out:
         writer = LayerWriter(out)
         capture_upper(upper, parent, writer)
-        return None if writer.empty else writer.finish()
+        if writer.empty:
+            return None
+        found = writer.finish()
+    drop_needless_marks(upper, found[2])
+    return found
+
+
+def drop_needless_marks(upper: str, index: LayerIndex) -> None:
+    """Take the mark "opaque" from directories that hide nothing.
+
+    Overlayfs gives it to new directories that are renamed. Their layer says nothing of it, and
+    what was unpacked from that would not have it: on other layers below, it would show.
+    """
+    root = os.fsencode(upper)
+    for row, path in enumerate(index.paths):
+        if stat.S_ISDIR(index.mode(row)) and not index.flags(row) & (OPAQUE | IMPLIED) and path:
+            for name in _OPAQUE_MARKS:
+                try:
+                    os.removexattr(os.path.join(root, path), name, follow_symlinks=False)
+                except OSError as error:
+                    if error.errno not in (errno.ENODATA, errno.EPERM, errno.ENOTSUP):
+                        raise
 
 
 def stored(

@@ -155,7 +155,8 @@ class Unpacked:
         work = self._scratch.new()
         target = os.path.join(work, "fs")
         try:
-            os.mkdir(target, 0o755)
+            os.mkdir(target)
+            os.chmod(target, 0o755)
             fill(target)
             self._place(work, name)
         except OSError as error:
