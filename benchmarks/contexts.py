@@ -146,6 +146,9 @@ class Bench:
             GIT_DIR=os.path.join(place, f"git-{files}"),
             GIT_WORK_TREE=self.root,
             GIT_CONFIG_GLOBAL="/dev/null",
+            GIT_CONFIG_COUNT="1",  # no collection in the background
+            GIT_CONFIG_KEY_0="gc.auto",
+            GIT_CONFIG_VALUE_0="0",
         )
         generate(self.root, files)
         time.sleep(0.1)
