@@ -147,6 +147,23 @@ def test_a_long_chain_of_layers(bench: Bench) -> None:
     assert set(bench.entries(result)) == {"f3"}
 
 
+@pytest.mark.parametrize("method", ["fd", "path", "mount"])
+def test_every_way_to_name_layers_to_the_kernel(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    """Older kernels take paths, or one option string; the result is the same."""
+    from layercache.executors.rootfs import runner
+
+    monkeypatch.setattr(runner, "METHODS", (method,))
+    state = bench.base
+    for number in range(99):
+        state = bench.layer(tar_of({f"f{number}": b"x"}), state)
+    result = bench.sh("ls / | grep -c '^f'; rm /f7; touch /new", state=state)
+
+    assert result.output == b"99\n"
+    assert set(bench.entries(result)) == {"f7", "new"}
+
+
 def test_compressed_layers(bench: Bench) -> None:
     """Layers of a base image may be stored compressed."""
     import gzip

@@ -23,7 +23,8 @@ from .conftest import Bench, Window
 
 REPOSITORY = Path(__file__).parents[2]
 KEPT = {"owners", "unpacked", "caches", "work", "inputs", "trash"}
-UP = "mkdir /big; echo x > /big/x; (sleep 971) & sleep 972 & echo up; sleep 973"
+MARK = f"sleep {10_000_000 + os.getpid()}"
+UP = f"mkdir /big; echo x > /big/x; ({MARK}) & {MARK} & echo up; {MARK}"
 
 
 def processes(scratch: Path) -> list[str]:
@@ -37,7 +38,7 @@ def processes(scratch: Path) -> list[str]:
             roots = os.readlink(place / "root")
         except OSError:
             continue
-        if str(scratch) in line + roots or "sleep 97" in line:
+        if str(scratch) in line + roots or MARK in line:
             found.append(line)
     return found
 
@@ -87,7 +88,7 @@ def test_after_a_time_limit(make_bench: Callable[..., Bench]) -> None:
     bench = make_bench(step_timeout=0.3)
     with pytest.raises(StepFailed, match="longer"):
         bench.sh(UP)
-    assert [line for line in processes(bench.directory) if "sleep 97" in line] == []
+    assert [line for line in processes(bench.directory) if MARK in line] == []
     bench.executor.close()
 
     assert_clean(bench.directory)
@@ -106,7 +107,7 @@ def test_after_cancellation(bench: Bench) -> None:
     with pytest.raises(Cancelled):
         bench.sh(UP, window=window)
     thread.join()
-    assert [line for line in processes(bench.directory) if "sleep 97" in line] == []
+    assert [line for line in processes(bench.directory) if MARK in line] == []
     bench.executor.close()
 
     assert_clean(bench.directory)
@@ -130,7 +131,7 @@ def test_closing_ends_running_steps(bench: Bench) -> None:
     thread.join()
 
     assert len(caught) == 1
-    assert [line for line in processes(bench.directory) if "sleep 97" in line] == []
+    assert [line for line in processes(bench.directory) if MARK in line] == []
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ import pytest
 from .conftest import Bench
 
 REPOSITORY = Path(__file__).parents[2]
-USER = "layercache-test"
+USER = "layercache-" + os.environ.get("PYTEST_XDIST_WORKER", "test")
 
 Check = Callable[..., str]
 
