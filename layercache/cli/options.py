@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from layercache._version import __version__
 
 __all__ = ["Command", "parse"]
 
 Command: TypeAlias = Callable[[argparse.Namespace], int]
+
+_JSON: Final = "print one JSON object on standard output"
 
 
 def parse(arguments: Sequence[str]) -> tuple[Command, argparse.Namespace]:
@@ -220,7 +222,7 @@ def _output_options(parser: argparse.ArgumentParser) -> None:
         choices=("auto", "plain", "json"),
         help="how a build is shown on standard error while it runs",
     )
-    add("--json", action="store_true", help="print one JSON object on standard output")
+    add("--json", action="store_true", help=_JSON)
     add("--metadata-file", metavar="FILE", help="write the digests and names there, as JSON")
     add(
         "--report",
@@ -247,28 +249,36 @@ def _cache_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser
     }.items():
         parser = verbs.add_parser(name, help=text, allow_abbrev=False)
         _cache_options(parser)
-        parser.add_argument("--json", action="store_true")
+        parser.add_argument("--json", action="store_true", help=_JSON)
         if name == "gc":
-            parser.add_argument("--keep-storage", metavar="SIZE")
-            parser.add_argument("--keep-duration", metavar="DURATION")
-            parser.add_argument("--keep-builds", type=int, metavar="N")
-            parser.add_argument("--min-free", metavar="SIZE")
+            parser.add_argument("--keep-storage", metavar="SIZE", help="keep at most so many bytes")
+            parser.add_argument(
+                "--keep-duration", metavar="DURATION", help="keep what was used since: 12h, 7d, 2w"
+            )
+            parser.add_argument(
+                "--keep-builds", type=int, metavar="N", help="keep what the last N builds used"
+            )
+            parser.add_argument(
+                "--min-free", metavar="SIZE", help="leave so much of the file system free"
+            )
         if name in {"gc", "prune"}:
-            parser.add_argument("--dry-run", action="store_true")
+            parser.add_argument("--dry-run", action="store_true", help="only say what would go")
         if name == "prune":
-            parser.add_argument("--all", action="store_true")
+            parser.add_argument("--all", action="store_true", help="remove everything")
         if name == "verify":
-            parser.add_argument("--repair", action="store_true")
+            parser.add_argument(
+                "--repair", action="store_true", help="remove what is damaged: it is rebuilt"
+            )
         parser.set_defaults(run=_lazily("layercache.cli.caches", f"run_{name}"))
     stats = commands.add_parser(
         "stats", help="hits, misses and seconds saved over the cache's life"
     )
     _cache_options(stats)
-    stats.add_argument("--json", action="store_true")
+    stats.add_argument("--json", action="store_true", help=_JSON)
     stats.set_defaults(run=_lazily("layercache.cli.caches", "run_stats"))
     images = commands.add_parser("images", help="list the images named with -t, or remove names")
     _cache_options(images)
-    images.add_argument("--json", action="store_true")
+    images.add_argument("--json", action="store_true", help=_JSON)
     images.add_argument("verb", nargs="?", choices=("rm",))
     images.add_argument("names", nargs="*", metavar="NAME")
     images.set_defaults(run=_lazily("layercache.cli.caches", "run_images"))
