@@ -8,6 +8,7 @@ import pytest
 
 from layercache.descriptors import SCRATCH
 from layercache.errors import BuildError, StepFailed, UsageError
+from layercache.operations import Exec
 from layercache.testing.images import tar_of
 
 from .conftest import PATH, Bench, Window
@@ -77,12 +78,11 @@ def test_programs_are_found_in_the_command_s_own_path(bench: Bench) -> None:
 
 def test_a_path_is_given_when_the_image_has_none(bench: Bench) -> None:
     """Without PATH commands get the usual one."""
-    task = bench.task("env")
     import attrs
 
-    bare = attrs.evolve(task, instruction=attrs.evolve(task.instruction, env=()))
+    task = attrs.evolve(bench.task("env"), instruction=Exec(args=("env",)))
 
-    assert f"PATH={PATH}" in bench.executor.execute(bare, Window(bench)).output.decode()
+    assert f"PATH={PATH}" in bench.executor.execute(task, Window(bench)).output.decode()
 
 
 def test_the_environment_is_exactly_what_the_step_says(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from layercache.descriptors import SCRATCH, Layer, State
+from layercache.descriptors import Layer
 from layercache.digests import DiffID
 from layercache.layers.times import LAYER_TIME
 from layercache.testing.images import tar_of
@@ -237,10 +237,6 @@ def test_lost_blobs_are_the_store_s_errors(bench: Bench) -> None:
     with pytest.raises(NotFound):
         bench.run("true", state=bench.base.plus(layer))
     assert bench.run("true").layer is None
-
-
-assert State
-assert SCRATCH
 
 
 def test_a_renamed_directory_hides_nothing_elsewhere(make_bench: Callable[..., Bench]) -> None:

@@ -17,7 +17,7 @@ from layercache.testing.trees import DictTree, directory, file, link
 
 from .conftest import Bench, Window, files
 
-TREE = {
+TREE: dict[str, Any] = {
     "a.txt": "alpha\n",
     "src/main.py": "print()\n",
     "src/run.sh": file("#!/bin/sh\necho ran\n", 0o755),
