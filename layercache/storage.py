@@ -25,6 +25,7 @@ __all__ = [
     "LocalFiles",
     "Locks",
     "ObjectInfo",
+    "Releases",
     "Stages",
     "Stats",
     "Syncs",
@@ -128,6 +129,14 @@ class Stages(Protocol):
 
     def list_staged(self, prefix: str) -> Iterator[ObjectInfo]:
         """As `list`, of what is staged."""
+
+
+@runtime_checkable
+class Releases(Protocol):
+    """Optional: a backend that holds something open between calls."""
+
+    def release(self) -> None:
+        """Give it up for now; the next call takes it again."""
 
 
 @runtime_checkable

@@ -32,7 +32,7 @@ from layercache.descriptors import Descriptor
 from layercache.digests import CacheKey, Digest, Fingerprint
 from layercache.errors import CacheError, CorruptObject, NotFound, UsageError
 from layercache.records import Record
-from layercache.storage import Backend, BatchReader, Locks, Stages, Stats, Syncs, Touches
+from layercache.storage import Backend, BatchReader, Locks, Releases, Stages, Stats, Syncs, Touches
 from layercache.trails import Trail, decode_trail, encode_trail
 
 __all__ = ["Store", "StoreEvent"]
@@ -476,6 +476,8 @@ class Store:
     def close(self) -> None:
         """End the use of this object; what was not committed is not acknowledged."""
         self.blobs.close()
+        if isinstance(self.backend, Releases):
+            self.backend.release()
 
     # -- events -------------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import io
 import os
 import threading
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import BinaryIO, Final, NoReturn
@@ -166,6 +167,13 @@ class LocalBackend:
         unique = f"{os.getpid():x}-{count:x}-{os.urandom(6).hex()}"
         return os.path.join(self.directory, "tmp", unique)
 
+    def release(self) -> None:
+        """Give up what is held open, where nothing is left to sync; the next write opens it."""
+        with self._guard:
+            if self._root_fd > 0 and not self._unsynced:
+                self._closer()
+                self._root_fd = -1
+
     def _begin_writing(self) -> None:
         if self._root_fd >= 0:
             return
@@ -176,6 +184,8 @@ class LocalBackend:
                 os.makedirs(os.path.join(self.directory, "tmp"), exist_ok=True)
                 # Held open from before the first write: syncfs reports only later failures.
                 self._root_fd = os.open(self.directory, os.O_RDONLY) if os.name == "posix" else 0
+                if self._root_fd > 0:
+                    self._closer = weakref.finalize(self, os.close, self._root_fd)
             except OSError as error:
                 self._fail("create", "tmp", error)
 
