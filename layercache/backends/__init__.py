@@ -19,8 +19,12 @@ def open_backend(location: str, *, durability: str = "batch") -> Backend:
 
     - a path or `file:` URL: a directory of this machine (`LocalBackend`);
     - `memory://NAME`: this process only, shared by name;
+    - `redis://…`, `rediss://…`, `unix://…`: Redis;
+    - `registry://REF`, `oci://REF`: an OCI registry;
+    - `obstore+s3://…` and so on: object storage by obstore;
     - any other URL: fsspec;
-    - `type=local,dest=DIR` (or `src=`), `type=s3,bucket=B[,prefix=P]`.
+    - `type=local,dest=DIR` (or `src=`), `type=registry,ref=REF`,
+      `type=s3,bucket=B[,prefix=P]`.
 
     `durability` counts for directories. Nothing is contacted yet. Raises `UsageError`.
     """
@@ -40,9 +44,21 @@ def open_backend(location: str, *, durability: str = "batch") -> Backend:
         from layercache.backends.memory import shared_memory
 
         return shared_memory(rest)
+    if scheme in ("redis", "rediss", "unix"):
+        from layercache.backends.redis import RedisBackend
+
+        return RedisBackend(location)
+    if scheme in ("registry", "oci"):
+        from layercache.backends.registry import RegistryBackend
+
+        return RegistryBackend(rest)
+    if scheme.startswith("obstore+"):
+        from layercache.backends.obstore import ObstoreBackend
+
+        return ObstoreBackend(location.removeprefix("obstore+"))
     from layercache.backends.fsspec import FsspecBackend
 
-    return FsspecBackend(location)
+    return FsspecBackend(location).check()
 
 
 def _local(path: str, durability: str) -> Backend:
@@ -82,6 +98,10 @@ def _buildx(text: str, durability: str) -> Backend:
         if not directory:
             raise UsageError(f"not a cache: {text!r} (type=local needs dest=DIR or src=DIR)")
         return _local(directory, durability)
+    if kind == "registry":
+        if not options.get("ref"):
+            raise UsageError(f"not a cache: {text!r} (type=registry needs ref=REFERENCE)")
+        return open_backend("registry://" + options["ref"])
     if kind == "s3":
         if not options.get("bucket"):
             raise UsageError(f"not a cache: {text!r} (type=s3 needs bucket=NAME)")
@@ -94,6 +114,7 @@ def _buildx(text: str, durability: str) -> Backend:
             client["endpoint_url"] = options["endpoint_url"]
         prefix = options.get("prefix", "").strip("/")
         url = f"s3://{options['bucket']}/{prefix}".rstrip("/")
-        return FsspecBackend(url, client_kwargs=client) if client else FsspecBackend(url)
+        backend = FsspecBackend(url, client_kwargs=client) if client else FsspecBackend(url)
+        return backend.check()
     hint = " (not supported here)" if kind in _BUILDX_ELSEWHERE else ""
-    raise UsageError(f"not a cache: {text!r}: type={kind}{hint}; use local or s3")
+    raise UsageError(f"not a cache: {text!r}: type={kind}{hint}; use local, registry or s3")

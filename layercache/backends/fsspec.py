@@ -56,27 +56,43 @@ class FsspecBackend:
     def __repr__(self) -> str:
         return f"FsspecBackend({self.url!r})"
 
+    def check(self) -> FsspecBackend:
+        """Itself, when what the URL needs is installed; raises `UsageError` or `MissingExtra`."""
+        self._class()
+        return self
+
+    def _class(self) -> None:
+        scheme = self.url.partition("://")[0]
+        try:
+            from fsspec import get_filesystem_class
+
+            get_filesystem_class(scheme)
+        except ImportError as error:
+            if scheme in _EXTRAS:
+                raise MissingExtra(f"the cache {self.url!r}", _EXTRAS[scheme]) from error
+            raise UsageError(f"the cache {self.url!r} needs a package: {error}") from error
+        except ValueError as error:
+            raise UsageError(f"not a cache: {self.url!r}: {error}") from error
+
     def _file_system(self) -> tuple[AbstractFileSystem, str]:
         made = self._made
         if made is not None and made[0] == os.getpid():
             return made[1], made[2]
         with self._guard:
-            scheme = self.url.partition("://")[0]
-            try:
-                from fsspec.core import url_to_fs
+            self._class()
+            from fsspec.core import url_to_fs
 
+            try:
                 system, root = url_to_fs(
                     self.url,
                     skip_instance_cache=True,
                     use_listings_cache=False,
                     **self._options,
                 )
-            except ImportError as error:
-                if scheme in _EXTRAS:
-                    raise MissingExtra(f"the cache {self.url!r}", _EXTRAS[scheme]) from error
-                raise UsageError(f"the cache {self.url!r} needs a package: {error}") from error
-            except ValueError as error:
+            except (ValueError, TypeError) as error:
                 raise UsageError(f"not a cache: {self.url!r}: {error}") from error
+            except Exception as error:
+                raise CacheError(f"can't open the cache {self.url!r}: {error}") from error
             self._made = (os.getpid(), system, str(root).rstrip("/") + "/")
             return self._made[1], self._made[2]
 
