@@ -320,12 +320,16 @@ class Blobs:
         """A private directory of this store object, removed by `close`."""
         with self._guard:
             if self._scratch is None:
+                import shutil
                 import tempfile
+                import weakref
 
                 try:
                     self._scratch = tempfile.mkdtemp(prefix="layercache-")
                 except OSError as error:
                     raise CacheError(f"no temporary directory: {error}") from error
+                # Also where nobody closes the store.
+                weakref.finalize(self, shutil.rmtree, self._scratch, ignore_errors=True)
             return self._scratch
 
     def _spool(self, content: BinaryIO, directory: str) -> tuple[str, Digest, int]:
