@@ -25,3 +25,4 @@ autodoc_typehints = "signature"
 autodoc_preserve_defaults = True
 autodoc_member_order = "bysource"
 default_role = "code"
+suppress_warnings = ["misc.highlighting_failure"]  # an ellipsis in an excerpt
