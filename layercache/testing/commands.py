@@ -86,13 +86,10 @@ class Shell:
             try:
                 if command.source is not None:
                     data = self.files.read(self._path(command.source))
+                before = self._begin_target(command)
                 status, data = self._command(command.words, data)
                 if command.target is not None:
-                    path = self._path(command.target)
-                    before = b""
-                    if command.append and self.files.resolve(path).node is not None:
-                        before = self.files.read(path)
-                    self.files.write(path, before + data)
+                    self.files.write(self._path(command.target), before + data)
                     data = b""
             except BuildError as error:
                 name = command.words[0] if command.words else ">"
@@ -100,6 +97,17 @@ class Shell:
             if number == len(commands) - 1 or status:
                 self.output += data
         return status
+
+    def _begin_target(self, command: _Command) -> bytes:
+        """Make the file that output goes to, as a shell does before it runs a command."""
+        if command.target is None:
+            return b""
+        path = self._path(command.target)
+        before = b""
+        if command.append and self.files.resolve(path).node is not None:
+            before = self.files.read(path)
+        self.files.write(path, before)
+        return before
 
     def _command(self, words: list[str], data: bytes) -> tuple[int, bytes]:
         if not words:

@@ -140,6 +140,7 @@ _COMMANDS = (
     "build all",
     "npm install",
     "echo $A $B > /variables",
+    "echo $A $V > /variables",
     "env > /environment",
     "ls > /listing",
     "pwd > /where && id >> /where",
@@ -229,6 +230,7 @@ def _any_metadata(choices: Choices) -> DockerfileInstruction:
     value = choices.pick(("1", "2", "three $A", ""))
     return choices.pick(
         (
+            Env([("A", value)]),
             Env([("A", value)]),
             Env([("B", value), ("A", "$B")]),
             Arg("V", value),
@@ -373,7 +375,7 @@ def _edit_recipe(choices: Choices, version: Version) -> Version:
     body = list(stage.body)
     earlier = [f"s{n}" for n in range(number)]
     place = choices.number(0, max(0, len(body) - 1))
-    kind = choices.number(1, 9)
+    kind = choices.number(1, 13)
     first = stage.first
     if kind == 1 or not body:
         body.insert(place, any_instruction(choices, earlier))
@@ -407,9 +409,21 @@ def _retouched(
         case Run():
             return Run(choices.pick(_COMMANDS), mounts=instruction.mounts)
         case Copy(sources=(str(), *_)):
-            target = choices.pick(("/app/", "/d/e/", "/from/"))
+            target, mode, owner = instruction.destination, instruction.chmod, instruction.chown
+            kind = choices.number(1, 3)
+            if kind == 1:
+                target = choices.pick(("/app/", "/d/e/", "/from/"))
+            elif kind == 2:
+                mode = choices.pick((None, "755", "0600"))
+            else:
+                owner = choices.pick((None, "1:1", "7"))
             return Copy(
-                *instruction.sources, target, from_=instruction.from_, link=instruction.link
+                *instruction.sources,
+                target,
+                from_=instruction.from_,
+                link=instruction.link,
+                chmod=mode,
+                chown=owner,
             )
     return any_instruction(choices, stages)
 
