@@ -14,6 +14,7 @@ from layercache.filetree.beneath import Beneath, changed, unreadable
 from layercache.filetree.columns import DIGEST, PACK, ROW, Columns, row_of
 from layercache.filetree.scanning import Counts
 from layercache.trees import CAPABILITY, Node, node_digest
+from layercache.xattrs import get_xattr, list_xattrs
 
 __all__ = ["hash_range"]
 
@@ -50,7 +51,7 @@ def hash_range(
         parent = beneath.directory(path)
     except OSError as error:
         raise unreadable(path, error) from error
-    opener, reader, closer, fstat, xattrs = os.open, os.read, os.close, os.fstat, os.listxattr
+    opener, reader, closer, fstat, xattrs = os.open, os.read, os.close, os.fstat, list_xattrs
     flags = beneath.flags
     while number >= 0:
         end = known.find(1, number, last)
@@ -134,7 +135,7 @@ def _settle(columns: Columns, descriptor: int, number: int, path: bytes, counts:
 
 
 def _with_capability(columns: Columns, descriptor: int, number: int, content: bytes) -> bytes:
-    value = os.getxattr(descriptor, _CAPABILITY)
+    value = get_xattr(descriptor, _CAPABILITY)
     columns.capabilities[number] = (content, value)
     return node_digest(Node(mode=stat.S_IFREG, content=content, xattrs=((CAPABILITY, value),)))
 

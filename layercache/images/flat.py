@@ -12,6 +12,7 @@ import attrs
 
 from layercache.errors import SourceError, UsageError
 from layercache.trees import Node, Tree
+from layercache.xattrs import set_xattr
 
 __all__ = ["walk_tree", "write_directory", "write_tar"]
 
@@ -160,4 +161,4 @@ def _owned(descriptor: int, node: Node) -> None:
         os.fchown(descriptor, node.uid, node.gid)
     for key, value in node.xattrs:
         if root or key.startswith(b"user."):
-            os.setxattr(descriptor, key, value)
+            set_xattr(descriptor, key, value)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import sys
 from collections.abc import Iterator
 from typing import BinaryIO, Final, cast
 
@@ -287,6 +288,8 @@ class _Source:
 
     def _copy(self, descriptor: int, offset: int, size: int, path: bytes) -> None:
         while size and self._in_kernel:
+            if sys.platform != "linux":
+                break
             try:
                 count = os.copy_file_range(self._descriptor, descriptor, size, offset)
             except OSError as error:

@@ -15,6 +15,7 @@ from typing import Final
 
 from layercache.errors import BuildError
 from layercache.trees import Node
+from layercache.xattrs import list_xattrs, remove_xattr, set_xattr
 
 __all__ = ["Beneath"]
 
@@ -134,9 +135,9 @@ class Beneath:
         self._pending[path] = (node, None)
         wanted = {os.fsdecode(name) for name, _ in node.xattrs}
         try:
-            for name in os.listxattr(descriptor):
+            for name in list_xattrs(descriptor):
                 if name not in wanted and name.startswith(("user.", "trusted.")):
-                    os.removexattr(descriptor, name)
+                    remove_xattr(descriptor, name)
         except OSError as error:
             if error.errno not in (errno.ENOTSUP, errno.EPERM):
                 raise _trouble(path, error) from error
@@ -168,7 +169,7 @@ class Beneath:
     def mark(self, path: bytes, name: str, value: bytes) -> None:
         """Set an extended attribute on the directory `path`."""
         try:
-            os.setxattr(self._enter(path), name, value)
+            set_xattr(self._enter(path), name, value)
         except OSError as error:
             raise _trouble(path, error) from error
 
@@ -255,7 +256,7 @@ class Beneath:
     def _attributes(self, path: bytes, target: int | bytes, node: Node, *, follow: bool) -> None:
         for name, value in node.xattrs:
             try:
-                os.setxattr(target, name, value, follow_symlinks=follow)
+                set_xattr(target, name, value, follow_symlinks=follow)
             except OSError as error:
                 needed = name.startswith(_NEEDED) and (self._owners or name.startswith(b"user."))
                 if needed and not (node.is_link and error.errno == errno.EPERM):

@@ -11,6 +11,8 @@ from typing import Final
 import attrs
 from blake3 import blake3
 
+from layercache.xattrs import get_xattr, list_xattrs
+
 __all__ = ["OPEN", "Item", "Scan", "attributes_of", "digest_of"]
 
 CHUNK: Final = 256 * 1024
@@ -99,7 +101,7 @@ def attributes_of(item: Item) -> tuple[tuple[tuple[bytes, bytes], ...], dict[str
     # No call takes a descriptor of the directory: /proc names the very one.
     place = b"/proc/self/fd/%d/%s" % (item.directory, item.name)
     try:
-        names = os.listxattr(place, follow_symlinks=False)
+        names = list_xattrs(place, follow_symlinks=False)
     except OSError as error:
         if error.errno != errno.ENOTSUP:
             raise
@@ -108,9 +110,9 @@ def attributes_of(item: Item) -> tuple[tuple[tuple[bytes, bytes], ...], dict[str
     overlay: dict[str, bytes] = {}
     for name in names:
         if name.startswith(_OVERLAY):
-            overlay[name.rpartition(".")[2]] = os.getxattr(place, name, follow_symlinks=False)
+            overlay[name.rpartition(".")[2]] = get_xattr(place, name, follow_symlinks=False)
         elif name.startswith(_KEPT):
-            value = os.getxattr(place, name, follow_symlinks=False)
+            value = get_xattr(place, name, follow_symlinks=False)
             kept.append((os.fsencode(name), value))
     return tuple(sorted(kept)), overlay
 
