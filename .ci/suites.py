@@ -22,7 +22,7 @@ from xml.etree import ElementTree
 
 ROOT = Path(__file__).resolve().parent.parent
 TESTS = ROOT / "tests"
-CASES = re.compile(r"^\.*([0-9][0-9,_]*) run\b", re.MULTILINE)
+CASES = re.compile(r"\b([0-9][0-9,_]*) run(?=,| \{|$)", re.MULTILINE)
 
 
 @dataclass
