@@ -17,6 +17,31 @@ _JSON: Final = "print one JSON object on standard output"
 
 def parse(arguments: Sequence[str]) -> tuple[Command, argparse.Namespace]:
     """The command named and its options; exits with 2 and a usage line for what it can't read."""
+    named = arguments[0] if arguments else ""
+    if named in _BUILD_COMMANDS:
+        # What people run all day: the options of the other commands aren't made for it.
+        parser = argparse.ArgumentParser(
+            prog=f"layercache {named}", formatter_class=_Narrow, allow_abbrev=False
+        )
+        parser.description = _BUILD_COMMANDS[named]
+        parser.set_defaults(command=named)
+        _build_command(parser, named)
+        parser.formatter_class = argparse.HelpFormatter
+        options = parser.parse_args(arguments[1:])
+    else:
+        options = _all_commands().parse_args(arguments)
+    command: Command = options.run
+    return command, options
+
+
+class _Narrow(argparse.HelpFormatter):
+    """Asks no terminal for its width: one is made for each option, only to check it."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, width=80)
+
+
+def _all_commands() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="layercache",
         description="An image layer cache engine: build, plan, explain, advise.",
@@ -24,11 +49,12 @@ def parse(arguments: Sequence[str]) -> tuple[Command, argparse.Namespace]:
     )
     parser.add_argument("--version", action=_Version, help="print the version and stop")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    _build_commands(commands)
+    for name, text in _BUILD_COMMANDS.items():
+        _build_command(
+            commands.add_parser(name, help=text, description=text, allow_abbrev=False), name
+        )
     _cache_commands(commands)
-    options = parser.parse_args(arguments)
-    command: Command = options.run
-    return command, options
+    return parser
 
 
 class _Version(argparse.Action):
@@ -55,25 +81,25 @@ class _Version(argparse.Action):
         parser.exit()
 
 
-def _build_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    texts = {
-        "build": "build a Dockerfile, reusing every layer that is known and unchanged",
-        "plan": "say what a build would do; run nothing, write nothing",
-        "explain": "say why each step would be reused or executed, down to the file",
-        "advise": "say what a better order of the Dockerfile would save",
-        "probe": "run reused steps again and say which differ from run to run",
-    }
-    for name, text in texts.items():
-        parser = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
-        _recipe_options(parser)
-        _cache_options(parser)
-        _output_options(parser)
-        if name == "explain":
-            parser.add_argument("--against", metavar="REF|URL", help="compare with that build")
-        if name == "advise":
-            parser.add_argument("--history", type=int, metavar="N", help="plan the last N commits")
-        parser.add_argument("context", metavar="CONTEXT", help="directory of the build context")
-        parser.set_defaults(run=_lazily("layercache.cli.build", f"run_{name}"))
+_BUILD_COMMANDS: Final = {
+    "build": "build a Dockerfile, reusing every layer that is known and unchanged",
+    "plan": "say what a build would do; run nothing, write nothing",
+    "explain": "say why each step would be reused or executed, down to the file",
+    "advise": "say what a better order of the Dockerfile would save",
+    "probe": "run reused steps again and say which differ from run to run",
+}
+
+
+def _build_command(parser: argparse.ArgumentParser, name: str) -> None:
+    _recipe_options(parser)
+    _cache_options(parser)
+    _output_options(parser)
+    if name == "explain":
+        parser.add_argument("--against", metavar="REF|URL", help="compare with that build")
+    if name == "advise":
+        parser.add_argument("--history", type=int, metavar="N", help="plan the last N commits")
+    parser.add_argument("context", metavar="CONTEXT", help="directory of the build context")
+    parser.set_defaults(run=_lazily("layercache.cli.build", f"run_{name}"))
 
 
 def _recipe_options(parser: argparse.ArgumentParser) -> None:
