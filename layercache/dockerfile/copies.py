@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import posixpath
+import re
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from layercache.configuration import HistoryEntry
-from layercache.digests import Digest, check_digest
+from layercache.digests import check_digest
 from layercache.dockerfile.heredocs import HereDoc
 from layercache.dockerfile.instructions import Add, Copy
 from layercache.dockerfile.places import located, problem
@@ -28,18 +29,17 @@ def lower_copy(fold: StageFold, copy: Copy | Add, origin: Origin) -> HistoryEntr
     """Append the step of a COPY or ADD; None when the image it reads is still missing."""
     expand = fold.variables.expand
     sources: list[CopySource] = []
+    texts: list[str] = []
     patterns: list[str] = []
     inputs: list[Input] = []
     parents = isinstance(copy, Copy) and copy.parents
+    documents = [word for word in copy.sources if isinstance(word, HereDoc)]
     for word in copy.sources:
         if isinstance(word, HereDoc):
-            body = word.body
-            if word.expand:
-                body = located(copy, fold.variables.expand_body, body)
-            sources.append(CopySource(role="", pattern=word.name, content=body.encode()))
             continue
         text = located(copy, expand, word)
-        remote = remote_source(text, copy) if isinstance(copy, Add) else None
+        texts.append(text)
+        remote = remote_source(text, copy)
         if remote is not None:
             role = f"remote {len(sources)}"
             name = "." if isinstance(remote, GitSource) else url_name(remote.name)
@@ -49,6 +49,12 @@ def lower_copy(fold: StageFold, copy: Copy | Add, origin: Origin) -> HistoryEntr
             pattern = clean_pattern(text, parents)
             patterns.append(pattern)
             sources.append(CopySource(role=SOURCE, pattern=pattern))
+    for document in documents:  # they come after all paths, wherever they were written
+        body = document.body
+        if document.expand:
+            body = located(copy, fold.variables.expand_body, body)
+        texts.append(f"<<{document.name}")
+        sources.append(CopySource(role="", pattern=document.name, content=body.encode()))
     _check_checksum(copy, sources)
     exclude = tuple(located(copy, expand, pattern) for pattern in copy.exclude)
     if patterns:
@@ -72,12 +78,15 @@ def lower_copy(fold: StageFold, copy: Copy | Add, origin: Origin) -> HistoryEntr
         keep_git_dir=isinstance(copy, Add) and copy.keep_git_dir,
     )
     fold.add(operation, origin, inputs)
-    return HistoryEntry.of(f"{copy.op} {_shown(copy, destination)}", layer=True)
+    return HistoryEntry.of(_shown(copy, operation, texts, destination), layer=True)
 
 
-def _shown(copy: Copy | Add, destination: str) -> str:
-    names = [w.name if isinstance(w, HereDoc) else w for w in copy.sources]
-    return " ".join([*names, destination])
+def _shown(copy: Copy | Add, operation: CopyFiles, texts: list[str], destination: str) -> str:
+    """History text: what was written, expanded, with the flags that BuildKit shows."""
+    flags = ["--parents"] if operation.parents else []
+    flags += [f"--chown={copy.chown}"] if copy.chown else []
+    flags += [f"--chmod={copy.chmod}"] if copy.chmod else []
+    return " ".join([copy.op, *flags, *texts, destination])
 
 
 def _owner(text: str) -> str:
@@ -112,39 +121,47 @@ def _clean(text: str) -> str:
 def url_name(url: str) -> str:
     """The file name that a URL gives: the last component of its path, without the query.
 
-    What the server says of a name does not count (observed); "download" where there is none.
+    What the server says of a name does not count (observed); `__unnamed__` where there is none.
     """
-    return unquote(posixpath.basename(urlsplit(url).path)) or "download"
+    path = unquote(urlsplit(url).path).rstrip("/")
+    return posixpath.basename(path) or "__unnamed__"
 
 
-def remote_source(text: str, add: Add) -> Source | None:
-    """The URL or repository that a source of ADD names, None for a path."""
-    git = _git_source(text, add)
-    if git is not None:
-        return git
-    if not text.lower().startswith(("http://", "https://")):
+def remote_source(text: str, copy: Copy | Add) -> Source | None:
+    """The URL or repository that a source names, None for a path. COPY takes neither."""
+    web = text.startswith(("http://", "https://"))
+    if isinstance(copy, Copy):
+        if web or _is_git(text):
+            raise problem(copy, f"COPY can't take a URL or a Git repository ({text}): use ADD")
+        return None
+    if _is_git(text):
+        return _git_source(text, copy)
+    if not web:
         return None
     parts = urlsplit(text)
     if parts.username or parts.password:
-        raise problem(add, "a URL can't hold user information: it would be kept with the image")
+        raise problem(copy, "a URL can't hold user information: it would be kept with the image")
     try:
-        checksum = _checksum(add)
+        checksum = None if copy.checksum is None else check_digest(copy.checksum)
     except UsageError as error:
-        raise problem(add, str(error)) from error
+        raise problem(copy, str(error)) from error
     return UrlSource(text, checksum)
 
 
-def _checksum(add: Add) -> Digest | None:
-    return None if add.checksum is None else check_digest(add.checksum)
+def _is_git(text: str) -> bool:
+    """Git URLs as BuildKit knows them: user@host:path, ssh://, git://, or http(s)://….git."""
+    url = text.partition("#")[0]
+    if url.startswith(("http://", "https://")):
+        return urlsplit(url).path.rstrip("/").endswith(".git")
+    return url.startswith(("git://", "ssh://")) or _SCP.match(url) is not None
 
 
-def _git_source(text: str, add: Add) -> GitSource | None:
-    """Git URLs as BuildKit knows them: git@host:path, ssh://, git://, or http(s)://….git."""
+_SCP = re.compile(r"[A-Za-z0-9_.-]+@[A-Za-z0-9.-]+:[^:]")
+
+
+def _git_source(text: str, add: Add) -> GitSource:
+    """`URL#ref:directory`."""
     url, _, fragment = text.partition("#")
-    web = url.lower().startswith(("http://", "https://"))
-    known = url.startswith(("git@", "git://", "ssh://"))
-    if not known and not (web and urlsplit(url).path.rstrip("/").endswith(".git")):
-        return None
     reference, _, directory = fragment.partition(":")
     return GitSource(url, reference, directory, add.keep_git_dir, add.checksum)
 

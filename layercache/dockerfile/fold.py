@@ -10,7 +10,7 @@ from typing import Any
 import attrs
 
 from layercache.configuration import Healthcheck as HealthcheckConfig
-from layercache.configuration import HistoryEntry, ImageConfig
+from layercache.configuration import HistoryEntry, ImageConfig, ports
 from layercache.descriptors import SCRATCH
 from layercache.dockerfile import instructions as written
 from layercache.dockerfile.copies import lower_copy
@@ -27,7 +27,7 @@ from layercache.dockerfile.places import (
 )
 from layercache.dockerfile.runs import lower_run
 from layercache.dockerfile.scopes import Variables
-from layercache.dockerfile.stages import StageText, find_stage
+from layercache.dockerfile.stages import StageText, find_stage, is_later_stage
 from layercache.errors import UsageError
 from layercache.graph import Base, GraphBuilder, Input, Origin, Step
 from layercache.instructions import Instruction, Source
@@ -42,7 +42,8 @@ class StageFold:
     """Lowers one stage into `graph`; earlier stages are in `folds`.
 
     After `run`: `vertex` is what the stage leaves, `rows` and `history` list its instructions,
-    `missing` the images it could not go on without.
+    `missing` the images and `wanted` the stages it could not go on without; `arguments` are
+    those that ARG declared so far, in order.
     """
 
     def __init__(
@@ -66,6 +67,8 @@ class StageFold:
         self.history: list[tuple[HistoryEntry, int | None]] = []
         self.base: ImageNeed | None = None
         self.missing: list[ImageNeed] = []
+        self.wanted: set[int] = set()
+        self.arguments: dict[str, str | None] = {}
         self.globals = globals
         self.variables = Variables(escape=options.escape, budget=budget)
         self.config = ImageConfig()
@@ -121,15 +124,17 @@ class StageFold:
         wanted = ""
         if first.platform:
             wanted = located(first, self.globals.expand, first.platform)
-            self.platform = wanted or self.platform
+            if not wanted:
+                raise problem(first, f"empty platform value from expression {first.platform}")
+            self.platform = wanted
         number = find_stage(self._stages, self.stage.number, name, self.options)
         if number is not None and not name.isdigit():
             self._inherit(self._folds[number])
-        elif self.options.contexts.get(name.lower()) is False:
+        elif name.lower() == "scratch":
             self._start(BaseImage("scratch", SCRATCH, self._scratch_config()))
-            self._copy_context(name.lower(), self._origin(first, 0))
-        elif name.lower() == "scratch" and "scratch" not in self.options.contexts:
+        elif (context := self._directory_named(name)) is not None:
             self._start(BaseImage("scratch", SCRATCH, self._scratch_config()))
+            self._copy_context(context, self._origin(first, 0))
         else:
             image = self._image(name, wanted)
             if image is not None:
@@ -158,6 +163,11 @@ class StageFold:
         self._environment = dict(self.config.env)
         self._labels = dict(self.config.labels)
         self.variables = fold.variables.snapshot()
+        self.arguments = dict(fold.arguments)
+        for name, value in self._environment.items():
+            # The configuration is applied anew, over arguments of the same name.
+            if self.variables.get(name) != value:
+                self.variables.set(name, value)
         self.history = list(fold.history)
         self.base = fold.base
         self.platform = fold.platform
@@ -170,7 +180,13 @@ class StageFold:
         source = self.graph.source(ContextSource(name))
         self.add(operation, origin, [Input(SOURCE, source, Files(patterns=(".",)))])
 
+    def _directory_named(self, name: str) -> str | None:
+        """The further context of this name, if it is a directory and not an image."""
+        found = self.options.context_named(name)
+        return found if found is not None and not self.options.contexts[found] else None
+
     def _image(self, name: str, platform: str) -> BaseImage | None:
+        name = self.options.context_named(name) or name
         need = ImageNeed(name, platform or self.options.platform)
         found = self._images.get(need)
         if found is None:
@@ -203,21 +219,29 @@ class StageFold:
     def input_of(self, name: str | None, instruction: AnyInstruction) -> int | None:
         """The vertex that `--from=name` reads: context, named context, stage or image.
 
-        None when it is an image that is still to be resolved.
+        None when it is an image that is still to be resolved, or a stage still to be folded.
         """
         if name is None:
             return self.graph.source(ContextSource())
         number = find_stage(self._stages, self.stage.number, name, self.options)
         if number is not None:
-            return self._folds[number].vertex
-        if self.options.contexts.get(name.lower()) is False:
-            return self.graph.source(ContextSource(name.lower()))
-        if name.isdigit():
-            raise problem(instruction, f"there is no stage {name} before this one")
-        if name.lower() == "scratch":
-            return self.graph.source(Base("scratch", SCRATCH))
-        if name.lower() == self.stage.alias:
+            fold = self._folds.get(number)
+            if fold is None:
+                self.wanted.add(number)
+                return None
+            return fold.vertex
+        context = self._directory_named(name)
+        if context is not None:
+            return self.graph.source(ContextSource(context))
+        if name.lower() == self.stage.alias or name == str(self.stage.number):
             raise problem(instruction, f"the stage {name!r} can't take files from itself")
+        if self.options.context_named(name) is None:
+            if is_later_stage(self._stages, self.stage.number, name):
+                raise problem(instruction, f"the stage {name!r} has to be defined before this one")
+            if name.isdigit() and isinstance(instruction, written.Copy):
+                raise problem(instruction, f"there is no stage {name}: invalid stage index")
+            if name.lower() == "scratch":
+                return self.graph.source(Base("scratch", SCRATCH))
         image = self._image(name, "")
         if image is None:
             return None
@@ -290,6 +314,7 @@ class StageFold:
         self.add(instruction, origin, inputs, parent)
 
     def _arg(self, instruction: written.Arg, origin: Origin) -> HistoryEntry:
+        shown = []
         for name, default in instruction.arguments:
             passed = self.options.args.get(name)
             if passed is None and default is not None:
@@ -297,7 +322,9 @@ class StageFold:
             elif passed is None:
                 passed = self.globals.get(name)
             self.variables.declare(name, passed)
-        return HistoryEntry.of(instruction.text)
+            self.arguments[name] = passed
+            shown.append(name if passed is None else f"{name}={passed}")
+        return HistoryEntry.of(f"ARG {' '.join(shown)}")
 
     def _env(self, instruction: written.Env, origin: Origin) -> HistoryEntry:
         # All values of one line see the variables as they were before it.
@@ -358,29 +385,29 @@ class StageFold:
 
     def _shell(self, instruction: written.Shell, origin: Origin) -> HistoryEntry:
         self.config = self.config.with_shell(instruction.command)
-        return HistoryEntry.of(f"SHELL {_go_list(self.config.shell)}")
+        return HistoryEntry.of(f"SHELL {_go_words(self.config.shell)}")
 
     def _expose(self, instruction: written.Expose, origin: Origin) -> HistoryEntry:
+        shown: list[str] = []
         for word in instruction.words:
             for port in located(instruction, self.variables.expand_words, word):
                 self.config = self.config.with_expose(port)
-        return HistoryEntry.of(f"EXPOSE {_go_list(self.config.exposed_ports)}")
+                shown += ports(port)
+        return HistoryEntry.of(f"EXPOSE {_go_words(shown)}")
 
     def _volume(self, instruction: written.Volume, origin: Origin) -> HistoryEntry:
         paths = [located(instruction, self.variables.expand, path) for path in instruction.words]
         for path in paths:
             self.config = self.config.with_volume(path)
-        return HistoryEntry.of(f"VOLUME {_go_list(paths)}")
+        return HistoryEntry.of(f"VOLUME {_go_words(paths)}")
 
     def _stop_signal(self, instruction: written.Stopsignal, origin: Origin) -> HistoryEntry:
         signal = located(instruction, self.variables.expand, instruction.value)
         self.config = self.config.with_stop_signal(signal)
         return HistoryEntry.of(f"STOPSIGNAL {signal}")
 
-    def _onbuild_line(self, instruction: written.Onbuild, origin: Origin) -> HistoryEntry:
-        trigger = instruction.expression
-        self.config = self.config.with_onbuild(trigger)
-        return HistoryEntry.of(f"ONBUILD {trigger}")
+    def _onbuild_line(self, instruction: written.Onbuild, origin: Origin) -> None:
+        self.config = self.config.with_onbuild(instruction.expression)  # no line of history
 
     def _healthcheck(self, instruction: written.Healthcheck, origin: Origin) -> HistoryEntry:
         command = instruction.command
@@ -399,7 +426,7 @@ class StageFold:
             retries=instruction.retries or 0,
         )
         self.config = self.config.with_healthcheck(health)
-        return HistoryEntry.of(f"HEALTHCHECK &{health}")
+        return HistoryEntry.of(f"HEALTHCHECK {health}")
 
     def _maintainer(self, instruction: written.Maintainer, origin: Origin) -> HistoryEntry:
         self.config = self.config.with_maintainer(instruction.value)
@@ -409,6 +436,11 @@ class StageFold:
 def _go_list(values: Sequence[str]) -> str:
     """As Go prints a list of strings with %q: ["a" "b"]."""
     return "[" + " ".join(json.dumps(value, ensure_ascii=False) for value in values) + "]"
+
+
+def _go_words(values: Sequence[str]) -> str:
+    """As Go prints a list of strings with %v: [a b]."""
+    return "[" + " ".join(values) + "]"
 
 
 def _platform_of(config: ImageConfig) -> str:

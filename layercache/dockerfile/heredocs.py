@@ -12,12 +12,13 @@ from layercache.dockerfile.expansion import expand
 from layercache.dockerfile.limits import Budget, Limits
 from layercache.dockerfile.words import literal
 from layercache.errors import DockerfileError, UsageError
+from layercache.expressions import expression
 
 __all__ = ["HereDoc", "find_heredocs", "parse_marker"]
 
 _NOTHING: Final[Mapping[str, str]] = {}
 _UNBOUNDED: Final = Limits(word_chars=1 << 62)  # a line that is not expanded doesn't grow
-_TABS: Final = re.compile(r"^\t+", re.MULTILINE)
+_TABS: Final = expression(r"^\t+", re.MULTILINE)
 
 
 @attrs.frozen

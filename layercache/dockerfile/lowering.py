@@ -16,7 +16,13 @@ from layercache.dockerfile.limits import Budget
 from layercache.dockerfile.options import BaseImage, ImageNeed, Lowered, Needs, Options, Row
 from layercache.dockerfile.places import AnyInstruction, is_dockerfile, located, origin_of
 from layercache.dockerfile.scopes import PROXIES, Variables, automatic_arguments
-from layercache.dockerfile.stages import StageText, find_target, reachable, split_stages
+from layercache.dockerfile.stages import (
+    StageText,
+    check_references,
+    find_target,
+    reachable,
+    split_stages,
+)
 from layercache.graph import GraphBuilder
 
 __all__ = ["lower"]
@@ -34,35 +40,40 @@ def lower(
     budget = Budget()
     preamble, stages = split_stages(instructions)
     variables = Variables(escape=options.escape, budget=budget)
-    automatic = automatic_arguments(options.platform, options.build_platform)
+    automatic = automatic_arguments(options.platform, options.build_platform, options.target)
     for name, value in automatic.items():
         variables.set(name, options.args.get(name, value))
     for instruction in preamble:
         _global_argument(instruction, variables, options)
+    check_references(stages)
     target = find_target(stages, options.target)
-    needed = reachable(stages, target, variables, options)
-    graph = GraphBuilder()
-    folds: dict[int, StageFold] = {}
-    missing: list[ImageNeed] = []
+    roots = {target}
+    while True:
+        needed = reachable(stages, roots, variables, options)
+        graph = GraphBuilder()
+        folds: dict[int, StageFold] = {}
+        for stage in stages:
+            if stage.number in needed:
+                folds[stage.number] = StageFold(
+                    stage=stage,
+                    stages=stages,
+                    folds=folds,
+                    graph=graph,
+                    options=options,
+                    globals=variables,
+                    images=images,
+                    budget=budget,
+                )
+                folds[stage.number].run()
+        found = set().union(*(fold.wanted for fold in folds.values()))
+        if not found:
+            break
+        roots |= found  # stages that only a trigger of a base image names
     rows: list[Row] = [Row(origin_of(a, stage=-1, index=i)) for i, a in enumerate(preamble)]
     for stage in stages:
-        if stage.number not in needed:
-            rows.extend(_unused_rows(stage))
-            continue
-        fold = StageFold(
-            stage=stage,
-            stages=stages,
-            folds=folds,
-            graph=graph,
-            options=options,
-            globals=variables,
-            images=images,
-            budget=budget,
-        )
-        fold.run()
-        missing.extend(fold.missing)
-        folds[stage.number] = fold
-        rows.extend(fold.rows)
+        fold = folds.get(stage.number)
+        rows.extend(_unused_rows(stage) if fold is None else fold.rows)
+    missing = [need for fold in folds.values() for need in fold.missing]
     if missing:
         return Needs(tuple(dict.fromkeys(missing)))
     last = folds[target]

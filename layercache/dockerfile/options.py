@@ -67,6 +67,15 @@ class Options:
     escape: str = "\\"
     host_path: bool = False
 
+    def context_named(self, name: str) -> str | None:
+        """The further context that a name in the recipe stands for: `base` is `base:latest`."""
+        lower = name.lower()
+        if lower in self.contexts:
+            return lower
+        familiar = lower.removeprefix("docker.io/").removeprefix("library/")
+        familiar = familiar.removesuffix(":latest")
+        return familiar if familiar in self.contexts else None
+
 
 @attrs.frozen
 class Row:

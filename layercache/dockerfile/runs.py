@@ -10,7 +10,7 @@ from layercache.dockerfile import mounts as written
 from layercache.dockerfile.heredocs import HereDoc
 from layercache.dockerfile.instructions import Run
 from layercache.dockerfile.places import located, problem
-from layercache.dockerfile.scopes import PROXIES
+from layercache.dockerfile.scopes import proxy_variables
 from layercache.graph import Input, Origin
 from layercache.operations import Exec, Mount
 from layercache.selections import Files
@@ -35,11 +35,7 @@ def lower_run(fold: StageFold, run: Run, origin: Origin) -> HistoryEntry | None:
         mounts.append(lowered)
     options, variables = fold.options, fold.variables
     network = run.network or "default"
-    proxies = tuple(
-        (name, options.args[name])
-        for name in PROXIES
-        if name in options.args and name not in variables.declared
-    )
+    proxies = proxy_variables(options.args, variables.declared | variables.values.keys())
     operation = Exec(
         args=args,
         env=tuple(variables.values.items()),
@@ -75,7 +71,7 @@ def command(fold: StageFold, run: Run) -> tuple[tuple[str, ...], tuple[tuple[str
         return fold.config.command(full), ()
     body = first.body
     if body.startswith("#!"):
-        return (_PIPES + first.name,), ((first.name, body.encode()),)
+        return fold.config.command(_PIPES + first.name), ((first.name, body.encode()),)
     return fold.config.command(body), ()
 
 
@@ -86,9 +82,9 @@ def _only_heredoc(text: str, heredoc: HereDoc) -> bool:
 
 
 def _created_by(fold: StageFold, args: tuple[str, ...]) -> str:
-    """History text: with the build arguments in use, as BuildKit writes it."""
-    variables = fold.variables
-    used = [f"{n}={v}" for n, v in variables.values.items() if n in variables.arguments]
+    """History text: with every argument declared so far, as BuildKit writes it."""
+    values = fold.variables.values
+    used = [f"{name}={values.get(name, given or '')}" for name, given in fold.arguments.items()]
     prefix = f"|{len(used)} {' '.join(used)} " if used else ""
     return f"RUN {prefix}{' '.join(args)}"
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Final
 
 from layercache.dockerfile.expansion import process_word, process_words
 from layercache.dockerfile.limits import Budget
 
-__all__ = ["PROXIES", "Variables", "automatic_arguments"]
+__all__ = ["NOT_IN_ENVIRONMENT", "PROXIES", "Variables", "automatic_arguments", "proxy_variables"]
 
 PROXIES: Final = tuple(
     name
@@ -19,14 +19,32 @@ PROXIES: Final = tuple(
 reference, "Predefined ARGs")."""
 
 
-def automatic_arguments(target: str, build: str) -> dict[str, str]:
-    """TARGETPLATFORM and its kind (Dockerfile reference, "Automatic platform ARGs")."""
-    found = {}
+NOT_IN_ENVIRONMENT: Final = frozenset({"BUILDKIT_SBOM_SCAN_CONTEXT", "BUILDKIT_SBOM_SCAN_STAGE"})
+"""Arguments for the builder itself: declared, they reach no command."""
+
+
+def proxy_variables(args: Mapping[str, str], known: Container[str]) -> tuple[tuple[str, str], ...]:
+    """The proxies that were passed, in both letter cases; not those that are `known` already."""
+    found: dict[str, str] = {}
+    for upper in PROXIES[::2]:
+        value = args.get(upper.lower(), args.get(upper))
+        if value is not None:
+            found |= {upper: value, upper.lower(): value}
+    return tuple((name, value) for name, value in found.items() if name not in known)
+
+
+def automatic_arguments(target: str, build: str, stage: str | None = None) -> dict[str, str]:
+    """TARGETPLATFORM and its kind (Dockerfile reference, "Automatic platform ARGs").
+
+    `stage` is the target as asked for.
+    """
+    found = {"TARGETSTAGE": stage or "default"}
     for prefix, platform in (("TARGET", target), ("BUILD", build)):
         os, _, rest = platform.partition("/")
         architecture, _, variant = rest.partition("/")
         found[f"{prefix}PLATFORM"] = platform
         found[f"{prefix}OS"] = os
+        found[f"{prefix}OSVERSION"] = ""
         found[f"{prefix}ARCH"] = architecture
         found[f"{prefix}VARIANT"] = variant
     return found
@@ -78,7 +96,7 @@ class Variables:
     def declare(self, name: str, value: str | None) -> None:
         """ARG: without a value it is nothing, and leaves what was there."""
         self._declared.add(name)
-        if value is not None:
+        if value is not None and name not in NOT_IN_ENVIRONMENT:
             self._values.pop(name, None)
             self._values[name] = value
             self._arguments.add(name)
@@ -102,6 +120,4 @@ class Variables:
 
     def expand_body(self, text: str) -> str:
         """The body of a here-document: quotes mean nothing there."""
-        return process_word(
-            text, self._values, quotes=False, budget=self._budget
-        )
+        return process_word(text, self._values, quotes=False, budget=self._budget)

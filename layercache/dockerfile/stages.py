@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import attrs
 
@@ -12,7 +12,15 @@ from layercache.dockerfile.places import AnyInstruction, located, problem
 from layercache.dockerfile.scopes import Variables
 from layercache.errors import DockerfileError, Problem, UsageError
 
-__all__ = ["StageText", "find_stage", "find_target", "reachable", "split_stages"]
+__all__ = [
+    "StageText",
+    "check_references",
+    "find_stage",
+    "find_target",
+    "is_later_stage",
+    "reachable",
+    "split_stages",
+]
 
 
 @attrs.frozen
@@ -79,25 +87,41 @@ def find_target(stages: Sequence[StageText], target: str | None) -> int:
     raise UsageError(f"target stage {target!r} is not in the recipe (there are: {names})")
 
 
+def check_references(stages: Sequence[StageText]) -> None:
+    """What no build of the recipe can get right, whether the stage is needed or not."""
+    for stage in stages:
+        for instruction in stage.body:
+            for name in references(instruction) if isinstance(instruction, Copy) else ():
+                if name.isdigit() and int(name) >= len(stages):
+                    raise problem(instruction, f"there is no stage {name}: invalid stage index")
+
+
 def reachable(
-    stages: Sequence[StageText], target: int, variables: Variables, options: Options
+    stages: Sequence[StageText], roots: Collection[int], variables: Variables, options: Options
 ) -> frozenset[int]:
-    """The stages that the target needs, by the names that its stages give."""
-    found = {target}
+    """The stages that `roots` need, by the names that their instructions give."""
+    found = set(roots)
     for stage in reversed(stages):
         if stage.number not in found:
             continue
-        names: list[str] = []
+        names = [name for instruction in stage.body for name in references(instruction)]
         if stage.first is not None:
-            names.append(located(stage.first, variables.expand, stage.first.image))
-        for instruction in stage.body:
-            inner = instruction.trigger if isinstance(instruction, Onbuild) else instruction
-            names += references(inner)
+            base = located(stage.first, variables.expand, stage.first.image)
+            number = find_stage(stages, stage.number, base, options)
+            if number is not None and not base.isdigit():
+                found.add(number)
+                names += _triggered(stages[number])
         for name in names:
             number = find_stage(stages, stage.number, name, options)
             if number is not None:
                 found.add(number)
     return frozenset(found)
+
+
+def _triggered(stage: StageText) -> list[str]:
+    """What the triggers of a stage name in the stage that is made from it."""
+    triggers = [i.trigger for i in stage.body if isinstance(i, Onbuild)]
+    return [name for trigger in triggers for name in references(trigger)]
 
 
 def references(instruction: AnyInstruction) -> list[str]:
@@ -113,7 +137,7 @@ def references(instruction: AnyInstruction) -> list[str]:
 def find_stage(stages: Sequence[StageText], before: int, name: str, options: Options) -> int | None:
     """The earlier stage called `name` (letter case aside) or numbered so; named contexts win."""
     lower = name.lower()
-    if lower in options.contexts:
+    if options.context_named(name) is not None:
         return None
     for stage in stages[:before]:
         if stage.alias == lower:
@@ -121,3 +145,10 @@ def find_stage(stages: Sequence[StageText], before: int, name: str, options: Opt
     if name.isdigit() and int(name) < before:
         return int(name)
     return None
+
+
+def is_later_stage(stages: Sequence[StageText], number: int, name: str) -> bool:
+    """Whether `name` is that of the stage `number` itself or of one after it."""
+    if name.isdigit():
+        return number <= int(name) < len(stages)
+    return any(stage.alias == name.lower() for stage in stages[number:])

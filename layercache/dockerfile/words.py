@@ -8,9 +8,10 @@ separates the words of all other instructions.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Sequence
 from typing import Any, Final, NoReturn
+
+from layercache.expressions import expression
 
 __all__ = [
     "SPACE",
@@ -30,7 +31,7 @@ SPACE: Final = (
 )
 """Unicode white space. (`str.strip()` would also take the separators U+001C to U+001F.)"""
 
-_BLANKS: Final = re.compile(r"[\t\v\f\r ]+")
+_BLANKS: Final = expression(r"[\t\v\f\r ]+")
 
 _JSON_DEPTH: Final = 50
 """More brackets than this and a text is not looked at as JSON: no list of strings has them."""

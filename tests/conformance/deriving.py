@@ -258,9 +258,7 @@ def _observed(made: Build) -> dict[str, Any]:
     return found
 
 
-def _with_triggers(
-    steps: list[dict[str, Any]], decisions: str
-) -> tuple[list[dict[str, Any]], str]:
+def _with_triggers(steps: list[dict[str, Any]], decisions: str) -> tuple[list[dict[str, Any]], str]:
     """The steps with a place for every letter that stands in parentheses."""
     found: list[dict[str, Any]] = []
     left = iter(steps)

@@ -49,9 +49,11 @@ def run_scenario(scenario: Mapping[str, Any], stale: bool) -> Outcome:
     if ENGINE not in scenario["expect"]:
         outcome.skipped = f"no {ENGINE} data"
         return outcome
-    with tempfile.TemporaryDirectory(prefix="layercache-scenario-", dir=_place()) as directory:
-        with _Scenario(scenario, directory, outcome, stale) as running:
-            running.run()
+    with (
+        tempfile.TemporaryDirectory(prefix="layercache-scenario-", dir=_place()) as directory,
+        _Scenario(scenario, directory, outcome, stale) as running,
+    ):
+        running.run()
     return outcome
 
 
@@ -253,7 +255,9 @@ class _Scenario:
         tiers: dict[str, Any] = {}
         for direction in ("cache_to", "cache_from"):
             if direction in options:
-                places = [os.path.join(self.directory, "c-" + c["name"]) for c in options[direction]]
+                places = [
+                    os.path.join(self.directory, "c-" + c["name"]) for c in options[direction]
+                ]
                 tiers[direction] = places
         builder, executor = self.make_builder(store, options.get("secrets"), **tiers)
         with executor, _environment(options.get("env") or {}):
@@ -283,7 +287,9 @@ class _Scenario:
         """Note differences; whether a step was a hit where BuildKit missed."""
         wanted = self.scenario["steps"][number]
         mine = {(s.stage, s.index, s.onbuild): s for s in report.steps}
-        by_key = {s.key: s.decision for s in report.steps if s.key and s.decision in {"hit", "miss"}}
+        by_key = {
+            s.key: s.decision for s in report.steps if s.key and s.decision in {"hit", "miss"}
+        }
         better = False
         for step, decision in zip(wanted, expected, strict=True):
             place = (step["stage"], step["index"], step.get("onbuild"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..deriving import build, failing, op, refused, scenario
+from tests.conformance.deriving import build, failing, op, refused, scenario
 
 THREE = "FROM base\nRUN echo one > /one\nRUN echo two > /two\nRUN echo three > /three\n"
 COPIED = "FROM base\nCOPY a.txt /a.txt\nRUN cat /a.txt > /out\n"
@@ -162,7 +162,9 @@ scenario(
     build(".MM"),
     build(
         ".HH",
-        op.dockerfile("FROM base\r\nRUN echo one > /one\r\nRUN echo a && \\\r\n  echo b > /two\r\n"),
+        op.dockerfile(
+            "FROM base\r\nRUN echo one > /one\r\nRUN echo a && \\\r\n  echo b > /two\r\n"
+        ),
     ),
 )
 scenario(
@@ -288,7 +290,9 @@ def metadata(
     for place in places.split():
         run = "RUN echo hi > /tmp/x\n"
         middle = place == "middle"
-        body = f"{first}\n{run}COPY a.txt /a.txt\n" if middle else f"COPY a.txt /a.txt\n{run}{first}\n"
+        body = (
+            f"{first}\n{run}COPY a.txt /a.txt\n" if middle else f"COPY a.txt /a.txt\n{run}{first}\n"
+        )
         made, reused = ("..MM", "..HH") if middle else (".MM.", ".HH.")
         scenario(
             f"{name}-{place}",
@@ -316,9 +320,7 @@ metadata(
     ["/bin/sh", "-c", "c"],
     "middle last",
 )
-metadata(
-    "entrypoint", 'ENTRYPOINT ["a"]', 'ENTRYPOINT ["b"]', "Entrypoint", ["a"], ["b"], "middle"
-)
+metadata("entrypoint", 'ENTRYPOINT ["a"]', 'ENTRYPOINT ["b"]', "Entrypoint", ["a"], ["b"], "middle")
 metadata(
     "healthcheck",
     "HEALTHCHECK CMD true",
@@ -338,14 +340,33 @@ metadata(
     "middle",
 )
 metadata(
-    "onbuild", "ONBUILD RUN echo t1", "ONBUILD COPY . /x", "OnBuild", ["RUN echo t1"],
-    ["COPY . /x"], "middle",
+    "onbuild",
+    "ONBUILD RUN echo t1",
+    "ONBUILD COPY . /x",
+    "OnBuild",
+    ["RUN echo t1"],
+    ["COPY . /x"],
+    "middle",
 )
 metadata("maintainer", "MAINTAINER one", "MAINTAINER two", "Maintainer", None, None, "last")
-metadata("label-several", "LABEL a=1 b=2", 'LABEL b="2 3"', "Labels", {"a": "1", "b": "2"},
-         {"b": "2 3"}, "middle last")
-metadata("shell", 'SHELL ["/bin/sh", "-c"]', 'SHELL ["/bin/sh", "-ec"]', "Shell",
-         ["/bin/sh", "-c"], ["/bin/sh", "-ec"], "last")
+metadata(
+    "label-several",
+    "LABEL a=1 b=2",
+    'LABEL b="2 3"',
+    "Labels",
+    {"a": "1", "b": "2"},
+    {"b": "2 3"},
+    "middle last",
+)
+metadata(
+    "shell",
+    'SHELL ["/bin/sh", "-c"]',
+    'SHELL ["/bin/sh", "-ec"]',
+    "Shell",
+    ["/bin/sh", "-c"],
+    ["/bin/sh", "-ec"],
+    "last",
+)
 
 scenario(
     "label-option",
@@ -373,8 +394,11 @@ scenario(
     build(".MM"),
     build("..HH", op.replace("FROM base\n", "FROM base\nLABEL a=1\n")),
     build("..H.H", op.replace("RUN cat", "LABEL b=2\nRUN cat")),
-    build("..H.H.", op.replace("> /out\n", "> /out\nLABEL c=3\n"),
-          config={"Labels": {"a": "1", "b": "2", "c": "3"}}),
+    build(
+        "..H.H.",
+        op.replace("> /out\n", "> /out\nLABEL c=3\n"),
+        config={"Labels": {"a": "1", "b": "2", "c": "3"}},
+    ),
     files=A,
 )
 scenario(
@@ -446,10 +470,18 @@ scenario(
     "workdir-user",
     "the directory belongs to USER, and so it counts",
     "FROM base\nUSER app\nWORKDIR /w/x\nRUN touch y\n",
-    build("..MM", holds={"/w/x": {"type": "dir", "uid": 1000, "gid": 1000},
-                         "/w": {"type": "dir", "uid": 1000, "gid": 1000}}),
-    build("..MM", op.replace("USER app", "USER other"),
-          holds={"/w/x": {"type": "dir", "uid": 1001, "gid": 1001}}),
+    build(
+        "..MM",
+        holds={
+            "/w/x": {"type": "dir", "uid": 1000, "gid": 1000},
+            "/w": {"type": "dir", "uid": 1000, "gid": 1000},
+        },
+    ),
+    build(
+        "..MM",
+        op.replace("USER app", "USER other"),
+        holds={"/w/x": {"type": "dir", "uid": 1001, "gid": 1001}},
+    ),
 )
 scenario(
     "workdir-base-image",
@@ -479,8 +511,11 @@ scenario(
     "the default shell stated",
     "FROM base\nRUN echo hi > /x\n",
     build(".M"),
-    build("..H", op.replace("RUN", 'SHELL ["/bin/sh", "-c"]\nRUN'),
-          config={"Shell": ["/bin/sh", "-c"]}),
+    build(
+        "..H",
+        op.replace("RUN", 'SHELL ["/bin/sh", "-c"]\nRUN'),
+        config={"Shell": ["/bin/sh", "-c"]},
+    ),
 )
 scenario(
     "shell-after-run",
@@ -488,8 +523,9 @@ scenario(
     "FROM base\nRUN echo hi > /x\n",
     build(".M"),
     build(".H.", op.replace("> /x\n", '> /x\nSHELL ["/bin/ash", "-c"]\n')),
-    build(".H..", op.replace('"-c"]\n', '"-c"]\nCMD go\n'),
-          config={"Cmd": ["/bin/ash", "-c", "go"]}),
+    build(
+        ".H..", op.replace('"-c"]\n', '"-c"]\nCMD go\n'), config={"Cmd": ["/bin/ash", "-c", "go"]}
+    ),
 )
 scenario(
     "shell-inherited",
@@ -510,8 +546,9 @@ scenario(
     "ENTRYPOINT after CMD of the same stage keeps it, that of the base goes",
     'FROM base\nENTRYPOINT ["e"]\n',
     build("..", config={"Cmd": None, "Entrypoint": ["e"]}),
-    build("...", op.replace("ENTRY", 'CMD ["c"]\nENTRY'),
-          config={"Cmd": ["c"], "Entrypoint": ["e"]}),
+    build(
+        "...", op.replace("ENTRY", 'CMD ["c"]\nENTRY'), config={"Cmd": ["c"], "Entrypoint": ["e"]}
+    ),
 )
 scenario(
     "entrypoint-stage-cmd",
@@ -527,7 +564,11 @@ scenario(
         "...",
         config={
             "ExposedPorts": {
-                "80/tcp": {}, "81/udp": {}, "90/tcp": {}, "91/tcp": {}, "92/tcp": {},
+                "80/tcp": {},
+                "81/udp": {},
+                "90/tcp": {},
+                "91/tcp": {},
+                "92/tcp": {},
                 "9000/tcp": {},
             }
         },
@@ -676,7 +717,9 @@ scenario(
     "a numeric user without any account",
     "FROM base\nRUN chmod 777 /tmp && rm -f /etc/passwd /etc/group\nUSER 1234:55\n"
     "RUN echo $(id -u) $(id -g) > /tmp/x\n",
-    build(".M.M", holds={"/tmp/x": {"type": "file", "content": "1234 55\n", "uid": 1234, "gid": 55}}),
+    build(
+        ".M.M", holds={"/tmp/x": {"type": "file", "content": "1234 55\n", "uid": 1234, "gid": 55}}
+    ),
     build(".H.H"),
     area="user",
 )
