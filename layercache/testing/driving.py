@@ -1,0 +1,327 @@
+"""Walks driven by a world of plain values: no store, no files, no clock, any order of answers."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import attrs
+
+from layercache.descriptors import LAYER_TAR, SCRATCH, Descriptor, Layer, State
+from layercache.digests import CacheKey, ChainID, DiffID, Fingerprint, sha256
+from layercache.errors import SourceError, StepFailed
+from layercache.execution import Task
+from layercache.graph import Base, Graph, GraphBuilder, Input, Step
+from layercache.instructions import Field, Source
+from layercache.keys import KeyStrategy, frame
+from layercache.operations import PARENT, SOURCE, CopyFiles, CopySource
+from layercache.records import Record
+from layercache.selections import EVERYTHING, Everything, Files, Nothing, Selector
+from layercache.sources import ContextSource
+from layercache.testing.generating import Choices
+from layercache.walk import (
+    Answer,
+    Ask,
+    AskExecute,
+    AskFingerprint,
+    AskLookup,
+    AskSelectors,
+    Decision,
+    Declined,
+    Executed,
+    Failed,
+    Fingerprinted,
+    Found,
+    Lost,
+    Selectors,
+    Walk,
+)
+
+__all__ = ["AskedTwice", "Driver", "Say", "World", "any_graph", "chain_graph", "made_layer"]
+
+
+class AskedTwice(AssertionError):
+    """A walk asked for something that it had asked for before."""
+
+
+@attrs.frozen
+class Say:
+    """An instruction for walks; `fails` that it can't be executed, `still` that it changes nothing.
+
+    What it gives depends on its text and its inputs only; `vague` inputs tell little, so that
+    different ones often come to the same.
+    """
+
+    text: str
+    fails: bool = False
+    still: bool = False
+    vague: bool = False
+    commands: bool = True
+    name = "SAY"
+
+    def definition(self) -> tuple[Field, ...]:
+        return (Field("text", self.text), Field("still", self.still), Field("vague", self.vague))
+
+
+def made_layer(text: str) -> Layer:
+    """A layer that exists by name only."""
+    digest = sha256(text.encode())
+    return Layer(Descriptor(LAYER_TAR, digest, len(text)), DiffID(digest))
+
+
+class World:
+    """What is outside of a walk: the store's records, contents, and what executing gives.
+
+    `unstable`: executing gives another layer each time. `missing` names contexts that can't be
+    read. `log` has every execution: instruction, parent, inputs → the diff IDs that it gave.
+    """
+
+    def __init__(self, *, unstable: bool = False, missing: Collection[str] = ()) -> None:
+        self.records: dict[CacheKey, Record] = {}
+        self.versions: dict[str, str] = {}
+        self.executed = 0
+        self.log: dict[Any, set[DiffID | None]] = {}
+        self._unstable = unstable
+        self._missing = missing
+
+    def fingerprint(self, subject: State | Source, selector: Selector) -> Fingerprint | None:
+        """What a selector picks; None for what can't be read."""
+        definition = tuple((f.label, f.value) for f in selector.definition())
+        if isinstance(subject, State):
+            # Few different answers: other contents often look the same through a selector.
+            text = f"state {sum(subject.chain_id.encode()) % 3} {definition}"
+        elif subject.name in self._missing:
+            return None
+        else:
+            text = f"{subject.name} {self.versions.get(subject.name, '')} {definition}"
+        return Fingerprint(hashlib.sha256(text.encode()).hexdigest())
+
+    def layer(self, instruction: Any, fingerprints: Sequence[Fingerprint]) -> Layer | None:
+        """What executing gives."""
+        if getattr(instruction, "still", False):
+            return None
+        seen = frame(tuple((f.label, f.value) for f in instruction.definition()))
+        inputs = " ".join(fingerprints)
+        if getattr(instruction, "vague", False):
+            inputs = str(sum(inputs.encode()) % 2)
+        salt = str(self.executed) if self._unstable else ""
+        return made_layer(f"{seen!r} {inputs} {salt}")
+
+    def execute(self, ask: AskExecute) -> Record:
+        """Execute, and keep the record."""
+        self.executed += 1
+        task = ask.task
+        layer = self.layer(task.instruction, [bound.fingerprint for bound in task.inputs])
+        parent = (task.parent or SCRATCH).chain_id
+        record = Record(ask.key, ask.material, layer, parent=parent, generation=self.executed)
+        self.log.setdefault(place_of(task), set()).add(None if layer is None else layer.diff_id)
+        self.records[ask.key] = record
+        return record
+
+
+def place_of(task: Task) -> tuple[Any, ...]:
+    """What a layer was made of: the instruction, the parent's chain ID, the other inputs."""
+    others = tuple((b.role, b.fingerprint) for b in task.inputs if b.role != PARENT)
+    parent = (task.parent or SCRATCH).chain_id
+    link = getattr(task.instruction, "link", False)
+    return task.instruction, ChainID("") if link else parent, others
+
+
+class Driver:
+    """Answers the asks of one walk from a world, in an order that `choices` decide.
+
+    Raises `AskedTwice`. `declines`: nothing is executed. `losses`: percentage of answers that
+    take a hit back instead. Without `choices` answers come first in, first out.
+    """
+
+    def __init__(
+        self,
+        walk: Walk,
+        world: World,
+        choices: Choices | None = None,
+        *,
+        declines: bool = False,
+        losses: int = 0,
+    ) -> None:
+        self.walk = walk
+        self.world = world
+        self.executions: list[AskExecute] = []
+        self.asks = 0
+        self.rounds = 0
+        self.lost = 0
+        self._choices = choices
+        self._declines = declines
+        self._losses = losses
+        self._seen: set[Any] = set()
+        self._pending: list[Ask] = []
+
+    def run(self) -> Sequence[Decision]:
+        """Drive the walk to its end."""
+        pending = self._pending
+        while True:
+            self.rounds += 1
+            for ask in self.walk.asks():
+                self._check(ask)
+                pending.append(ask)
+            if not pending:
+                return self.walk.decisions()
+            if self._choices is None:
+                answered, pending[:] = pending[:], []
+                for ask in answered:
+                    self._answer(ask)
+                continue
+            if self._loses(None):
+                continue
+            ask = pending.pop(self._choices.number(0, len(pending) - 1))
+            if not self._loses(ask):
+                self._answer(ask)
+
+    def _check(self, ask: Ask) -> None:
+        if isinstance(ask, AskLookup | AskSelectors):
+            names: list[Any] = [(type(ask), key) for key in ask.keys]
+        elif isinstance(ask, AskExecute):
+            self.executions.append(ask)
+            names = [(AskExecute, ask.key, place_of(ask.task)[1])]
+        else:
+            names = [ask]
+        for name in names:
+            self.asks += 1
+            if name in self._seen:
+                raise AskedTwice(f"asked twice: {name}")
+            self._seen.add(name)
+
+    def _answer(self, ask: Ask) -> None:
+        tell = self.walk.tell
+        if isinstance(ask, AskLookup):
+            self._find(ask)
+        elif isinstance(ask, AskSelectors):
+            tell(Selectors(dict.fromkeys(ask.keys, ())))
+        elif isinstance(ask, AskFingerprint):
+            found = self.world.fingerprint(ask.subject, ask.selector)
+            answer: Answer = Failed(ask, SourceError("it can't be read"))
+            tell(answer if found is None else Fingerprinted(ask, found))
+        elif self._declines:
+            tell(Declined(ask))
+        elif getattr(ask.task.instruction, "fails", False):
+            tell(Failed(ask, StepFailed("it fails")))
+        else:
+            tell(Executed(ask.key, self.world.execute(ask)))
+
+    def _find(self, ask: AskLookup) -> None:
+        """Answer a lookup at once, or in two parts."""
+        keys = list(ask.keys)
+        cut = self._choices.number(0, len(keys)) if self._choices else len(keys)
+        for part in (keys[cut:], keys[:cut]):
+            if part:
+                self.walk.tell(Found({key: self.world.records.get(key) for key in part}))
+
+    def _loses(self, ask: Ask | None) -> bool:
+        """Whether a hit that `ask` relies on, or any, is taken back now."""
+        if isinstance(ask, AskLookup | AskSelectors) or not self._losses:
+            return False
+        assert self._choices is not None
+        return self._choices.number(1, 100) <= self._losses and self._lose(ask, self._choices)
+
+    def _lose(self, ask: AskExecute | AskFingerprint | None, choices: Choices) -> bool:
+        hits = [d for d in self.walk.decisions() if d.record is not None and d.record.layer]
+        if ask is not None:
+            subjects = (
+                [ask.subject]
+                if isinstance(ask, AskFingerprint)
+                else [bound.subject for bound in ask.task.inputs]
+            )
+            layers = {layer.diff_id for s in subjects if isinstance(s, State) for layer in s.layers}
+            hits = [d for d in hits if d.record and d.record.layer.diff_id in layers]  # type: ignore[union-attr]
+        if not hits:
+            return False
+        record = choices.pick(hits).record
+        assert record is not None
+        self.lost += 1
+        if self.world.records.get(record.key) == record:
+            del self.world.records[record.key]
+        # What hangs on the record may be asked again, and so may the ask itself.
+        self._seen = {
+            name for name in self._seen if not (isinstance(name, tuple) and name[0] is AskExecute)
+        }
+        self._seen.discard(ask)
+        self.walk.tell(Lost(record, ask))
+        return True
+
+
+# -- graphs ---------------------------------------------------------------------------------
+
+
+def any_graph(choices: Choices, size: int = 12, *, bypass: bool = False) -> Graph:
+    """A random graph: a few bases and contexts, steps on them and on each other."""
+    graph = GraphBuilder()
+    states = [graph.source(Base("scratch", SCRATCH))]
+    other = SCRATCH.plus(made_layer("base"))
+    states.append(graph.source(Base("base", other)))
+    sources = [graph.source(ContextSource(name)) for name in ("", "second")]
+    for _ in range(size):
+        parent = choices.pick(states[-4:]) if choices.number(1, 3) > 1 else choices.pick(states)
+        inputs = [Input(PARENT, parent)]
+        instruction: Any = Say(
+            choices.pick(("a", "b", "c")),
+            still=choices.number(1, 8) == 1,
+            vague=choices.number(1, 4) == 1,
+        )
+        if choices.number(1, 3) == 1:
+            selector = Files((choices.pick(("x", "y")),))
+            inputs.append(Input(SOURCE, choices.pick([*sources, *states]), selector))
+            if choices.number(1, 3) == 1:
+                pattern = CopySource(role=SOURCE, pattern=selector.patterns[0])
+                instruction = CopyFiles(
+                    sources=(pattern,), destination="/", link=choices.number(1, 2) == 1
+                )
+        if choices.number(1, 6) == 1:
+            inputs.append(Input("mount /m", choices.pick(states), EVERYTHING))
+        forced = bypass and choices.number(1, 5) == 1
+        step = Step(instruction, tuple(inputs), bypass=forced)
+        states.append(graph.step(step))
+    targets = [states[-1]]
+    if choices.number(1, 2) == 1:
+        targets.append(choices.pick(states))
+    return graph.build(targets)
+
+
+def chain_graph(length: int, width: int = 1) -> Graph:
+    """`length` steps, one on the other, each reading a context too where `width` is 2."""
+    graph = GraphBuilder()
+    vertex = graph.source(Base("scratch", SCRATCH))
+    context = graph.source(ContextSource())
+    for number in range(length):
+        inputs = [Input(PARENT, vertex)]
+        if width > 1:
+            inputs.append(Input(SOURCE, context, Files((f"f{number}",))))
+        vertex = graph.step(Step(Say(str(number)), tuple(inputs)))
+    return graph.build([vertex])
+
+
+def reference(graph: Graph, keys: KeyStrategy, world: World) -> dict[int, State]:
+    """The state of every vertex that is needed, by the meaning of the graph alone."""
+    states: dict[int, State] = {}
+    needed = graph.needed()
+    for number, vertex in enumerate(graph.vertices):
+        if isinstance(vertex, Base):
+            states[number] = vertex.state
+        elif isinstance(vertex, Step) and number in needed:
+            found = []
+            parent = SCRATCH
+            for edge in vertex.inputs:
+                subject = states.get(edge.vertex) or graph.vertices[edge.vertex]
+                assert not isinstance(subject, Step)
+                if edge.role == PARENT:
+                    parent = states[edge.vertex]
+                selector = keys.selector(vertex, edge)
+                if isinstance(selector, Nothing):
+                    found.append(Fingerprint(""))
+                elif isinstance(selector, Everything) and isinstance(subject, State):
+                    found.append(Fingerprint(subject.chain_id))
+                else:
+                    read = world.fingerprint(subject, edge.selector)
+                    assert read is not None
+                    found.append(read)
+            states[number] = parent.plus(world.layer(vertex.instruction, found))
+    return states
