@@ -27,8 +27,10 @@ from layercache.graph import Graph, Origin, Step, Vertex
 from layercache.inputs import Inputs
 from layercache.keys import KeyStrategy
 from layercache.possible import could_match
+from layercache.predecessors import Against, against
 from layercache.recipe import Dockerfile
-from layercache.result import Against, BuildResult, Reporter, against
+from layercache.reporter import Reporter
+from layercache.result import BuildResult
 from layercache.strategies import ContentKeys
 from layercache.trees import Tree
 from layercache.walk import Walker

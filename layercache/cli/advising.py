@@ -15,8 +15,8 @@ from layercache.cli.build import prepare, print_json
 from layercache.contexts import IGNORE_FILE
 from layercache.errors import UsageError
 from layercache.history import git_versions, plain_graph, recorded_seconds, steps_of
+from layercache.predecessors import trail_id
 from layercache.recipe import Dockerfile
-from layercache.result import trail_id
 
 __all__ = ["advise"]
 

@@ -158,7 +158,7 @@ def prepare(options: Namespace) -> tuple[Builder, Request]:
     if options.executor == "workspace":
         from layercache.executors.auto import scratch_directory
         from layercache.executors.workspace import Workspace
-        from layercache.result import trail_id
+        from layercache.predecessors import trail_id
 
         # One place for each context, whatever the Dockerfile and the target: the place counts.
         project = project_of(attrs.evolve(request, recipe=(), target=None))

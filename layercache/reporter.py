@@ -1,0 +1,269 @@
+"""Turns the decisions of a walk into a report, a result, and what the next build compares with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from layercache.descriptors import Layer, State
+from layercache.dockerfile.options import Lowered, Row
+from layercache.engine import Run
+from layercache.errors import CacheError, LayerCacheError
+from layercache.explain import Reason
+from layercache.graph import Base
+from layercache.inputs import Inputs
+from layercache.predecessors import Against, tag_project, trail_id
+from layercache.reasons import Reasons, place_of
+from layercache.report import ErrorReport, ImageReport, Report, StepReport
+from layercache.result import BuildResult
+from layercache.statistics import Totals
+from layercache.trails import Trail, TrailStep
+from layercache.walk import Decision
+
+if TYPE_CHECKING:
+    from layercache.images.built import BuiltImage
+    from layercache.images.resolver import BaseImage
+    from layercache.store import Store
+
+__all__ = ["Reporter"]
+
+
+class Reporter:
+    """Turns decisions into reports, with the reason of every miss."""
+
+    def __init__(
+        self, store: Store, inputs: Inputs, project: str, against: Against | None = None
+    ) -> None:
+        self._store = store
+        self._inputs = inputs
+        self._name = trail_id(project)
+        self._steps: tuple[StepReport, ...] = ()
+        self._trail = self._read_trail()
+        self._reasons = Reasons(store, inputs, self._trail, against)
+        self._compares = against is not None
+
+    def keep_totals(self, report: Report) -> None:
+        """Add this build to the counts of the cache's life; a lost race loses a count."""
+        try:
+            kept = self._store.get_derived("stats", "life")
+            before = Totals.decode(kept) if kept is not None else Totals()
+        except CacheError:
+            before = Totals()
+        try:
+            self._store.put_derived("stats", "life", before.plus(Totals.of(report)).encode())
+        except CacheError:
+            return
+
+    def _read_trail(self) -> Trail | None:
+        try:
+            return self._store.get_trail(self._name)
+        except CacheError:
+            return None
+
+    # -- reports ----------------------------------------------------------------------------
+
+    def result(
+        self,
+        lowered: Lowered,
+        run: Run,
+        seconds: float,
+        *,
+        base: BaseImage | None,
+        names: Sequence[str],
+        annotations: Sequence[str],
+        fetch: Callable[[Layer], Layer],
+        again: Callable[[], BuildResult],
+    ) -> BuildResult:
+        """The result of a walk that came to its end, well or not."""
+        decisions = {decision.vertex: decision for decision in run.decisions}
+        reasons = self._reasons.of(lowered, decisions, run)
+        self._steps = tuple(
+            self._step(row, decisions, reasons, run, lowered) for row in lowered.rows
+        )
+        saved = sum(step.saved_seconds for step in self._steps)
+        state = self._state(lowered, decisions)
+        built = None
+        if state is not None and run.error is None:
+            built = self._built(lowered, decisions, state, base)
+            built = attrs.evolve(built, names=tuple(names), annotations=_annotations(annotations))
+        error = run.error
+        report = Report(
+            ok=error is None,
+            error=_error(error) if error is not None else None,
+            steps=self._steps,
+            image=_image(built, state) if built is not None and state is not None else None,
+            seconds=seconds,
+            saved_seconds=saved,
+        )
+        return BuildResult(
+            report=report,
+            state=state,
+            built=built,
+            graph=lowered.graph,
+            decisions=run.decisions,
+            inputs=self._inputs,
+            store=self._store,
+            fetch=fetch,
+            again=again,
+        )
+
+    def failure(self, error: LayerCacheError, seconds: float) -> Report:
+        """The report of a build that ended with `error`, with the steps so far."""
+        saved = sum(step.saved_seconds for step in self._steps)
+        return Report(
+            ok=False,
+            error=_error(error),
+            steps=self._steps,
+            seconds=seconds,
+            saved_seconds=saved,
+        )
+
+    def _state(self, lowered: Lowered, decisions: Mapping[int, Decision]) -> State | None:
+        vertex = lowered.graph.vertices[lowered.target]
+        if isinstance(vertex, Base):
+            return vertex.state
+        decision = decisions.get(lowered.target)
+        return decision.state if decision is not None else None
+
+    def _step(
+        self,
+        row: Row,
+        decisions: Mapping[int, Decision],
+        reasons: Mapping[int, Reason],
+        run: Run,
+        lowered: Lowered,
+    ) -> StepReport:
+        origin = row.origin
+        common: dict[str, Any] = {
+            "stage": origin.stage,
+            "index": origin.index,
+            "onbuild": origin.onbuild,
+            "line": origin.line,
+            "op": origin.op,
+            "text": origin.text,
+        }
+        if row.vertex is None:
+            return StepReport(decision="skip" if row.decides else None, **common)
+        decision = decisions[row.vertex]
+        record, layer, size = decision.record, None, None
+        if record is not None and record.layer is not None:
+            layer, size = record.layer.descriptor.digest, record.layer.descriptor.size
+        hit = decision.outcome == "hit"
+        return StepReport(
+            decision=decision.outcome,
+            key=decision.key if decision.outcome != "skip" else None,
+            evidence=decision.evidence,
+            layer=layer,
+            size=size,
+            started=run.started.get(row.vertex),
+            seconds=run.seconds.get(row.vertex, 0.0),
+            saved_seconds=record.seconds if hit and record is not None else 0.0,
+            reason=reasons.get(row.vertex),
+            until=tuple(place_of(lowered, vertex) for vertex in decision.until),
+            likely=self._likely(decision, row),
+            error=str(decision.error) if decision.error is not None else None,
+            **common,
+        )
+
+    def _likely(self, decision: Decision, row: Row) -> str | None:
+        """For an undetermined step: what the last build of this project suggests."""
+        if decision.outcome != "undetermined":
+            return None
+        earlier = self._reasons.earlier(row)
+        return "would-run" if earlier is None or earlier.record is None else "hit"
+
+    def keep_trail(self, lowered: Lowered, run: Run, names: Sequence[str] = ()) -> None:
+        """Remember this build for the explanations of the next; unchanged trails cost nothing.
+
+        Under `names`, too, so that a later build can be compared with an image by its tag.
+        """
+        decisions = {decision.vertex: decision for decision in run.decisions}
+        old = {(s.stage, s.index): s for s in self._trail.steps} if self._trail else {}
+        steps = []
+        for row in lowered.rows:
+            if row.vertex is None or row.origin.onbuild is not None:
+                continue
+            decision = decisions[row.vertex]
+            origin = row.origin
+            if decision.record is None or decision.state is None:
+                kept = old.get((origin.stage, origin.index))
+                if kept is not None:
+                    steps.append(kept)
+                continue
+            steps.append(
+                TrailStep(
+                    stage=origin.stage,
+                    index=origin.index,
+                    op=origin.op,
+                    text=origin.text,
+                    key=decision.record.key,
+                    chain_id=decision.state.chain_id,
+                    record=decision.record,
+                )
+            )
+        if self._trail is not None and _same_trail(self._trail.steps, steps) and not names:
+            return
+        if self._compares:
+            return
+        try:
+            self._store.put_trail(Trail(self._name, tuple(steps)))
+            for name in names:
+                self._store.put_trail(Trail(trail_id(tag_project(name)), tuple(steps)))
+        except CacheError:
+            return  # explanations of the next build are poorer, nothing else
+
+    # -- the image --------------------------------------------------------------------------
+
+    def _built(
+        self,
+        lowered: Lowered,
+        decisions: Mapping[int, Decision],
+        state: State,
+        base: BaseImage | None,
+    ) -> BuiltImage:
+        from layercache.images.built import BuiltImage
+
+        history = []
+        for entry, vertex in lowered.history:
+            decision = decisions.get(vertex) if vertex is not None else None
+            made = decision is not None and decision.record is not None
+            layer = made and decision.record.layer is not None  # type: ignore[union-attr]
+            history.append(attrs.evolve(entry, empty_layer=not layer))
+        return BuiltImage(
+            config=lowered.config,
+            layers=state.layers,
+            base=base,
+            history=tuple(history),
+        )
+
+
+def _same_trail(old: Sequence[TrailStep], new: Sequence[TrailStep]) -> bool:
+    def facts(steps: Sequence[TrailStep]) -> list[tuple[Any, ...]]:
+        return [(s.stage, s.index, s.op, s.text, s.key, s.chain_id) for s in steps]
+
+    return facts(old) == facts(new)
+
+
+def _error(error: LayerCacheError) -> ErrorReport:
+    return ErrorReport(code=error.code, message=str(error), line=error.line)
+
+
+def _image(built: BuiltImage, state: State) -> ImageReport:
+    from layercache.images.built import assemble
+
+    done = assemble(built)
+    return ImageReport(
+        config_digest=done.config.digest,
+        manifest_digest=done.manifest.digest if done.manifest is not None else None,
+        diff_ids=tuple(layer.diff_id for layer in state.layers),
+        chain_id=state.chain_id,
+    )
+
+
+def _annotations(texts: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    from layercache.images.outputs import parse_annotation
+
+    found = [parse_annotation(text) for text in texts]
+    return tuple((a.key, a.value) for a in found if a.kind == "manifest")
