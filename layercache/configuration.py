@@ -17,6 +17,7 @@ import attrs
 
 from layercache.digests import DiffID
 from layercache.errors import UsageError
+from layercache.expressions import expression
 
 __all__ = ["DEFAULT_PATH", "DEFAULT_SHELL", "Healthcheck", "HistoryEntry", "ImageConfig", "ports"]
 
@@ -36,8 +37,8 @@ _KNOWN = frozenset(
     {"User", "ExposedPorts", "Env", "Entrypoint", "Cmd", "Volumes", "WorkingDir", "Labels"}
     | {"StopSignal", "ArgsEscaped", "Healthcheck", "OnBuild", "Shell"}
 )
-_PORT = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?", re.ASCII)
-_SIGNAL = re.compile(
+_PORT = expression(r"(\d{1,5})(?:-(\d{1,5}))?", re.ASCII)
+_SIGNAL = expression(
     r"(?:SIG)?(?:ABRT|ALRM|BUS|CHLD|CLD|CONT|FPE|HUP|ILL|INT|IO|IOT|KILL|PIPE|POLL|PROF|PWR|QUIT"
     r"|SEGV|STKFLT|STOP|SYS|TERM|TRAP|TSTP|TTIN|TTOU|URG|USR1|USR2|VTALRM|WINCH|XCPU|XFSZ"
     r"|RTMIN(?:\+\d{1,2})?|RTMAX(?:-\d{1,2})?)|0*[1-9]\d{0,4}",

@@ -6,10 +6,10 @@ All are strings at run time; the type checker keeps what is easy to confuse apar
 from __future__ import annotations
 
 import hashlib
-import re
 from typing import NewType
 
 from layercache.errors import UsageError
+from layercache.expressions import expression
 
 __all__ = [
     "CacheKey",
@@ -37,7 +37,7 @@ Fingerprint = NewType("Fingerprint", str)
 CacheKey = NewType("CacheKey", str)
 """Hex BLAKE3 digest of key material."""
 
-_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+_DIGEST = expression(r"sha256:[0-9a-f]{64}")
 
 
 def sha256(data: bytes) -> Digest:

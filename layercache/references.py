@@ -12,6 +12,7 @@ import attrs
 
 from layercache.digests import Digest, check_digest
 from layercache.errors import UsageError
+from layercache.expressions import expression
 
 __all__ = ["DOCKER_HUB", "Reference"]
 
@@ -19,14 +20,14 @@ DOCKER_HUB: Final = "docker.io"
 """The domain that a name without one belongs to."""
 
 _COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
-_PATH = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*", re.ASCII)
+_PATH = expression(rf"{_COMPONENT}(?:/{_COMPONENT})*", re.ASCII)
 _LABEL = r"(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9])"
-_DOMAIN = re.compile(
+_DOMAIN = expression(
     rf"(?:{_LABEL}(?:\.{_LABEL})*|\[(?:[a-fA-F0-9:]+)\])(?::[0-9]{{1,5}})?", re.ASCII
 )
-_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}", re.ASCII)
-_DIGEST_LIKE = re.compile(r"sha\d+:|[A-Za-z0-9+._-]+:[0-9a-fA-F]{32}", re.ASCII)
-_IDENTIFIER = re.compile(r"[0-9a-f]{64}", re.ASCII)
+_TAG = expression(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}", re.ASCII)
+_DIGEST_LIKE = expression(r"sha\d+:|[A-Za-z0-9+._-]+:[0-9a-fA-F]{32}", re.ASCII)
+_IDENTIFIER = expression(r"[0-9a-f]{64}", re.ASCII)
 _LIMIT: Final = 255
 _WHOLE: Final = 1000
 

@@ -7,7 +7,6 @@ the other protocols here are optional capabilities that the store finds by `isin
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import BinaryIO, Final, Protocol, runtime_checkable
@@ -33,7 +32,8 @@ __all__ = [
     "check_name",
 ]
 
-_NAME: Final = re.compile(r"(?:(?!\.{1,2}(?:/|\Z))[a-z0-9._-]{1,255}(?:/(?!\Z)|\Z))+")
+_CHARACTERS: Final = "abcdefghijklmnopqrstuvwxyz0123456789._-/"
+_NO_SEGMENTS: Final = ("", ".", "..")
 _LONGEST_NAME: Final = 900  # S3 takes 1,024 bytes, a part of which is the prefix's
 
 
@@ -42,7 +42,11 @@ def check_name(name: str) -> str:
 
     No segment is `.` or `..`, or longer than 255: such a name can't leave a directory.
     """
-    if len(name) > _LONGEST_NAME or _NAME.fullmatch(name) is None:
+    if (
+        len(name) > _LONGEST_NAME
+        or name.strip(_CHARACTERS)
+        or any(part in _NO_SEGMENTS or len(part) > 255 for part in name.split("/"))
+    ):
         raise UsageError(f"not an object name: {name[:100]!r}")
     return name
 

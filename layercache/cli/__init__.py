@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
+import os
 import sys
+import threading
 from collections.abc import Sequence
 
 from layercache.errors import BuildError, LayerCacheError
@@ -51,4 +54,14 @@ def of_the_system(error: OSError) -> BuildError:
 
 def script() -> None:
     """Entry point of the `layercache` script."""
-    sys.exit(main())
+    status = main()
+    if threading.active_count() > 1 or "concurrent.futures.thread" in sys.modules:
+        sys.exit(status)  # the usual exit waits for them
+    # Taking the interpreter apart takes as long as deciding a build: do what counts, and end.
+    atexit._run_exitfuncs()
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except (OSError, ValueError, AttributeError):
+        sys.exit(status)  # the usual exit meets it again and reports it
+    os._exit(status)

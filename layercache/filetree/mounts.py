@@ -8,9 +8,10 @@ read again.
 from __future__ import annotations
 
 import os
-import re
 import sys
 from typing import Final
+
+from layercache.expressions import expression
 
 __all__ = ["Mounts"]
 
@@ -22,7 +23,7 @@ TRUSTED: Final = frozenset(
 )  # fmt: skip
 """Local file systems whose change time can't be set and comes from this machine's clock."""
 
-_OCTAL: Final = re.compile(rb"\\([0-7]{3})")
+_OCTAL: Final = expression(rb"\\([0-7]{3})")
 
 
 class Mounts:

@@ -12,11 +12,12 @@ from typing import Any
 import attrs
 
 from layercache.errors import UsageError
+from layercache.expressions import expression
 
 __all__ = ["Platform", "host_platform"]
 
-_WORD = re.compile(r"[a-z0-9_.-]+", re.ASCII)
-_VERSIONED = re.compile(r"v?(\d{1,2})(?:\.(\d))?", re.ASCII)
+_WORD = expression(r"[a-z0-9_.-]+", re.ASCII)
+_VERSIONED = expression(r"v?(\d{1,2})(?:\.(\d))?", re.ASCII)
 
 
 @attrs.frozen
