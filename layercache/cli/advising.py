@@ -11,7 +11,7 @@ import attrs
 from layercache.advise import Advice, Version
 from layercache.advise import advise as proposals
 from layercache.builder import project_of
-from layercache.cli.build import prepare, print_json
+from layercache.cli.requests import prepare, print_json
 from layercache.contexts import IGNORE_FILE
 from layercache.errors import UsageError
 from layercache.history import git_versions, plain_graph, recorded_seconds, steps_of

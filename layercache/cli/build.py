@@ -5,18 +5,13 @@ from __future__ import annotations
 import os
 import sys
 from argparse import Namespace
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
-import attrs
-
-from layercache.builder import Builder, Request, project_of
-from layercache.bypass import any_of, step_selector
 from layercache.cli import of_the_system, status_of
-from layercache.cli.display import JsonLines, Plain, summary
-from layercache.errors import Cancelled, LayerCacheError, MissingExtra, UsageError
-from layercache.graph import Origin
-from layercache.recipe import Dockerfile
+from layercache.cli.display import summary
+from layercache.cli.requests import prepare, print_json
+from layercache.errors import Cancelled, LayerCacheError, UsageError
 from layercache.report import ErrorReport, Report
 from layercache.result import BuildResult
 
@@ -104,14 +99,6 @@ def _bare_failure(error: LayerCacheError) -> Report:
     return Report(ok=False, error=ErrorReport(error.code, str(error), error.line))
 
 
-def print_json(value: Mapping[str, Any]) -> None:
-    """One JSON object on standard output."""
-    import json
-
-    json.dump(value, sys.stdout, ensure_ascii=True)
-    sys.stdout.write("\n")
-
-
 def perform(options: Namespace, *, execute: bool) -> tuple[BuildResult, bool]:
     """Build or plan what the options say; whether something was exported."""
     outputs = _outputs(options)
@@ -130,158 +117,6 @@ def perform(options: Namespace, *, execute: bool) -> tuple[BuildResult, bool]:
         builder.close()
         builder.store.close()
     return result, bool(outputs)
-
-
-def prepare(options: Namespace) -> tuple[Builder, Request]:
-    """The builder and the request that the options describe."""
-    from layercache.locations import default_cache, open_store
-
-    store = open_store(
-        options.cache or default_cache(),
-        durability=options.durability,
-        salt=options.salt,
-        cache_from=options.cache_from,
-        cache_to=options.cache_to,
-    )
-    request = _request(options)
-    observers: list[Any] = []
-    if options.progress == "json":
-        observers.append(JsonLines())
-    elif not options.quiet and (options.progress == "plain" or not options.json):
-        observers.append(_terminal() if options.progress == "auto" else Plain())
-    if options.otel:
-        from layercache.sinks.otel import OtelSpans
-
-        observers.append(OtelSpans())
-    secrets = dict(map(_secret, options.secret))
-    executor: Any = None
-    if options.executor == "workspace":
-        from layercache.executors.auto import scratch_directory
-        from layercache.executors.workspace import Workspace
-        from layercache.predecessors import trail_id
-
-        # One place for each context, whatever the Dockerfile and the target: the place counts.
-        project = project_of(attrs.evolve(request, recipe=(), target=None))
-        directory = os.path.join(scratch_directory(store, "workspaces"), trail_id(project)[:32])
-        executor = Workspace(directory, secrets=secrets, step_timeout=options.step_timeout)
-    builder = Builder(
-        store,
-        executor=executor,
-        observers=observers,
-        jobs=options.jobs,
-        executor_options={
-            "secrets": secrets,
-            "ssh": dict(map(_ssh, options.ssh)),
-            "step_timeout": options.step_timeout,
-            "allow_insecure": "security.insecure" in options.allow,
-        },
-    )
-    return builder, request
-
-
-def _terminal() -> Any:
-    """The live display where there is a terminal and the extra for it, else plain lines."""
-    if sys.stderr.isatty():
-        from layercache.sinks.live import Live
-
-        try:
-            return Live()
-        except MissingExtra:
-            pass  # the plain display says the same
-    return Plain()
-
-
-def _request(options: Namespace) -> Request:
-    context = options.context
-    stdin = options.file == "-"
-    if stdin:
-        recipe = Dockerfile.parse(sys.stdin.buffer.read(), "standard input")
-    else:
-        recipe = Dockerfile.load(options.file or os.path.join(context, "Dockerfile"))
-    for warning in recipe.warnings:
-        if not options.json:
-            print(f"layercache: warning: {warning}", file=sys.stderr)
-    no_cache: bool | Callable[[Origin], bool] = options.no_cache
-    if options.no_cache_step and not options.no_cache:
-        no_cache = any_of([step_selector(text) for text in options.no_cache_step])
-    return Request(
-        recipe=recipe,
-        context=context,
-        args=dict(_pair(text, "--build-arg", bare=True) for text in options.build_arg),
-        target=options.target,
-        no_cache=no_cache,
-        no_cache_filter=[s.strip() for text in options.no_cache_filter for s in text.split(",")],
-        contexts=dict(_pair(text, "--build-context") for text in options.build_context),
-        tags=options.tag,
-        labels=dict(_pair(text, "--label") for text in options.label),
-        annotations=tuple(options.annotation),
-        platform=options.platform,
-        network=options.network,
-        add_hosts=[_host(text) for text in options.add_host],
-        shm_size=_size(options.shm_size) if options.shm_size else None,
-        ulimits=options.ulimit,
-        pull=options.pull,
-        against=getattr(options, "against", None),
-    )
-
-
-def _pair(text: str, option: str, *, bare: bool = False) -> tuple[str, Any]:
-    name, equals, value = text.partition("=")
-    if not name or not (equals or bare):
-        raise UsageError(f"{option} {text!r}: expected NAME=VALUE")
-    return name, value if equals else None
-
-
-def _host(text: str) -> tuple[str, str]:
-    name, separator, address = text.partition("=" if "=" in text else ":")
-    if not name or not separator or not address:
-        raise UsageError(f"--add-host {text!r}: expected HOST:IP")
-    return name, address.strip("[]")
-
-
-def _size(text: str) -> int:
-    from layercache.dockerfile.numbers import parse_size
-
-    return parse_size(text)
-
-
-def _fields(text: str, option: str) -> dict[str, str]:
-    found = {}
-    for part in text.split(","):
-        name, equals, value = part.partition("=")
-        if not equals:
-            raise UsageError(f"{option} {text!r}: expected KEY=VALUE, found {part!r}")
-        found[name.strip().lower()] = value
-    return found
-
-
-def _secret(text: str) -> tuple[str, bytes]:
-    fields = _fields(text, "--secret")
-    name = fields.get("id")
-    if not name:
-        raise UsageError(f"--secret {text!r} needs id=NAME")
-    source = fields.get("src") or fields.get("source")
-    if source is None and (fields.get("env") or fields.get("type") == "env"):
-        variable = fields.get("env") or name
-        value = os.environ.get(variable)
-        if value is None:
-            raise UsageError(f"--secret id={name}: the variable {variable} is not set")
-        return name, os.fsencode(value)
-    if source is None and name in os.environ:
-        return name, os.fsencode(os.environ[name])
-    try:
-        with open(source or name, "rb") as content:
-            return name, content.read()
-    except OSError as error:
-        raise UsageError(f"--secret id={name}: can't read {source}: {error.strerror}") from error
-
-
-def _ssh(text: str) -> tuple[str, str]:
-    name, _, path = text.partition("=")
-    found = path or os.environ.get("SSH_AUTH_SOCK", "")
-    if not found:
-        raise UsageError(f"--ssh {text!r}: no agent is running: SSH_AUTH_SOCK is not set")
-    return name or "default", found
 
 
 def _outputs(options: Namespace) -> list[Any]:

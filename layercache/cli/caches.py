@@ -7,7 +7,7 @@ import sys
 from argparse import Namespace
 from collections.abc import Mapping
 
-from layercache.cli.build import print_json
+from layercache.cli.requests import print_json
 from layercache.collecting import GRACE, Collected, collect, entries_of, usage, verify
 from layercache.dockerfile.numbers import parse_size
 from layercache.errors import UsageError
