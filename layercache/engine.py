@@ -401,7 +401,12 @@ class _Drive:
             window = _Window(self, ask)
             started = time.monotonic()
             self.started[ask.vertex] = started - self.began
-            result = self._perform(ask.task, window)
+            try:
+                result = self._perform(ask.task, window)
+            except LayerCacheError as error:
+                # The last lines of the output are in the message, and secrets may be in them.
+                error.args = tuple(window.masked_text(arg) for arg in error.args)
+                raise
             seconds = time.monotonic() - started
             record = self._record(ask, result, window, seconds)
             try:
@@ -504,6 +509,12 @@ class _Window:
         for secret in self._masks:
             output = output.replace(secret, b"***")
         return output
+
+    def masked_text(self, text: object) -> object:
+        """Like `masked`, for an argument of an error."""
+        if not isinstance(text, str) or not self._masks:
+            return text
+        return self.masked(text.encode("utf-8", "surrogateescape")).decode("utf-8", "replace")
 
     def log(self, chunk: bytes) -> None:
         if self._drive is not None and self._ask is not None:

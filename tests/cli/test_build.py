@@ -202,7 +202,6 @@ def test_secrets_are_masked(project: Project) -> None:
     assert [] == [path for path in files if b"hunter-two" in path.read_bytes()]
 
 
-@pytest.mark.xfail(reason="the message of StepFailed is not masked under workspace", strict=True)
 def test_a_failing_command_does_not_tell_its_secret(project: Project) -> None:
     """Neither the message nor the report of a failure shows it."""
     secret = project.directory / "secret"
