@@ -11,11 +11,11 @@ from layercache.configuration import HistoryEntry, ImageConfig
 from layercache.descriptors import Descriptor, Layer
 from layercache.digests import DiffID, sha256
 from layercache.errors import UsageError
-from layercache.images.manifests import CONFIG, MANIFEST, Manifest, encode
-from layercache.references import Reference
+from layercache.images.encoding import CONFIG, MANIFEST, encode, manifest_to_json
 
 if TYPE_CHECKING:
     from layercache.images.resolver import BaseImage
+    from layercache.references import Reference
 
 __all__ = ["Assembled", "BuiltImage", "assemble", "complete_history", "rfc3339", "source_date"]
 
@@ -45,6 +45,8 @@ class BuiltImage:
 
     def references(self) -> tuple[Reference, ...]:
         """The names as references with a tag. Raises `UsageError` for one with a digest."""
+        from layercache.references import Reference
+
         found = []
         for name in self.names:
             reference = Reference.parse(name).tagged()
@@ -90,7 +92,7 @@ def assemble(
     config = Descriptor(CONFIG, sha256(data), len(data))
     if any(descriptor.size < 0 for descriptor in wire):
         return Assembled(config, data, None, None)
-    written = encode(Manifest(config, tuple(wire), image.annotations).to_json())
+    written = encode(manifest_to_json(config, wire, image.annotations))
     return Assembled(config, data, Descriptor(MANIFEST, sha256(written), len(written)), written)
 
 

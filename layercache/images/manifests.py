@@ -11,6 +11,12 @@ import attrs
 from layercache.descriptors import LAYER_TAR, LAYER_TAR_GZIP, LAYER_TAR_ZSTD, Descriptor
 from layercache.digests import DiffID, Digest, check_digest
 from layercache.errors import HostileArchive, SourceError, UsageError
+from layercache.images.encoding import (
+    CONFIG,
+    MANIFEST,
+    encode,
+    manifest_to_json,
+)
 from layercache.images.platforms import Platform
 from layercache.images.streams import Checked, read_bounded
 
@@ -28,9 +34,7 @@ __all__ = [
     "select",
 ]
 
-MANIFEST: Final = "application/vnd.oci.image.manifest.v1+json"
 INDEX: Final = "application/vnd.oci.image.index.v1+json"
-CONFIG: Final = "application/vnd.oci.image.config.v1+json"
 DOCKER_MANIFEST: Final = "application/vnd.docker.distribution.manifest.v2+json"
 DOCKER_LIST: Final = "application/vnd.docker.distribution.manifest.list.v2+json"
 DOCKER_CONFIG: Final = "application/vnd.docker.container.image.v1+json"
@@ -125,33 +129,7 @@ class Manifest:
 
     def to_json(self) -> dict[str, Any]:
         """The object of an OCI manifest, in a fixed order of keys."""
-        found: dict[str, Any] = {
-            "schemaVersion": 2,
-            "mediaType": MANIFEST,
-            "config": descriptor_to_json(self.config),
-            "layers": [descriptor_to_json(layer) for layer in self.layers],
-        }
-        if self.annotations:
-            found["annotations"] = dict(sorted(self.annotations))
-        return found
-
-
-def descriptor_to_json(descriptor: Descriptor) -> dict[str, Any]:
-    """The object of a descriptor."""
-    return {
-        "mediaType": descriptor.media_type,
-        "digest": descriptor.digest,
-        "size": descriptor.size,
-    }
-
-
-def encode(value: Mapping[str, Any]) -> bytes:
-    """The bytes of a JSON object, in one form; digests are over these.
-
-    A lone surrogate (a byte that was no UTF-8) becomes U+FFFD, as in Go.
-    """
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-    return text.encode("utf-8", "surrogatepass").decode("utf-8", "replace").encode()
+        return manifest_to_json(self.config, self.layers, self.annotations)
 
 
 def decode(data: bytes, *, what: str) -> dict[str, Any]:

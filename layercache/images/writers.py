@@ -13,13 +13,8 @@ from layercache.descriptors import Descriptor
 from layercache.digests import Digest
 from layercache.errors import HostileArchive, SourceError, UsageError
 from layercache.images.built import Assembled, BuiltImage
-from layercache.images.manifests import (
-    INDEX,
-    MANIFEST_LIMIT,
-    decode,
-    descriptor_to_json,
-    encode,
-)
+from layercache.images.encoding import descriptor_to_json, encode
+from layercache.images.manifests import INDEX, MANIFEST_LIMIT, decode
 from layercache.images.streams import CHUNK
 
 if TYPE_CHECKING:
