@@ -143,6 +143,11 @@ class CopySource:
     content: bytes | None = None
     remote: bool = False
 
+    @property
+    def name(self) -> str:
+        """The last component of the pattern."""
+        return self.pattern.rpartition("/")[2]
+
 
 @attrs.frozen(kw_only=True)
 class CopyFiles:
@@ -167,8 +172,14 @@ class CopyFiles:
     commands = False
 
     def definition(self) -> tuple[Field, ...]:
+        """Of a source its last name only: where its content comes from changes nothing.
+
+        With `parents` the path is kept at the destination, and so all of it counts.
+        """
+        names = [s.pattern if self.parents else s.name for s in self.sources]
+        sources = zip(self.sources, names, strict=True)
         return (
-            Field("sources", tuple((s.role, s.pattern, s.content, s.remote) for s in self.sources)),
+            Field("sources", tuple((s.role, name, s.content, s.remote) for s, name in sources)),
             Field("destination", self.destination),
             Field("chown", self.chown),
             Field("chmod", self.chmod),

@@ -138,7 +138,7 @@ class StageFold:
         else:
             image = self._image(name, wanted)
             if image is not None:
-                self.base = ImageNeed(name, wanted or self.options.platform)
+                self.base = self._need(name, wanted)
                 self._start(image)
 
     def _start(self, image: BaseImage) -> None:
@@ -185,9 +185,12 @@ class StageFold:
         found = self.options.context_named(name)
         return found if found is not None and not self.options.contexts[found] else None
 
+    def _need(self, name: str, platform: str) -> ImageNeed:
+        known = self.options.context_named(name) or name
+        return ImageNeed(known, platform or self.options.platform)
+
     def _image(self, name: str, platform: str) -> BaseImage | None:
-        name = self.options.context_named(name) or name
-        need = ImageNeed(name, platform or self.options.platform)
+        need = self._need(name, platform)
         found = self._images.get(need)
         if found is None:
             self.missing.append(need)
