@@ -205,7 +205,7 @@ class _Build:
         self.executor = builder._executor
         self._images: Images | None = None
         self._bases: dict[ImageNeed, ResolvedImage] = {}
-        self.inputs = Inputs(self.store, self._contexts(), self._remote, self._fetch)
+        self.inputs = Inputs(self.store, self._contexts(), fetch=self._fetch)
 
     def run(self) -> BuildResult:
         reporter = Reporter(
@@ -403,11 +403,6 @@ class _Build:
         if self.store.has_blob(layer.descriptor) or self._images is None:
             return layer
         return self._images.ensure(layer)
-
-    def _remote(self, source: Any) -> Tree:
-        from layercache.remote import open_remote
-
-        return open_remote(source, self.store)
 
     def _contexts(self) -> dict[str, Callable[[], Tree]]:
         from layercache.contexts import context_maker

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from layercache.errors import SourceError, UsageError
@@ -29,13 +30,13 @@ def context_maker(
     `.dockerignore`. With `write` False nothing is written, the stat cache included.
     """
     if isinstance(context, Mapping):
-        return lambda: _mapped(context)
+        return partial(_mapped, context)
     if not isinstance(context, str | os.PathLike):
         if not isinstance(context, Tree):
             raise UsageError(
                 f"a context is a directory, a Tree or a mapping of paths, not {context!r}"
             )
-        return lambda: context
+        return partial(_same, context)
     root = os.path.abspath(os.fspath(context))
     return _Directory(root, dockerfile, _cache_directory(store), write)
 
@@ -82,6 +83,10 @@ def _cache_directory(store: Store) -> str | None:
     """Where stat caches are kept: beside a local store, else nowhere."""
     directory = getattr(store.backend, "directory", None)
     return None if directory is None else os.path.join(directory, "scan")
+
+
+def _same(tree: Tree) -> Tree:
+    return tree
 
 
 def _mapped(files: Mapping[str, Any]) -> Tree:

@@ -419,6 +419,9 @@ class _Drive:
         executor, pool = self.engine._executor, self.engine._pool
         if pool is None:
             return perform(executor, task, window)
+        for bound in task.inputs:
+            if isinstance(bound.subject, State):
+                self.engine._inputs.fetch(bound.subject)
         return pool.submit(perform, executor, task, window).result()
 
     def _record(self, ask: AskExecute, result: Result, window: _Window, seconds: float) -> Record:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, BinaryIO, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, runtime_checkable
 
 from layercache.descriptors import Layer, State
 from layercache.digests import ChainID, DiffID, Digest, Fingerprint
@@ -52,7 +52,8 @@ def selector_digest(selector: Selector) -> str:
 class Inputs:
     """The trees behind the subjects of one build.
 
-    `contexts` makes the tree of a context on first use; `remote` the tree of any other source;
+    `contexts` makes the tree of a context on first use; `remote` the tree of any other source
+    (by default what `layercache.remote` can fetch);
     `fetch` brings the bytes of a base image's layer into the store (True when it could).
     """
 
@@ -72,6 +73,19 @@ class Inputs:
         self._states: dict[ChainID, StateTree] = {}
         self._indexes: dict[DiffID, LayerIndex] = {}
         self._layers: dict[Digest, Layer] = {}
+
+    def __getstate__(self) -> dict[str, object]:
+        """What another process needs to open the same trees; base layers must be in the store."""
+        return {"store": self._store, "contexts": self._contexts}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(**state)  # type: ignore[misc]
+
+    def fetch(self, state: State) -> None:
+        """Bring the layers of a base image into the store, for whoever can't fetch them."""
+        for layer in state.layers:
+            if self._fetch is not None and not self._store.has_blob(layer.descriptor):
+                self._fetch(layer)
 
     def tree(self, subject: State | Source) -> Tree:
         """The subject as a tree; raises `SourceError`, `NotFound` or `CorruptObject`."""
@@ -93,9 +107,11 @@ class Inputs:
                     "pass context=… (or CONTEXT on the command line)"
                 )
             return maker()
-        if self._remote is None:
-            raise SourceError(f"nothing here can open the source {source.name}")
-        return self._remote(source)
+        if self._remote is not None:
+            return self._remote(source)
+        from layercache.remote import open_remote
+
+        return open_remote(source, self._store)
 
     def fingerprint(self, subject: State | Source, selector: Selector) -> Fingerprint:
         """What `selector` picks from `subject`; facts about states are kept in the store."""

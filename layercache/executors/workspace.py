@@ -13,7 +13,7 @@ import platform
 import stat
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, BinaryIO, Final, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, cast
 
 import attrs
 
@@ -73,6 +73,17 @@ class Workspace:
         self._tools = tuple(tools)
         self._timeout = step_timeout
         self._programs = Programs()
+
+    def __getstate__(self) -> dict[str, object]:
+        return {
+            "directory": self.directory,
+            "secrets": self._secrets,
+            "tools": self._tools,
+            "step_timeout": self._timeout,
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(**state)  # type: ignore[misc]
 
     @property
     def masks(self) -> tuple[bytes, ...]:
