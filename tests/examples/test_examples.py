@@ -52,3 +52,20 @@ def test_the_data_pipeline_stops_where_the_data_is_the_same(tmp_path: Path) -> N
     assert report == same == "north 30.00\nsouth 21.00\n"
     assert [d for d, _ in decisions] == ["miss", "miss", "hit", "hit", "hit", "hit", "hit"]
     assert changed == "north 30.00\nsouth 24.00\n"
+
+
+def test_a_second_ci_machine_runs_nothing(tmp_path: Path) -> None:
+    """Two machines with local caches of their own share one; workspaces at one path."""
+    ci = load("ci-runner/ci.py")
+    context = tmp_path / "context"
+    context.mkdir()
+    (context / "a.txt").write_text("1")
+    dockerfile = context / "Dockerfile"
+    dockerfile.write_text("FROM x\nCOPY a.txt /\nRUN cat a.txt a.txt > b.txt\n")
+    shared = [str(tmp_path / "shared")]
+    first = ci.run(str(dockerfile), str(context), local=str(tmp_path / "m"), shared=shared)
+    shutil.rmtree(tmp_path / "m")
+    second = ci.run(str(dockerfile), str(context), local=str(tmp_path / "m"), shared=shared)
+
+    assert [s.decision for s in first.steps] == [None, "miss", "miss"]
+    assert [s.decision for s in second.steps] == [None, "hit", "hit"]
