@@ -1,0 +1,12 @@
+"""Tells what the randomised suites did, at the end of the run."""
+
+from __future__ import annotations
+
+from tests.core.tally import LINES
+
+
+def pytest_terminal_summary(terminalreporter):
+    if LINES:
+        terminalreporter.section("randomised")
+        for line in LINES:
+            terminalreporter.write_line(line)
