@@ -156,6 +156,8 @@ class Blobs:
         self._verified: dict[Digest, Identity] = {}
         self._aside: dict[Digest, str] = {}
         self._scratch: str | None = None
+        self.written: set[Digest] = set()
+        """What the backend took since this was last cleared."""
 
     def name(self, digest: Digest) -> str:
         """The object's name in the backend."""
@@ -297,6 +299,7 @@ class Blobs:
             self._report("degraded", name, f"a blob is kept for this build only: {error}")
             return descriptor
         with self._guard:
+            self.written.add(digest)
             self._damaged.discard(digest)
             if not unreliable:
                 self._aside.pop(digest, None)
@@ -335,7 +338,14 @@ class Blobs:
     def _spool(self, content: BinaryIO, directory: str) -> tuple[str, Digest, int]:
         """Copy `content` to a new file; when the disk fills up, to one elsewhere."""
         hasher = hashlib.sha256()
-        path, out = _new_file(directory)
+        try:
+            path, out = _new_file(directory)
+        except CacheError as error:
+            elsewhere = self._own_directory()
+            if directory == elsewhere:
+                raise
+            self._trouble("tmp", error)
+            path, out = _new_file(elsewhere)
         size = 0
         try:
             while chunk := content.read(_CHUNK):
@@ -393,6 +403,22 @@ class Blobs:
                 self._verified[digest] = identity
         return kept
 
+    def rescue(self) -> None:
+        """The backend can't promise what it took: keep it aside instead, and remove it there."""
+        with self._guard:
+            written, self.written = list(self.written), set()
+        for digest in written:
+            try:
+                with self._backend.read(self.name(digest)) as content:
+                    path, found, _ = self._spool(content, self._own_directory())
+                if found == digest:
+                    self._keep(path, digest)
+                else:
+                    _remove(path)
+                self._backend.delete(self.name(digest))
+            except CacheError as error:
+                self._trouble(self.name(digest), error)
+
     def close(self) -> None:
         """Remove what was kept aside."""
         with self._guard:
@@ -428,7 +454,7 @@ def _new_file(directory: str) -> tuple[str, int]:
     try:
         return path, os.open(path, flags, 0o644)
     except OSError as error:
-        raise CacheError(f"can't write to {directory!r}: {error}") from error
+        raise CacheError(f"can't write to {directory!r}: {error.strerror}") from error
 
 
 def _write_all(fd: int, data: bytes) -> None:

@@ -109,8 +109,8 @@ class Syncs(Protocol):
     def sync(self) -> None:
         """Return when everything written before is durable.
 
-        Free of charge when nothing was. After a `CacheError` none of it may be relied on: it
-        was removed, as far as that was possible, and must be written anew.
+        Free of charge when nothing was. After a `CacheError` none of it may be relied on, also
+        when it can be read: the caller removes it and writes anew.
         """
 
 

@@ -83,6 +83,7 @@ class Store:
         self.on_event = on_event
         self._guard = threading.RLock()
         self._own: dict[CacheKey, Record] = {}
+        self._failed: set[CacheKey] = set()
         self._damaged: set[str] = set()
         self._staged: dict[str, None] = {}
         self._small: dict[str, bytes] = {}
@@ -231,12 +232,17 @@ class Store:
                 if replace:
                     generation = max(record.generation, present.generation + 1)
                     record = attrs.evolve(record, generation=generation)
-                elif self._usable(present) and _order(present) >= _order(record):
+                elif (
+                    key not in self._failed
+                    and self._usable(present)
+                    and _order(present) >= _order(record)
+                ):
                     return present
+            self._failed.discard(key)
             stored = encode_record(record, self._verifier)
             record = decode_record(key, stored, self._verifier)
             self._own[key] = record
-            if record.layer is None or not self.blobs.kept_aside(record.layer.descriptor.digest):
+            if not self._aside(record):
                 self._write_small(name, stored, staged=True)
             return record
 
@@ -432,21 +438,38 @@ class Store:
     def commit(self) -> None:
         """Return when all that was put is durable: blobs first, then what refers to them.
 
-        Nothing is synced when nothing was put; two syncs otherwise. A failure is an event, not
-        an error: what was put then serves this object only.
+        Nothing is synced when no blob, record or reference was put; two syncs otherwise. A
+        failure is an event, not an error: what was put then serves this object only.
         """
         with self._guard:
             names, self._staged = list(self._staged), {}
-            try:
-                if isinstance(self.backend, Syncs):
-                    self.backend.sync()
-                if names and isinstance(self.backend, Stages):
-                    self.backend.publish(names)
-                    if isinstance(self.backend, Syncs):
-                        self.backend.sync()
-            except CacheError as error:
-                self._trouble("commit", error)
+            if names or self.blobs.written:
+                try:
+                    self._acknowledge(names)
+                except CacheError as error:
+                    self._trouble("commit", error)
+                    self.blobs.rescue()
+                    self._failed.update(self._own)
+                else:
+                    self.blobs.written.clear()
+            self._own = {
+                key: record
+                for key, record in self._own.items()
+                if key in self._failed or self._aside(record)
+            }
             self._small.clear()
+
+    def _acknowledge(self, names: Sequence[str]) -> None:
+        if isinstance(self.backend, Syncs):
+            self.backend.sync()
+        if names and isinstance(self.backend, Stages):
+            self.backend.publish(names)
+            if isinstance(self.backend, Syncs):
+                self.backend.sync()
+
+    def _aside(self, record: Record) -> bool:
+        """Whether the record's blob is with this object only."""
+        return record.layer is not None and self.blobs.kept_aside(record.layer.descriptor.digest)
 
     def write(self, name: str, content: BinaryIO) -> None:
         """Write an object by its full name; raises `CacheError`. For those who copy stores."""

@@ -218,9 +218,6 @@ class LocalBackend:
         try:
             sync_filesystem(self._root_fd, [self._root + name for name in names])
         except OSError as error:
-            # What the kernel failed to write it may show as written: none of it can be kept.
-            for name in names:
-                _discard(self._root + name)
             self._fail("sync", names[-1], error)
 
     def _staged_path(self, name: str) -> str | None:
