@@ -1,35 +1,39 @@
 """Make a directory hold exactly a tree, writing only what differs.
 
 The directory may be in any condition and hold links that point anywhere: nothing is followed,
-and nothing outside is touched.
+and nothing outside is touched. What a tree does not tell, but a command could see, is made the
+same, too: each path is a file of its own, belongs to the caller, and has no attributes besides.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import stat
-from collections.abc import Iterable
 
 from layercache.differences import Difference, differences
 from layercache.errors import BuildError
 from layercache.trees import Node, Tree
+from layercache.xattrs import get_xattr, list_xattrs, remove_xattr, set_xattr
 
 __all__ = ["materialize", "set_times"]
 
 _COPY_SIZE = 1 << 20
 
+_ATTRIBUTES = ("user.", "system.posix_acl_", "security.capability")
+"""Attributes that commands set; others are the system's own labels."""
+
 
 def materialize(tree: Tree, root: str, current: Tree) -> None:
     """Make `root` hold `tree`; `current` is what it holds now (a scan of it).
 
-    Owners are left alone; modes and times (whole seconds) are set. Raises `BuildError` with the
-    path when the file system refuses.
+    Modes and times (whole seconds) are the tree's, owners the caller's. Raises `BuildError`
+    with the path when the file system refuses.
     """
     base = os.fsencode(root)
     touched: set[bytes] = set()
-    changes = list(differences(current, tree))
-    for change in changes:
+    for change in differences(current, tree):
         parent = change.path.rpartition(b"/")[0]
         try:
             if parent and parent not in touched:
@@ -40,7 +44,11 @@ def materialize(tree: Tree, root: str, current: Tree) -> None:
             raise BuildError(
                 f"can't restore {os.fsdecode(change.path)!r} below {root!r}: {error.strerror}"
             ) from error
-    _finish_directories(base, tree, changes, touched)
+    try:
+        _Settling(base, tree).run()
+    except OSError as error:
+        where = os.fsdecode(error.filename) if error.filename else root
+        raise BuildError(f"can't restore {where!r}: {error.strerror}") from error
 
 
 def _apply(base: bytes, change: Difference, tree: Tree) -> None:
@@ -93,17 +101,92 @@ def _make_removable(directory: bytes) -> None:
     os.chmod(directory, 0o700)
 
 
-def _finish_directories(
-    base: bytes, tree: Tree, changes: Iterable[Difference], touched: set[bytes]
-) -> None:
-    """Modes and times of directories last: writing into them needs one and moves the other."""
-    wanted = touched | {c.path for c in changes if c.new is not None and c.new.is_dir}
-    for path in sorted(wanted - {b""}, reverse=True):
-        node = tree.lookup(path)
-        if node is not None and node.is_dir:
-            target = os.path.join(base, path)
+class _Settling:
+    """Times, modes, owners and attributes of everything below `base`, directories last.
+
+    An earlier command may have left what no layer holds: names that share a file, owners, times
+    of directories. A later one must find the same whether the earlier ran here or was reused.
+    """
+
+    def __init__(self, base: bytes, tree: Tree) -> None:
+        self._base = base
+        self._tree = tree
+        self._seen: set[tuple[int, int]] = set()
+        self._owner = (os.geteuid(), os.getegid()) if hasattr(os, "geteuid") else None
+
+    def run(self) -> None:
+        todo: list[tuple[bytes, bool]] = [(b"", False)]
+        while todo:
+            path, entered = todo.pop()
+            target = os.path.join(self._base, path) if path else self._base
+            if entered:
+                self._settle(target, path, os.lstat(target))
+                continue
+            todo.append((path, True))
+            try:
+                entries = list(os.scandir(target))
+            except PermissionError:
+                os.chmod(target, 0o700)
+                entries = list(os.scandir(target))
+            prefix = path + b"/" if path else b""
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    todo.append((prefix + entry.name, False))
+                else:
+                    self._settle(entry.path, prefix + entry.name, os.lstat(entry.path))
+
+    def _settle(self, target: bytes, path: bytes, found: os.stat_result) -> None:
+        node = self._tree.lookup(path)
+        if node is None:
+            return  # it has only just appeared: a command that is still running elsewhere
+        if found.st_nlink > 1 and node.is_file:
+            found = self._alone(target, path, node, found)
+        changed = self._give_owner(target, node, found)
+        if not node.is_link and (changed or stat.S_IMODE(found.st_mode) != stat.S_IMODE(node.mode)):
             os.chmod(target, stat.S_IMODE(node.mode))
+        changed |= _set_attributes(target, node)
+        if changed or found.st_mtime_ns != node.mtime * 10**9:
             set_times(target, node)
+
+    def _alone(
+        self, target: bytes, path: bytes, node: Node, found: os.stat_result
+    ) -> os.stat_result:
+        """Make a name that shares its file with another one here a file of its own."""
+        identity = (found.st_dev, found.st_ino)
+        if identity in self._seen:
+            os.unlink(target)
+            _write(target, path, self._tree)
+            found = os.lstat(target)
+        self._seen.add(identity)
+        return found
+
+    def _give_owner(self, target: bytes, node: Node, found: os.stat_result) -> bool:
+        if not self._owner or self._owner[0] or self._owner == (found.st_uid, found.st_gid):
+            return False  # only root can have given something away
+        os.chown(target, *self._owner, follow_symlinks=False)
+        return True
+
+
+def _set_attributes(target: bytes, node: Node) -> bool:
+    """Give `target` the attributes of its node and no other; whether something changed."""
+    wanted = dict(node.xattrs)
+    changed = False
+    try:
+        for text in list_xattrs(target, follow_symlinks=False):
+            name = os.fsencode(text)
+            if wanted.get(name) == get_xattr(target, text, follow_symlinks=False):
+                del wanted[name]
+            elif text.startswith(_ATTRIBUTES):
+                remove_xattr(target, text, follow_symlinks=False)
+                changed = True
+        for name, value in wanted.items():
+            set_xattr(target, name, value, follow_symlinks=False)
+            changed = True
+    except OSError as error:
+        # Attributes that can't be had here could not be kept from a command either.
+        if error.errno not in (errno.ENOTSUP, errno.EPERM, errno.EACCES, errno.ENODATA):
+            raise
+    return changed
 
 
 def set_times(target: bytes, node: Node) -> None:

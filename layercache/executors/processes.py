@@ -44,6 +44,7 @@ def run_command(
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             start_new_session=sys.platform != "win32",
+            umask=0o022 if sys.platform != "win32" else -1,  # the caller's is in no key
         )
     except OSError as error:
         status = 127 if isinstance(error, FileNotFoundError) else 126

@@ -1,0 +1,100 @@
+"""A command in a workspace finds the same whether the steps before it ran or were reused."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import struct
+import sys
+from pathlib import Path
+
+import pytest
+
+from layercache import Builder, Dockerfile, Workspace
+from layercache.result import BuildResult
+
+PYTHON = shlex.quote(sys.executable)
+CONTEXT = {"d/y": "1", "d/z": "1"}
+ROOT = hasattr(os, "geteuid") and os.geteuid() == 0
+_CAPABILITY = struct.pack("<5I", 0x02000000, 1, 0, 0, 0)
+
+
+def python(code: str) -> str:
+    return f"{PYTHON} -c {shlex.quote(code)}"
+
+
+def built(directory: Path, text: str, *, again: int | None = None) -> BuildResult:
+    """A build over one cache; with `again` only that step is executed, on a fresh root."""
+    if again is not None:
+        shutil.rmtree(directory / "workspace")
+    builder = Builder(directory / "cache", executor=Workspace(directory / "workspace"))
+    return builder.build(
+        Dockerfile.parse(text),
+        context=CONTEXT,
+        no_cache=lambda origin: origin.index == again,
+    )
+
+
+LEFT = {
+    "names of one file": ("echo a > a && ln a b", "echo x >> a && cat b"),
+    "a link to an equal file": ("ln -f d/y d/z", "echo x >> d/y && cat d/z"),
+    "the time of a directory that got a file": ("touch d/x", "stat -c %Y d"),
+    "the time of a directory made anew": ("rm -r d && mkdir d", "stat -c %Y d"),
+    "the time of a file with the bytes it had": ("cp d/y q && cat q > d/y", "stat -c %Y d/y"),
+    "a time that was set": ("touch -d 1999-01-01 d d/y", "stat -c %Y d d/y"),
+    "the mode of the root": ("chmod 711 .", "stat -c %a ."),
+    "an attribute": (
+        python("import os; os.setxattr('d/y', 'user.mark', b'1')"),
+        python("import os; print(os.listxattr('d/y'))"),
+    ),
+}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the commands are those of Linux")
+@pytest.mark.parametrize("left", LEFT)
+def test_nothing_is_left_that_no_layer_holds(tmp_path: Path, left: str) -> None:
+    """What an earlier command leaves in the root besides its layer is not seen by a later one."""
+    make, look = LEFT[left]
+    text = f"FROM x\nCOPY . .\nRUN {make}\nRUN {look} > seen\n"
+    first = built(tmp_path, text)
+    second = built(tmp_path, text, again=3)
+
+    assert [step.decision for step in second.steps] == [None, "hit", "hit", "miss"]
+    assert second.image == first.image
+
+
+@pytest.mark.skipif(sys.platform != "linux" or not ROOT, reason="only root may do this")
+@pytest.mark.parametrize(
+    ("make", "look"),
+    [
+        ("chown -R 1000:1001 d", "stat -c %u:%g d d/y"),
+        (
+            python(f"import os; os.setxattr('d/y', 'security.capability', {_CAPABILITY!r})"),
+            python("import os; print(os.listxattr('d/y'))"),
+        ),
+    ],
+    ids=["owners", "capabilities"],
+)
+def test_what_only_root_can_leave(tmp_path: Path, make: str, look: str) -> None:
+    """Owners go, as in no layer of a workspace; capabilities stay, as in every layer."""
+    text = f"FROM x\nCOPY . .\nRUN {make}\nRUN {look} > seen\n"
+    first = built(tmp_path, text)
+    second = built(tmp_path, text, again=3)
+
+    assert second.image == first.image
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX has the umask")
+def test_the_umask_of_the_caller_changes_nothing(tmp_path: Path) -> None:
+    """Modes of what a command makes are in its layer, and the caller's umask is in no key."""
+    text = "FROM x\nRUN touch f && mkdir d && stat -c %a . f d > seen\n"
+    found = []
+    for mask in (0o022, 0o077):
+        before = os.umask(mask)
+        try:
+            found.append(built(tmp_path / f"{mask:o}", text).image)
+        finally:
+            os.umask(before)
+
+    assert found[0] == found[1]
