@@ -149,6 +149,8 @@ def to_json(value: Value) -> Any:
         return [to_json(item) for item in value]
     if isinstance(value, int) and not isinstance(value, bool):
         return {"int": str(value)}
+    if isinstance(value, str) and any("\ud800" <= c <= "\udfff" for c in value):
+        return {"points": [ord(character) for character in value]}  # JSON would join pairs
     return value
 
 
@@ -156,6 +158,8 @@ def from_json(value: Any) -> Value:
     """The inverse."""
     if isinstance(value, list):
         return tuple(from_json(item) for item in value)
+    if isinstance(value, dict) and "points" in value:
+        return "".join(map(chr, value["points"]))
     if isinstance(value, dict):
         return bytes.fromhex(value["bytes"]) if "bytes" in value else int(value["int"])
     return value  # type: ignore[no-any-return]
