@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, BinaryIO
 
 import attrs
@@ -37,16 +37,18 @@ from layercache.execution import Blobs, Executor, Result, Task
 from layercache.graph import Graph, Origin, Step
 from layercache.inputs import Inputs
 from layercache.instructions import Source
-from layercache.keys import KeyStrategy
+from layercache.keys import KeyStrategy, Narrows
 from layercache.listings import encode_listing, listing
 from layercache.operations import CopyFiles, MakeDirectory
 from layercache.records import Record
-from layercache.selections import Files
+from layercache.selections import Files, Observed, Selector
+from layercache.tracing.evidence import Evidence
 from layercache.trees import Tree
 from layercache.walk import (
     AskExecute,
     AskFingerprint,
     AskLookup,
+    AskSelectors,
     Decision,
     Declined,
     Executed,
@@ -54,6 +56,7 @@ from layercache.walk import (
     Fingerprinted,
     Found,
     Lost,
+    Selectors,
     Walk,
     Walker,
 )
@@ -155,7 +158,9 @@ class _Drive:
         self.started: dict[int, float] = {}
         self.began = time.monotonic()
         self.lost: set[CacheKey] = set()
-        self.replaced: dict[CacheKey, Record | None] = {}
+        self.refusals: dict[int, str] = {}
+        self.evidence = Evidence(engine._store, engine._inputs)
+        self.replaced = self.evidence.replaced
         self.told: set[int] = set()
         self.errors: dict[int, LayerCacheError] = {}
         self.running = 0
@@ -195,6 +200,8 @@ class _Drive:
                     self._lookup(ask)
                 elif isinstance(ask, AskFingerprint):
                     self._fingerprint(ask)
+                elif isinstance(ask, AskSelectors):
+                    self._selectors(ask)
                 else:
                     self._queue.append(ask)
             if asks:
@@ -273,7 +280,20 @@ class _Drive:
         found.update({key: self.replaced[key] for key in ask.keys if key in self.replaced})
         self.walk.tell(Found(found))
 
+    def _selectors(self, ask: AskSelectors) -> None:
+        found: dict[CacheKey, Sequence[Selector]] = {}
+        for key in ask.keys:
+            found[key] = [c.selector for c in self.evidence.known(key).candidates]
+        self.walk.tell(Selectors(found))
+
     def _fingerprint(self, ask: AskFingerprint) -> None:
+        try:
+            if isinstance(ask.selector, Observed):
+                self.engine._inputs.known.observations(ask.selector)
+        except CacheError as error:
+            self._trouble("lookup", error)
+            self.walk.tell(Declined(ask))
+            return
         try:
             fingerprint = self.engine._inputs.fingerprint(ask.subject, ask.selector)
         except CacheError as error:
@@ -411,9 +431,27 @@ class _Drive:
             record = self._record(ask, result, window, seconds)
             try:
                 store.put(record, replace=fresh)
+                self._keep_evidence(ask, record, result, again=fresh or bool(self.lost))
             except CacheError as error:
                 self._trouble("write", error)
             return _Made(record, reused=False)
+
+    def _keep_evidence(
+        self, ask: AskExecute, record: Record, result: Result, *, again: bool
+    ) -> None:
+        """What the execution looked at of its parent, where the strategy makes use of it."""
+        keys, step = self.engine._keys, self.graph.vertices[ask.vertex]
+        if not isinstance(keys, Narrows) or not isinstance(step, Step):
+            return
+        evidence = keys.narrows(step)
+        if evidence is None:
+            return
+        reason = result.refusal
+        if result.observed is not None:
+            reason = self.evidence.keep(record, ask.task, result.observed, evidence, again=again)
+        if reason:
+            self.refusals[ask.vertex] = reason
+            self.evidence.refuse(record, reason)
 
     def _perform(self, task: Task, window: _Window) -> Result:
         executor, pool = self.engine._executor, self.engine._pool

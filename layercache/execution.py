@@ -10,6 +10,7 @@ import attrs
 from layercache.descriptors import Descriptor, Layer, State
 from layercache.digests import Digest, Fingerprint
 from layercache.instructions import Field, Instruction, Source
+from layercache.observations import Observations
 from layercache.selections import Selector
 from layercache.trees import Tree
 
@@ -38,6 +39,8 @@ class Task:
     traits: tuple[Field, ...] = ()
     bypass: bool = False
     """Asked for with `no_cache`: cache mounts start empty."""
+    observe: bool = False
+    """Watch what the command looks at of the parent; changes nothing about what it gives."""
 
     @property
     def parent(self) -> State | None:
@@ -53,10 +56,14 @@ class Result:
     """What an execution gave: a layer, or None when nothing changed; the step's output.
 
     `output` is what the command wrote to standard output and error, in order, possibly cut.
+    `observed` is all that the result depends on of the parent, None where only the whole parent
+    is known to be enough; `refusal` says why, where observing was asked for.
     """
 
     layer: Layer | None
     output: bytes = b""
+    observed: Observations | None = None
+    refusal: str = ""
 
 
 class Blobs(Protocol):

@@ -43,12 +43,17 @@ class Input:
 
 @attrs.frozen
 class Step:
-    """An instruction with its inputs; `traits` are the executor's, `bypass` is `no_cache`."""
+    """An instruction with its inputs; `traits` are the executor's, `bypass` is `no_cache`.
+
+    `trace` says whether a command is watched and reused by what it was seen to read: "off",
+    "auto", or "audit" (and a share of what is reused is run again). It is no part of the key.
+    """
 
     instruction: Instruction
     inputs: tuple[Input, ...] = ()
     traits: tuple[Field, ...] = ()
     bypass: bool = False
+    trace: str = "off"
     origin: Origin = attrs.field(factory=Origin, eq=False)
 
 

@@ -9,19 +9,23 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, runtime_checkable
 
+from layercache.codec import pack, unpack
 from layercache.descriptors import Layer, State
-from layercache.digests import ChainID, DiffID, Digest, Fingerprint
+from layercache.digests import ChainID, DiffID, Digest, Fingerprint, sha256
 from layercache.errors import CorruptObject, NotFound, SourceError
 from layercache.instructions import Source, Value
 from layercache.keys import frame
-from layercache.selections import Everything, Files, Selector, fingerprint
+from layercache.selections import Everything, Files, Observed, Selector, fingerprint
 from layercache.sources import ContextSource, UrlSource
+from layercache.tracing.known import KnownSelectors
 from layercache.trees import Tree
 
 if TYPE_CHECKING:
     from layercache.layers.index import LayerIndex
     from layercache.layers.view import StateTree
+    from layercache.observations import Observations
     from layercache.store import Store
+    from layercache.tracing.values import Values
 
 __all__ = ["Inputs", "Selects", "selector_digest"]
 
@@ -73,6 +77,7 @@ class Inputs:
         self._states: dict[ChainID, StateTree] = {}
         self._indexes: dict[DiffID, LayerIndex] = {}
         self._layers: dict[Digest, Layer] = {}
+        self.known = KnownSelectors(store)
 
     def __getstate__(self) -> dict[str, object]:
         """What another process needs to open the same trees; base layers must be in the store."""
@@ -129,6 +134,8 @@ class Inputs:
         if isinstance(subject, UrlSource) and subject.checksum is not None:
             # What the file must be says enough: no request is made (observed rule 11).
             return Fingerprint(subject.checksum)
+        if isinstance(selector, Observed):
+            return self.values(subject, self.known.observations(selector)).fingerprint
         tree = self.tree(subject)
         if isinstance(selector, Everything):
             return Fingerprint(tree.digest(b"").hex())
@@ -137,6 +144,29 @@ class Inputs:
         return (
             tree.fingerprint(selector) if isinstance(tree, Selects) else fingerprint(tree, selector)
         )
+
+    def values(self, subject: State | Source, observations: Observations) -> Values:
+        """What was observed, as it is in `subject`; raises as `tree`."""
+        from layercache.tracing.values import values_of
+
+        return values_of(observations, self.tree(subject), self._derive)
+
+    def _derive(self, kind: str, text: str, tree: Tree) -> Value:
+        """See `tracing.accounts.derive`; kept in the store, so that whoever has no layers here
+        need not fetch one to see who a user is."""
+        from layercache.tracing.accounts import account_files, derive
+
+        name = sha256(frame((kind, text, *account_files(tree))))
+        kept = self._store.get_derived("accounts", name)
+        if kept is not None:
+            try:
+                found: Value = unpack(kept)
+                return found
+            except CorruptObject:
+                pass  # made again, and replaced
+        value = derive(kind, text, tree)
+        self._store.put_derived("accounts", name, pack(value))
+        return value
 
     # -- states -----------------------------------------------------------------------------
 

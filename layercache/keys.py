@@ -21,7 +21,7 @@ from layercache.selections import Selector
 if TYPE_CHECKING:
     from layercache.graph import Input, Step
 
-__all__ = ["InputMaterial", "KeyMaterial", "KeyStrategy", "cache_key", "frame"]
+__all__ = ["InputMaterial", "KeyMaterial", "KeyStrategy", "Narrows", "cache_key", "frame"]
 
 _CONTEXT: Final = "layercache 2026-11 cache key: "
 
@@ -62,6 +62,15 @@ class KeyStrategy(Protocol):
 
     def material(self, step: Step, inputs: Sequence[Fingerprint]) -> KeyMaterial:
         """The labelled facts; `inputs` come in the order of `step.inputs`."""
+
+
+@runtime_checkable
+class Narrows(Protocol):
+    """Optional for a strategy: steps that may be reused on another parent, too."""
+
+    def narrows(self, step: Step) -> str | None:
+        """The evidence by which `step` may be reused where not all of the parent is as it was:
+        "rebase" or "trace"; None where only the whole parent counts."""
 
 
 def frame(value: Value) -> bytes:

@@ -1,8 +1,8 @@
 """Selectors: which part of an input a step reads, and what that part is.
 
-`Everything`, `Nothing` and `Files` are values. `select` answers `Files` over any `Tree` with
-COPY's rules, `walk` lists what a match brings along, `fingerprint` digests it all, `listing`
-keeps it for explanations. All pure.
+`Everything`, `Nothing`, `Observed` and `Files` are values. `select` answers `Files` over any
+`Tree` with COPY's rules, `walk` lists what a match brings along, `fingerprint` digests it all,
+`listing` keeps it for explanations. All pure.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from layercache.matching import (
     tree_digest,
     walk,
 )
+from layercache.observations import CONTRACT
 from layercache.patterns import clean
 from layercache.trees import Tree, directory_digest
 
@@ -48,6 +49,7 @@ __all__ = [
     "Filtered",
     "Listed",
     "Nothing",
+    "Observed",
     "Selected",
     "Selector",
     "decode_listing",
@@ -103,6 +105,29 @@ class ByKey:
 
     def definition(self) -> tuple[Field, ...]:
         return (Field("selector", "key"),)
+
+
+@attrs.frozen
+class Observed:
+    """What an execution was seen to look at, and nothing else of it.
+
+    `observations` is the digest of the set (`Observations.digest`); `evidence` is "trace" where
+    a command was watched, "rebase" where the engine itself did the looking (COPY, ADD, WORKDIR).
+    """
+
+    observations: str
+    evidence: str = "trace"
+
+    @property
+    def name(self) -> str:
+        return self.evidence
+
+    def definition(self) -> tuple[Field, ...]:
+        return (
+            Field("selector", "observed"),
+            Field("contract", CONTRACT),
+            Field("observations", self.observations),
+        )
 
 
 @attrs.frozen

@@ -10,7 +10,7 @@ import attrs
 from layercache.digests import Fingerprint
 from layercache.graph import Input, Step
 from layercache.keys import InputMaterial, KeyMaterial
-from layercache.operations import PARENT, CopyFiles
+from layercache.operations import PARENT, CopyFiles, Exec, MakeDirectory
 from layercache.selections import BY_KEY, NOTHING, Selector
 
 __all__ = ["ChainKeys", "ContentKeys"]
@@ -42,7 +42,8 @@ class ContentKeys:
     """A step is what it says and the content of what it reads.
 
     The parent counts with everything (its chain ID), except for COPY and ADD `--link`, which
-    read nothing of it. A step that ran again and came out as before leaves its users hit.
+    read nothing of it. A step that ran again and came out as before leaves its users hit. Where
+    the whole parent is another one, a step is also reused if what it looked at is the same.
     """
 
     salt: str = ""
@@ -53,6 +54,17 @@ class ContentKeys:
         if source.role == PARENT and isinstance(instruction, CopyFiles) and instruction.link:
             return NOTHING
         return source.selector
+
+    def narrows(self, step: Step) -> str | None:
+        """COPY, ADD and WORKDIR by what they looked at; RUN by what it was seen to read."""
+        instruction = step.instruction
+        if isinstance(instruction, Exec):
+            return None if step.trace == "off" else "trace"
+        if isinstance(instruction, MakeDirectory):
+            return "rebase"
+        if isinstance(instruction, CopyFiles) and not instruction.link:
+            return "rebase"
+        return None
 
     def material(self, step: Step, inputs: Sequence[Fingerprint]) -> KeyMaterial:
         selectors = [self.selector(step, edge) for edge in step.inputs]

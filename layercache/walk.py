@@ -27,6 +27,7 @@ __all__ = [
     "AskExecute",
     "AskFingerprint",
     "AskLookup",
+    "AskSelectors",
     "Decision",
     "Declined",
     "Executed",
@@ -35,6 +36,7 @@ __all__ = [
     "Found",
     "Lost",
     "Outcome",
+    "Selectors",
     "Walk",
     "Walker",
 ]
@@ -60,6 +62,17 @@ class AskLookup:
 
 
 @attrs.frozen
+class AskSelectors:
+    """By which selectors on their parent may these steps be reused? A batch; answer `Selectors`.
+
+    The keys are those of the steps without their parent (`weak_key`). It is asked where the key
+    by the whole parent has no record, of steps that the strategy `Narrows`.
+    """
+
+    keys: tuple[CacheKey, ...]
+
+
+@attrs.frozen
 class AskExecute:
     """Run this task; `vertex` is the first step in graph order that wants it.
 
@@ -72,7 +85,7 @@ class AskExecute:
     vertex: int
 
 
-Ask: TypeAlias = AskFingerprint | AskLookup | AskExecute
+Ask: TypeAlias = AskFingerprint | AskLookup | AskSelectors | AskExecute
 
 
 @attrs.frozen
@@ -88,6 +101,13 @@ class Found:
     """For each key asked, its record or None."""
 
     records: Mapping[CacheKey, Record | None]
+
+
+@attrs.frozen
+class Selectors:
+    """For each key asked, the selectors that are known, in the order to try them."""
+
+    found: Mapping[CacheKey, Sequence[Selector]]
 
 
 @attrs.frozen
@@ -130,7 +150,7 @@ class Lost:
     ask: AskFingerprint | AskExecute | None = None
 
 
-Answer: TypeAlias = Fingerprinted | Found | Executed | Failed | Declined | Lost
+Answer: TypeAlias = Fingerprinted | Found | Selectors | Executed | Failed | Declined | Lost
 
 
 @attrs.frozen
@@ -139,7 +159,8 @@ class Decision:
 
     `vertex` is its number in the graph; `evidence` the name of the selector on the parent that
     made a hit; `until` the steps that an undetermined one waits for, `inputs` the fingerprints
-    of its inputs as far as they are known.
+    of its inputs as far as they are known; `tried` the selectors on the parent that a step which
+    was not reused might have been reused by.
     """
 
     vertex: int
@@ -152,6 +173,7 @@ class Decision:
     error: LayerCacheError | None = None
     until: tuple[int, ...] = ()
     inputs: tuple[Fingerprint | None, ...] = ()
+    tried: tuple[Selector, ...] = ()
 
 
 class Walk(Protocol):

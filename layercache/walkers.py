@@ -16,16 +16,25 @@ from layercache.errors import LayerCacheError, UsageError
 from layercache.execution import BoundInput, Task
 from layercache.graph import Base, Graph, Step
 from layercache.instructions import Source
-from layercache.keys import KeyMaterial, KeyStrategy, cache_key
+from layercache.keys import KeyMaterial, KeyStrategy, Narrows, cache_key
+from layercache.narrowing import Attempt, Narrowings
 from layercache.operations import PARENT
 from layercache.records import Record
-from layercache.selections import EVERYTHING, ByKey, Everything, Nothing, Selector
+from layercache.selections import (
+    EVERYTHING,
+    ByKey,
+    Everything,
+    Nothing,
+    Observed,
+    Selector,
+)
 from layercache.walk import (
     Answer,
     Ask,
     AskExecute,
     AskFingerprint,
     AskLookup,
+    AskSelectors,
     Decision,
     Declined,
     Executed,
@@ -33,6 +42,7 @@ from layercache.walk import (
     Fingerprinted,
     Found,
     Lost,
+    Selectors,
 )
 
 __all__ = ["GraphWalk", "GraphWalker"]
@@ -56,6 +66,7 @@ class _Vertex:
     """What the walk knows of one step."""
 
     __slots__ = (
+        "attempt",
         "error",
         "fingerprints",
         "group",
@@ -78,6 +89,7 @@ class _Vertex:
         self.group: _Group | None = None
         self.record: Record | None = None
         self.hit = False
+        self.attempt: Attempt | None = None
         self.state: State | None = None
         self.error: LayerCacheError | None = None
         self.refused = False
@@ -107,6 +119,8 @@ class GraphWalk:
         self._executing: set[CacheKey] = set()
         self._fresh: dict[CacheKey, tuple[Record, bool]] = {}
         self._refused: dict[CacheKey, LayerCacheError | None] = {}
+        self._narrowings = Narrowings(self._looked, self._found)
+        self._by: dict[CacheKey, Attempt] = {}
         self._begin()
 
     def _begin(self) -> None:
@@ -134,9 +148,16 @@ class GraphWalk:
     def asks(self) -> Sequence[Ask]:
         """What has become askable since the last call; nothing is asked twice."""
         found: list[Ask] = []
-        if self._lookups:
-            found.append(AskLookup(tuple(self._lookups)))
+        narrower = self._narrowings
+        if self._lookups or narrower.lookups:
+            found.append(AskLookup((*self._lookups, *narrower.lookups)))
             self._lookups = []
+            narrower.lookups = []
+        if narrower.selectors:
+            found.append(AskSelectors(tuple(narrower.selectors)))
+            narrower.selectors = []
+        found.extend(narrower.fingerprints)
+        narrower.fingerprints = []
         found.extend(self._asks)
         self._asks = []
         return found
@@ -144,6 +165,17 @@ class GraphWalk:
     def tell(self, answer: Answer) -> None:
         """Take an answer, in any order; raises `UsageError` for one that was not asked for."""
         match answer:
+            case (
+                Fingerprinted(AskFingerprint(selector=Observed()) as ask)
+                | Failed(AskFingerprint(selector=Observed()) as ask)
+                | Declined(AskFingerprint(selector=Observed()) as ask)
+            ):
+                # A selector that is only tried: without its fingerprint it does not fit.
+                known = answer.fingerprint if isinstance(answer, Fingerprinted) else None
+                self._look_at(self._narrowings.take_fingerprint(ask, known))
+            case Selectors(selectors):
+                for weak, known_selectors in selectors.items():
+                    self._look_at(self._narrowings.take_selectors(weak, known_selectors))
             case Fingerprinted(ask, fingerprint):
                 wanted = (ask.subject, ask.selector)
                 self._answers[wanted] = fingerprint
@@ -155,6 +187,7 @@ class GraphWalk:
                         raise UsageError(f"no such key was asked for: {key}")
                     self._found.setdefault(key, found)
                     self._look_again((key, False))
+                    self._look_at(self._narrowings.users(key))
             case Executed(key, record, reused):
                 self._take_execution(key, record, reused)
             case Failed(AskFingerprint() as ask, error):
@@ -260,6 +293,10 @@ class GraphWalk:
 
     # -- from keys to states --------------------------------------------------------------
 
+    def _look_at(self, keys: Sequence[CacheKey]) -> None:
+        for key in keys:
+            self._look_again((key, False))
+
     def _look_again(self, group: _Group) -> None:
         for number in self._waiting.get(group, ()):
             self._work.append((number, -1, Fingerprint("")))
@@ -273,12 +310,43 @@ class GraphWalk:
         if group in self._known:
             self._bind(number, vertex, *self._known[group])
         elif bypass or (key in self._found and self._found[key] is None):
-            self._execute(vertex, key)
+            if bypass or not self._narrow(vertex, group):
+                self._execute(vertex, key)
         elif key in self._found:
             self._consider(vertex, group, self._found[key])
         elif key not in self._looked:
             self._looked.add(key)
             self._lookups.append(key)
+
+    def _narrow(self, vertex: _Vertex, group: _Group) -> bool:
+        """Try the narrower keys of a step; False when it has none that fits.
+
+        Whether this build executes the step meanwhile changes nothing: a decision must not
+        depend on what is faster.
+        """
+        material = vertex.material
+        parent = self._parent_of_everything(vertex)
+        if material is None or parent is None or not isinstance(self._keys, Narrows):
+            return False
+        if self._keys.narrows(vertex.step) is None:
+            return False
+        found = self._narrowings.look(group[0], material, parent)
+        if isinstance(found, bool):
+            return found
+        record = self._found.get(found.key) if found.key is not None else None
+        if record is None:
+            return False
+        self._by[group[0]] = found
+        self._known[group] = (record, True)
+        self._look_again(group)
+        return True
+
+    def _parent_of_everything(self, vertex: _Vertex) -> State | None:
+        """The parent's state, where all of it is in the key."""
+        for edge, selector in zip(vertex.step.inputs, vertex.selectors, strict=True):
+            if edge.role == PARENT and isinstance(selector, Everything):
+                return self.state(edge.vertex)
+        return None
 
     def _execute(self, vertex: _Vertex, key: CacheKey) -> None:
         """No record may be used: adopt this build's execution of the key, or ask for it.
@@ -318,6 +386,9 @@ class GraphWalk:
             return
         vertex.record = record
         vertex.hit = hit
+        key = vertex.group[0] if vertex.group is not None else None
+        attempt = self._by.get(key) if key is not None else None
+        vertex.attempt = attempt if attempt is not None and attempt.key == record.key else None
         vertex.state = self._subjects[number] = parent.plus(record.layer)
         self._offer(number)
 
@@ -377,7 +448,8 @@ class GraphWalk:
         self._looked.add(key)
         if key in self._fresh and self._fresh[key][0].layer == record.layer:
             del self._fresh[key]
-        for group in ((key, False), (key, True)):
+        narrower = [(user, False) for user in self._narrowings.users(key)]
+        for group in ((key, False), (key, True), *narrower):
             if group in self._known and self._known[group][0].layer == record.layer:
                 del self._known[group]
                 for number in tuple(self._waiting.get(group, ())):
@@ -390,6 +462,9 @@ class GraphWalk:
             self._executing.discard(ask.key)
             self._look_at_key(ask.key)
             return
+        if isinstance(ask.selector, Observed):
+            self._look_at(self._narrowings.ask_again(ask))
+            return
         for number, place in self._take_readers((ask.subject, ask.selector)):
             self._want(ask.subject, ask.selector, number, place)
 
@@ -401,6 +476,7 @@ class GraphWalk:
             if self._subjects.pop(current, None) is None:
                 continue
             self._steps[current].state = None
+            self._steps[current].attempt = None
             for reader, place in self._readers[current]:
                 vertex = self._steps[reader]
                 if not isinstance(vertex.selectors[place], Nothing | ByKey):
@@ -425,6 +501,18 @@ class GraphWalk:
         if vertex is None:
             return Decision(vertex=number, outcome="skip")
         key = vertex.group[0] if vertex.group else None
+        tried = self._narrowings.tried(key) if key is not None else ()
+        attempt = vertex.attempt
+        if vertex.state is not None and attempt is not None:
+            return Decision(
+                vertex=number,
+                outcome="hit",
+                key=attempt.key,
+                material=attempt.material,
+                record=vertex.record,
+                state=vertex.state,
+                evidence=attempt.selector.name,
+            )
         if vertex.state is not None:
             return Decision(
                 vertex=number,
@@ -434,12 +522,13 @@ class GraphWalk:
                 record=vertex.record,
                 state=vertex.state,
                 evidence=self._evidence(vertex) if vertex.hit else None,
+                tried=() if vertex.hit else tried,
             )
         if vertex.refused and vertex.error is not None:
-            return Decision(number, "miss", key, vertex.material, error=vertex.error)
+            return Decision(number, "miss", key, vertex.material, error=vertex.error, tried=tried)
         if vertex.refused and vertex.group is not None:
             blockers[number] = frozenset((number,))
-            return Decision(number, "would-run", key, vertex.material)
+            return Decision(number, "would-run", key, vertex.material, tried=tried)
         waits: frozenset[int] = frozenset()
         for edge in vertex.step.inputs:
             above = blockers.get(edge.vertex)
