@@ -1,0 +1,178 @@
+"""Stored forms: they come back, equal values are equal bytes, and the format stays."""
+
+from __future__ import annotations
+
+import attrs
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from layercache.codec import (
+    decode_record,
+    encode_record,
+    is_redacted,
+    pack,
+    redact,
+    redact_fields,
+    seal,
+    unpack,
+    unseal,
+)
+from layercache.descriptors import LAYER_TAR, Descriptor, Layer
+from layercache.digests import CacheKey, ChainID, DiffID, Digest, Fingerprint
+from layercache.errors import CorruptObject
+from layercache.instructions import Field
+from layercache.keys import InputMaterial, KeyMaterial
+from layercache.records import Record
+from layercache.trails import Fact, Trail, TrailStep, decode_trail, definition_of, encode_trail
+
+scalars = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(allow_nan=False),
+    st.text(),
+    st.binary(),
+)
+values = st.recursive(scalars, lambda inner: st.lists(inner, max_size=4).map(tuple))
+
+RECORD = Record(
+    key=CacheKey("ab" * 32),
+    material=KeyMaterial(
+        scheme="content/1",
+        name="RUN",
+        fields=(Field("command", ("a", "b")), Field("ARG X", "value", private=True)),
+        traits=(Field("platform", "linux/amd64"),),
+        inputs=(InputMaterial("parent", (Field("selector", "everything"),), Fingerprint("f")),),
+        salt="secret salt",
+    ),
+    layer=Layer(
+        Descriptor(LAYER_TAR, Digest("sha256:" + "1" * 64), 42), DiffID("sha256:" + "2" * 64)
+    ),
+    parent=ChainID("sha256:" + "3" * 64),
+    seconds=1.5,
+    created=1e9,
+    generation=2,
+    log=Digest("sha256:" + "4" * 64),
+    manifests=((Fingerprint("f"), Digest("sha256:" + "5" * 64)),),
+)
+
+
+@given(values)
+def test_values_come_back(value):
+    """`unpack` undoes `pack`, types included."""
+    again = unpack(pack(value))
+
+    assert repr(value) == repr(again)
+    assert pack(again) == pack(value)
+
+
+@given(values, values)
+def test_different_values_are_different_bytes(one, other):
+    """The form is injective."""
+    assert (pack(one) == pack(other)) == (repr(one) == repr(other))
+
+
+@given(st.binary(max_size=80))
+def test_wild_bytes_are_refused(data):
+    """Nothing but `CorruptObject` comes of bytes that nobody wrote."""
+    try:
+        value = unpack(data)
+    except CorruptObject:
+        return
+    assert isinstance(pack(value), bytes)
+
+
+@given(values, st.data())
+def test_cut_values_are_refused(value, data):
+    """No beginning of a stored value is a stored value."""
+    stored = pack(value)
+    cut = data.draw(st.integers(0, len(stored) - 1))
+    with pytest.raises(CorruptObject):
+        unpack(stored[:cut])
+
+
+def test_deep_values_need_no_stack():
+    """A nesting of 100,000 packs and unpacks."""
+    value = ()
+    for _ in range(100_000):
+        value = (value,)
+    stored = pack(value)
+
+    assert pack(unpack(stored)) == stored
+
+
+def test_an_envelope_opens_under_its_kind_and_name_only():
+    """Another kind, name or byte does not open it."""
+    sealed = seal("fact", "name", b"payload")
+
+    assert unseal("fact", "name", sealed) == b"payload"
+    for kind, name in (("derived", "name"), ("fact", "nam"), ("fact", "namep")):
+        with pytest.raises(CorruptObject):
+            unseal(kind, name, sealed)
+
+
+def test_a_record_comes_back_without_private_values():
+    """All of it but what is private, which compares equal in its redacted form."""
+    again = decode_record(RECORD.key, encode_record(RECORD))
+
+    assert again == attrs.evolve(RECORD, material=redact(RECORD.key, RECORD.material))
+    assert is_redacted(again.material.fields[1].value)
+    assert redact(RECORD.key, again.material) == again.material
+    assert b"secret salt" not in encode_record(RECORD)
+    assert encode_record(again) == encode_record(RECORD)
+
+
+def test_redacted_values_tell_nothing_across_records():
+    """Equal private values differ under another key or label."""
+    fields = (Field("a", "x", private=True), Field("b", "x", private=True))
+    seen = {
+        field.value
+        for key in ("1" * 64, "2" * 64)
+        for field in redact_fields(CacheKey(key), fields)
+    }
+
+    assert len(seen) == 4
+
+
+def test_other_shapes_are_refused():
+    """A sealed value that is no record, and a record that names another key."""
+    key = RECORD.key
+    for value in (None, 1, (), (key,) * 14, "text", (key, *(None,) * 13)):
+        with pytest.raises(CorruptObject):
+            decode_record(key, seal("record", key, pack(value)))
+    other = CacheKey("cd" * 32)
+    moved = unseal("record", key, encode_record(RECORD))
+    with pytest.raises(CorruptObject):
+        decode_record(other, seal("record", other, moved))
+
+
+def test_a_trail_survives_a_damaged_record_in_it():
+    """The record is left out, the rest stays."""
+    step = TrailStep(stage=0, index=1, op="RUN", text="RUN a", key=RECORD.key, record=RECORD)
+    wrong = attrs.evolve(step, key=CacheKey("cd" * 32))
+    trail = Trail("t", (step, wrong), (Fact("s", "d", Fingerprint("f")),))
+    again = decode_trail("t", encode_trail(trail))
+
+    assert [s.record is not None for s in again.steps] == [True, False]
+    assert again.facts == trail.facts
+    assert list(again.records()) == [RECORD.key]
+    with pytest.raises(CorruptObject):
+        decode_trail("u", encode_trail(trail))
+
+
+def test_the_format_stays():
+    """Frozen forms: a change of any is a change of the format's version."""
+    assert FROZEN["value"] == pack((None, True, False, -12, 1.5, "ä", b"\0", ())).hex()
+    assert FROZEN["record"] == encode_record(RECORD)[:38].hex()
+    assert FROZEN["definition"] == definition_of([(0, 1, "RUN", "RUN a")])
+
+
+FROZEN = {
+    "value": (
+        "0900000005000000286e7466696473622808000000030000000200000001000000000000002d3132"
+        "000000000000f83fc3a400"
+    ),
+    "record": ("6c636f01000008d249616dc4e8e8b45e11b7686569b9671a3a5eec3983b530e68d68d65a3a6f"),
+    "definition": ("2aac20ca8e370cdbda9e0682fc0282c705229f1965a32745b6251086ed59a611"),
+}
