@@ -59,6 +59,7 @@ class Inputs:
     `contexts` makes the tree of a context on first use; `remote` the tree of any other source
     (by default what `layercache.remote` can fetch);
     `fetch` brings the bytes of a base image's layer into the store (True when it could).
+    `write`: keep what is worked out (facts, indexes) in the store for later builds.
     """
 
     def __init__(
@@ -67,11 +68,14 @@ class Inputs:
         contexts: Mapping[str, Callable[[], Tree]],
         remote: Callable[[Source], Tree] | None = None,
         fetch: Callable[[Layer], bool] | None = None,
+        *,
+        write: bool = True,
     ) -> None:
         self._store = store
         self._contexts = contexts
         self._remote = remote
         self._fetch = fetch
+        self._write = write
         self._lock = threading.RLock()
         self._sources: dict[Source, Tree] = {}
         self._states: dict[ChainID, StateTree] = {}
@@ -126,7 +130,8 @@ class Inputs:
             if known is not None:
                 return known
             found = self._fingerprint(subject, selector)
-            self._store.put_fact(subject.chain_id, name, found)
+            if self._write:
+                self._store.put_fact(subject.chain_id, name, found)
             return found
         return self._fingerprint(subject, selector)
 
@@ -165,7 +170,8 @@ class Inputs:
             except CorruptObject:
                 pass  # made again, and replaced
         value = derive(kind, text, tree)
-        self._store.put_derived("accounts", name, pack(value))
+        if self._write:
+            self._store.put_derived("accounts", name, pack(value))
         return value
 
     # -- states -----------------------------------------------------------------------------
@@ -211,7 +217,8 @@ class Inputs:
             if index is None:
                 with self.blob(layer) as content:
                     index = index_layer(content)
-                self._store.put_derived("index", layer.diff_id, index.encode())
+                if self._write:
+                    self._store.put_derived("index", layer.diff_id, index.encode())
             self._indexes[layer.diff_id] = index
             return index
 
