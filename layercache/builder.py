@@ -205,7 +205,9 @@ class _Build:
         self.executor = builder._executor
         self._images: Images | None = None
         self._bases: dict[ImageNeed, ResolvedImage] = {}
-        self.inputs = Inputs(self.store, self._contexts(), fetch=self._fetch)
+        self.inputs = Inputs(
+            self.store, self._contexts(), fetch=self._fetch, write=self.execute
+        )
 
     def run(self) -> BuildResult:
         reporter = Reporter(
