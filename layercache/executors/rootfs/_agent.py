@@ -20,7 +20,7 @@ from layercache.executors.rootfs.transfer import (
     LocalFiles,
     capture_directory,
     change_owner,
-    drop_needless_marks,
+    tidy,
 )
 from layercache.layers import apply
 from layercache.layers.index import LayerIndex
@@ -182,5 +182,5 @@ def _capture_as_root(
         if writer.empty:
             return None
         found = writer.finish()
-    drop_needless_marks(upper, found[2])
+    tidy(upper, found[2])
     return found

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, BinaryIO, Protocol
 from layercache.descriptors import LAYER_TAR, Layer, State
 from layercache.digests import DiffID, Digest
 from layercache.errors import CorruptObject
-from layercache.executors.rootfs.deletion import Deleter
+from layercache.executors.rootfs.deletion import Deleter, delete_tree
 from layercache.executors.rootfs.stubs import remove_stubs
-from layercache.layers.index import IMPLIED, OPAQUE, KeepsIndex
+from layercache.layers.index import OPAQUE, KeepsIndex
 
 if TYPE_CHECKING:
     from layercache.execution import Blobs
@@ -33,9 +33,9 @@ __all__ = [
     "Owners",
     "capture_directory",
     "change_owner",
-    "drop_needless_marks",
     "plain_tar",
     "stored",
+    "tidy",
 ]
 
 _CHUNK = 1 << 18
@@ -145,22 +145,34 @@ def capture_directory(
         if writer.empty:
             return None
         found = writer.finish()
-    drop_needless_marks(upper, found[2])
+    tidy(upper, found[2])
     return found
 
 
-def drop_needless_marks(upper: str, index: LayerIndex) -> None:
-    """Take the mark "opaque" from directories that hide nothing.
+def tidy(upper: str, index: LayerIndex) -> None:
+    """Make a captured directory hold what its layer says and nothing else.
 
-    Overlayfs gives it to new directories that are renamed. Their layer says nothing of it, and
-    what was unpacked from that would not have it: on other layers below, it would show.
+    Overlayfs leaves in it what was copied up and then not changed (a directory of which only
+    link counts tell, a file that is no hard link any more), and marks new directories that were
+    renamed as opaque, which would show on other layers below.
     """
     root = os.fsencode(upper)
     for row, path in enumerate(index.paths):
-        if stat.S_ISDIR(index.mode(row)) and not index.flags(row) & (OPAQUE | IMPLIED) and path:
-            for name in _OPAQUE_MARKS:
+        if not stat.S_ISDIR(index.mode(row)):
+            continue
+        directory = os.path.join(root, path) if path else root
+        names = set(index.children(path))
+        with os.scandir(directory) as entries:
+            needless = [entry.name for entry in entries if entry.name not in names]
+        if needless:
+            info = os.stat(directory)
+            for name in needless:
+                delete_tree(os.fsdecode(os.path.join(directory, name)))
+            os.utime(directory, ns=(info.st_mtime_ns, info.st_mtime_ns))
+        if path and not index.flags(row) & OPAQUE:
+            for mark in _OPAQUE_MARKS:
                 try:
-                    os.removexattr(os.path.join(root, path), name, follow_symlinks=False)
+                    os.removexattr(directory, mark, follow_symlinks=False)
                 except OSError as error:
                     if error.errno not in (errno.ENODATA, errno.EPERM, errno.ENOTSUP):
                         raise
