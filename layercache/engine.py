@@ -41,7 +41,7 @@ from layercache.keys import KeyStrategy, Narrows
 from layercache.listings import encode_listing, listing
 from layercache.operations import CopyFiles, MakeDirectory
 from layercache.records import Record
-from layercache.selections import Files, Observed, Selector
+from layercache.selections import ByKey, Files, Observed, Selector
 from layercache.tracing.evidence import Evidence
 from layercache.trees import Tree
 from layercache.walk import (
@@ -411,7 +411,7 @@ class _Drive:
         fresh = ask.task.bypass or ask.key in self.lost
         with store.lock(ask.key, engine.stopping):
             found = store.lookup([ask.key]).get(ask.key)
-            if found is not None and not fresh:
+            if found is not None and not fresh and not _of_another_parent(found, ask.task):
                 return _Made(found, reused=True)
             if ask.task.bypass:
                 self.replaced.setdefault(ask.key, found)
@@ -430,7 +430,7 @@ class _Drive:
             seconds = time.monotonic() - started
             record = self._record(ask, result, window, seconds)
             try:
-                store.put(record, replace=fresh)
+                store.put(record, replace=fresh or found is not None)
                 self._keep_evidence(ask, record, result, again=fresh or bool(self.lost))
             except CacheError as error:
                 self._trouble("write", error)
@@ -486,6 +486,13 @@ class _Drive:
             log=log,
             manifests=tuple(manifests),
         )
+
+
+def _of_another_parent(record: Record, task: Task) -> bool:
+    """Whether `record` is of an execution on other content, which its key does not tell."""
+    parent = task.parent or SCRATCH
+    chained = any(isinstance(bound.selector, ByKey) for bound in task.inputs)
+    return chained and record.parent != parent.chain_id
 
 
 @attrs.frozen
