@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import TypeAlias
 
 from layercache.descriptors import SCRATCH, State
-from layercache.digests import CacheKey, Fingerprint
+from layercache.digests import CacheKey, ChainID, Fingerprint
 from layercache.errors import LayerCacheError, UsageError
 from layercache.execution import BoundInput, Task
 from layercache.graph import Base, Graph, Step
@@ -50,6 +50,9 @@ __all__ = ["GraphWalk", "GraphWalker"]
 _Group: TypeAlias = tuple[CacheKey, bool]
 """A key, and whether the cache is bypassed: what is decided once for all steps that share it."""
 
+_Work: TypeAlias = tuple[CacheKey, ChainID | None]
+"""What is executed once: a key, and the parent's chain ID where the key does not tell it."""
+
 _Wanted: TypeAlias = tuple[State | Source, Selector]
 """What a fingerprint is asked of: a subject and a selector."""
 
@@ -67,6 +70,7 @@ class _Vertex:
 
     __slots__ = (
         "attempt",
+        "chained",
         "error",
         "fingerprints",
         "group",
@@ -83,6 +87,7 @@ class _Vertex:
     def __init__(self, step: Step, selectors: tuple[Selector, ...]) -> None:
         self.step = step
         self.selectors = selectors
+        self.chained = any(isinstance(selector, ByKey) for selector in selectors)
         self.fingerprints: list[Fingerprint | None] = [None] * len(self.selectors)
         self.missing = len(self.selectors)
         self.material: KeyMaterial | None = None
@@ -113,12 +118,12 @@ class GraphWalk:
         self._answers: dict[_Wanted, Fingerprint] = {}
         self._unanswerable: dict[_Wanted, LayerCacheError | None] = {}
         self._waiting: dict[_Group, list[int]] = {}
-        self._known: dict[_Group, tuple[Record, bool]] = {}
+        self._known: dict[tuple[CacheKey, bool, ChainID | None], tuple[Record, bool]] = {}
         self._found: dict[CacheKey, Record | None] = {}
         self._looked: set[CacheKey] = set()
-        self._executing: set[CacheKey] = set()
-        self._fresh: dict[CacheKey, tuple[Record, bool]] = {}
-        self._refused: dict[CacheKey, LayerCacheError | None] = {}
+        self._executing: set[_Work] = set()
+        self._fresh: dict[_Work, tuple[Record, bool]] = {}
+        self._refused: dict[_Work, LayerCacheError | None] = {}
         self._narrowings = Narrowings(self._looked, self._found)
         self._by: dict[CacheKey, Attempt] = {}
         self._begin()
@@ -307,16 +312,30 @@ class GraphWalk:
         if group is None or vertex.state is not None or vertex.refused:
             return
         key, bypass = group
-        if group in self._known:
-            self._bind(number, vertex, *self._known[group])
+        base = self._base(vertex)
+        if vertex.chained and base is None:
+            if not bypass:
+                self._look_up(key)
+        elif (key, bypass, base) in self._known:
+            self._bind(number, vertex, *self._known[key, bypass, base])
         elif bypass or (key in self._found and self._found[key] is None):
             if bypass or not self._narrow(vertex, group):
-                self._execute(vertex, key)
+                self._execute(vertex, (key, base))
         elif key in self._found:
             self._consider(vertex, group, self._found[key])
-        elif key not in self._looked:
+        else:
+            self._look_up(key)
+
+    def _look_up(self, key: CacheKey) -> None:
+        if key not in self._looked:
             self._looked.add(key)
             self._lookups.append(key)
+
+    def _base(self, vertex: _Vertex) -> ChainID | None:
+        """The chain ID of the parent where the key does not tell it: two steps of one key may
+        then lie on different states, and each must get a layer that was made on its own."""
+        parent = self._parent_state(vertex) if vertex.chained else None
+        return parent.chain_id if parent is not None else None
 
     def _narrow(self, vertex: _Vertex, group: _Group) -> bool:
         """Try the narrower keys of a step; False when it has none that fits.
@@ -337,7 +356,7 @@ class GraphWalk:
         if record is None:
             return False
         self._by[group[0]] = found
-        self._known[group] = (record, True)
+        self._known[*group, None] = (record, True)
         self._look_again(group)
         return True
 
@@ -348,29 +367,30 @@ class GraphWalk:
                 return self.state(edge.vertex)
         return None
 
-    def _execute(self, vertex: _Vertex, key: CacheKey) -> None:
+    def _execute(self, vertex: _Vertex, work: _Work) -> None:
         """No record may be used: adopt this build's execution of the key, or ask for it.
 
         A step that bypasses the cache and an equal one that found nothing share one execution.
         """
-        if key in self._fresh:
-            self._known[(key, vertex.step.bypass)] = self._fresh[key]
+        key, base = work
+        if work in self._fresh:
+            self._known[key, vertex.step.bypass, base] = self._fresh[work]
             self._look_again((key, vertex.step.bypass))
-        elif key in self._refused:
-            self._end(vertex, self._refused[key])
-        elif key not in self._executing:
-            self._ask_execute(vertex, key)
+        elif work in self._refused:
+            self._end(vertex, self._refused[work])
+        elif work not in self._executing:
+            self._ask_execute(vertex, work)
 
     def _consider(self, vertex: _Vertex, group: _Group, record: Record | None) -> None:
         parent = self._parent_state(vertex)
         if record is None or parent is None:
             return
+        base = self._base(vertex)
         # A key that does not name the parent's content is no evidence of it: check the link.
-        chained = any(isinstance(selector, ByKey) for selector in vertex.selectors)
-        if chained and record.parent != parent.chain_id:
-            self._execute(vertex, group[0])
+        if vertex.chained and record.parent != base:
+            self._execute(vertex, (group[0], base))
             return
-        self._known[group] = (record, True)
+        self._known[*group, base] = (record, True)
         self._look_again(group)
 
     def _parent_state(self, vertex: _Vertex) -> State | None:
@@ -392,8 +412,8 @@ class GraphWalk:
         vertex.state = self._subjects[number] = parent.plus(record.layer)
         self._offer(number)
 
-    def _ask_execute(self, vertex: _Vertex, key: CacheKey) -> None:
-        material = vertex.material
+    def _ask_execute(self, vertex: _Vertex, work: _Work) -> None:
+        key, material = work[0], vertex.material
         bound = []
         for edge, selector, fingerprint in zip(
             vertex.step.inputs, vertex.selectors, vertex.fingerprints, strict=True
@@ -408,23 +428,30 @@ class GraphWalk:
             return
         bypass = vertex.step.bypass
         task = Task(vertex.step.instruction, tuple(bound), material.traits, bypass)
-        self._executing.add(key)
+        self._executing.add(work)
         first = min(self._waiting[(key, bypass)])
         self._asks.append(AskExecute(key, task, material, first))
 
     # -- answers to executions ------------------------------------------------------------
 
     def _take_execution(self, key: CacheKey, record: Record, reused: bool) -> None:
-        if key not in self._executing:
-            raise UsageError(f"no execution was asked for under the key {key}")
-        self._executing.discard(key)
-        self._fresh[key] = (record, reused)
+        work = self._work_of(key, record.parent)
+        if work not in self._executing:
+            raise UsageError(f"no execution was asked for under the key {key} on this parent")
+        self._executing.discard(work)
+        self._fresh[work] = (record, reused)
         self._look_at_key(key)
 
     def _no_execution(self, ask: AskExecute, error: LayerCacheError | None) -> None:
-        self._executing.discard(ask.key)
-        self._refused[ask.key] = error
+        work = self._work_of(ask.key, _chain_id(ask.task))
+        self._executing.discard(work)
+        self._refused[work] = error
         self._look_at_key(ask.key)
+
+    def _work_of(self, key: CacheKey, parent: ChainID) -> _Work:
+        """What was asked to be executed under this key, on this parent if the key needs it."""
+        work = (key, parent)
+        return work if work in self._executing else (key, None)
 
     def _look_at_key(self, key: CacheKey) -> None:
         self._look_again((key, False))
@@ -446,20 +473,31 @@ class GraphWalk:
         key = record.key
         self._found[key] = None
         self._looked.add(key)
-        if key in self._fresh and self._fresh[key][0].layer == record.layer:
-            del self._fresh[key]
+        bases = (None, record.parent)
+        for base in bases:
+            fresh = self._fresh.get((key, base))
+            if fresh is not None and fresh[0].layer == record.layer:
+                del self._fresh[key, base]
         narrower = [(user, False) for user in self._narrowings.users(key)]
         for group in ((key, False), (key, True), *narrower):
-            if group in self._known and self._known[group][0].layer == record.layer:
-                del self._known[group]
-                for number in tuple(self._waiting.get(group, ())):
-                    self._unbind(number)
-                self._look_again(group)
+            for base in bases:
+                known = self._known.get((*group, base))
+                if known is not None and known[0].layer == record.layer:
+                    del self._known[*group, base]
+                    self._unbind_all(group, record)
+            self._look_again(group)
+
+    def _unbind_all(self, group: _Group, record: Record) -> None:
+        """Take the states away that this record made."""
+        for number in tuple(self._waiting.get(group, ())):
+            made = self._steps[number].record
+            if made is not None and made.layer == record.layer:
+                self._unbind(number)
 
     def _ask_again(self, ask: AskFingerprint | AskExecute) -> None:
         """Forget that this was asked, and ask it of whoever still wants it."""
         if isinstance(ask, AskExecute):
-            self._executing.discard(ask.key)
+            self._executing.discard(self._work_of(ask.key, _chain_id(ask.task)))
             self._look_at_key(ask.key)
             return
         if isinstance(ask.selector, Observed):
@@ -481,18 +519,28 @@ class GraphWalk:
                 vertex = self._steps[reader]
                 if not isinstance(vertex.selectors[place], Nothing | ByKey):
                     self._forget_input(reader, vertex, place)
+                self._reconsider(vertex)
                 pending.append(reader)
 
     def _forget_input(self, number: int, vertex: _Vertex, place: int) -> None:
         if vertex.fingerprints[place] is not None:
             vertex.fingerprints[place] = None
             vertex.missing += 1
-        vertex.refused = False
-        vertex.error = None
         if vertex.group is not None:
             self._waiting[vertex.group].remove(number)
             vertex.group = None
             vertex.material = None
+
+    def _reconsider(self, vertex: _Vertex) -> None:
+        """A step that could not be made may be possible again, unless an input that is still
+        there can't be read."""
+        for edge, selector in zip(vertex.step.inputs, vertex.selectors, strict=True):
+            subject = self._subjects.get(edge.vertex)
+            read = EVERYTHING if isinstance(selector, ByKey) else selector
+            if subject is not None and (subject, read) in self._unanswerable:
+                return
+        vertex.refused = False
+        vertex.error = None
 
     # -- the outcome ----------------------------------------------------------------------
 
@@ -551,3 +599,8 @@ class GraphWalk:
             if edge.role == PARENT:
                 return selector.name
         return EVERYTHING.name
+
+
+def _chain_id(task: Task) -> ChainID:
+    """The chain ID of what a task is applied to."""
+    return (task.parent or SCRATCH).chain_id

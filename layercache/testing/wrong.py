@@ -188,8 +188,9 @@ class MixingWalker:
 
 
 class _MixingWalk(GraphWalk):
-    def _trusts(self, record: Any, parent: Any) -> bool:
-        return True
+    def _consider(self, vertex: Any, group: Any, record: Any) -> None:
+        self._known[*group, self._base(vertex)] = (record, True)
+        self._look_again(group)
 
 
 # -- instructions ---------------------------------------------------------------------------
