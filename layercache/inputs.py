@@ -15,6 +15,7 @@ from layercache.digests import ChainID, DiffID, Digest, Fingerprint, sha256
 from layercache.errors import CorruptObject, NotFound, SourceError
 from layercache.instructions import Source, Value
 from layercache.keys import frame
+from layercache.mounted import mount_fingerprint
 from layercache.selections import Everything, Files, Observed, Selector, fingerprint
 from layercache.sources import ContextSource, UrlSource
 from layercache.tracing.known import KnownSelectors
@@ -50,6 +51,8 @@ def selector_digest(selector: Selector) -> str:
     if isinstance(selector, Files):
         value = (value, attrs.astuple(selector, recurse=False))
     context = "layercache 2026-11 selector name 2, selection digest 1"
+    if isinstance(selector, Files) and not selector.named:
+        context = "layercache 2026-11 selector name 2, mount digest 1"
     return blake3(frame(value), derive_key_context=context).hexdigest()
 
 
@@ -146,6 +149,8 @@ class Inputs:
             return Fingerprint(tree.digest(b"").hex())
         if not isinstance(selector, Files):
             raise SourceError(f"{subject} can't be read by the selector {selector.name!r}")
+        if isinstance(subject, State) and not selector.named:
+            return mount_fingerprint(tree, selector)
         return (
             tree.fingerprint(selector) if isinstance(tree, Selects) else fingerprint(tree, selector)
         )

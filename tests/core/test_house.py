@@ -26,7 +26,7 @@ ORDER = (
     "automaton components patterns differences observations operations storage",
     "configuration matching listings references sources",
     "selections testing.trees",
-    "execution graph keys layers.index layers.times",
+    "execution graph keys layers.index layers.times mounted",
     "bypass codec records strategies walk explain",
     # deciding
     "events narrowing possible report retention trails trust statistics advise",
