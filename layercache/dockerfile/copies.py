@@ -65,28 +65,32 @@ def lower_copy(fold: StageFold, copy: Copy | Add, origin: Origin) -> HistoryEntr
     destination = located(copy, expand, copy.destination)
     # With here-documents alone ADD does what COPY does, and is the same step (observed rule 10).
     adds = isinstance(copy, Add) and bool(inputs)
+    chown = located(copy, expand, copy.chown) if copy.chown is not None else None
+    chmod = located(copy, expand, copy.chmod) if copy.chmod is not None else None
     operation = CopyFiles(
         name="ADD" if adds else "COPY",
         sources=tuple(sources),
         destination=fold.absolute(destination),
-        chown=_owner(located(copy, expand, copy.chown)) if copy.chown is not None else None,
-        chmod=_mode(located(copy, expand, copy.chmod)) if copy.chmod is not None else None,
+        chown=_owner(chown) if chown else None,
+        chmod=_mode(chmod) if chmod else None,
         link=copy.link,
         parents=parents,
         exclude=exclude,
-        unpack=copy.unpack if isinstance(copy, Add) and adds else False,
+        unpack=_unpack(copy, sources) if isinstance(copy, Add) and adds else False,
         keep_git_dir=isinstance(copy, Add) and copy.keep_git_dir,
     )
     fold.add(operation, origin, inputs)
-    return HistoryEntry.of(_shown(copy, operation, texts, destination), layer=True)
+    # History shows what was written, expanded, with the flags that BuildKit shows.
+    flags = ["--parents"] if parents else []
+    flags += [f"--chown={chown}"] if chown else []
+    flags += [f"--chmod={chmod}"] if chmod else []
+    return HistoryEntry.of(" ".join([copy.op, *flags, *texts, destination]), layer=True)
 
 
-def _shown(copy: Copy | Add, operation: CopyFiles, texts: list[str], destination: str) -> str:
-    """History text: what was written, expanded, with the flags that BuildKit shows."""
-    flags = ["--parents"] if operation.parents else []
-    flags += [f"--chown={copy.chown}"] if copy.chown else []
-    flags += [f"--chmod={copy.chmod}"] if copy.chmod else []
-    return " ".join([copy.op, *flags, *texts, destination])
+def _unpack(add: Add, sources: list[CopySource]) -> bool | None:
+    """--unpack where it says more than the rule: archives of the context are, others are not."""
+    ruled = all(source.remote is not add.unpack for source in sources)
+    return None if ruled else add.unpack
 
 
 def _owner(text: str) -> str:
@@ -107,7 +111,7 @@ def clean_pattern(text: str, parents: bool) -> str:
     With `parents` the pivot `/./` stays.
     """
     if parents:
-        left, pivot, right = f"/{text}".partition("/./")
+        left, pivot, right = text.partition("/./")
         if pivot:
             kept = _clean(right)
             return f"{_clean(left)}/./{kept}" if left.strip("/") else f"./{kept}"

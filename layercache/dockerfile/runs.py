@@ -33,6 +33,7 @@ def lower_run(fold: StageFold, run: Run, origin: Origin) -> HistoryEntry | None:
         if lowered is None:
             return None
         mounts.append(lowered)
+    inputs.sort(key=lambda known: known.role)  # the order of mounts does not count
     options, variables = fold.options, fold.variables
     network = run.network or "default"
     proxies = proxy_variables(options.args, variables.declared | variables.values.keys())
@@ -121,7 +122,7 @@ def _mount(fold: StageFold, run: Run, mount: written.Mount, inputs: list[Input])
             gid=_int(expanded.gid, 0) or 0,
         )
     if isinstance(expanded, written.BindMount):
-        role = f"mount {_required(run, target, 'bind')}"
+        role = _role(_required(run, target, "bind"), inputs)
         source = expanded.source or "/"
         if not _read(fold, run, expanded.from_, source, role, inputs):
             return None
@@ -133,7 +134,7 @@ def _mount(fold: StageFold, run: Run, mount: written.Mount, inputs: list[Input])
             readonly=bool(expanded.readonly),
         )
     if isinstance(expanded, written.CacheMount):
-        role = f"mount {_required(run, target, 'cache')}"
+        role = _role(_required(run, target, "cache"), inputs)
         source = expanded.source or "/"
         start = expanded.from_ is not None
         if start and not _read(fold, run, expanded.from_, source, role, inputs):
@@ -151,6 +152,16 @@ def _mount(fold: StageFold, run: Run, mount: written.Mount, inputs: list[Input])
             gid=_int(expanded.gid, 0) or 0,
         )
     raise problem(run, f"a mount of type {mount.type!r} is not known")
+
+
+def _role(target: str, inputs: list[Input]) -> str:
+    """What the input of a mount is called; two mounts of one target have one each."""
+    taken = {known.role for known in inputs}
+    role, number = f"mount {target}", 1
+    while role in taken:
+        number += 1
+        role = f"mount {target} #{number}"
+    return role
 
 
 def _int(value: int | str | None, default: int | None = None) -> int | None:
