@@ -88,6 +88,7 @@ def overlay(
     userxattr: bool,
     attributes: int,
     methods: Sequence[str] = OVERLAY_METHODS,
+    options: Sequence[tuple[str, str]] = (),
 ) -> None:
     """Mount an overlay at `target`; `lower` has the topmost layer first.
 
@@ -110,9 +111,10 @@ def overlay(
         for method in methods:
             try:
                 if method == "mount":
-                    _overlay_by_mount(target, fds, pair, flags, attributes)
+                    _overlay_by_mount(target, fds, pair, flags, attributes, options)
                 else:
-                    _overlay_by_context(target, fds, pair, flags, attributes, method)
+                    made = _overlay_by_context(fds, pair, flags, attributes, method, options)
+                    attach(made, target)
                 return
             except OSError as error:
                 # The first is the one that the kernel explains.
@@ -124,17 +126,33 @@ def overlay(
             os.close(fd)
 
 
+def layers(lower: Sequence[str], *, userxattr: bool) -> int:
+    """A detached, read-only overlay of at least two directories, the topmost first."""
+    fds = [os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC) for path in lower]
+    flags = ["userxattr"] if userxattr else []
+    try:
+        try:
+            return _overlay_by_context(fds, (), flags, sys_.MOUNT_ATTR_RDONLY, "fd", ())
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            return _overlay_by_context(fds, (), flags, sys_.MOUNT_ATTR_RDONLY, "path", ())
+    finally:
+        for fd in fds:
+            os.close(fd)
+
+
 _OVERLAY_OPTIONS = (("redirect_dir", "nofollow"), ("index", "off"), ("metacopy", "off"))
 
 
 def _overlay_by_context(
-    target: str,
     lower: Sequence[int],
     pair: Sequence[tuple[str, int]],
     flags: Sequence[str],
     attributes: int,
     method: str,
-) -> None:
+    options: Sequence[tuple[str, str]],
+) -> int:
     context = sys_.fsopen("overlay")
     try:
         named = [*(("lowerdir+", fd) for fd in lower), *pair]
@@ -144,17 +162,16 @@ def _overlay_by_context(
                 sys_.fsconfig(context, sys_.FSCONFIG_SET_FD, key, fd)
             else:
                 sys_.fsconfig(context, sys_.FSCONFIG_SET_STRING, key, f"/proc/self/fd/{fd}")
-        for key, value in _OVERLAY_OPTIONS:
+        for key, value in (*_OVERLAY_OPTIONS, *options):
             sys_.fsconfig(context, sys_.FSCONFIG_SET_STRING, key, value)
         for flag in flags:
             sys_.fsconfig(context, sys_.FSCONFIG_SET_FLAG, flag)
         sys_.fsconfig(context, sys_.FSCONFIG_CMD_CREATE)
-        mounted = sys_.fsmount(context, attributes)
+        return sys_.fsmount(context, attributes)
     except OSError as error:
         raise OSError(error.errno, f"mounting overlay: {_reason(context, error)}") from error
     finally:
         os.close(context)
-    attach(mounted, target)
 
 
 def _overlay_by_mount(
@@ -163,12 +180,13 @@ def _overlay_by_mount(
     pair: Sequence[tuple[str, int]],
     flags: Sequence[str],
     attributes: int,
+    further: Sequence[tuple[str, str]],
 ) -> None:
     # Descriptors name the layers here too: the option string is one page, and a path may be long
     # or hold a comma or a colon.
     options = ["lowerdir=" + ":".join(f"/proc/self/fd/{fd}" for fd in lower)]
     options += [f"{name}=/proc/self/fd/{fd}" for name, fd in pair]
-    options += [f"{key}={value}" for key, value in _OVERLAY_OPTIONS] + list(flags)
+    options += [f"{key}={value}" for key, value in (*_OVERLAY_OPTIONS, *further)] + list(flags)
     bits = 0
     for attribute, bit in (
         (sys_.MOUNT_ATTR_RDONLY, sys_.MS_RDONLY),

@@ -93,6 +93,7 @@ def _build(spec: Spec) -> _mounts.Root:
     _mounts.overlay(
         base["at"], base["lower"], base["upper"], base["work"],
         userxattr=spec["userxattr"], attributes=device, methods=spec["methods"],
+        options=base["options"],
     )  # fmt: skip
     system = _system_mounts(spec)
     prepared = [(mount, _prepare(spec, mount, device)) for mount in spec["mounts"]]

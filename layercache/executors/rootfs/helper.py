@@ -6,11 +6,15 @@ import os
 import sys
 from typing import Final
 
-__all__ = ["agent_command", "helper_command", "helper_environment"]
+__all__ = ["agent_command", "helper_command", "helper_environment", "tracer_command"]
 
 _CODE: Final = (
     "import sys; sys.path.append(sys.argv[1]); "
     "from layercache.executors.rootfs._runner import main; main(sys.argv[2:])"
+)
+_TRACER: Final = (
+    "import sys; sys.path.append(sys.argv[1]); "
+    "from layercache.executors.rootfs._tracefs import main; main(int(sys.argv[2]))"
 )
 _AGENT: Final = (
     "import sys; sys.path[:] = sys.argv[2:-1]; "
@@ -31,6 +35,11 @@ def agent_command(*, single: bool) -> list[str]:
     paths = [path for path in sys.path if os.path.isabs(path)]
     code = _AGENT.format(single=single)
     return [sys.executable, "-I", "-S", "-c", code, "agent", *paths, _place()]
+
+
+def tracer_command() -> list[str]:
+    """The command line of a tracer; the number of its socket has to follow."""
+    return [sys.executable, "-I", "-S", "-c", _TRACER, _place()]
 
 
 def _place() -> str:

@@ -219,14 +219,18 @@ class Runner:
 
     def agent(self) -> socket.socket:
         """Start an agent beside the steps; what it is asked through. Closing that ends it."""
-        self.start()
         single = self._namespace is not None and self._namespace.single
+        return self.program(agent_command(single=single))
+
+    def program(self, command: Sequence[str]) -> socket.socket:
+        """Start a program of ours beside the steps, in their mount namespace."""
+        self.start()
         ours, theirs = socket.socketpair()
         with theirs:
             try:
                 with self._lock:
                     fds = [theirs.fileno(), *self._held]
-                    self._request("agent", 0, agent_command(single=single), fds)
+                    self._request("agent", 0, list(command), fds)
             except BaseException:
                 ours.close()
                 raise
