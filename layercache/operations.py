@@ -106,9 +106,9 @@ class Exec:
         fields = [Field("command", self.args)]
         fields.append(Field("env order", tuple(name for name, _ in self.env)))
         fields += [Field(f"env {n}", v, private=n in private) for n, v in self.env]
-        mounts = sorted(self.mounts, key=lambda m: (m.target, m.type, m.env or "", m.id))
         fields += [
-            Field(f"mount {m.target or m.env or m.id}", _pairs(m.definition())) for m in mounts
+            Field(f"mount {m.target or m.env or m.id}", _pairs(m.definition()))
+            for m in self.ordered_mounts
         ]
         fields += [
             Field("user", self.user),
@@ -124,6 +124,20 @@ class Exec:
             Field("tools", self.tools),
         ]
         return tuple(fields)
+
+
+    @property
+    def ordered_mounts(self) -> tuple[Mount, ...]:
+        """The mounts as they count, and so as they are to be mounted: by target.
+
+        The order in which they are written decides only between mounts of one target, of which
+        the last covers the others.
+        """
+        return tuple(sorted(self.mounts, key=_mount_order))
+
+
+def _mount_order(mount: Mount) -> tuple[str, ...]:
+    return (mount.target,) if mount.target else ("", mount.type, mount.env or "")
 
 
 def _pairs(fields: tuple[Field, ...]) -> Value:

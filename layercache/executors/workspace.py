@@ -179,7 +179,7 @@ class Workspace:
         written: list[str] = []
         made: list[str] = []
         try:
-            for mount in instruction.mounts:
+            for mount in instruction.ordered_mounts:
                 value = self._secrets.get(mount.id)
                 if value is None:
                     if mount.required:

@@ -39,3 +39,38 @@ def test_a_mounted_stage_that_comes_out_as_before_is_no_change(build: Build) -> 
     again = build(STAGE.format(make="sleep 0", source="/d", look="ls -l /m"))
 
     assert [step.decision for step in again.steps] == [None, "miss", None, "hit"]
+
+
+A = "--mount=type=bind,source=a,target=/m"
+B = "--mount=type=bind,source=b,target=/m"
+TMPFS = "--mount=type=tmpfs,target=/m"
+
+
+@pytest.mark.parametrize(
+    ("mounts", "seen"),
+    [((A, TMPFS), b""), ((TMPFS, A), b"f\n"), ((A, B), b"g\n"), ((B, A), b"f\n")],
+    ids=["empty over a", "a over empty", "b over a", "a over b"],
+)
+def test_the_last_of_two_mounts_at_one_place_shows(
+    build: Build, mounts: tuple[str, str], seen: bytes
+) -> None:
+    """And their order counts: the other way round is another command."""
+    context = {"a/f": "1", "b/g": "2"}
+    text = "FROM base\nRUN {} {} ls /m > /seen\n"
+    build(text.format(*reversed(mounts)), context)
+    result = build(text.format(*mounts), context)
+
+    assert result.steps[-1].decision == "miss"
+    with result.tree().open(b"seen") as content:
+        assert content.read() == seen
+
+
+def test_the_order_of_mounts_at_different_places_does_not_count(build: Build) -> None:
+    """Whatever kinds they are."""
+    context = {"a/f": "1", "b/g": "2"}
+    mounts = [A, B.replace("/m", "/l"), "--mount=type=cache,target=/c", TMPFS.replace("/m", "/k")]
+    text = "FROM base\nRUN {} ls /m /l > /seen\n"
+    build(text.format(" ".join(mounts)), context)
+    again = build(text.format(" ".join(reversed(mounts))), context)
+
+    assert again.steps[-1].decision == "hit"

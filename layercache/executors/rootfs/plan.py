@@ -116,7 +116,8 @@ class Mounts:
         caches = [m for m in instruction.mounts if m.type == "cache"]
         for mount in sorted(caches, key=self._cache_place):
             found.append((mount, self._cache(mount, blobs)))
-        for mount in instruction.mounts:
+        mounts = instruction.ordered_mounts
+        for mount in mounts:
             if mount.type == "bind":
                 found.append((mount, self._bind(mount, blobs)))
             elif mount.type == "tmpfs":
@@ -128,7 +129,7 @@ class Mounts:
                 found += [(mount, spec) for spec in self._ssh(mount)]
             elif mount.type != "cache":
                 raise UsageError(f"a mount of type {mount.type!r} is not known")
-        order = {id(mount): n for n, mount in enumerate(instruction.mounts)}
+        order = {id(mount): n for n, mount in enumerate(mounts)}
         found.sort(key=lambda pair: (str(pair[1]["target"]).count("/"), order[id(pair[0])]))
         self.specs = [spec for _, spec in found]
 
