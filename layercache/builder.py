@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
     from layercache.images.resolver import BaseImage as ResolvedImage
     from layercache.images.resolver import Images
+    from layercache.probing import Probed
     from layercache.store import Store
 
 __all__ = ["Builder", "Request"]
@@ -184,6 +185,30 @@ class Builder:
                 self._own_executor = strongest(self._store, note=note, **options)
             return self._own_executor
 
+    def probe(self, request: Request, *, runs: int = 1) -> tuple[Probed, ...]:
+        """Run every command that is reused again, on the state it was recorded on.
+
+        Says which give other files each time; replaces no record. Builds first what is missing.
+        """
+        from layercache.probing import probe_steps
+
+        build = _Build(self, request, True, threading.Event())
+        result = build.run()
+        executor = build.need_executor()
+        try:
+            return tuple(
+                probe_steps(
+                    result.graph,
+                    result.decisions,
+                    build.inputs,
+                    self._store,
+                    executor,
+                    runs=runs,
+                )
+            )
+        finally:
+            build.inputs.close()
+
     def observe(self, event: Event) -> None:
         """Hand an event to every observer."""
         for observer in self._observers:
@@ -205,9 +230,7 @@ class _Build:
         self.executor = builder._executor
         self._images: Images | None = None
         self._bases: dict[ImageNeed, ResolvedImage] = {}
-        self.inputs = Inputs(
-            self.store, self._contexts(), fetch=self._fetch, write=self.execute
-        )
+        self.inputs = Inputs(self.store, self._contexts(), fetch=self._fetch, write=self.execute)
 
     def run(self) -> BuildResult:
         reporter = Reporter(
@@ -357,14 +380,15 @@ class _Build:
         return Graph(tuple(vertices), graph.targets)
 
     def _step_with_traits(self, step: Step) -> Step:
-        executor = self._need_executor()
+        executor = self.need_executor()
         traits = tuple(executor.traits)
         if isinstance(executor, StepTraits):
             stage = step.origin.stage_name or str(step.origin.stage)
             traits += tuple(executor.traits_of(step.instruction, stage))
         return attrs.evolve(step, traits=traits)
 
-    def _need_executor(self) -> Executor:
+    def need_executor(self) -> Executor:
+        """The executor, made when a step first needs one."""
         if self.executor is None:
             self.executor = self.builder.strongest_executor(self._note)
         return self.executor
