@@ -8,7 +8,9 @@ prints `N run, seed S`), and which skips are allowed.
 from __future__ import annotations
 
 import argparse
+import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -22,6 +24,8 @@ from xml.etree import ElementTree
 
 ROOT = Path(__file__).resolve().parent.parent
 TESTS = ROOT / "tests"
+TIMEOUT = 600.0
+"""Seconds that a suite may take, unless it says otherwise."""
 CASES = re.compile(r"\b([0-9][0-9,_]*) run(?=,| \{|$)", re.MULTILINE)
 
 
@@ -58,18 +62,30 @@ def run(name: str, paths: list[str], options: dict[str, Any]) -> Outcome:
         command = [
             sys.executable, "-m", "pytest", *paths, "-q", "-p", "no:cacheprovider",
             f"--junitxml={results}", "-o", "junit_logging=system-out",
-            "-o", "junit_log_passing_tests=true",
+            "-o", "junit_log_passing_tests=true", "-o", "faulthandler_timeout=300",
         ]  # fmt: skip
         if options.get("workers", 1) > 1:
             command += ["-n", str(options["workers"])]
         started = time.monotonic()
-        status = subprocess.run(command, cwd=ROOT, check=False).returncode
+        outcome.faults += run_within(command, options.get("timeout", TIMEOUT))
         outcome.seconds = time.monotonic() - started
-        if status:
-            outcome.faults.append(f"pytest ended with {status}")
         if results.exists():
             read_results(results, outcome)
     return outcome
+
+
+def run_within(command: list[str], timeout: float) -> list[str]:
+    """Run a command; what went wrong. One that takes longer is ended with all that it started."""
+    with subprocess.Popen(command, cwd=ROOT, start_new_session=True) as process:
+        try:
+            status = process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            return [f"took longer than {timeout:g} s and was ended"]
+        except BaseException:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
+    return [f"pytest ended with {status}"] if status else []
 
 
 def read_results(results: Path, outcome: Outcome) -> None:
@@ -130,6 +146,7 @@ def main() -> int:
     parser.add_argument("--strict", action="store_true", help="refuse skips that are on no list")
     parser.add_argument("--core", action="store_true", help="only the portable, quick suites")
     parser.add_argument("--list", action="store_true", help="name the suites and stop")
+    parser.add_argument("--cases", action="store_true", help="print the numbers for suites.toml")
     parser.add_argument("suites", nargs="*", metavar="SUITE", help=", ".join(known))
     options = parser.parse_args()
     if unknown := [name for name in options.suites if name not in known]:
@@ -148,6 +165,10 @@ def main() -> int:
         unlisted += check(outcome, described.get(name, {}), settings.get("skips", []))
         outcomes.append(outcome)
     print()
+    if options.cases:
+        for outcome in outcomes:
+            print(f"[suites.{outcome.name}.cases]")
+            print("".join(f"{n} = {c:_}\n" for n, c in sorted(outcome.cases.items()) if c))
     print(table(outcomes))
     faults = [f"{one.name}: {fault}" for one in outcomes for fault in one.faults]
     faults += [f"{name}: is described in .ci/suites.toml, but has no tests" for name in gone]
