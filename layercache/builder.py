@@ -32,6 +32,7 @@ from layercache.recipe import Dockerfile
 from layercache.reporter import Reporter
 from layercache.result import BuildResult
 from layercache.strategies import ContentKeys
+from layercache.tracing.modes import trace_mode
 from layercache.trees import Tree
 from layercache.walk import Walker
 from layercache.walkers import GraphWalker
@@ -62,7 +63,8 @@ class Request:
     `docker-image://NAME` are images). `no_cache` is True for all steps, or a predicate of a
     step's `Origin`; `no_cache_filter` names stages. `project` names what is built for trails
     (default: context, recipe and target); `against` is a tag of this cache or another cache,
-    whose build the reasons compare with.
+    whose build the reasons compare with. `trace` is "off", "auto" or "audit" ("audit=0.2" for
+    the share that is run again), or a function that gives one of them for a step's `Origin`.
     """
 
     recipe: Dockerfile | Sequence[Any]
@@ -83,6 +85,7 @@ class Request:
     pull: bool = False
     project: str | None = None
     against: str | None = None
+    trace: str | Callable[[Origin], str] = "off"
 
 
 class Builder:
@@ -385,7 +388,9 @@ class _Build:
         if isinstance(executor, StepTraits):
             stage = step.origin.stage_name or str(step.origin.stage)
             traits += tuple(executor.traits_of(step.instruction, stage))
-        return attrs.evolve(step, traits=traits)
+        wanted = self.request.trace
+        trace = trace_mode(wanted(step.origin) if callable(wanted) else wanted)
+        return attrs.evolve(step, traits=traits, trace=trace)
 
     def need_executor(self) -> Executor:
         """The executor, made when a step first needs one."""

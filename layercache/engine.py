@@ -419,10 +419,14 @@ class _Drive:
                 raise Cancelled("the build was stopped before this step")
             engine.emit(StepStarted(ask.vertex, self._origin(ask.vertex), ask.key, time.time()))
             window = _Window(self, ask)
+            task, barred = ask.task, ""
+            if task.observe:
+                barred = self.evidence.barred(ask.material)
+                task = attrs.evolve(task, observe=not barred)
             started = time.monotonic()
             self.started[ask.vertex] = started - self.began
             try:
-                result = self._perform(ask.task, window)
+                result = self._perform(task, window)
             except LayerCacheError as error:
                 # The last lines of the output are in the message, and secrets may be in them.
                 error.args = tuple(window.masked_text(arg) for arg in error.args)
@@ -431,13 +435,13 @@ class _Drive:
             record = self._record(ask, result, window, seconds)
             try:
                 store.put(record, replace=fresh or found is not None)
-                self._keep_evidence(ask, record, result, again=fresh or bool(self.lost))
+                self._keep_evidence(ask, record, result, barred, again=fresh or bool(self.lost))
             except CacheError as error:
                 self._trouble("write", error)
             return _Made(record, reused=False)
 
     def _keep_evidence(
-        self, ask: AskExecute, record: Record, result: Result, *, again: bool
+        self, ask: AskExecute, record: Record, result: Result, barred: str, *, again: bool
     ) -> None:
         """What the execution looked at of its parent, where the strategy makes use of it."""
         keys, step = self.engine._keys, self.graph.vertices[ask.vertex]
@@ -446,9 +450,11 @@ class _Drive:
         evidence = keys.narrows(step)
         if evidence is None:
             return
-        reason = result.refusal
+        reason = barred or result.refusal
         if result.observed is not None:
             reason = self.evidence.keep(record, ask.task, result.observed, evidence, again=again)
+        elif ask.task.observe and not reason:
+            reason = "this executor does not watch commands"
         if reason:
             self.refusals[ask.vertex] = reason
             self.evidence.refuse(record, reason)

@@ -427,7 +427,8 @@ class GraphWalk:
         if material is None:
             return
         bypass = vertex.step.bypass
-        task = Task(vertex.step.instruction, tuple(bound), material.traits, bypass)
+        observe = vertex.step.trace != "off"
+        task = Task(vertex.step.instruction, tuple(bound), material.traits, bypass, observe)
         self._executing.add(work)
         first = min(self._waiting[(key, bypass)])
         self._asks.append(AskExecute(key, task, material, first))

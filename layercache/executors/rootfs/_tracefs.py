@@ -273,7 +273,8 @@ class TraceFS:
         if not name.startswith(_KEPT) or name.startswith(b"user.overlay."):
             raise OSError(errno.ENODATA, "no layer holds that")
         self.note(path, ATTRIBUTES)
-        return _sized(size, os.getxattr(self._place(path), os.fsdecode(name), follow_symlinks=False))
+        value = os.getxattr(self._place(path), os.fsdecode(name), follow_symlinks=False)
+        return _sized(size, value)
 
     def _listxattr(self, node: int, data: memoryview) -> bytes:
         size = struct.unpack_from("<I", data)[0]

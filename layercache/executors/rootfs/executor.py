@@ -15,10 +15,13 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+import attrs
+
 from layercache.configuration import DEFAULT_PATH
 from layercache.descriptors import SCRATCH
 from layercache.errors import BuildError, StepFailed, UsageError
 from layercache.execution import Blobs, Result, Task
+from layercache.executors.rootfs import tracing
 from layercache.executors.rootfs.limits import parse_ulimits
 from layercache.executors.rootfs.namespaces import user_namespace
 from layercache.executors.rootfs.output import Output, shown_command
@@ -204,22 +207,89 @@ class RootfsExecutor:
 
     def _execute(self, session: Session, task: Task, instruction: Exec, blobs: Blobs) -> Result:
         session.runner.start()
+        if not task.observe:
+            return self._step(session, task, instruction, blobs)
+        parent = task.parent or SCRATCH
+        refusal = tracing.refusal_of(instruction, parent, blobs)
+        if self._namespace is not None:
+            refusal = refusal or "in a user namespace steps are not traced"
+        if not refusal:
+            traced = self._traced(session, task, instruction, blobs)
+            if isinstance(traced, Result):
+                return traced
+            refusal = traced
+        result = self._step(session, task, instruction, blobs)
+        return attrs.evolve(result, refusal=refusal)
+
+    def _traced(
+        self, session: Session, task: Task, instruction: Exec, blobs: Blobs
+    ) -> Result | str:
+        """Run one step watched; a text says why it has to run again unwatched."""
+        parent = task.parent or SCRATCH
+        at = session.scratch.new()
+        try:
+            lower = [*session.unpacked.lower(parent, blobs), session.surroundings.skeleton]
+            watch = session.tracer.begin(
+                lower, at, attributes=tracing.has_attributes(parent, blobs)
+            )
+            if isinstance(watch, str):
+                return watch
+            return self._step(session, task, instruction, blobs, watch=watch, lower=at)
+        except tracing.TracerFailed as error:
+            return str(error)
+        finally:
+            session.scratch.discard(at)
+
+    def _step(
+        self,
+        session: Session,
+        task: Task,
+        instruction: Exec,
+        blobs: Blobs,
+        *,
+        watch: tracing.Watch | None = None,
+        lower: str = "",
+    ) -> Result:
+        """Run one step; `watch` serves its parent at `lower`, else the unpacked layers do."""
         parent = task.parent or SCRATCH
         tree = blobs.tree(parent)
         # The upper directory has one of its own around it, which is moved when it is kept.
         work, container = session.scratch.new(), session.scratch.new()
         try:
-            lower = session.unpacked.lower(parent, blobs)
-            upper = _make_upper(container, tree, session.files)
-            output, ended = self._run(session, task, instruction, blobs, work, lower, upper)
+            around = session.surroundings
+            spec: dict[str, Any] = {
+                "root": {"at": around.root, "work": work, "lower": [lower], "options": []},
+                "identity": None,
+            }
+            if watch is None:
+                spec["root"]["lower"] = [*session.unpacked.lower(parent, blobs), around.skeleton]
+            else:
+                # Lower and upper are two file systems now, but have to look like one.
+                spec["root"]["options"] = [["xino", "on"]]
+                spec["identity"] = tracing.identity_of(instruction, tree)
+            upper = spec["root"]["upper"] = _make_upper(container, tree, session.files)
+            try:
+                output, ended = self._run(session, task, instruction, blobs, work, spec)
+            finally:
+                seen = watch.end() if watch is not None else {}
+            if isinstance(seen, str):
+                raise tracing.TracerFailed(seen)
             kept = output.end()
             self._raise_for(instruction, ended, output)
-            captured = session.files.capture(upper, ended.made, parent, work, blobs)
-            if captured is None:
-                return Result(layer=None, output=kept)
-            layer, index = captured
-            session.unpacked.adopt(parent, layer, index, container, tree)
-            return Result(layer=layer, output=kept)
+            noting = tracing.Watched(blobs) if watch is not None else blobs
+            captured = session.files.capture(upper, ended.made, parent, work, noting)
+            layer, index = captured or (None, None)
+            result = Result(layer=layer, output=kept)
+            if isinstance(noting, tracing.Watched):
+                found = tracing.observations_of(seen, noting, index, tree, instruction.user)
+                result = (
+                    attrs.evolve(result, refusal=found)
+                    if isinstance(found, str)
+                    else attrs.evolve(result, observed=found)
+                )
+            if layer is not None and index is not None:
+                session.unpacked.adopt(parent, layer, index, container, tree)
+            return result
         finally:
             session.scratch.discard(work)
             session.scratch.discard(container)
@@ -257,9 +327,9 @@ class RootfsExecutor:
         instruction: Exec,
         blobs: Blobs,
         work: str,
-        lower: Sequence[str],
-        upper: str,
+        root: Mapping[str, Any],
     ) -> tuple[Output, Ended]:
+        """`root` is the part of the helper's orders that says what the root directory is."""
         output = Output(blobs.log, self._masks)
         network = instruction.network
         if network == "default":
@@ -279,13 +349,7 @@ class RootfsExecutor:
         ) as mounts:
             mounts.prepare(instruction, blobs)
             spec: dict[str, Any] = {
-                "root": {
-                    "at": around.root,
-                    "lower": [*lower, around.skeleton],
-                    "upper": upper,
-                    "work": work,
-                    "options": [],
-                },
+                **root,
                 "private": around.private,
                 "mounts": mounts.specs,
                 "etc": around.files(instruction.hosts, network, work),
@@ -293,7 +357,6 @@ class RootfsExecutor:
                 "args": list(instruction.args),
                 "env": _environment(instruction, mounts.variables),
                 "user": instruction.user,
-                "identity": None,
                 "cwd": instruction.workdir or "/",
                 "hostname": HOSTNAME,
                 "shm_size": instruction.shm_size or _SHM_SIZE,

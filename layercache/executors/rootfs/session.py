@@ -13,6 +13,7 @@ from layercache.executors.rootfs.plan import SharedInputs
 from layercache.executors.rootfs.runner import Runner
 from layercache.executors.rootfs.scratch import Scratch
 from layercache.executors.rootfs.surroundings import Surroundings
+from layercache.executors.rootfs.tracing import Tracer
 from layercache.executors.rootfs.transfer import FileWork, LocalFiles
 from layercache.executors.rootfs.unpacked import Unpacked
 
@@ -41,13 +42,22 @@ class Session:
         self.unpacked = Unpacked(self.scratch, self.files, form)
         self.inputs = SharedInputs(self.scratch)
         self.caches = Caches(self.scratch, trust)
+        self.tracer = Tracer(self.runner, userxattr=namespace is not None)
         _delete(self.scratch, self.files)
         self.surroundings = Surroundings(self.scratch)
         self.users = 0
         """Steps that run."""
         self._left = threading.Condition()
         self._finish = weakref.finalize(
-            self, _finish, self.runner, self.scratch, self.unpacked, self.files, agent, durable
+            self,
+            _finish,
+            self.runner,
+            self.scratch,
+            self.unpacked,
+            self.files,
+            agent,
+            self.tracer,
+            durable,
         )
 
     def clean(self) -> None:
@@ -86,6 +96,7 @@ def _finish(
     unpacked: Unpacked,
     files: FileWork,
     agent: AgentFiles | None,
+    tracer: Tracer,
     durable: bool,
 ) -> None:
     """End everything; only then is nothing in use of what is deleted."""
@@ -96,5 +107,6 @@ def _finish(
     finally:
         if agent is not None:
             agent.close()
+        tracer.close()
         runner.close()
         scratch.close()
