@@ -18,7 +18,14 @@ from typing import Final
 import attrs
 
 from layercache.errors import BuildError
-from layercache.layers.scanning import OPEN, Item, Scan, attributes_of, digest_of
+from layercache.layers.scanning import (
+    OPEN,
+    Item,
+    Scan,
+    attributes_of,
+    digest_of,
+    remove_attributes,
+)
 from layercache.layers.tar import LayerWriter
 from layercache.layers.times import clamped_time
 from layercache.trees import Node, Tree
@@ -31,18 +38,21 @@ _RACY: Final = 50_000_000
 """Nanoseconds within which a clock tick may hide a second change to a file."""
 
 
-def capture_upper(upper: str | bytes | int, parent: Tree, writer: LayerWriter) -> None:
+def capture_upper(
+    upper: str | bytes | int, parent: Tree, writer: LayerWriter, *, rootless: bool = False
+) -> None:
     """Write what the upper directory of an overlay mount changes about `parent`.
 
     `upper` is a path or an open descriptor; the overlay must be unmounted, and mode and owner of
-    `upper` itself must have been those of the parent's root at the start. Afterwards `upper`
-    shows exactly what the layer says (times clamped, sockets gone) and may serve as the layer's
-    unpacked directory. Raises `BuildError` for what overlayfs moved by reference (`redirect_dir`
-    and `metacopy` must be off) and when the file system refuses, `SourceError` for names that
-    can't be in a layer.
+    `upper` itself must have been those of the parent's root at the start. `rootless`: it was
+    mounted in a user namespace (`userxattr`). Afterwards `upper` shows exactly what the layer
+    says (times clamped, sockets and attributes that no layer holds gone) and may serve as the
+    layer's unpacked directory. Raises `BuildError` for what overlayfs moved by reference
+    (`redirect_dir` and `metacopy` must be off) and when the file system refuses, `SourceError`
+    for names that can't be in a layer.
     """
     with _trouble(), Scan(upper) as scan:
-        _Capture(scan, parent, writer, owners=True).upper()
+        _Capture(scan, parent, writer, owners=True, rootless=rootless).upper()
 
 
 def capture_diff(
@@ -104,18 +114,28 @@ def _identity(found: os.stat_result) -> tuple[int, ...]:
 
 
 class _Capture:
-    def __init__(self, scan: Scan, before: Tree, writer: LayerWriter, *, owners: bool) -> None:
+    def __init__(
+        self,
+        scan: Scan,
+        before: Tree,
+        writer: LayerWriter,
+        *,
+        owners: bool,
+        rootless: bool = False,
+    ) -> None:
         self._scan = scan
         self._before = before
         self._writer = writer
         self._owners = owners
+        self._rootless = rootless
         self._links: dict[tuple[int, int], bytes] = {}
 
-    def _node(self, item: Item) -> tuple[Node, dict[str, bytes]]:
+    def _node(self, item: Item) -> tuple[Node, Mapping[str, bytes]]:
         """The node of an item but for its content, time clamped; overlay's attributes apart."""
         found = item.stat
-        xattrs, overlay = attributes_of(item)
-        if any(name in overlay for name in _FOREIGN):
+        attributes = attributes_of(item, rootless=self._rootless)
+        remove_attributes(item, attributes.fleeting)
+        if any(name in attributes.overlay for name in _FOREIGN):
             raise BuildError(
                 f"overlayfs kept {os.fsdecode(item.path)!r} by reference to a lower layer: mount "
                 "with redirect_dir=off and metacopy=off"
@@ -135,9 +155,9 @@ class _Capture:
             mtime=clamped_time(found.st_mtime_ns // 10**9),
             link=link,
             device=device,
-            xattrs=xattrs,
+            xattrs=attributes.kept,
         )
-        return node, overlay
+        return node, attributes.overlay
 
     def _settle(self, item: Item, mtime: int, *, touched: bool = False) -> None:
         """Give what is on disk the time that the layer says."""

@@ -5,15 +5,15 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 import attrs
 from blake3 import blake3
 
-from layercache.xattrs import get_xattr, list_xattrs
+from layercache.xattrs import get_xattr, list_xattrs, remove_xattr
 
-__all__ = ["OPEN", "Item", "Scan", "attributes_of", "digest_of"]
+__all__ = ["OPEN", "Attributes", "Item", "Scan", "attributes_of", "digest_of", "remove_attributes"]
 
 CHUNK: Final = 256 * 1024
 OPEN: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -21,6 +21,9 @@ _DIRECTORY: Final = OPEN | os.O_DIRECTORY
 _KEPT: Final = ("security.capability", "user.", "system.posix_acl_")
 """Extended attributes that belong to the content of an image; labels of the host do not."""
 _OVERLAY: Final = ("trusted.overlay.", "user.overlay.")
+"""What overlayfs notes: as root, and in a user namespace."""
+_FLEETING: Final = ("trusted.", "security.selinux", "user.overlay.")
+"""Attributes that a command may set and no layer holds."""
 
 
 @attrs.frozen
@@ -96,25 +99,62 @@ class Scan:
                     self.enter(item)
 
 
-def attributes_of(item: Item) -> tuple[tuple[tuple[bytes, bytes], ...], dict[str, bytes]]:
-    """The attributes that are content, and those of overlayfs by the end of their name."""
-    # No call takes a descriptor of the directory: /proc names the very one.
-    place = b"/proc/self/fd/%d/%s" % (item.directory, item.name)
+@attrs.frozen
+class Attributes:
+    """The extended attributes of an item.
+
+    `kept` are content; `overlay` are the marks of overlayfs by the end of their name; `fleeting`
+    names those that no layer holds.
+    """
+
+    kept: tuple[tuple[bytes, bytes], ...] = ()
+    overlay: Mapping[str, bytes] = attrs.field(factory=dict)
+    fleeting: tuple[str, ...] = ()
+
+
+def attributes_of(item: Item, *, rootless: bool = False) -> Attributes:
+    """The attributes of an item of a directory that overlayfs wrote to.
+
+    A command may set attributes that look like marks: those of the other kind, and, as the
+    kernel keeps them, with the prefix twice. They are none.
+    """
+    place = _place(item)
     try:
         names = list_xattrs(place, follow_symlinks=False)
     except OSError as error:
         if error.errno != errno.ENOTSUP:
             raise
-        return (), {}
+        return Attributes()
+    if not names:
+        return Attributes()
+    marks = _OVERLAY[rootless]
     kept: list[tuple[bytes, bytes]] = []
     overlay: dict[str, bytes] = {}
+    fleeting: list[str] = []
     for name in names:
-        if name.startswith(_OVERLAY):
-            overlay[name.rpartition(".")[2]] = get_xattr(place, name, follow_symlinks=False)
+        if name.startswith(marks) and "." not in name[len(marks) :]:
+            overlay[name[len(marks) :]] = get_xattr(place, name, follow_symlinks=False)
+        elif name.startswith(_FLEETING):
+            fleeting.append(name)
         elif name.startswith(_KEPT):
             value = get_xattr(place, name, follow_symlinks=False)
             kept.append((os.fsencode(name), value))
-    return tuple(sorted(kept)), overlay
+    return Attributes(tuple(sorted(kept)), overlay, tuple(fleeting))
+
+
+def remove_attributes(item: Item, names: Iterable[str]) -> None:
+    """Take attributes away; those that the system holds on to stay."""
+    for name in names:
+        try:
+            remove_xattr(_place(item), name, follow_symlinks=False)
+        except OSError as error:
+            if error.errno not in (errno.EPERM, errno.EACCES, errno.ENODATA, errno.ENOTSUP):
+                raise
+
+
+def _place(item: Item) -> bytes:
+    # No call takes a descriptor of the directory: /proc names the very one.
+    return b"/proc/self/fd/%d/%s" % (item.directory, item.name)
 
 
 def digest_of(item: Item) -> bytes:

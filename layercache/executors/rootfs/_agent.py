@@ -86,7 +86,7 @@ class Agent:
         if self._single:
             found = _capture_as_root(upper, made, tree, tar)
         else:
-            found = capture_directory(upper, made, tree, tar)
+            found = capture_directory(upper, made, tree, tar, rootless=True)
         return None if found is None else (found[0], found[1], found[2].encode())
 
     def do_give(self, root: str, owners: Sequence[Sequence[Any]]) -> None:
@@ -178,7 +178,7 @@ def _capture_as_root(
     remove_stubs(upper, made)
     with open(tar, "wb") as out:
         writer = _Restoring(out, tree)
-        capture_upper(upper, _Ownerless(tree), writer)
+        capture_upper(upper, _Ownerless(tree), writer, rootless=True)
         if writer.empty:
             return None
         found = writer.finish()

@@ -132,7 +132,7 @@ def change_owner(path: str | bytes, uid: int, gid: int) -> None:
 
 
 def capture_directory(
-    upper: str, made: Sequence[str], parent: Tree, tar: str
+    upper: str, made: Sequence[str], parent: Tree, tar: str, *, rootless: bool = False
 ) -> tuple[DiffID, int, LayerIndex] | None:
     """Write what `upper` changes about `parent` to the file `tar`; None when it is nothing."""
     from layercache.layers.capture import capture_upper
@@ -141,7 +141,7 @@ def capture_directory(
     remove_stubs(upper, made)
     with open(tar, "wb") as out:
         writer = LayerWriter(out)
-        capture_upper(upper, parent, writer)
+        capture_upper(upper, parent, writer, rootless=rootless)
         if writer.empty:
             return None
         found = writer.finish()
