@@ -74,3 +74,11 @@ def test_the_order_of_mounts_at_different_places_does_not_count(build: Build) ->
     again = build(text.format(" ".join(reversed(mounts))), context)
 
     assert again.steps[-1].decision == "hit"
+
+
+def test_files_of_the_container_have_the_times_of_layers(build: Build) -> None:
+    """What a command sees of /etc does not tell when it ran."""
+    text = "FROM base\nRUN stat -c '%n %Y' /etc/hosts /etc/hostname /etc/resolv.conf > /seen\n"
+
+    with build(text).tree().open(b"seen") as content:
+        assert content.read().split()[1::2] == [b"1600000000"] * 3

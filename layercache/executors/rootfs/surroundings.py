@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from layercache.executors.rootfs.scratch import Scratch
+from layercache.layers.times import LAYER_TIME
 
 __all__ = ["HOSTNAME", "Surroundings"]
 
@@ -77,6 +78,7 @@ def _write(path: str, content: bytes) -> str:
     with open(path, "xb") as file:
         file.write(content)
     os.chmod(path, 0o644)
+    os.utime(path, (LAYER_TIME, LAYER_TIME))  # like everything that a command finds
     return path
 
 
