@@ -16,7 +16,7 @@ from typing import BinaryIO, Final, cast
 from layercache.descriptors import Descriptor
 from layercache.digests import Digest
 from layercache.errors import CacheError, CorruptObject, NotFound
-from layercache.storage import Adopts, Backend, LocalFiles, Stats
+from layercache.storage import Adopts, Backend, Holds, LocalFiles, Stats
 
 __all__ = ["Blobs", "VerifyingReader", "blob_name"]
 
@@ -188,6 +188,11 @@ class Blobs:
             return None
         return None if info is None or info.size != descriptor.size else info.stamp
 
+    def hold(self, digest: Digest) -> None:
+        """Keep collections from taking the blob until the backend is released."""
+        if isinstance(self._backend, Holds):
+            self._backend.hold([self.name(digest)])
+
     def has(self, descriptor: Descriptor) -> bool:
         """Whether the blob is there, by name and size."""
         return self.kept_aside(descriptor.digest) or self.stamp(descriptor) is not None
@@ -276,6 +281,7 @@ class Blobs:
         """Store the file at `path`, whose digest the caller computed; it may be moved away."""
         descriptor = Descriptor(media_type, digest, size)
         name = self.name(digest)
+        self.hold(digest)
         if self.stamp(descriptor) is not None:
             _remove(path)
             return descriptor
@@ -393,7 +399,10 @@ class Blobs:
             except OSError:
                 import shutil
 
-                shutil.copyfile(path, kept)
+                try:
+                    shutil.copyfile(path, kept)
+                except OSError as error:
+                    raise CacheError(f"blob {digest} can't be kept: {error}") from error
                 _remove(path)
         with self._guard:
             self._aside[digest] = kept

@@ -11,6 +11,7 @@ import io
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Final
 
 import attrs
@@ -20,7 +21,7 @@ from layercache.digests import CacheKey, Digest
 from layercache.errors import CacheError, CorruptObject, NotFound
 from layercache.records import Record
 from layercache.retention import Entry, Pinned, Policy, Situation, Verdict, judge
-from layercache.storage import ObjectInfo
+from layercache.storage import Cleans, Holds, ObjectInfo
 from layercache.store import GRACE, Store
 
 __all__ = ["GRACE", "Collected", "Damage", "Usage", "collect", "entries_of", "usage", "verify"]
@@ -231,9 +232,12 @@ def collect(
         stay |= set(contents.pins)
     removed = list(doomed)
     removed += _unreferred(store, contents, stay, now, grace)
+    debris = 0
     if not dry_run:
-        _remove(store, doomed, removed[len(doomed) :], contents, now, grace)
-    freed = sum(sizes.get(name, 0) for name in removed)
+        removed = _remove(store, doomed, removed[len(doomed) :], contents)
+    if isinstance(store.backend, Cleans):
+        debris = store.backend.clean(dry_run)
+    freed = sum(sizes.get(name, 0) for name in removed) + debris
     return Collected(verdicts=verdicts, removed=tuple(removed), freed=freed, dry_run=dry_run)
 
 
@@ -264,26 +268,47 @@ def _unreferred(
 
 
 def _remove(
-    store: Store,
-    records: Sequence[str],
-    rest: Sequence[str],
-    contents: _Contents,
-    now: float,
-    grace: float,
-) -> None:
-    for name in records:
-        store.backend.delete(name)
-    # A build may have begun to rely on a blob since it was looked at: its stamp is then new.
-    seen = {info.name: info.stamp for info in contents.infos}
-    again = {info.name: info.stamp for info in store.backend.list(f"{store.prefix}blobs/")}
-    referred = set()
-    for info in store.backend.list(f"{store.prefix}ac/"):
-        if info.name not in seen:
-            referred |= _blobs_of(store, info.name)
-    for name in rest:
-        if again.get(name, seen.get(name)) == seen.get(name) and name not in referred:
-            store.backend.delete(name)
+    store: Store, records: Sequence[str], rest: Sequence[str], contents: _Contents
+) -> list[str]:
+    """Remove what no running build holds; the names of what went."""
+    layers = {name: _layer_name(store, contents.records.get(name)) for name in records}
+    wanted = {name for name in [*layers.values(), *rest] if name}
+    removed = []
+    with _seized(store, sorted(wanted)) as free:
+        held = wanted - set(free)
+        spared = [name for name in records if layers[name] in held]
+        for name in records:
+            if layers[name] not in held:
+                store.backend.delete(name)
+                removed.append(name)
+        # A build may have begun to rely on a blob since it was looked at: its stamp is then new.
+        seen = {info.name: info.stamp for info in contents.infos}
+        again = {info.name: info.stamp for info in store.backend.list(f"{store.prefix}blobs/")}
+        referred = set(held)
+        for name in spared:
+            referred |= {store.blobs.name(d) for d in _blobs(contents.records[name])}
+        for info in store.backend.list(f"{store.prefix}ac/"):
+            if seen.get(info.name) != info.stamp:
+                referred |= _blobs_of(store, info.name)
+        for name in rest:
+            if again.get(name, seen.get(name)) == seen.get(name) and name not in referred:
+                store.backend.delete(name)
+                removed.append(name)
     store.forget()
+    return removed
+
+
+def _layer_name(store: Store, record: Record | None) -> str:
+    if record is None or record.layer is None:
+        return ""
+    return store.blobs.name(record.layer.descriptor.digest)
+
+
+def _seized(store: Store, names: Sequence[str]) -> AbstractContextManager[Sequence[str]]:
+    """Those of `names` that no running build holds, kept so meanwhile."""
+    if isinstance(store.backend, Holds):
+        return store.backend.seize(names)
+    return nullcontext(names)
 
 
 def _blobs_of(store: Store, name: str) -> set[str]:

@@ -189,9 +189,9 @@ class Holds(Protocol):
     """Optional: says which objects running builds rely on, so that collection spares them."""
 
     def hold(self, names: Iterable[str]) -> None:
-        """Keep these from being seized until `release`; waits for a seizer to finish."""
+        """Keep these from being seized until `unhold`; waits for a seizer to finish."""
 
-    def release(self) -> None:
+    def unhold(self) -> None:
         """End every hold of this object."""
 
     def seize(self, names: Sequence[str]) -> AbstractContextManager[Sequence[str]]:

@@ -32,7 +32,17 @@ from layercache.descriptors import Descriptor
 from layercache.digests import CacheKey, Digest, Fingerprint
 from layercache.errors import CacheError, CorruptObject, NotFound, UsageError
 from layercache.records import Record
-from layercache.storage import Backend, BatchReader, Locks, Releases, Stages, Stats, Syncs, Touches
+from layercache.storage import (
+    Backend,
+    BatchReader,
+    Holds,
+    Locks,
+    Releases,
+    Stages,
+    Stats,
+    Syncs,
+    Touches,
+)
 from layercache.trails import Trail, decode_trail, encode_trail
 
 __all__ = ["Store", "StoreEvent"]
@@ -214,6 +224,8 @@ class Store:
         if record.layer is None:
             return True
         descriptor = record.layer.descriptor
+        # Held before it is looked for: what is there then stays until this build is over.
+        self.blobs.hold(descriptor.digest)
         if not isinstance(self.backend, Stats) and not self.blobs.kept_aside(descriptor.digest):
             return not self.blobs.damaged(descriptor.digest)
         return self.has_blob(descriptor)
@@ -458,6 +470,8 @@ class Store:
                 if key in self._failed or self._aside(record)
             }
             self._small.clear()
+            if isinstance(self.backend, Holds):
+                self.backend.unhold()
 
     def _acknowledge(self, names: Sequence[str]) -> None:
         if isinstance(self.backend, Syncs):
@@ -498,6 +512,8 @@ class Store:
 
     def close(self) -> None:
         """End the use of this object; what was not committed is not acknowledged."""
+        if isinstance(self.backend, Holds):
+            self.backend.unhold()
         self.blobs.close()
         if isinstance(self.backend, Releases):
             self.backend.release()

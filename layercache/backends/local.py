@@ -19,7 +19,7 @@ from contextlib import AbstractContextManager
 from typing import BinaryIO, Final, NoReturn
 
 from layercache.backends.durability import boot_id, sync_directory, sync_file, sync_filesystem
-from layercache.backends.locks import RangeLocks
+from layercache.backends.locks import RangeHolds, RangeLocks
 from layercache.errors import CacheError, NotFound, UsageError
 from layercache.storage import ObjectInfo, check_name
 
@@ -29,6 +29,8 @@ DURABILITIES: Final = ("full", "batch", "none")
 _COPY_SIZE: Final = 1 << 18
 _SMALL: Final = 1 << 16
 _BINARY: Final[int] = getattr(os, "O_BINARY", 0)
+_UNFINISHED: Final = 3600.0
+_STAGED: Final = 7 * 86_400.0
 _APART: Final = ("tmp", "staged", "locks")
 """Directories of the backend itself; no object is there."""
 
@@ -53,6 +55,7 @@ class LocalBackend:
         self._unsynced: list[str] = []
         self._root_fd = -1
         self._locks = RangeLocks(os.path.join(self.directory, "locks"))
+        self._holds = RangeHolds(os.path.join(self.directory, "locks"))
 
     def __getstate__(self) -> dict[str, object]:
         return {"directory": self.directory, "durability": self.durability}
@@ -277,6 +280,47 @@ class LocalBackend:
             pass  # nothing can be stored here, so nobody needs to wait
         return self._locks.lock(name, give_up)
 
+    def hold(self, names: Iterable[str]) -> None:
+        self._holds.hold(names)
+
+    def unhold(self) -> None:
+        self._holds.unhold()
+
+    def seize(self, names: Sequence[str]) -> AbstractContextManager[Sequence[str]]:
+        return self._holds.seize(names)
+
+    # -- debris -------------------------------------------------------------------------------
+
+    def clean(self, dry_run: bool = False) -> int:
+        """Remove unfinished files of processes that are gone, and what was staged and lost."""
+        freed = 0
+        boot = boot_id()
+        try:
+            now = os.stat(self.directory if dry_run else self._touched()).st_mtime
+        except OSError:
+            return 0  # nothing is there, or nothing may be written: nothing was left behind
+        for name, status in [*_files(self._root, "tmp"), *_files(self._root, "staged")]:
+            parts = name.split("/")
+            if parts[0] == "tmp":
+                old = now - status.st_mtime > _UNFINISHED and not _alive(parts[-1])
+            else:
+                # Another boot's may be another machine's, where the directory is shared.
+                old = parts[1] != boot and now - status.st_mtime > _STAGED
+            if old:
+                freed += status.st_size
+                if not dry_run:
+                    _discard(self._root + name)
+        return freed
+
+    def _touched(self) -> str:
+        """A file with the file system's own idea of now."""
+        path = os.path.join(self.directory, "locks", "clock")
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, "wb"):
+            pass
+        os.utime(path)
+        return path
+
     def _fail(self, doing: str, name: str, error: OSError) -> NoReturn:
         if doing == "read" and isinstance(error, FileNotFoundError | NotADirectoryError):
             raise NotFound(f"{name} is not in {self.directory!r}") from error
@@ -286,6 +330,18 @@ class LocalBackend:
         raise CacheError(
             f"can't {doing} {name} in the cache {self.directory!r}: {error.strerror}{hint}"
         ) from error
+
+
+def _alive(unique: str) -> bool:
+    """Whether the process that a temporary file is named after may still run here."""
+    try:
+        pid = int(unique.partition("-")[0], 16)
+        os.kill(pid, 0)
+    except (ValueError, ProcessLookupError, OverflowError):
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def _read_rest(fd: int, data: bytes) -> bytes:

@@ -11,16 +11,21 @@ import errno
 import os
 import struct
 import sys
+import threading
 import time
-from collections.abc import Callable, Iterator
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final
 
-__all__ = ["RangeLocks", "offset_of"]
+__all__ = ["RangeHolds", "RangeLocks", "offset_of"]
 
 _LAST: Final = (1 << 62) - 1
 _STRIPES: Final = 64
 _FLOCK: Final = struct.Struct("hhqqi4x")  # l_type, l_whence, l_start, l_len, l_pid (64-bit Linux)
+_MOST_HOLDS: Final = 2048
+"""The kernel walks a list of them; from here on one hold on everything serves better."""
+
 _FIRST_WAIT: Final = 0.001
 _LONGEST_WAIT: Final = 0.05
 
@@ -53,22 +58,113 @@ class RangeLocks:
 
     def _open(self, offset: int) -> int:
         name = "steps" if _ranges() else f"steps-{offset % _STRIPES:02d}"
-        path = os.path.join(self._directory, name)
+        return _open_or_make(self._directory, os.path.join(self._directory, name))
+
+
+class RangeHolds:
+    """Shared locks by name, that keep a collection from seizing what running builds rely on.
+
+    Only where there are open-file-description locks; elsewhere holding does nothing, and a
+    collection goes by age alone.
+    """
+
+    def __init__(self, directory: str) -> None:
+        self._directory = directory
+        self._guard = threading.Lock()
+        self._owner = (0, -1)
+        self._closer: Callable[[], object] | None = None
+        self._held: set[str] = set()
+
+    def hold(self, names: Iterable[str]) -> None:
+        """Keep `names` from being seized; waits for a collection that has just seized one."""
+        if not _ranges():
+            return
+        import fcntl
+
+        with self._guard:
+            fd = self._descriptor()
+            for name in names:
+                if fd < 0 or name in self._held:
+                    continue
+                everything = len(self._held) >= _MOST_HOLDS
+                start, length = (0, 0) if everything else (offset_of(name), 1)
+                if not everything or "" not in self._held:
+                    block = _FLOCK.pack(fcntl.F_RDLCK, os.SEEK_SET, start, length, 0)
+                    try:
+                        fcntl.fcntl(fd, fcntl.F_OFD_SETLKW, block)
+                    except OSError:
+                        return  # no locks on this file system: collections go by age
+                if everything:
+                    self._held.add("")
+                self._held.add(name)
+
+    def _descriptor(self) -> int:
+        pid, fd = self._owner
+        if pid == os.getpid():
+            return fd
+        # A forked child shares the parent's description: it must have one of its own.
+        if self._closer is not None:
+            self._closer()
+        self._held.clear()
+        path = os.path.join(self._directory, "holds")
+        fd = _open_or_make(self._directory, path)
+        if fd < 0:
+            try:
+                fd = os.open(path, os.O_RDONLY)
+            except OSError:
+                fd = -1
+        self._owner = (os.getpid(), fd)
+        self._closer = weakref.finalize(self, os.close, fd) if fd >= 0 else None
+        return fd
+
+    def unhold(self) -> None:
+        """End every hold of this object."""
+        with self._guard:
+            pid, fd = self._owner
+            if pid == os.getpid() and fd >= 0:
+                if self._held:
+                    _unlock(fd, 0, 0)
+                if self._closer is not None:
+                    self._closer()
+            self._owner = (0, -1)
+            self._held.clear()
+
+    @contextmanager
+    def seize(self, names: Sequence[str]) -> Iterator[Sequence[str]]:
+        """Those of `names` that nobody holds; nobody gets a hold on them meanwhile."""
+        fd = _open_or_make(self._directory, os.path.join(self._directory, "holds"))
+        if fd < 0 or not _ranges():
+            yield names
+            return
+        import fcntl
+
+        free = []
         try:
+            for name in names:
+                block = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, offset_of(name), 1, 0)
+                try:
+                    fcntl.fcntl(fd, fcntl.F_OFD_SETLK, block)
+                except OSError as error:
+                    if error.errno in (errno.EAGAIN, errno.EACCES):
+                        continue
+                free.append(name)
+            yield free
+        finally:
+            _unlock(fd, 0, 0)
+            os.close(fd)
+
+
+def _open_or_make(directory: str, path: str) -> int:
+    try:
+        return _open_lock(path)
+    except FileNotFoundError:
+        try:
+            os.makedirs(directory, exist_ok=True)
             return _open_lock(path)
-        except FileNotFoundError:
-            try:
-                os.mkdir(self._directory)
-            except FileExistsError:
-                pass
-            except OSError:
-                return -1
-            try:
-                return _open_lock(path)
-            except OSError:
-                return -1
         except OSError:
             return -1
+    except OSError:
+        return -1
 
 
 def _open_lock(path: str) -> int:
@@ -118,7 +214,7 @@ def _try(fd: int, offset: int, *, block: bool) -> bool:
     return True
 
 
-def _unlock(fd: int, offset: int) -> None:
+def _unlock(fd: int, offset: int, length: int = 1) -> None:
     try:
         if os.name != "posix":
             import msvcrt
@@ -131,7 +227,7 @@ def _unlock(fd: int, offset: int) -> None:
                 fcntl.fcntl(
                     fd,
                     fcntl.F_OFD_SETLK,
-                    _FLOCK.pack(fcntl.F_UNLCK, os.SEEK_SET, offset, 1, 0),
+                    _FLOCK.pack(fcntl.F_UNLCK, os.SEEK_SET, offset, length, 0),
                 )
             else:
                 fcntl.flock(fd, fcntl.LOCK_UN)

@@ -1,0 +1,206 @@
+"""Collections beside running builds, whatever the clock says: what is relied on stays."""
+
+from __future__ import annotations
+
+import io
+import os
+import random
+import signal
+import time
+
+from layercache.backends.local import LocalBackend
+from layercache.collecting import collect, verify
+from layercache.descriptors import LAYER_TAR
+from layercache.errors import CacheError
+from layercache.retention import KeepDuration, KeepStorage
+from layercache.storage import Cleans, Holds
+from layercache.store import Store
+from layercache.testing.storage import make_record
+from tests.store.test_crashes import SEED, _child, fast_directory, posix  # noqa: F401
+
+YEARS = 10 * 365 * 86_400
+
+
+def _store(directory):
+    return Store(LocalBackend(directory))
+
+
+def _hits(directory, keys):
+    with _store(directory) as store:
+        return set(store.lookup(keys))
+
+
+def _age(directory, seconds):
+    for folder, _, names in os.walk(directory):
+        for name in names:
+            path = os.path.join(folder, name)
+            stamp = os.stat(path).st_mtime - seconds
+            os.utime(path, (stamp, stamp))
+
+
+@posix
+def test_what_a_build_relies_on_is_not_collected(tmp_path):
+    """A hit holds its layer until the build is over, however old it looks."""
+    store = _store(tmp_path)
+    assert isinstance(store.backend, Holds)
+    records = [store.put(make_record(store, number)) for number in range(4)]
+    store.commit()
+    reader = _store(tmp_path)
+    assert reader.lookup([records[0].key])
+    _age(tmp_path, YEARS)
+    collector = _store(tmp_path)
+    done = collect(collector, [], everything=True, grace=0.0)
+
+    assert not any(records[0].key in name for name in done.removed)
+    assert reader.read_blob(records[0].layer.descriptor.digest) == b"layer 0"
+    assert _hits(tmp_path, [r.key for r in records]) == {records[0].key}
+    reader.commit()
+    collect(collector, [], everything=True, grace=0.0)
+    assert not _hits(tmp_path, [records[0].key])
+
+
+@posix
+def test_what_a_build_has_just_added_is_not_collected(tmp_path):
+    """A blob whose record is still to come stays, also with the clock ten years on."""
+    store = _store(tmp_path)
+    descriptor = store.add_blob(io.BytesIO(b"soon"), LAYER_TAR)
+    _age(tmp_path, YEARS)
+    collect(_store(tmp_path), [], grace=0.0)
+
+    assert _store(tmp_path).has_blob(descriptor)
+    store.close()
+    collect(_store(tmp_path), [], grace=0.0)
+    assert not _store(tmp_path).has_blob(descriptor)
+
+
+@posix
+def test_a_killed_build_holds_nothing(tmp_path):
+    """Holds go with the process."""
+    store = _store(tmp_path)
+    record = store.put(make_record(store, 1))
+    store.commit()
+    reader, writer = os.pipe()
+
+    def hold():
+        holder = _store(tmp_path)
+        holder.lookup([record.key])
+        os.write(writer, b"x")
+        time.sleep(60)
+
+    pid = _child(hold)
+    os.read(reader, 1)
+    collect(store, [], everything=True, grace=0.0)
+    assert _hits(tmp_path, [record.key])
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    collect(store, [], everything=True, grace=0.0)
+    assert not _hits(tmp_path, [record.key])
+
+
+@posix
+def test_debris_of_dead_processes_goes(tmp_path):
+    """Unfinished files go once they are old and their process is gone; others stay."""
+    backend = LocalBackend(tmp_path)
+    assert isinstance(backend, Cleans)
+    directory = backend.spool()
+    dead = _child(lambda: None)
+    os.waitpid(dead, 0)
+    for pid in (dead, os.getpid()):
+        for age in (0, 7200):
+            path = f"{directory}/{pid:x}-{age}-x"
+            with open(path, "wb") as out:
+                out.write(b"12345")
+            stamp = time.time() - age
+            os.utime(path, (stamp, stamp))
+    backend.stage("ac/x", b"1")
+    lost = tmp_path / "staged" / "another-boot"
+    lost.mkdir()
+    (lost / "y").write_bytes(b"12")
+    os.utime(lost / "y", (1, 1))
+
+    assert backend.clean(dry_run=True) == backend.clean() == 7
+    assert backend.clean() == 0
+    assert len(os.listdir(directory)) == 3
+    assert backend.staged("ac/x") == b"1"
+
+
+@posix
+def test_collections_beside_readers_and_writers(fast_directory, capsys):  # noqa: F811
+    """8 readers and 8 writers, a collector, and a clock that jumps by ten years both ways."""
+    started = time.monotonic()
+    seconds = float(os.environ.get("LAYERCACHE_SOAK_SECONDS", "6"))
+    directory = fast_directory / "cache"
+    end = time.time() + seconds
+    number = 60
+
+    def content(step):
+        return b"%d " % step * (1 + step * 37 % 500)
+
+    def write(seed):
+        rng = random.Random(SEED + seed)
+        while time.time() < end:
+            store = _store(directory)
+            keys = []
+            for step in rng.sample(range(number), 3):
+                record = store.put(make_record(store, step, content(step)))
+                keys.append(record.key)
+            time.sleep(rng.random() * 0.01)
+            found = store.lookup(keys)
+            assert set(found) == set(keys)
+            for record in found.values():  # what the build relies on is there until it ends
+                store.read_blob(record.layer.descriptor.digest)
+            store.commit()
+            store.close()
+
+    def read(seed):
+        rng = random.Random(SEED + 100 + seed)
+        keys = [make_record(None, step).key for step in range(number)]
+        while time.time() < end:
+            store = _store(directory)
+            found = store.lookup(rng.sample(keys, 5))
+            time.sleep(rng.random() * 0.02)
+            for record in found.values():
+                store.read_blob(record.layer.descriptor.digest)
+            store.close()
+
+    def gather(seed):
+        rng = random.Random(SEED + 200 + seed)
+        runs = 0
+        while time.time() < end or runs < 3:
+            runs += 1
+            jump = rng.choice((0, 0, YEARS, -YEARS))
+            try:
+                _age(directory, jump) if jump else None
+            except OSError:
+                pass  # went meanwhile
+            policy = rng.choice(([KeepStorage(2000)], [KeepDuration(1.0)], []))
+            try:
+                collect(_store(directory), policy, grace=0.0, everything=not policy)
+            except CacheError as error:
+                raise AssertionError("a collection failed") from error
+            time.sleep(rng.random() * 0.05)
+
+    work = [*[(write, n) for n in range(8)], *[(read, n) for n in range(8)], (gather, 0)]
+    children = [_child(lambda w=w, n=n: w(n)) for w, n in work]
+    statuses = [os.waitpid(pid, 0)[1] for pid in children]
+
+    assert statuses == [0] * len(work)
+    store = _store(directory)
+    assert verify(store) == ()
+    with capsys.disabled():
+        wall = time.monotonic() - started
+        print(f"collections beside builds: 17 run, seed {SEED}, wall {wall:.1f} s")
+
+
+@posix
+def test_more_holds_than_are_kept_one_by_one(tmp_path):
+    """From some number on everything counts as in use."""
+    backend = LocalBackend(tmp_path)
+    names = [f"blobs/{number}" for number in range(2100)]
+    backend.hold(names)
+    other = LocalBackend(tmp_path)
+    with other.seize([names[0], names[-1], "blobs/never"]) as free:
+        assert list(free) == []
+    backend.unhold()
+    with other.seize([names[0], "blobs/never"]) as free:
+        assert list(free) == [names[0], "blobs/never"]
