@@ -21,6 +21,7 @@ from layercache.digests import CacheKey, Digest
 from layercache.errors import CacheError, NotFound
 from layercache.records import Record
 from layercache.remotes import Remote, Unavailable
+from layercache.storage import Syncs
 from layercache.trails import Fact, Trail, definition_of, encode_trail
 
 if TYPE_CHECKING:
@@ -160,6 +161,9 @@ class Pusher:
             other = present.get(key)
             if other is None or other.generation < record.generation:
                 self._send_record(record, fresh=False)
+        remote = self.remote.store.backend
+        if isinstance(remote, Syncs):
+            self.remote.call(remote.sync)  # what the trail names is there before it is
         for target, content in named.items():
             self._write(f"{self.remote.store.prefix}trails/{target}", content)
         self._there[name] = (trail, named[name])
