@@ -11,9 +11,10 @@ import json
 import os
 import sys
 import tomllib
+from collections.abc import Mapping
 from typing import Any
 
-from .running import Outcome, run_scenario
+from .running import run_scenario
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 
@@ -49,46 +50,64 @@ def deviations() -> dict[str, str]:
         return {str(k): str(v) for k, v in tomllib.load(content).get("deviations", {}).items()}
 
 
+class Judge:
+    """Runs scenarios of a folder and counts how they went."""
+
+    def __init__(self, directory: str) -> None:
+        self.stale, self.unscored = verdicts(directory)
+        self.meant = deviations()
+        self.passed = self.better = self.deviated = self.skipped = self.failed = 0
+
+    def run(self, scenario: Mapping[str, Any]) -> str:
+        """One scenario; gives a line where there is something to say."""
+        name = scenario["id"]
+        if name in self.unscored:
+            self.skipped += 1
+            return ""
+        outcome = run_scenario(scenario, name in self.stale or name in self.meant)
+        if outcome.skipped:
+            self.skipped += 1
+        elif outcome.differences:
+            self.failed += 1
+            return f"{name}: " + "; ".join(outcome.differences)
+        elif name in self.meant:
+            self.deviated += 1
+            return f"{name}: deviates: {self.meant[name]}"
+        else:
+            self.passed += 1
+            self.better += bool(outcome.better)
+        return ""
+
+    def closing_line(self) -> str:
+        return (
+            f"{self.passed} passed ({self.better} better), {self.deviated} deviated, "
+            f"{self.skipped} skipped, {self.failed} failed"
+        )
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.conformance")
     parser.add_argument("directory", nargs="?", default=os.path.join(HERE, "scenarios"))
     parser.add_argument("ids", nargs="*", help="only these scenarios")
     parser.add_argument("-v", "--verbose", action="store_true")
     options = parser.parse_args()
-    stale, unscored = verdicts(options.directory)
-    meant = deviations()
-    passed = better = deviated = skipped = failed = 0
+    judge = Judge(options.directory)
     for scenario in load(options.directory):
-        name = scenario["id"]
-        if options.ids and name not in options.ids:
-            continue
-        if name in unscored:
-            skipped += 1
+        if options.ids and scenario["id"] not in options.ids:
             continue
         try:
-            outcome = run_scenario(scenario, name in stale or name in meant)
+            line = judge.run(scenario)
         except Exception as error:  # noqa: BLE001  (one broken scenario must not hide the rest)
-            outcome = Outcome(name, [f"{type(error).__name__}: {error}"])
+            judge.failed += 1
+            line = f"{scenario['id']}: {type(error).__name__}: {error}"
             if options.verbose:
                 import traceback
 
                 traceback.print_exc()
-        if outcome.skipped:
-            skipped += 1
-        elif outcome.differences:
-            failed += 1
-            print(f"{name}: " + "; ".join(outcome.differences), flush=True)
-        elif name in meant:
-            deviated += 1
-            print(f"{name}: deviates: {meant[name]}", flush=True)
-        else:
-            passed += 1
-            better += bool(outcome.better)
-    print(
-        f"{passed} passed ({better} better), {deviated} deviated, {skipped} skipped, "
-        f"{failed} failed"
-    )
-    return 1 if failed else 0
+        if line:
+            print(line, flush=True)
+    print(judge.closing_line())
+    return 1 if judge.failed else 0
 
 
 if __name__ == "__main__":

@@ -205,6 +205,21 @@ scenario(
     files={"d/a": "1\n", "d/n": {"device": ["c", 1, 3]}},
 )
 
+# Modes of copied directories count here: BuildKit was seen reusing outdated ones (rule 4).
+for name, path, files in (
+    ("perm-source-dir-mode", "d", DIR),
+    ("emptydir-only", "d/e", {"d/e": {"dir": True}}),
+):
+    scenario(
+        name,
+        "the mode of a directory that is copied",
+        "FROM base\nCOPY . /c\nRUN ls -ld /c/d /c/d/* > /out\n",
+        build(".MM", holds={f"/c/{path}": {"type": "dir", "mode": "0755"}}),
+        build(".MM", op.chmod(path, "0700"), holds={f"/c/{path}": {"type": "dir", "mode": "0700"}}),
+        build(".HH", op.chmod(path, "0755")),
+        files=files,
+    )
+
 # -- names ----------------------------------------------------------------------------------
 
 for label, first, second in (
