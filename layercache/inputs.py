@@ -200,14 +200,13 @@ class Inputs:
         try:
             return self._store.open_range(layer.descriptor, offset, size)
         except (NotFound, CorruptObject):
-            if self._fetch is None or not self._fetch(layer):
+            if not self.heal(layer):
                 raise
             return self._store.open_range(layer.descriptor, offset, size)
 
     def index(self, layer: Layer) -> LayerIndex:
         """What a layer holds; made from its bytes once and kept beside the store."""
         from layercache.layers.index import LayerIndex
-        from layercache.layers.reader import index_layer
 
         with self._lock:
             index = self._indexes.get(layer.diff_id)
@@ -220,19 +219,39 @@ class Inputs:
                 except CorruptObject:
                     index = None  # made again below, and replaced
             if index is None:
-                with self.blob(layer) as content:
-                    index = index_layer(content)
+                index = self._read_index(layer)
                 if self._write:
                     self._store.put_derived("index", layer.diff_id, index.encode())
             self._indexes[layer.diff_id] = index
             return index
+
+    def _read_index(self, layer: Layer) -> LayerIndex:
+        """The index from the layer's bytes. Damaged ones can look like a hostile archive, so
+        only what is intact is blamed for what it says."""
+        from layercache.layers.reader import index_layer
+
+        try:
+            with self.blob(layer) as content:
+                return index_layer(content)
+        except (CorruptObject, SourceError) as error:
+            if self._store.check_blob(layer.descriptor):
+                raise
+            if not self.heal(layer):
+                raise CorruptObject(f"layer {layer.diff_id} is damaged: {error}") from error
+        with self.blob(layer) as content:
+            return index_layer(content)
+
+    def heal(self, layer: Layer) -> bool:
+        """Fetch a layer anew whose bytes are gone or damaged; False where only the step that
+        made it could."""
+        return self._fetch is not None and self._fetch(layer)
 
     def blob(self, layer: Layer) -> BinaryIO:
         """The verified bytes of a layer, fetched first where it is a base image's."""
         try:
             return self._store.open_blob(layer.descriptor.digest)
         except (NotFound, CorruptObject):
-            if self._fetch is None or not self._fetch(layer):
+            if not self.heal(layer):
                 raise
             return self._store.open_blob(layer.descriptor.digest)
 

@@ -76,12 +76,20 @@ class _Resolver(Images):
             image = self._images.get(name)
             if image is None:
                 raise SourceError(f"there is no image {name!r} in this test")
-            bench = Workbench(store=self._store)
-            layers = bench.state(image.files).layers if image.files else ()
             found = self._found[name] = BaseImage(
-                reference=name, digest=None, config=image.config, layers=layers
+                reference=name, digest=None, config=image.config, layers=self._layers(image)
             )
         return found
 
+    def _layers(self, image: MemoryImage) -> tuple[Layer, ...]:
+        """The layers of an image, their bytes put into the store."""
+        return Workbench(store=self._store).state(image.files).layers if image.files else ()
+
     def ensure(self, layer: Layer, *, again: bool = False) -> Layer:
         return layer
+
+    def fetch(self, layer: Layer) -> bool:
+        return any(
+            layer in found.layers and layer in self._layers(self._images[name])
+            for name, found in self._found.items()
+        )

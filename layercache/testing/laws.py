@@ -203,9 +203,9 @@ class World:
     # -- mishaps ----------------------------------------------------------------------------
 
     def mishap(self, choices: Choices) -> None:
-        """Something happens to the store: a record, fact or blob goes, or a blob rots."""
+        """Something happens to the store: anything in it may go or rot."""
         names = sorted(info.name for info in self.backend.list(""))
-        victims = [name for name in names if "blobs/" in name or name.startswith(("ac/", "facts/"))]
+        victims = [name for name in names if not name.startswith("format")]
         if not victims:
             return
         for _ in range(choices.number(1, 3)):
