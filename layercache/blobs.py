@@ -148,6 +148,9 @@ class Blobs:
     ) -> None:
         self._trouble = trouble
         self._backend = backend
+        # Looking for a capability costs more than using it: once is enough.
+        self._stats = backend if isinstance(backend, Stats) else None
+        self._holds = backend if isinstance(backend, Holds) else None
         self._prefix = prefix
         self._report = report
         self._guard = threading.Lock()
@@ -179,8 +182,8 @@ class Blobs:
             return None
         name = self.name(descriptor.digest)
         try:
-            if isinstance(self._backend, Stats):
-                info = self._backend.stat(name)
+            if self._stats is not None:
+                info = self._stats.stat(name)
             else:
                 info = next((i for i in self._backend.list(name) if i.name == name), None)
         except CacheError as error:
@@ -190,8 +193,8 @@ class Blobs:
 
     def hold(self, digest: Digest) -> None:
         """Keep collections from taking the blob until the backend is released."""
-        if isinstance(self._backend, Holds):
-            self._backend.hold([self.name(digest)])
+        if self._holds is not None:
+            self._holds.hold((self.name(digest),))
 
     def has(self, descriptor: Descriptor) -> bool:
         """Whether the blob is there, by name and size."""

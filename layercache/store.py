@@ -99,6 +99,10 @@ class Store:
         self._small: dict[str, bytes] = {}
         self._told: set[tuple[str, str]] = set()
         self._marked = False
+        # Looking for a capability costs more than using it: once is enough.
+        self._stats = backend if isinstance(backend, Stats) else None
+        self._stages = backend if isinstance(backend, Stages) else None
+        self._batches = backend if isinstance(backend, BatchReader) else None
         self.blobs = Blobs(backend, self._prefix, self._report, self._trouble)
         if isinstance(backend, Stats):
             self._check_format()
@@ -141,7 +145,7 @@ class Store:
                 ask.append(key)
         if not ask:
             return found
-        stages = isinstance(self.backend, Stages)
+        stages = self._stages is not None
         try:
             data = self.read_small([self.record_name(key) for key in ask])
         except CacheError as error:
@@ -162,7 +166,7 @@ class Store:
         Costs two looks for each where looking is cheap, nothing elsewhere. A cache that can't
         be written is read as it is.
         """
-        if not isinstance(self.backend, Stats) or not isinstance(self.backend, Touches):
+        if self._stats is None or not isinstance(self.backend, Touches):
             return
         limit = time.time() - GRACE / 2
         names = []
@@ -171,7 +175,7 @@ class Store:
             if record.layer is not None:
                 names.append(self.blobs.name(record.layer.descriptor.digest))
         try:
-            old = [n for n in names if (info := self.backend.stat(n)) and info.stamp < limit]
+            old = [n for n in names if (info := self._stats.stat(n)) and info.stamp < limit]
             if old:
                 self.backend.touch(old)
         except CacheError as error:
@@ -198,9 +202,9 @@ class Store:
 
     def _staged_record(self, key: CacheKey, name: str) -> Record | None:
         """What another build of this boot made and has not acknowledged yet."""
-        assert isinstance(self.backend, Stages)
+        assert self._stages is not None
         try:
-            data = self.backend.staged(name)
+            data = self._stages.staged(name)
         except CacheError as error:
             self._trouble(name, error)
             return None
@@ -226,7 +230,7 @@ class Store:
         descriptor = record.layer.descriptor
         # Held before it is looked for: what is there then stays until this build is over.
         self.blobs.hold(descriptor.digest)
-        if not isinstance(self.backend, Stats) and not self.blobs.kept_aside(descriptor.digest):
+        if self._stats is None and not self.blobs.kept_aside(descriptor.digest):
             return not self.blobs.damaged(descriptor.digest)
         return self.has_blob(descriptor)
 
@@ -268,7 +272,7 @@ class Store:
         except CacheError as error:
             self._trouble(name, error)
             return None
-        if record is None and isinstance(self.backend, Stages):
+        if record is None and self._stages is not None:
             record = self._staged_record(key, name)
         return record
 
@@ -551,8 +555,8 @@ class Store:
 
     def read_small(self, names: Sequence[str]) -> Mapping[str, bytes]:
         """The bytes, not verified, of those objects that are there; raises `CacheError`."""
-        if isinstance(self.backend, BatchReader):
-            return self.backend.read_many(names)
+        if self._batches is not None:
+            return self._batches.read_many(names)
         found = {}
         for name in names:
             try:
@@ -590,8 +594,8 @@ class Store:
         """Write, or stage what must not become visible before what it relies on is durable."""
         self._mark_format()
         try:
-            if staged and isinstance(self.backend, Stages):
-                self.backend.stage(name, data)
+            if staged and self._stages is not None:
+                self._stages.stage(name, data)
                 with self._guard:
                     self._staged[name] = None
                     if not name.startswith(f"{self._prefix}ac/"):
@@ -648,7 +652,7 @@ class Store:
     def _mark_format(self) -> None:
         if self._marked:
             return
-        if not isinstance(self.backend, Stats):
+        if self._stats is None:
             self._check_format()
         if not self._marked:
             self._marked = True

@@ -26,6 +26,9 @@ from layercache.testing.storage import make_record
 from tests.store.test_faulty_storage import CONTEXT, RECIPE, Writes, _build, _diff_ids, _intact
 
 SEED = int(os.environ.get("LAYERCACHE_SEED", "20261124"))
+SOAK = int(os.environ.get("LAYERCACHE_SOAK", "1"))
+"""How many times as long to go on as a quick run does."""
+
 posix = pytest.mark.skipif(os.name != "posix", reason="needs fork and signals")
 
 
@@ -62,7 +65,7 @@ def test_killed_at_random_points(fast_directory, capsys):
     directory = fast_directory / "cache"
     acknowledged: list[int] = []
     number = 0
-    for run in range(200):
+    for run in range(200 * SOAK):
         reader, writer = os.pipe()
 
         def work(first=number, writer=writer):
@@ -93,7 +96,9 @@ def test_killed_at_random_points(fast_directory, capsys):
     _check(LocalBackend(directory), acknowledged)
     with capsys.disabled():
         wall = time.monotonic() - started
-        print(f"kills: 200 run, seed {SEED}, wall {wall:.1f} s, {len(acknowledged)} acknowledged")
+        print(
+            f"kills: {200 * SOAK} run, seed {SEED}, wall {wall:.1f} s, {len(acknowledged)} acknowledged"
+        )
 
 
 def _check(backend, acknowledged):
@@ -241,9 +246,11 @@ def test_power_cuts(tmp_path, monkeypatch, capsys):
     A record that is there after the cut has its whole layer, also when nobody acknowledged it.
     """
     started = time.monotonic()
-    _power_cuts(tmp_path, monkeypatch, 3000)
+    _power_cuts(tmp_path, monkeypatch, 3000 * SOAK)
     with capsys.disabled():
-        print(f"power cuts: 3000 run, seed {SEED}, wall {time.monotonic() - started:.1f} s")
+        print(
+            f"power cuts: {3000 * SOAK} run, seed {SEED}, wall {time.monotonic() - started:.1f} s"
+        )
 
 
 @pytest.mark.parametrize("first_sync", [True, False])
