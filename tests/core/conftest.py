@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pytest
+
+from layercache.testing.layers import Layers
 from tests.core.tally import LINES
 
 
@@ -10,3 +13,9 @@ def pytest_terminal_summary(terminalreporter):
         terminalreporter.section("randomised")
         for line in LINES:
             terminalreporter.write_line(line)
+
+
+@pytest.fixture
+def layers():
+    """A project in memory; the plug-in has the same fixture for others."""
+    return Layers()

@@ -33,7 +33,7 @@ ORDER = (
     "walkers dockerfile recipe rendering",
     # the I/O line: what is below may touch the world
     "layers filetree locations locks materialize xattrs",
-    "backends blobs sinks",
+    "backends blobs objects sinks",
     "images store",
     "contexts copying executors remote remotes tiers pushing collecting predecessors tracing",
     "inputs",

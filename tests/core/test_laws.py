@@ -1,0 +1,161 @@
+"""The laws of caching over random edit histories: cached builds equal clean ones, and two
+histories never mix, whatever happens to the store."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from layercache.strategies import ChainKeys, ContentKeys
+from layercache.testing.executors import MemoryExecutor
+from layercache.testing.generating import SeededChoices, any_history
+from layercache.testing.laws import LawBroken, Tally, World, check_history
+from layercache.testing.layers import Layers
+from layercache.testing.strategies import edit_histories
+from layercache.testing.wrong import ForgetfulKeys
+from tests.core.tally import SEED, law, tell
+
+SUITES = {
+    # name: (histories, keys, mishaps in per cent, unstable)
+    "content": (420, ContentKeys, 0, False),
+    "content, decaying store": (200, ContentKeys, 45, False),
+    "content, unstable commands": (160, ContentKeys, 0, True),
+    "content, unstable, decaying": (160, ContentKeys, 45, True),
+    "chain": (60, ChainKeys, 0, False),
+    "chain, unstable, decaying": (160, ChainKeys, 45, True),
+}
+
+
+def test_there_are_enough_histories():
+    """The suites below go through more than a thousand histories."""
+    assert sum(histories for histories, *_ in SUITES.values()) >= 1000
+
+
+@pytest.mark.parametrize("name", SUITES)
+def test_histories(name):
+    """Two machines build the versions of a project in turn over one store, in old and new
+    processes, from values and from text: each build is what a clean build would be, or, where
+    commands give another result each time, each layer lies on what it was made on."""
+    histories, make_keys, mishaps, unstable = SUITES[name]
+    started, total = time.perf_counter(), Tally()
+    for seed in range(SEED, SEED + histories):
+        choices = SeededChoices(seed)
+        history = any_history(choices, 3)
+        world = World(make_keys(), machines=2, unstable=seed if unstable else None)
+        check_history(history, world, choices, mishaps=mishaps)
+        total.add(world.tally)
+    more = f"; {total.builds} builds, {total.hits} hits, {total.misses} misses"
+    tell(f"histories, {name}", total.histories, time.perf_counter() - started, more=more)
+
+    assert total.histories == histories
+    assert total.hits > total.histories
+    assert total.misses > total.histories
+    assert total.failed < total.builds / 4
+
+
+@law(60)
+@given(edit_histories(3), st.randoms(use_true_random=False))
+def test_histories_that_shrink(history, random):
+    """The same law, drawn by Hypothesis."""
+    check_history(history, World(machines=2), SeededChoices(random.randint(0, 1 << 30)))
+
+
+def test_the_law_bites():
+    """A strategy that forgets what a command is, is found by the same law."""
+
+    def run():
+        for seed in range(SEED, SEED + 200):
+            choices = SeededChoices(seed)
+            world = World(ForgetfulKeys("field command"))
+            check_history(any_history(choices, 3), world, choices)
+
+    with pytest.raises(LawBroken, match="build 1"):
+        run()
+
+
+# -- cutoff, machines, sharing --------------------------------------------------------------
+
+
+def test_a_step_that_comes_out_as_before_leaves_the_rest(layers):
+    """A comment in a source changes what is compiled from, and nothing of what is used later."""
+    text = """\
+    FROM scratch AS build
+    COPY src /src
+    RUN upper /src > /object
+    FROM scratch
+    COPY --from=build /object /
+    RUN link
+    RUN check
+    """
+    layers.build(text, {"src": "code"})
+    layers.edit("src", "CODE")
+    again = layers.build()
+
+    again.assert_rebuilt("COPY src /src", because="src").assert_rebuilt("RUN upper /src > /object")
+    again.assert_reused("COPY --from=build /object /", "RUN link", "RUN check")
+    assert again.executions == ["upper /src > /object"]
+
+
+def test_a_command_that_changes_nothing_leaves_the_rest(layers):
+    """Another command that leaves the same files: what follows is reused."""
+    text = "FROM scratch\nRUN write /f 1\nRUN build\n"
+    layers.build(text, {})
+    layers.build(text.replace("write /f 1", "echo 0 > /f && write /f 1"))
+    again = layers.build(text.replace("write /f 1", "write /f 1 && true"))
+
+    assert again.decision("RUN build") == "hit"
+
+
+def test_two_machines_share_their_work():
+    """What one has built, the other reuses: the same keys, layers and image."""
+    one = Layers()
+    text = "FROM scratch\nCOPY . .\nRUN build\nRUN check\n"
+    files = {"a": "1", "b/c": "2"}
+    built = one.build(text, files)
+    two = Layers(store=one.store)
+    reused = two.build(text, files)
+
+    reused.assert_nothing_executed()
+    assert two.executions == []
+    assert reused.result.image == built.result.image
+
+
+def test_a_change_undone_is_a_hit(layers):
+    """An older version of a file finds the records of its time."""
+    text = "FROM scratch\nCOPY a /a\nRUN build\n"
+    for content in ("1", "2"):
+        layers.build(text, {"a": content})
+    layers.edit("a", "1")
+
+    layers.build().assert_nothing_executed()
+
+
+def test_what_the_world_outside_says_is_no_part_of_a_key():
+    """The assumption, named: a command that asks the network is reused though the answer changed,
+    until the cache is bypassed, and the next plain build then takes the newer result."""
+    executor = MemoryExecutor(world={"index": b"1"})
+    layers = Layers(executor=executor)
+    text = "FROM scratch\nRUN fetch index > /index\n"
+    layers.build(text, {})
+    executor.world["index"] = b"2"
+    assert layers.build().files["index"].content == b"1"
+
+    layers.build(no_cache=True).assert_rebuilt("RUN fetch index > /index", because="no-cache")
+    again = layers.build().assert_nothing_executed()
+    assert again.files["index"].content == b"2"
+
+
+def test_a_same_size_edit_shows_in_the_time():
+    """A file of the same size and another content has another time in the image, so that checks
+    by time and size notice; whatever a command makes is not older."""
+    layers = Layers()
+    text = "FROM scratch\nCOPY m.py /m.py\nRUN write /m.pyc x\n"
+    one = layers.build(text, {"m.py": "a = 1"}).files
+    two = layers.build(text, {"m.py": "a = 2"}).files
+
+    assert one["m.py"].mtime != two["m.py"].mtime
+    assert one["m.pyc"].mtime >= one["m.py"].mtime
+    assert two["m.pyc"].mtime >= two["m.py"].mtime
