@@ -11,6 +11,7 @@ import json
 import os
 import sys
 import tomllib
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -51,38 +52,37 @@ def deviations() -> dict[str, str]:
 
 
 class Judge:
-    """Runs scenarios of a folder and counts how they went."""
+    """Runs scenarios of a folder and says how each went."""
 
     def __init__(self, directory: str) -> None:
         self.stale, self.unscored = verdicts(directory)
         self.meant = deviations()
-        self.passed = self.better = self.deviated = self.skipped = self.failed = 0
 
-    def run(self, scenario: Mapping[str, Any]) -> str:
-        """One scenario; gives a line where there is something to say."""
+    def run(self, scenario: Mapping[str, Any]) -> tuple[str, str]:
+        """What became of one scenario, a word of `KINDS`, and what there is to say of it."""
         name = scenario["id"]
         if name in self.unscored:
-            self.skipped += 1
-            return ""
+            return "skipped", ""
         outcome = run_scenario(scenario, name in self.stale or name in self.meant)
         if outcome.skipped:
-            self.skipped += 1
-        elif outcome.differences:
-            self.failed += 1
-            return f"{name}: " + "; ".join(outcome.differences)
-        elif name in self.meant:
-            self.deviated += 1
-            return f"{name}: deviates: {self.meant[name]}"
-        else:
-            self.passed += 1
-            self.better += bool(outcome.better)
-        return ""
+            return "skipped", ""
+        if outcome.differences:
+            return "failed", f"{name}: " + "; ".join(outcome.differences)
+        if name in self.meant:
+            return "deviated", f"{name}: deviates: {self.meant[name]}"
+        return ("better" if outcome.better else "passed"), ""
 
-    def closing_line(self) -> str:
-        return (
-            f"{self.passed} passed ({self.better} better), {self.deviated} deviated, "
-            f"{self.skipped} skipped, {self.failed} failed"
-        )
+
+KINDS = ("passed", "better", "deviated", "skipped", "failed")
+
+
+def closing_line(counts: Mapping[str, int]) -> str:
+    """The counts of a run; what is better has passed, too."""
+    passed, better, deviated, skipped, failed = (counts.get(kind, 0) for kind in KINDS)
+    return (
+        f"{passed + better} passed ({better} better), {deviated} deviated, {skipped} skipped, "
+        f"{failed} failed"
+    )
 
 
 def main() -> int:
@@ -92,22 +92,23 @@ def main() -> int:
     parser.add_argument("-v", "--verbose", action="store_true")
     options = parser.parse_args()
     judge = Judge(options.directory)
+    counts: Counter[str] = Counter()
     for scenario in load(options.directory):
         if options.ids and scenario["id"] not in options.ids:
             continue
         try:
-            line = judge.run(scenario)
+            kind, line = judge.run(scenario)
         except Exception as error:  # noqa: BLE001  (one broken scenario must not hide the rest)
-            judge.failed += 1
-            line = f"{scenario['id']}: {type(error).__name__}: {error}"
+            kind, line = "failed", f"{scenario['id']}: {type(error).__name__}: {error}"
             if options.verbose:
                 import traceback
 
                 traceback.print_exc()
+        counts[kind] += 1
         if line:
             print(line, flush=True)
-    print(judge.closing_line())
-    return 1 if judge.failed else 0
+    print(closing_line(counts))
+    return 1 if counts["failed"] else 0
 
 
 if __name__ == "__main__":

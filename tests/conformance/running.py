@@ -300,7 +300,7 @@ class _Scenario:
             got = found.decision
             if decision in {"hit", "miss"}:
                 if got == "skip" or got is None:
-                    got = by_key.get(found.key) or got
+                    got = (by_key.get(found.key) if found.key else None) or got
                 if decision == "miss" and got == "hit":
                     better = True
                 elif decision != got and not (self.stale and got == "miss"):

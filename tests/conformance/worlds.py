@@ -105,8 +105,8 @@ class World:
             mode = stat.S_IFCHR if kind == "c" else stat.S_IFBLK
             os.mknod(path, mode | 0o600, os.makedev(major, minor))
         else:
-            mode = "r+b" if os.path.isfile(path) and not os.path.islink(path) else "wb"
-            with open(path, mode) as out:
+            there = os.path.isfile(path) and not os.path.islink(path)
+            with open(path, "r+b" if there else "wb") as out:
                 out.truncate(0)
                 if "sparse" in entry:
                     out.seek(entry["sparse"])

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from tests.conformance.deriving import build, failing, op, refused, scenario
 
 COPIED = "FROM base\nCOPY a.txt /a.txt\nRUN cat /a.txt > /out\n"
@@ -12,7 +15,7 @@ LISTED = "/d\n/d/a.txt\n/d/b.txt\n"
 
 
 def one_change(
-    name: str, title: str, change: object, decisions: str = ".MM", **more: object
+    name: str, title: str, change: Mapping[str, Any], decisions: str = ".MM", **more: Any
 ) -> None:
     """COPY of one file, and one change to it."""
     files = more.pop("files", A)
@@ -20,7 +23,7 @@ def one_change(
 
 
 def dir_change(
-    name: str, title: str, *changes: object, decisions: str = ".MM", **more: object
+    name: str, title: str, *changes: Mapping[str, Any], decisions: str = ".MM", **more: Any
 ) -> None:
     """COPY of a directory, and one change in it."""
     files = more.pop("files", DIR)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.conformance.deriving import build, failing, op, refused, scenario
+from tests.conformance.deriving import Build, build, failing, op, refused, scenario
 
 # -- heredocs of RUN ------------------------------------------------------------------------
 
@@ -328,7 +328,7 @@ TREE = {"x/a.txt": "1\n", "x/y/b.txt": "2\n", "c.txt": "3\n", "x/n.md": "4\n"}
 FIND = "RUN cd /p && find . ! -type d | sort > /out\n"
 
 
-def parents(name: str, title: str, source: str, listed: str, *builds: object) -> None:
+def parents(name: str, title: str, source: str, listed: str, *builds: Build) -> None:
     scenario(
         f"parents-{name}",
         title,
@@ -444,7 +444,7 @@ D = {"d/a.txt": "1\n", "d/b.md": "2\n", "d/s/c.txt": "3\n", "d/s/d.md": "4\n"}
 LIST = "RUN cd /d && find . ! -type d | sort > /out\n"
 
 
-def exclude(name: str, title: str, flags: str, listed: str, *builds: object) -> None:
+def exclude(name: str, title: str, flags: str, listed: str, *builds: Build) -> None:
     scenario(
         f"exclude-{name}",
         title,
