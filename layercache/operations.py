@@ -6,6 +6,7 @@ lowered to these: configuration is folded in, text is expanded, defaults are fil
 
 from __future__ import annotations
 
+import functools
 from typing import Final
 
 import attrs
@@ -110,21 +111,20 @@ class Exec:
             Field(f"mount {m.target or m.env or m.id}", _pairs(m.definition()))
             for m in self.ordered_mounts
         ]
-        fields += [
-            Field("user", self.user),
-            Field("workdir", self.workdir),
-            Field("network", self.network),
-            Field("security", self.security),
-            Field("devices", self.devices),
-            Field("hosts", self.hosts),
-            Field("shm size", self.shm_size),
-            Field("ulimits", self.ulimits),
-            Field("platform", self.platform),
-            Field("files", self.files),
-            Field("tools", self.tools),
-        ]
+        fields += _surroundings(
+            self.user,
+            self.workdir,
+            self.network,
+            self.security,
+            self.devices,
+            self.hosts,
+            self.shm_size,
+            self.ulimits,
+            self.platform,
+        )
+        fields.append(Field("files", self.files) if self.files else _NO_FILES)
+        fields.append(Field("tools", self.tools) if self.tools else _NO_TOOLS)
         return tuple(fields)
-
 
     @property
     def ordered_mounts(self) -> tuple[Mount, ...]:
@@ -134,6 +134,36 @@ class Exec:
         the last covers the others.
         """
         return tuple(sorted(self.mounts, key=_mount_order))
+
+
+@functools.lru_cache(maxsize=64, typed=True)
+def _surroundings(
+    user: str,
+    workdir: str,
+    network: str,
+    security: str,
+    devices: tuple[str, ...],
+    hosts: tuple[tuple[str, str], ...],
+    shm_size: int | None,
+    ulimits: tuple[str, ...],
+    platform: str,
+) -> tuple[Field, ...]:
+    """Fields that the commands of a recipe mostly share, made once for all of them."""
+    return (
+        Field("user", user),
+        Field("workdir", workdir),
+        Field("network", network),
+        Field("security", security),
+        Field("devices", devices),
+        Field("hosts", hosts),
+        Field("shm size", shm_size),
+        Field("ulimits", ulimits),
+        Field("platform", platform),
+    )
+
+
+_NO_FILES: Final = Field("files", ())
+_NO_TOOLS: Final = Field("tools", ())
 
 
 def _mount_order(mount: Mount) -> tuple[str, ...]:
@@ -193,16 +223,40 @@ class CopyFiles:
         names = [s.pattern if self.parents else s.name for s in self.sources]
         sources = zip(self.sources, names, strict=True)
         return (
-            Field("sources", tuple((s.role, name, s.content, s.remote) for s, name in sources)),
+            Field("sources", tuple([(s.role, name, s.content, s.remote) for s, name in sources])),
             Field("destination", self.destination),
-            Field("chown", self.chown),
-            Field("chmod", self.chmod),
-            Field("link", self.link),
-            Field("parents", self.parents),
-            Field("exclude", self.exclude),
-            Field("unpack", self.unpack),
-            Field("keep git dir", self.keep_git_dir),
+            *_manners(
+                self.chown,
+                self.chmod,
+                self.link,
+                self.parents,
+                self.exclude,
+                self.unpack,
+                self.keep_git_dir,
+            ),
         )
+
+
+@functools.lru_cache(maxsize=64, typed=True)
+def _manners(
+    chown: str | None,
+    chmod: str | None,
+    link: bool,
+    parents: bool,
+    exclude: tuple[str, ...],
+    unpack: bool | None,
+    keep_git_dir: bool,
+) -> tuple[Field, ...]:
+    """As `_surroundings`, of COPY and ADD."""
+    return (
+        Field("chown", chown),
+        Field("chmod", chmod),
+        Field("link", link),
+        Field("parents", parents),
+        Field("exclude", exclude),
+        Field("unpack", unpack),
+        Field("keep git dir", keep_git_dir),
+    )
 
 
 @attrs.frozen(kw_only=True)

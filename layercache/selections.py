@@ -63,6 +63,7 @@ __all__ = [
     "walk",
 ]
 
+_DOTS: Final = ("", ".", "..")
 _SELECTION: Final = "layercache 2026-11 selection digest 1"
 
 
@@ -84,7 +85,7 @@ class Everything:
     name = "content"
 
     def definition(self) -> tuple[Field, ...]:
-        return (Field("selector", "everything"),)
+        return _EVERYTHING
 
 
 @attrs.frozen
@@ -94,7 +95,7 @@ class Nothing:
     name = "link"
 
     def definition(self) -> tuple[Field, ...]:
-        return (Field("selector", "nothing"),)
+        return _NOTHING
 
 
 @attrs.frozen
@@ -104,7 +105,7 @@ class ByKey:
     name = "chain"
 
     def definition(self) -> tuple[Field, ...]:
-        return (Field("selector", "key"),)
+        return _KEY
 
 
 @attrs.frozen
@@ -159,13 +160,24 @@ class Files:
         elif self.named:
             patterns = tuple(map(_base, self.patterns))
         return (
-            Field("selector", "files"),
+            _FILES,
             Field("patterns", patterns),
-            Field("exclude", self.exclude),
-            Field("parents", self.parents),
-            Field("wildcards", self.wildcards),
+            Field("exclude", self.exclude) if self.exclude else _NO_EXCLUDE,
+            *_MANNERS[self.parents, self.wildcards],
         )
 
+
+# Fields that many definitions share; thousands of steps then hold one of each.
+_EVERYTHING: Final = (Field("selector", "everything"),)
+_NOTHING: Final = (Field("selector", "nothing"),)
+_KEY: Final = (Field("selector", "key"),)
+_FILES: Final = Field("selector", "files")
+_NO_EXCLUDE: Final = Field("exclude", ())
+_MANNERS: Final = {
+    (parents, wildcards): (Field("parents", parents), Field("wildcards", wildcards))
+    for parents in (False, True)
+    for wildcards in (False, True)
+}
 
 EVERYTHING = Everything()
 NOTHING = Nothing()
@@ -173,6 +185,8 @@ BY_KEY = ByKey()
 
 
 def _base(pattern: str) -> str:
+    if "/" not in pattern and pattern not in _DOTS:
+        return pattern
     return clean("/" + pattern).rpartition("/")[2] or "."
 
 

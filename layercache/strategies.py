@@ -30,8 +30,10 @@ def _material(
         fields=tuple(instruction.definition()),
         traits=step.traits if commands else (),
         inputs=tuple(
-            InputMaterial(edge.role, tuple(selector.definition()), fingerprint)
-            for edge, selector, fingerprint in zip(step.inputs, selectors, inputs, strict=True)
+            [
+                InputMaterial(edge.role, tuple(selector.definition()), fingerprint)
+                for edge, selector, fingerprint in zip(step.inputs, selectors, inputs, strict=True)
+            ]
         ),
         salt=salt,
     )
