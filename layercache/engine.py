@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import attrs
 
 from layercache.descriptors import SCRATCH, Descriptor, Layer, State
-from layercache.digests import CacheKey, Digest
+from layercache.digests import CacheKey, DiffID, Digest
 from layercache.errors import (
     BuildError,
     CacheError,
@@ -27,6 +27,7 @@ from layercache.errors import (
 from layercache.events import (
     CacheTrouble,
     Event,
+    Note,
     Observer,
     StepExecuted,
     StepFinished,
@@ -158,6 +159,7 @@ class _Drive:
         self.started: dict[int, float] = {}
         self.began = time.monotonic()
         self.lost: set[CacheKey] = set()
+        self.healed: set[DiffID] = set()
         self.refusals: dict[int, str] = {}
         self.evidence = Evidence(engine._store, engine._inputs)
         self.replaced = self.evidence.replaced
@@ -351,6 +353,8 @@ class _Drive:
             for diff_id, layer in wanted.items()
             if not self.engine._store.check_blob(layer.descriptor)
         }
+        if self._heal([wanted[diff_id] for diff_id in gone], ask, error):
+            return True
         records = {
             d.record.key: d.record
             for d in self.walk.decisions()
@@ -363,6 +367,27 @@ class _Drive:
         for number, record in enumerate(records.values()):
             self.walk.tell(Lost(record, ask if number == len(records) - 1 else None))
         return True
+
+    def _heal(
+        self, gone: Sequence[Layer], ask: AskFingerprint | AskExecute, error: CacheError
+    ) -> bool:
+        """Fetch lost layers of base images anew, once each; the ask then stands as it was."""
+        fetched = False
+        for layer in gone:
+            if layer.diff_id in self.healed:
+                continue
+            self.healed.add(layer.diff_id)
+            try:
+                fetched = self.engine._inputs.heal(layer) or fetched
+            except LayerCacheError as failure:
+                self._trouble("lost", failure)  # the ask then fails with what it met itself
+        if fetched:
+            self._trouble("lost", error)
+            if isinstance(ask, AskExecute):
+                self._queue.append(ask)
+            else:
+                self._fingerprint(ask)
+        return fetched
 
     def _trouble(self, kind: str, error: LayerCacheError) -> None:
         self.engine.emit(CacheTrouble(kind, str(error), time.time()))
@@ -458,6 +483,8 @@ class _Drive:
         if reason:
             self.refusals[ask.vertex] = reason
             self.evidence.refuse(record, reason)
+            text = self._origin(ask.vertex).text or record.material.name
+            self.engine.emit(Note(f"not traced: {text}: {reason}", time.time()))
 
     def _perform(self, task: Task, window: _Window) -> Result:
         executor, pool = self.engine._executor, self.engine._pool

@@ -106,6 +106,7 @@ class GraphWalk:
     def __init__(self, graph: Graph, keys: KeyStrategy) -> None:
         self._graph = graph
         self._keys = keys
+        self._narrows = keys if isinstance(keys, Narrows) else None
         self._steps: dict[int, _Vertex] = {}
         self._subjects: dict[int, State | Source] = {}
         self._readers: dict[int, list[tuple[int, int]]] = {}
@@ -345,9 +346,9 @@ class GraphWalk:
         """
         material = vertex.material
         parent = self._parent_of_everything(vertex)
-        if material is None or parent is None or not isinstance(self._keys, Narrows):
+        if material is None or parent is None:
             return False
-        if self._keys.narrows(vertex.step) is None:
+        if self._narrows is None or self._narrows.narrows(vertex.step) is None:
             return False
         found = self._narrowings.look(group[0], material, parent)
         if isinstance(found, bool):
