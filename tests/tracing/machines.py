@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from layercache import Builder, Dockerfile
+from layercache.events import Note
 from layercache.executors.rootfs import RootfsExecutor
 from layercache.result import BuildResult
 from layercache.testing.images import busybox_layer, make_layout
@@ -29,21 +30,31 @@ class Machine:
             str(self.cache), executor=self.executor, jobs=2, observers=[self.events.append]
         )
 
-    def build(
-        self, text: str, context: Mapping[str, Any] | None = None, **more: Any
-    ) -> BuildResult:
+    def build(self, text: str, context: Any = None, **more: Any) -> BuildResult:
         """Build a recipe `FROM base`; the context is files by name."""
         contexts = {"base": f"oci-layout://{self.base}", **more.pop("contexts", {})}
         return self.builder.build(
-            Dockerfile.parse(text), context=dict(context or {}), contexts=contexts, **more
+            Dockerfile.parse(text),
+            context={} if context is None else context,
+            contexts=contexts,
+            **more,
         )
 
-    def plan(self, text: str, context: Mapping[str, Any] | None = None, **more: Any) -> BuildResult:
+    def plan(self, text: str, context: Any = None, **more: Any) -> BuildResult:
         """What `build` would do."""
         contexts = {"base": f"oci-layout://{self.base}", **more.pop("contexts", {})}
         return self.builder.plan(
-            Dockerfile.parse(text), context=dict(context or {}), contexts=contexts, **more
+            Dockerfile.parse(text),
+            context={} if context is None else context,
+            contexts=contexts,
+            **more,
         )
+
+    def refusal(self, result: BuildResult) -> str:
+        """Why the last step of a build was not traced, where it was executed."""
+        notes = [str(e.message) for e in self.events if isinstance(e, Note)]
+        self.events.clear()
+        return "; ".join(text for text in notes if "not traced" in text)
 
     def close(self) -> None:
         self.builder.store.commit()

@@ -1,0 +1,39 @@
+"""What a trace reuses is what a real run gives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from tests.tracing.fuzz import Tally, fuzz
+from tests.tracing.machines import Machine
+
+SEED = 20261124
+
+
+def _report(tally: Tally, seed: int) -> None:
+    print(
+        f"{tally.hits} run, seed {seed} ({tally.misses} misses, {tally.recordings} recordings "
+        f"compared, {len(tally.refused)} not traced)"
+    )
+    for text in tally.wrong:
+        print(text)
+
+
+def test_every_hit_equals_a_real_run(machines: Callable[..., Machine]) -> None:
+    """Random scripts over random trees that change at random: a hit by a trace has the tree,
+    times included, and the output of an unwatched run on those files."""
+    tally = fuzz(machines(), machines(), SEED, lambda t: t.hits >= 100)
+    _report(tally, SEED)
+    assert tally.refused == []
+    assert tally.wrong == []
+
+
+@pytest.mark.soak
+def test_twenty_thousand_hits_equal_real_runs(machines: Callable[..., Machine]) -> None:
+    """The same at length, a seed for each thousand."""
+    for seed in range(20):
+        tally = fuzz(machines(), machines(), seed, lambda t: t.hits >= 1000)
+        _report(tally, seed)
+        assert tally.wrong == []
