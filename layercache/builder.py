@@ -21,7 +21,7 @@ from layercache.dockerfile.lowering import lower
 from layercache.dockerfile.options import BaseImage, ImageNeed, Lowered, Options
 from layercache.engine import Engine, Run
 from layercache.errors import LayerCacheError, UsageError
-from layercache.events import BuildFinished, BuildStarted, Event, Note, Observer
+from layercache.events import BuildFinished, BuildStarted, CacheTrouble, Event, Note, Observer
 from layercache.execution import Executor, StepTraits
 from layercache.graph import Graph, Origin, Step, Vertex
 from layercache.inputs import Inputs
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from layercache.images.resolver import BaseImage as ResolvedImage
     from layercache.images.resolver import Images
     from layercache.probing import Probed
-    from layercache.store import Store
+    from layercache.store import Store, StoreEvent
 
 __all__ = ["Builder", "Request"]
 
@@ -119,11 +119,14 @@ class Builder:
         executor_options: Mapping[str, Any] | None = None,
     ) -> None:
         self._store = _open_store(cache)
+        if self._store.on_event is None:
+            self._store.on_event = self._noticed
         self._executor = executor
         self._keys = keys or ContentKeys()
         self._walker = walker or GraphWalker()
         self._make_images = images
         self._observers = tuple(observers)
+        self._observing = threading.RLock()
         self._jobs = jobs or os.cpu_count() or 1
         self._pool = pool
         self._executor_options = dict(executor_options or {})
@@ -214,8 +217,13 @@ class Builder:
 
     def observe(self, event: Event) -> None:
         """Hand an event to every observer."""
-        for observer in self._observers:
-            observer(event)
+        # The store may notice something in any thread, and other builds may be under way.
+        with self._observing:
+            for observer in self._observers:
+                observer(event)
+
+    def _noticed(self, event: StoreEvent) -> None:
+        self.observe(CacheTrouble(event.kind, event.message, time.time()))
 
 
 class _Build:
