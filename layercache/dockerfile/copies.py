@@ -33,13 +33,16 @@ def lower_copy(fold: StageFold, copy: Copy | Add, origin: Origin) -> HistoryEntr
     patterns: list[str] = []
     inputs: list[Input] = []
     parents = isinstance(copy, Copy) and copy.parents
+    checksum = None
+    if isinstance(copy, Add) and copy.checksum is not None:
+        checksum = located(copy, expand, copy.checksum)
     documents = [word for word in copy.sources if isinstance(word, HereDoc)]
     for word in copy.sources:
         if isinstance(word, HereDoc):
             continue
         text = located(copy, expand, word)
         texts.append(text)
-        remote = remote_source(text, copy)
+        remote = remote_source(text, copy, checksum)
         if remote is not None:
             role = f"remote {len(sources)}"
             name = "." if isinstance(remote, GitSource) else url_name(remote.name)
@@ -131,7 +134,7 @@ def url_name(url: str) -> str:
     return posixpath.basename(path) or "__unnamed__"
 
 
-def remote_source(text: str, copy: Copy | Add) -> Source | None:
+def remote_source(text: str, copy: Copy | Add, checksum: str | None) -> Source | None:
     """The URL or repository that a source names, None for a path. COPY takes neither."""
     web = text.startswith(("http://", "https://"))
     if isinstance(copy, Copy):
@@ -139,17 +142,17 @@ def remote_source(text: str, copy: Copy | Add) -> Source | None:
             raise problem(copy, f"COPY can't take a URL or a Git repository ({text}): use ADD")
         return None
     if _is_git(text):
-        return _git_source(text, copy)
+        return _git_source(text, copy, checksum)
     if not web:
         return None
     parts = urlsplit(text)
     if parts.username or parts.password:
         raise problem(copy, "a URL can't hold user information: it would be kept with the image")
     try:
-        checksum = None if copy.checksum is None else check_digest(copy.checksum)
+        digest = None if checksum is None else check_digest(checksum)
     except UsageError as error:
         raise problem(copy, str(error)) from error
-    return UrlSource(text, checksum)
+    return UrlSource(text, digest)
 
 
 def _is_git(text: str) -> bool:
@@ -163,11 +166,11 @@ def _is_git(text: str) -> bool:
 _SCP = re.compile(r"[A-Za-z0-9_.-]+@[A-Za-z0-9.-]+:[^:]")
 
 
-def _git_source(text: str, add: Add) -> GitSource:
+def _git_source(text: str, add: Add, checksum: str | None) -> GitSource:
     """`URL#ref:directory`."""
     url, _, fragment = text.partition("#")
     reference, _, directory = fragment.partition(":")
-    return GitSource(url, reference, directory, add.keep_git_dir, add.checksum)
+    return GitSource(url, reference, directory, add.keep_git_dir, checksum)
 
 
 def _check_checksum(copy: Copy | Add, sources: list[CopySource]) -> None:

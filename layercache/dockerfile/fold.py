@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import posixpath
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import attrs
 
-from layercache.configuration import Healthcheck as HealthcheckConfig
-from layercache.configuration import HistoryEntry, ImageConfig, ports
+from layercache.configuration import HistoryEntry, ImageConfig
 from layercache.descriptors import SCRATCH
 from layercache.dockerfile import instructions as written
 from layercache.dockerfile.copies import lower_copy
 from layercache.dockerfile.limits import Budget
-from layercache.dockerfile.numbers import parse_duration
+from layercache.dockerfile.metadata import METADATA
 from layercache.dockerfile.options import BaseImage, ImageNeed, Options, Row
 from layercache.dockerfile.parser import parse_trigger
 from layercache.dockerfile.places import (
@@ -27,7 +25,7 @@ from layercache.dockerfile.places import (
 )
 from layercache.dockerfile.runs import lower_run
 from layercache.dockerfile.scopes import Variables
-from layercache.dockerfile.stages import StageText, find_stage, is_later_stage
+from layercache.dockerfile.stages import Stages, StageText
 from layercache.errors import UsageError
 from layercache.graph import Base, GraphBuilder, Input, Origin, Step
 from layercache.instructions import Instruction, Source
@@ -43,14 +41,15 @@ class StageFold:
 
     After `run`: `vertex` is what the stage leaves, `rows` and `history` list its instructions,
     `missing` the images and `wanted` the stages it could not go on without; `arguments` are
-    those that ARG declared so far, in order.
+    those that ARG declared so far, in order. `labels`, `ports`, `volumes` and `triggers` grow
+    line by line and join the configuration at the end.
     """
 
     def __init__(
         self,
         *,
         stage: StageText,
-        stages: Sequence[StageText],
+        stages: Stages,
         folds: Mapping[int, StageFold],
         graph: GraphBuilder,
         options: Options,
@@ -64,7 +63,6 @@ class StageFold:
         self.vertex = -1
         self.platform = options.platform
         self.rows: list[Row] = []
-        self.history: list[tuple[HistoryEntry, int | None]] = []
         self.base: ImageNeed | None = None
         self.missing: list[ImageNeed] = []
         self.wanted: set[int] = set()
@@ -76,8 +74,14 @@ class StageFold:
         self._stages = stages
         self._folds = folds
         self._images = images
+        self.budget = budget
         self._environment: dict[str, str] = {}
-        self._labels: dict[str, str] = {}
+        self.labels: dict[str, str] = {}
+        self.ports: set[str] = set()
+        self.volumes: set[str] = set()
+        self.triggers: list[str] = []
+        self._before: StageFold | None = None
+        self._history: list[tuple[HistoryEntry, int | None]] = []
         self._onbuild: tuple[str, ...] = ()
 
     # -- the stage --------------------------------------------------------------------------
@@ -127,7 +131,7 @@ class StageFold:
             if not wanted:
                 raise problem(first, f"empty platform value from expression {first.platform}")
             self.platform = wanted
-        number = find_stage(self._stages, self.stage.number, name, self.options)
+        number = self._stages.find(self.stage.number, name, self.options)
         if number is not None and not name.isdigit():
             self._inherit(self._folds[number])
         elif name.lower() == "scratch":
@@ -145,10 +149,9 @@ class StageFold:
         """Begin with a resolved image."""
         self._onbuild = image.config.onbuild
         self.config = image.config.inherited()
-        self._environment = dict(self.config.env)
+        self._take_over(self.config)
         if self.options.host_path and "PATH" not in dict(image.config.env):
             self._environment.pop("PATH", None)
-        self._labels = dict(self.config.labels)
         for name, value in self._environment.items():
             self.variables.set(name, value)
         if image.config.architecture:
@@ -160,19 +163,25 @@ class StageFold:
         config = fold.finished_config()
         self._onbuild = config.onbuild
         self.config = config.inherited()
-        self._environment = dict(self.config.env)
-        self._labels = dict(self.config.labels)
+        self._take_over(self.config)
         self.variables = fold.variables.snapshot()
+        self.budget.spend(len(fold.variables.values))
         self.arguments = dict(fold.arguments)
         for name, value in self._environment.items():
             # The configuration is applied anew, over arguments of the same name.
             if self.variables.get(name) != value:
                 self.variables.set(name, value)
-        self.history = list(fold.history)
+        self._before = fold
         self.base = fold.base
         self.platform = fold.platform
         self.vertex = fold.vertex
         self.bypass = self.bypass or fold.bypass
+
+    def _take_over(self, config: ImageConfig) -> None:
+        self._environment = dict(config.env)
+        self.labels = dict(config.labels)
+        self.ports = set(config.exposed_ports)
+        self.volumes = set(config.volumes)
 
     def _copy_context(self, name: str, origin: Origin) -> None:
         """FROM a named context that is a plain directory: all of it is the root."""
@@ -214,8 +223,20 @@ class StageFold:
         return attrs.evolve(
             self.config,
             env=tuple(self._environment.items()),
-            labels=tuple(sorted(self._labels.items())),
+            labels=tuple(sorted(self.labels.items())),
+            exposed_ports=tuple(sorted(self.ports)),
+            volumes=tuple(sorted(self.volumes)),
+            onbuild=tuple(self.triggers),
         )
+
+    def history(self) -> list[tuple[HistoryEntry, int | None]]:
+        """The lines of history so far, those of the stages it is from included."""
+        chain: list[StageFold] = []
+        fold: StageFold | None = self
+        while fold is not None:
+            chain.append(fold)
+            fold = fold._before
+        return [line for one in reversed(chain) for line in one._history]
 
     # -- inputs -----------------------------------------------------------------------------
 
@@ -226,7 +247,7 @@ class StageFold:
         """
         if name is None:
             return self.graph.source(ContextSource())
-        number = find_stage(self._stages, self.stage.number, name, self.options)
+        number = self._stages.find(self.stage.number, name, self.options)
         if number is not None:
             fold = self._folds.get(number)
             if fold is None:
@@ -239,7 +260,7 @@ class StageFold:
         if name.lower() == self.stage.alias or name == str(self.stage.number):
             raise problem(instruction, f"the stage {name!r} can't take files from itself")
         if self.options.context_named(name) is None:
-            if is_later_stage(self._stages, self.stage.number, name):
+            if self._stages.is_later(self.stage.number, name):
                 raise problem(instruction, f"the stage {name!r} has to be defined before this one")
             if name.isdigit() and isinstance(instruction, written.Copy):
                 raise problem(instruction, f"there is no stage {name}: invalid stage index")
@@ -282,11 +303,15 @@ class StageFold:
             self._note(HistoryEntry.of(origin.text, layer=True, operation=False))
             return
         handler = _HANDLERS.get(type(instruction))
-        if handler is None:
-            raise problem(instruction, f"{instruction.op} can't be used here")
+        metadata = METADATA.get(type(instruction))
         missing = len(self.missing)
         try:
-            entry = handler(self, instruction, origin)
+            if metadata is not None:
+                entry = metadata(self, instruction)
+            elif handler is not None:
+                entry = handler(self, instruction, origin)
+            else:
+                raise UsageError(f"{instruction.op} can't be used here")
         except UsageError as error:
             raise problem(instruction, str(error)) from error
         step = self.vertex if self.vertex != before else None
@@ -296,7 +321,7 @@ class StageFold:
             self._note(entry)
 
     def _note(self, entry: HistoryEntry) -> None:
-        self.history.append((entry, None if entry.empty_layer else self.vertex))
+        self._history.append((entry, None if entry.empty_layer else self.vertex))
 
     def _own(self, instruction: AnyInstruction, origin: Origin) -> None:
         """An embedder's own type: on the parent, and on what its `reads()` names.
@@ -339,24 +364,10 @@ class StageFold:
             for name, value in instruction.pairs
         ]
         for name, value in pairs:
-            self.config.with_env(name, value)  # checks the name
+            ImageConfig().with_env(name, value)  # checks the name
             self.variables.set(name, value)
             self._environment[name] = value
         return HistoryEntry.of("ENV " + " ".join(f"{n}={v}" for n, v in pairs))
-
-    def _label(self, instruction: written.Label, origin: Origin) -> HistoryEntry:
-        pairs = [
-            (
-                located(instruction, self.variables.expand, name),
-                located(instruction, self.variables.expand, value),
-            )
-            for name, value in instruction.pairs
-        ]
-        for name, value in pairs:
-            if not name:
-                raise UsageError("LABEL: the name is empty")
-            self._labels[name] = value
-        return HistoryEntry.of("LABEL " + " ".join(f"{n}={v}" for n, v in pairs))
 
     def _workdir(self, instruction: written.Workdir, origin: Origin) -> HistoryEntry:
         path = located(instruction, self.variables.expand, instruction.value)
@@ -367,84 +378,6 @@ class StageFold:
             self.add(operation, origin, [])
         return HistoryEntry.of(f"WORKDIR {self.config.workdir}", layer=made, operation=False)
 
-    def _run(self, instruction: written.Run, origin: Origin) -> HistoryEntry | None:
-        return lower_run(self, instruction, origin)
-
-    def _copy(self, instruction: written.Copy | written.Add, origin: Origin) -> HistoryEntry | None:
-        return lower_copy(self, instruction, origin)
-
-    def _cmd(self, instruction: written.Cmd, origin: Origin) -> HistoryEntry:
-        self.config = self.config.with_cmd(instruction.command)
-        return HistoryEntry.of(f"CMD {_go_list(self.config.cmd)}")
-
-    def _entrypoint(self, instruction: written.Entrypoint, origin: Origin) -> HistoryEntry:
-        self.config = self.config.with_entrypoint(instruction.command)
-        return HistoryEntry.of(f"ENTRYPOINT {_go_list(self.config.entrypoint)}")
-
-    def _user(self, instruction: written.User, origin: Origin) -> HistoryEntry:
-        user = located(instruction, self.variables.expand, instruction.value)
-        self.config = self.config.with_user(user)
-        return HistoryEntry.of(f"USER {user}")
-
-    def _shell(self, instruction: written.Shell, origin: Origin) -> HistoryEntry:
-        self.config = self.config.with_shell(instruction.command)
-        return HistoryEntry.of(f"SHELL {_go_words(self.config.shell)}")
-
-    def _expose(self, instruction: written.Expose, origin: Origin) -> HistoryEntry:
-        shown: list[str] = []
-        for word in instruction.words:
-            for port in located(instruction, self.variables.expand_words, word):
-                self.config = self.config.with_expose(port)
-                shown += ports(port)
-        return HistoryEntry.of(f"EXPOSE {_go_words(shown)}")
-
-    def _volume(self, instruction: written.Volume, origin: Origin) -> HistoryEntry:
-        paths = [located(instruction, self.variables.expand, path) for path in instruction.words]
-        for path in paths:
-            self.config = self.config.with_volume(path)
-        return HistoryEntry.of(f"VOLUME {_go_words(paths)}")
-
-    def _stop_signal(self, instruction: written.Stopsignal, origin: Origin) -> HistoryEntry:
-        signal = located(instruction, self.variables.expand, instruction.value)
-        self.config = self.config.with_stop_signal(signal)
-        return HistoryEntry.of(f"STOPSIGNAL {signal}")
-
-    def _onbuild_line(self, instruction: written.Onbuild, origin: Origin) -> None:
-        self.config = self.config.with_onbuild(instruction.expression)  # no line of history
-
-    def _healthcheck(self, instruction: written.Healthcheck, origin: Origin) -> HistoryEntry:
-        command = instruction.command
-        if command is None:
-            test: tuple[str, ...] = ("NONE",)
-        elif isinstance(command, str):
-            test = ("CMD-SHELL", command)
-        else:
-            test = ("CMD", *command)
-        health = HealthcheckConfig(
-            test=test,
-            interval=parse_duration(instruction.interval or "0"),
-            timeout=parse_duration(instruction.timeout or "0"),
-            start_period=parse_duration(instruction.start_period or "0"),
-            start_interval=parse_duration(instruction.start_interval or "0"),
-            retries=instruction.retries or 0,
-        )
-        self.config = self.config.with_healthcheck(health)
-        return HistoryEntry.of(f"HEALTHCHECK {health}")
-
-    def _maintainer(self, instruction: written.Maintainer, origin: Origin) -> HistoryEntry:
-        self.config = self.config.with_maintainer(instruction.value)
-        return HistoryEntry.of(f"MAINTAINER {instruction.value}")
-
-
-def _go_list(values: Sequence[str]) -> str:
-    """As Go prints a list of strings with %q: ["a" "b"]."""
-    return "[" + " ".join(json.dumps(value, ensure_ascii=False) for value in values) + "]"
-
-
-def _go_words(values: Sequence[str]) -> str:
-    """As Go prints a list of strings with %v: [a b]."""
-    return "[" + " ".join(values) + "]"
-
 
 def _platform_of(config: ImageConfig) -> str:
     parts = [config.os or "linux", config.architecture, config.variant]
@@ -454,19 +387,8 @@ def _platform_of(config: ImageConfig) -> str:
 _HANDLERS: dict[type, Callable[[StageFold, Any, Origin], HistoryEntry | None]] = {
     written.Arg: StageFold._arg,
     written.Env: StageFold._env,
-    written.Label: StageFold._label,
     written.Workdir: StageFold._workdir,
-    written.Run: StageFold._run,
-    written.Copy: StageFold._copy,
-    written.Add: StageFold._copy,
-    written.Cmd: StageFold._cmd,
-    written.Entrypoint: StageFold._entrypoint,
-    written.User: StageFold._user,
-    written.Shell: StageFold._shell,
-    written.Expose: StageFold._expose,
-    written.Volume: StageFold._volume,
-    written.Stopsignal: StageFold._stop_signal,
-    written.Onbuild: StageFold._onbuild_line,
-    written.Healthcheck: StageFold._healthcheck,
-    written.Maintainer: StageFold._maintainer,
+    written.Run: lower_run,
+    written.Copy: lower_copy,
+    written.Add: lower_copy,
 }

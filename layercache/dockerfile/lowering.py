@@ -19,7 +19,6 @@ from layercache.dockerfile.scopes import PROXIES, Variables, automatic_arguments
 from layercache.dockerfile.stages import (
     StageText,
     check_references,
-    find_target,
     reachable,
     split_stages,
 )
@@ -46,13 +45,13 @@ def lower(
     for instruction in preamble:
         _global_argument(instruction, variables, options)
     check_references(stages)
-    target = find_target(stages, options.target)
+    target = stages.target(options.target)
     roots = {target}
     while True:
         needed = reachable(stages, roots, variables, options)
         graph = GraphBuilder()
         folds: dict[int, StageFold] = {}
-        for stage in stages:
+        for stage in stages.all:
             if stage.number in needed:
                 folds[stage.number] = StageFold(
                     stage=stage,
@@ -70,7 +69,7 @@ def lower(
             break
         roots |= found  # stages that only a trigger of a base image names
     rows: list[Row] = [Row(origin_of(a, stage=-1, index=i)) for i, a in enumerate(preamble)]
-    for stage in stages:
+    for stage in stages.all:
         fold = folds.get(stage.number)
         rows.extend(_unused_rows(stage) if fold is None else fold.rows)
     missing = [need for fold in folds.values() for need in fold.missing]
@@ -86,7 +85,7 @@ def lower(
         target=last.vertex,
         rows=tuple(rows),
         config=config,
-        history=tuple(last.history),
+        history=tuple(last.history()),
         base=last.base,
         unused_args=tuple(sorted(_unused(options.args, declared, frozenset(automatic)))),
     )

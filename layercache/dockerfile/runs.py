@@ -35,6 +35,7 @@ def lower_run(fold: StageFold, run: Run, origin: Origin) -> HistoryEntry | None:
         mounts.append(lowered)
     inputs.sort(key=lambda known: known.role)  # the order of mounts does not count
     options, variables = fold.options, fold.variables
+    fold.budget.spend(len(variables.values))  # each command holds all of them
     network = run.network or "default"
     proxies = proxy_variables(options.args, variables.declared | variables.values.keys())
     operation = Exec(

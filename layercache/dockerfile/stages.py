@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import attrs
 
@@ -12,15 +12,7 @@ from layercache.dockerfile.places import AnyInstruction, located, problem
 from layercache.dockerfile.scopes import Variables
 from layercache.errors import DockerfileError, Problem, UsageError
 
-__all__ = [
-    "StageText",
-    "check_references",
-    "find_stage",
-    "find_target",
-    "is_later_stage",
-    "reachable",
-    "split_stages",
-]
+__all__ = ["StageText", "Stages", "check_references", "reachable", "split_stages"]
 
 
 @attrs.frozen
@@ -41,9 +33,52 @@ class StageText:
         return self.alias or str(self.number)
 
 
-def split_stages(
-    instructions: Sequence[AnyInstruction],
-) -> tuple[list[Arg], list[StageText]]:
+@attrs.frozen
+class Stages:
+    """All stages of a recipe, found by name or number."""
+
+    all: tuple[StageText, ...]
+    _by_name: Mapping[str, int] = attrs.field(init=False, eq=False)
+
+    def __attrs_post_init__(self) -> None:
+        names: dict[str, int] = {}
+        for stage in self.all:
+            if stage.alias in names:
+                raise problem(stage.first, f"there are two stages named {stage.alias!r}")
+            if stage.alias:
+                names[stage.alias] = stage.number
+        object.__setattr__(self, "_by_name", names)
+
+    def find(self, before: int, name: str, options: Options) -> int | None:
+        """The earlier stage of this name (letter case aside) or number; named contexts win."""
+        if options.context_named(name) is not None:
+            return None
+        number = self._named(name)
+        return number if number is not None and number < before else None
+
+    def is_later(self, number: int, name: str) -> bool:
+        """Whether `name` is that of the stage `number` itself or of one after it."""
+        found = self._named(name)
+        return found is not None and found >= number
+
+    def target(self, name: str | None) -> int:
+        """The stage to build: the last one, or that of this name. Raises `UsageError`."""
+        if not name:
+            return len(self.all) - 1
+        number = self._by_name.get(name.lower())
+        if number is None:
+            names = ", ".join(self._by_name) or "none of the stages has a name"
+            raise UsageError(f"target stage {name!r} is not in the recipe (there are: {names})")
+        return number
+
+    def _named(self, name: str) -> int | None:
+        number = self._by_name.get(name.lower())
+        if number is None and name.isdecimal() and len(name) < 10:
+            number = int(name)
+        return number if number is not None and number < len(self.all) else None
+
+
+def split_stages(instructions: Sequence[AnyInstruction]) -> tuple[list[Arg], Stages]:
     """ARG lines before the first FROM, and the stages."""
     preamble: list[Arg] = []
     stages: list[StageText] = []
@@ -65,54 +100,35 @@ def split_stages(
         stages.append(StageText(len(stages), first, tuple(body)))
     if not stages:
         raise DockerfileError([Problem("the file has no instructions", expected="FROM")])
-    _check_names(stages)
-    return preamble, stages
+    return preamble, Stages(tuple(stages))
 
 
-def _check_names(stages: Sequence[StageText]) -> None:
-    seen: dict[str, int] = {}
-    for stage in stages:
-        if stage.alias and stage.alias in seen:
-            raise problem(stage.first, f"there are two stages named {stage.alias!r}")
-        seen[stage.alias] = stage.number
-
-
-def find_target(stages: Sequence[StageText], target: str | None) -> int:
-    if not target:
-        return stages[-1].number
-    for stage in stages:
-        if stage.alias == target.lower():
-            return stage.number
-    names = ", ".join(s.alias for s in stages if s.alias) or "none of the stages has a name"
-    raise UsageError(f"target stage {target!r} is not in the recipe (there are: {names})")
-
-
-def check_references(stages: Sequence[StageText]) -> None:
+def check_references(stages: Stages) -> None:
     """What no build of the recipe can get right, whether the stage is needed or not."""
-    for stage in stages:
+    for stage in stages.all:
         for instruction in stage.body:
             for name in references(instruction) if isinstance(instruction, Copy) else ():
-                if name.isdigit() and int(name) >= len(stages):
+                if name.isdecimal() and not stages.is_later(0, name):
                     raise problem(instruction, f"there is no stage {name}: invalid stage index")
 
 
 def reachable(
-    stages: Sequence[StageText], roots: Collection[int], variables: Variables, options: Options
+    stages: Stages, roots: Collection[int], variables: Variables, options: Options
 ) -> frozenset[int]:
     """The stages that `roots` need, by the names that their instructions give."""
     found = set(roots)
-    for stage in reversed(stages):
+    for stage in reversed(stages.all):
         if stage.number not in found:
             continue
         names = [name for instruction in stage.body for name in references(instruction)]
         if stage.first is not None:
             base = located(stage.first, variables.expand, stage.first.image)
-            number = find_stage(stages, stage.number, base, options)
+            number = stages.find(stage.number, base, options)
             if number is not None and not base.isdigit():
                 found.add(number)
-                names += _triggered(stages[number])
+                names += _triggered(stages.all[number])
         for name in names:
-            number = find_stage(stages, stage.number, name, options)
+            number = stages.find(stage.number, name, options)
             if number is not None:
                 found.add(number)
     return frozenset(found)
@@ -132,23 +148,3 @@ def references(instruction: AnyInstruction) -> list[str]:
         named = [getattr(mount, "from_", None) for mount in instruction.mounts]
         return [name for name in named if name]
     return []
-
-
-def find_stage(stages: Sequence[StageText], before: int, name: str, options: Options) -> int | None:
-    """The earlier stage called `name` (letter case aside) or numbered so; named contexts win."""
-    lower = name.lower()
-    if options.context_named(name) is not None:
-        return None
-    for stage in stages[:before]:
-        if stage.alias == lower:
-            return stage.number
-    if name.isdigit() and int(name) < before:
-        return int(name)
-    return None
-
-
-def is_later_stage(stages: Sequence[StageText], number: int, name: str) -> bool:
-    """Whether `name` is that of the stage `number` itself or of one after it."""
-    if name.isdigit():
-        return number <= int(name) < len(stages)
-    return any(stage.alias == name.lower() for stage in stages[number:])
