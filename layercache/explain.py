@@ -13,7 +13,7 @@ import attrs
 
 from layercache.digests import CacheKey, Fingerprint
 from layercache.instructions import Field, Value
-from layercache.keys import KeyMaterial
+from layercache.keys import KeyMaterial, frame
 from layercache.listings import FileChange
 from layercache.operations import PARENT
 
@@ -26,6 +26,7 @@ CAUSES: Final = {
     "environment": "a variable that the command sees changed",
     "files": "files that the step takes changed",
     "source": "the content of a source changed",
+    "observed": "what the step was seen to look at changed",
     "parent": "an earlier step gave another result",
     "base": "the base image changed",
     "executor": "what runs the step changed",
@@ -40,7 +41,7 @@ KINDS: Final = ("file", "variable", "field", "mount", "executor", "source", "ste
 
 WHATS: Final = (
     "content", "mode", "owner", "added", "removed", "renamed", "link", "type", "xattr",
-    "value", "order", "result",
+    "value", "order", "result", "metadata", "time", "size", "listing",
 )  # fmt: skip
 """Every `changes[].what`."""
 
@@ -111,8 +112,10 @@ def compare(
     """
     old = earlier.material
     found: list[tuple[str, Change]] = []
-    if (old.scheme, old.salt) != (material.scheme, material.salt):
-        found.append(("scheme", Change("scheme", old.scheme, "value", old.scheme, material.scheme)))
+    if old.scheme != material.scheme:
+        found.append(("scheme", Change("scheme", "scheme", "value", old.scheme, material.scheme)))
+    if old.salt != material.salt:
+        found.append(("scheme", Change("scheme", "salt", "value")))
     if old.name != material.name:
         found.append(("instruction", Change("field", "name", "value", old.name, material.name)))
     found += _compare_fields(old.fields, material.fields)
@@ -122,6 +125,10 @@ def compare(
     ]
     found += _compare_inputs(old, material, files, base)
     order = ("scheme", "instruction", "files", "source", "environment", "executor", "base")
+    if not found and _parent_of(old) != _parent_of(material):
+        found.append(("base" if base else "parent", Change("step", PARENT, "result")))
+    if not found and old != material:
+        found.append(("instruction", Change("field", "definition", "order")))
     causes = [cause for cause, _ in found]
     cause = next((c for c in order if c in causes), "parent" if "parent" in causes else "evicted")
     return Reason(
@@ -132,12 +139,11 @@ def compare(
 
 
 def _compare_fields(old: Sequence[Field], new: Sequence[Field]) -> list[tuple[str, Change]]:
-    before = {field.label: field for field in old}
-    after = {field.label: field for field in new}
+    before, after = _numbered(old), _numbered(new)
     found = []
-    for label in dict.fromkeys([*before, *after]):
-        was, now = before.get(label), after.get(label)
-        if was is not None and now is not None and was.value == now.value:
+    for label, number in dict.fromkeys([*before, *after]):
+        was, now = before.get((label, number)), after.get((label, number))
+        if was is not None and now is not None and frame(was.value) == frame(now.value):
             continue
         private = bool((was and was.private) or (now and now.private))
         what = "added" if was is None else "removed" if now is None else "value"
@@ -157,6 +163,17 @@ def _compare_fields(old: Sequence[Field], new: Sequence[Field]) -> list[tuple[st
     return found
 
 
+def _numbered(fields: Sequence[Field]) -> dict[tuple[str, int], Field]:
+    """Fields by their label and, of equal labels, their number."""
+    found: dict[tuple[str, int], Field] = {}
+    for field in fields:
+        number = 0
+        while (field.label, number) in found:
+            number += 1
+        found[field.label, number] = field
+    return found
+
+
 def _words(field: Field | None) -> tuple[object, ...]:
     value = field.value if field is not None else ()
     return value if isinstance(value, tuple) else ()
@@ -170,6 +187,10 @@ def _classify(label: str) -> tuple[str, str, str]:
     return "instruction", "field", label
 
 
+def _parent_of(material: KeyMaterial) -> object:
+    return next((entry for entry in material.inputs if entry.role == PARENT), None)
+
+
 def _compare_inputs(
     old: KeyMaterial,
     new: KeyMaterial,
@@ -179,12 +200,18 @@ def _compare_inputs(
     before = {entry.role: entry for entry in old.inputs}
     after = {entry.role: entry for entry in new.inputs}
     found: list[tuple[str, Change]] = []
+    if list(before) != list(after) and set(before) == set(after):
+        found.append(("instruction", Change("source", "inputs", "order")))
     for role in dict.fromkeys([*before, *after]):
         was, now = before.get(role), after.get(role)
         if was is None or now is None:
             what = "added" if was is None else "removed"
             found.append(("instruction", Change("source", role, what)))
             continue
+        if role == PARENT:
+            if was.selector == now.selector and was.fingerprint != now.fingerprint:
+                found.append(("base" if base else "parent", Change("step", role, "result")))
+            continue  # one by all of it, one by what was looked at: these can't be compared
         if was.selector != now.selector:
             found += [
                 ("instruction", attrs.evolve(change, path=f"{role} {change.path}"))
@@ -192,9 +219,7 @@ def _compare_inputs(
             ]
         if was.fingerprint == now.fingerprint:
             continue
-        if role == PARENT:
-            found.append(("base" if base else "parent", Change("step", role, "result")))
-        elif changes := files.get(now.fingerprint):
+        if changes := files.get(now.fingerprint):
             found += [("files", Change("file", c.path, c.what, c.old)) for c in changes]
         else:
             found.append(("source", Change("source", role, "content")))
@@ -215,7 +240,8 @@ def show(value: Value) -> str:
 def describe(reason: Reason, names: Mapping[tuple[int, int], str]) -> str:
     """One line for people; `names` gives the text of steps by (stage, index)."""
     own = [change for change in reason.changes if change.kind != "step"]
-    if reason.cause in {"files", "environment", "instruction", "executor", "source"} and own:
+    named = {"files", "environment", "instruction", "executor", "source", "observed"}
+    if reason.cause in named and own:
         shown = [_phrase(change) for change in own[:3]]
         more = f" and {len(own) - 3} more" if len(own) > 3 else ""
         return "; ".join(shown) + more
@@ -235,8 +261,10 @@ def _phrase(change: Change) -> str:
             return f"{change.what} of {name} changed"
         case "variable", "added" | "removed":
             return f"variable {name} {change.what}"
-        case _, "order":
+        case "variable", "order":
             return "the order of variables changed"
+        case _, "order":
+            return f"the order of the {name} changed"
         case "executor", _:
             return f"executor: {name} changed"
         case "source", what:
