@@ -528,8 +528,11 @@ def _all_kinds():
     for what in FILE_CHANGES:
         files = {now: [FileChange("f", what, "old" if what == "renamed" else None)]}
         pairs.append((BASE, attrs.evolve(BASE, inputs=(PARENT_ENTRY, entry)), files))
-    for old, new, files in pairs:
-        reason = explained(old, new, files)
+    other = attrs.evolve(PARENT_ENTRY, fingerprint=Fingerprint("q"))
+    on_another_base = attrs.evolve(BASE, inputs=(other, SOURCE_ENTRY))
+    reasons = [explained(BASE, on_another_base, base=True)]
+    reasons += [explained(old, new, files) for old, new, files in pairs]
+    for reason in reasons:
         yield from ((reason.cause, c.kind, c.what, c.path) for c in reason.changes)
 
 
@@ -538,7 +541,7 @@ def test_lists_are_closed_and_used():
     what occurs and nothing else."""
     seen = set(_all_kinds())
     assert len(seen) >= 60
-    elsewhere = {"first-build", "no-cache", "evicted", "lost", "base"}
+    elsewhere = {"first-build", "no-cache", "evicted", "lost"}
     assert {cause for cause, *_ in seen} | elsewhere == set(CAUSES)
     assert {kind for _, kind, *_ in seen} == set(KINDS)
     assert {what for _, _, what, _ in seen} == set(WHATS)
