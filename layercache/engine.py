@@ -44,6 +44,7 @@ from layercache.operations import CopyFiles, MakeDirectory
 from layercache.records import Record
 from layercache.selections import ByKey, Files, Observed, Selector
 from layercache.tracing.evidence import Evidence
+from layercache.tracing.known import Known
 from layercache.trees import Tree
 from layercache.walk import (
     AskExecute,
@@ -82,7 +83,8 @@ class Run:
     """What driving a walk to its end gave.
 
     `seconds` has what each vertex took to execute now, `started` when it began (seconds after
-    the walk did); `lost` the keys whose hit was taken back.
+    the walk did); `lost` the keys whose hit was taken back; `refusals` says why a step that was
+    to be watched left no trace, `known` what was known of steps without their parent before.
     `error` is the first in graph order.
     """
 
@@ -91,6 +93,8 @@ class Run:
     lost: frozenset[CacheKey]
     error: LayerCacheError | None = None
     started: Mapping[int, float] = attrs.field(factory=dict)
+    refusals: Mapping[int, str] = attrs.field(factory=dict)
+    known: Mapping[CacheKey, Known] = attrs.field(factory=dict)
 
 
 class Engine:
@@ -189,7 +193,15 @@ class _Drive:
         error = self.errors[min(self.errors)] if self.errors else None
         if error is None and self.engine._cancelled.is_set():
             error = Cancelled("the build was cancelled")
-        return Run(decisions, self.seconds, frozenset(self.lost), error, self.started)
+        return Run(
+            decisions,
+            self.seconds,
+            frozenset(self.lost),
+            error,
+            self.started,
+            self.refusals,
+            self.evidence.before,
+        )
 
     def _loop(self) -> None:
         while True:

@@ -13,13 +13,16 @@ from layercache.digests import Fingerprint
 from layercache.dockerfile.options import Lowered, Row
 from layercache.engine import Run
 from layercache.errors import CacheError, SourceError
-from layercache.explain import Earlier, Reason, compare
+from layercache.explain import Change, Earlier, Reason, compare
 from layercache.graph import Base, Step
 from layercache.inputs import Inputs
+from layercache.instructions import Field
+from layercache.keys import InputMaterial, KeyMaterial
 from layercache.listings import FileChange, decode_listing, diff_listings, listing
+from layercache.narrowing import weak_key
 from layercache.operations import PARENT
 from layercache.records import Record
-from layercache.selections import Files
+from layercache.selections import EVERYTHING, Files
 from layercache.trails import Trail, TrailStep
 from layercache.walk import Decision
 
@@ -89,14 +92,42 @@ class Reasons:
         parent = next((e.vertex for e in step.inputs if e.role == PARENT), None)
         base = parent is not None and isinstance(lowered.graph.vertices[parent], Base)
         reason = compare(
-            Earlier(earlier.key, redact(earlier.key, earlier.record.material)),
+            Earlier(earlier.key, redact(earlier.key, _widened(earlier.record))),
             redact(earlier.key, decision.material),
             self._file_changes(lowered, decisions, step, decision, earlier.record),
             base=base,
         )
         if any(change.kind == "step" for change in reason.changes):
             reason = attrs.evolve(reason, step=self._culprit(lowered, decisions, parent, known))
+            seen = self._seen(decisions, decision, parent, lowered, run)
+            if seen is not None and reason.cause in {"parent", "base"}:
+                reason = attrs.evolve(reason, cause="observed", changes=(seen, *reason.changes))
         return reason
+
+    def _seen(
+        self,
+        decisions: Mapping[int, Decision],
+        decision: Decision,
+        parent: int | None,
+        lowered: Lowered,
+        run: Run,
+    ) -> Change | None:
+        """The first thing that the step was seen to look at, and that is another one now."""
+        if decision.material is None or not decision.tried or parent is None:
+            return None
+        known = self._inputs.known
+        before = run.known.get(weak_key(decision.material))
+        try:
+            state = self._subject(lowered, decisions, parent)
+            for candidate in before.candidates if before is not None else ():
+                values = self._inputs.values(state, known.observations(candidate.selector))
+                found = values.first_difference(known.read(candidate.values_at))
+                if found is not None:
+                    kind = "file" if found.path.startswith("/") else "field"
+                    return Change(kind, found.path, found.what)
+        except (CacheError, SourceError):
+            pass  # the reason then names the earlier step only
+        return None
 
     def _culprit(
         self,
@@ -177,6 +208,18 @@ class Reasons:
             return min(same, key=lambda s: abs(s.index - origin.index))
         here = [s for s in same_stage if s.index == origin.index and s.op == origin.op]
         return here[0] if here else None
+
+
+def _widened(record: Record) -> KeyMaterial:
+    """The material of a record as if the whole parent had counted."""
+    everything = tuple(EVERYTHING.definition())
+    inputs = tuple(
+        InputMaterial(PARENT, everything, Fingerprint(record.parent))
+        if entry.role == PARENT and Field("selector", "observed") in entry.selector
+        else entry
+        for entry in record.material.inputs
+    )
+    return attrs.evolve(record.material, inputs=inputs)
 
 
 def place_of(lowered: Lowered, vertex: int) -> tuple[int, int]:

@@ -23,7 +23,8 @@ class StepReport:
     `stage` counts FROM lines from 0 (-1 before the first), `index` instructions within it;
     `onbuild` is the number of an ONBUILD trigger. `decision` is None for what decides nothing.
     `started` is in seconds after the build began, for what was executed; `size` the bytes of the
-    layer. `until` names, while planning, the steps that an undetermined one waits for, and `likely`
+    layer. `untraced` says why a command that was to be watched is not reused by what it reads.
+    `until` names, while planning, the steps that an undetermined one waits for, and `likely`
     what the last build suggests.
     """
 
@@ -45,6 +46,7 @@ class StepReport:
     until: tuple[tuple[int, int], ...] = ()
     likely: str | None = None
     error: str | None = None
+    untraced: str | None = None
 
     @property
     def place(self) -> tuple[int, int]:
@@ -69,6 +71,8 @@ class StepReport:
             "size": self.size,
             "reason": self.reason.to_dict() if self.reason else None,
         }
+        if self.untraced is not None:
+            found["untraced"] = self.untraced
         if self.decision in {"undetermined", "would-run"}:
             found["until"] = [{"stage": s, "index": i} for s, i in self.until]
             found["likely"] = self.likely

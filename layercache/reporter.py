@@ -12,8 +12,9 @@ from layercache.dockerfile.options import Lowered, Row
 from layercache.engine import Run
 from layercache.errors import CacheError, LayerCacheError
 from layercache.explain import Reason
-from layercache.graph import Base
+from layercache.graph import Base, Step
 from layercache.inputs import Inputs
+from layercache.narrowing import weak_key
 from layercache.predecessors import Against, tag_project, trail_id
 from layercache.reasons import Reasons, place_of
 from layercache.report import ErrorReport, ImageReport, Report, StepReport
@@ -164,8 +165,21 @@ class Reporter:
             until=tuple(place_of(lowered, vertex) for vertex in decision.until),
             likely=self._likely(decision, row),
             error=str(decision.error) if decision.error is not None else None,
+            untraced=self._untraced(decision, run, lowered),
             **common,
         )
+
+    def _untraced(self, decision: Decision, run: Run, lowered: Lowered) -> str | None:
+        """Why a command that is to be watched is not reused by what it reads."""
+        step = lowered.graph.vertices[decision.vertex]
+        if not isinstance(step, Step) or step.trace == "off" or decision.evidence == "trace":
+            return None
+        reason = run.refusals.get(decision.vertex)
+        if reason is None and decision.material is not None:
+            weak = weak_key(decision.material)
+            known = run.known.get(weak) or self._inputs.known.get(weak)
+            reason = known.barred or ("" if known.candidates else known.refusal)
+        return reason or None
 
     def _likely(self, decision: Decision, row: Row) -> str | None:
         """For an undetermined step: what the last build of this project suggests."""

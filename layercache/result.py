@@ -188,6 +188,8 @@ def explain_step(step: StepReport, steps: Sequence[StepReport]) -> str:
     if step.decision == "undetermined":
         waits = ", ".join(repr(names.get(place, "?")) for place in step.until)
         lines.append(f"  can't be known before {waits or 'an earlier step'} has run")
+    if step.untraced is not None:
+        lines.append(f"  not traced: {step.untraced}")
     reason = step.reason
     if reason is not None:
         verb = "differs from the build compared with" if step.decision == "hit" else "executed"

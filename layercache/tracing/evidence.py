@@ -38,15 +38,16 @@ class Evidence:
         self._store = store
         self._inputs = inputs
         self._lock = threading.Lock()
-        self._before: dict[CacheKey, Known] = {}
+        self.before: dict[CacheKey, Known] = {}
+        """What was known when the build first asked."""
         self.replaced: dict[CacheKey, Record | None] = {}
 
     def known(self, weak: CacheKey) -> Known:
         """What was known of a step without its parent when the build first asked."""
         with self._lock:
-            found = self._before.get(weak)
+            found = self.before.get(weak)
             if found is None:
-                found = self._before[weak] = self._inputs.known.get(weak)
+                found = self.before[weak] = self._inputs.known.get(weak)
             return found
 
     def barred(self, material: KeyMaterial) -> str:

@@ -31,24 +31,16 @@ class Machine:
         )
 
     def build(self, text: str, context: Any = None, **more: Any) -> BuildResult:
-        """Build a recipe `FROM base`; the context is files by name."""
-        contexts = {"base": f"oci-layout://{self.base}", **more.pop("contexts", {})}
-        return self.builder.build(
-            Dockerfile.parse(text),
-            context={} if context is None else context,
-            contexts=contexts,
-            **more,
-        )
+        """Build a recipe `FROM base`; the context is a tree, or files by name."""
+        return self.builder.build(Dockerfile.parse(text), **self._options(context, more))
 
     def plan(self, text: str, context: Any = None, **more: Any) -> BuildResult:
         """What `build` would do."""
+        return self.builder.plan(Dockerfile.parse(text), **self._options(context, more))
+
+    def _options(self, context: Any, more: dict[str, Any]) -> dict[str, Any]:
         contexts = {"base": f"oci-layout://{self.base}", **more.pop("contexts", {})}
-        return self.builder.plan(
-            Dockerfile.parse(text),
-            context={} if context is None else context,
-            contexts=contexts,
-            **more,
-        )
+        return {"context": {} if context is None else context, "contexts": contexts, **more}
 
     def refusal(self, result: BuildResult) -> str:
         """Why the last step of a build was not traced, where it was executed."""

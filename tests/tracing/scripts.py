@@ -12,7 +12,8 @@ from typing import Final
 
 __all__ = ["Files", "mutate", "random_files", "random_script"]
 
-Files = dict[str, "bytes | tuple[str, bytes | str]"]
+Entry = bytes | tuple[str, bytes | str]
+Files = dict[str, Entry]
 """Path → content, or ("link", target), ("0755", content); a directory is what is above."""
 
 _DIRECTORIES: Final = ("", "a/", "b/", "a/x/", "a/y/", "b/z/", "ro/", "ro/k/")
