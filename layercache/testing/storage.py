@@ -1,4 +1,4 @@
-"""Conformance suites for backends and stores.
+"""Conformance suites for backends and stores, in one module since they share what they look with.
 
 Subclass a suite in a test module, say how to make one, and pytest does the rest:
 

@@ -96,9 +96,8 @@ def test_killed_at_random_points(fast_directory, capsys):
     _check(LocalBackend(directory), acknowledged)
     with capsys.disabled():
         wall = time.monotonic() - started
-        print(
-            f"kills: {200 * SOAK} run, seed {SEED}, wall {wall:.1f} s, {len(acknowledged)} acknowledged"
-        )
+        done = len(acknowledged)
+        print(f"kills: {200 * SOAK} run, seed {SEED}, wall {wall:.1f} s, {done} acknowledged")
 
 
 def _check(backend, acknowledged):
