@@ -345,7 +345,7 @@ class _Build:
             args=_arguments(request.args),
             target=request.target,
             contexts={n.lower(): _is_image(c) for n, c in request.contexts.items()},
-            platform=request.platform or host,
+            platform=_one_spelling(request.platform) or host,
             build_platform=host,
             no_cache=_bypass(request.no_cache),
             no_cache_stages=frozenset(name.lower() for name in request.no_cache_filter),
@@ -485,6 +485,15 @@ def _recipe(recipe: Dockerfile | Sequence[Any]) -> Dockerfile | Sequence[Any]:
             "Dockerfile.parse(text) or Dockerfile.load(path)"
         )
     return recipe
+
+
+def _one_spelling(platform: str | None) -> str:
+    """`linux/x86_64` is `linux/amd64`, in keys too; raises `UsageError` for what is none."""
+    if not platform:
+        return ""
+    from layercache.images.platforms import Platform
+
+    return str(Platform.parse(platform))
 
 
 def _arguments(args: Mapping[str, str | None]) -> dict[str, str]:

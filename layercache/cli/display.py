@@ -24,6 +24,10 @@ from layercache.report import Report, StepReport
 __all__ = ["JsonLines", "Plain", "summary"]
 
 
+_SHOWN_TROUBLES = 3
+"""Of each kind: a cache that can't be reached would say so for every object."""
+
+
 class Plain:
     """Events as lines of text; the output of a step is shown as it comes."""
 
@@ -31,6 +35,7 @@ class Plain:
         self._out = out or sys.stderr
         self._lock = threading.Lock()
         self._partial: dict[int, bytes] = {}
+        self._troubles: Counter[str] = Counter()
 
     def __call__(self, event: Event) -> None:
         match event:
@@ -46,7 +51,11 @@ class Plain:
                 if rest := self._partial.pop(vertex, b""):
                     self._line("    " + rest.decode("utf-8", "replace"))
             case CacheTrouble(kind, message):
-                self._line(f"cache: {kind}: {message}")
+                self._troubles[kind] += 1
+                if self._troubles[kind] <= _SHOWN_TROUBLES:
+                    self._line(f"cache: {kind}: {message}")
+                elif self._troubles[kind] == _SHOWN_TROUBLES + 1:
+                    self._line(f"cache: {kind}: and more of the same")
             case Note(message):
                 self._line(message)
             case _:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Callable, Sequence
-from typing import Final, TypeAlias
+from typing import Final, NoReturn, TypeAlias
 
 from layercache._version import __version__
 
@@ -20,9 +21,7 @@ def parse(arguments: Sequence[str]) -> tuple[Command, argparse.Namespace]:
     named = arguments[0] if arguments else ""
     if named in _BUILD_COMMANDS:
         # What people run all day: the options of the other commands aren't made for it.
-        parser = argparse.ArgumentParser(
-            prog=f"layercache {named}", formatter_class=_Narrow, allow_abbrev=False
-        )
+        parser = _Parser(prog=f"layercache {named}", formatter_class=_Narrow, allow_abbrev=False)
         parser.description = _BUILD_COMMANDS[named]
         parser.set_defaults(command=named)
         _build_command(parser, named)
@@ -42,7 +41,7 @@ class _Narrow(argparse.HelpFormatter):
 
 
 def _all_commands() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="layercache",
         description="An image layer cache engine: build, plan, explain, advise.",
         allow_abbrev=False,
@@ -55,6 +54,44 @@ def _all_commands() -> argparse.ArgumentParser:
         )
     _cache_commands(commands)
     return parser
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says which option may have been meant."""
+
+    def error(self, message: str) -> NoReturn:
+        unknown = re.match(r"unrecognized arguments: (--[^ =]+)", message)
+        if unknown:
+            from difflib import get_close_matches
+
+            found = get_close_matches(unknown[1], re.findall(r"--[a-z-]+", self.format_help()), 1)
+            message += f" (did you mean {found[0]}?)" if found else ""
+        super().error(message)
+
+
+def _count(text: str, least: int = 1) -> int:
+    try:
+        number = int(text)
+    except ValueError:
+        number = least - 1
+    if number < least:
+        raise argparse.ArgumentTypeError(f"expected a number from {least} on, not {text!r}")
+    return number
+
+
+def _count_or_none(text: str) -> int:
+    return _count(text, 0)
+
+
+def _seconds(text: str) -> float:
+    """A time in seconds, more than none."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0
+    if not 0 < seconds < float("inf"):
+        raise argparse.ArgumentTypeError(f"expected a number of seconds, not {text!r}")
+    return seconds
 
 
 class _Version(argparse.Action):
@@ -91,13 +128,15 @@ _BUILD_COMMANDS: Final = {
 
 
 def _build_command(parser: argparse.ArgumentParser, name: str) -> None:
+    # All options in one line of usage would be a page, and hide what is wrong.
+    parser.usage = "%(prog)s [OPTIONS] CONTEXT"
     _recipe_options(parser)
     _cache_options(parser)
     _output_options(parser)
     if name == "explain":
         parser.add_argument("--against", metavar="REF|URL", help="compare with that build")
     if name == "advise":
-        parser.add_argument("--history", type=int, metavar="N", help="plan the last N commits")
+        parser.add_argument("--history", type=_count, metavar="N", help="plan the last N commits")
     parser.add_argument("context", metavar="CONTEXT", help="directory of the build context")
     parser.set_defaults(run=_lazily("layercache.cli.build", f"run_{name}"))
 
@@ -207,14 +246,14 @@ def _recipe_options(parser: argparse.ArgumentParser) -> None:
         help="who runs commands: a root file system (auto and rootfs; Linux), or this machine "
         "itself, with no isolation, in a plain directory (workspace)",
     )
-    add("--step-timeout", type=float, metavar="SECONDS", help="the longest one command may take")
+    add("--step-timeout", type=_seconds, metavar="SECONDS", help="the longest one command may take")
     add(
         "--trace",
         default="off",
         choices=("off", "auto", "audit"),
         help="key commands by what they are seen to read (default: off)",
     )
-    add("--jobs", type=int, metavar="N", help="steps that may run at once")
+    add("--jobs", type=_count, metavar="N", help="steps that may run at once")
 
 
 def _cache_options(parser: argparse.ArgumentParser) -> None:
@@ -263,7 +302,7 @@ def _output_options(parser: argparse.ArgumentParser) -> None:
     add("-q", "--quiet", action="store_true", help="print the image's digest only")
 
 
-def _cache_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _cache_commands(commands: argparse._SubParsersAction[_Parser]) -> None:
     cache = commands.add_parser("cache", help="look at, shrink or check a cache")
     verbs = cache.add_subparsers(dest="verb", metavar="VERB", required=True)
     for name, text in {
@@ -273,7 +312,7 @@ def _cache_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser
         "prune": "remove what nothing refers to; --all removes everything",
         "verify": "read everything and check it",
     }.items():
-        parser = verbs.add_parser(name, help=text, allow_abbrev=False)
+        parser = verbs.add_parser(name, help=text, usage="%(prog)s [OPTIONS]", allow_abbrev=False)
         _cache_options(parser)
         parser.add_argument("--json", action="store_true", help=_JSON)
         if name == "gc":
@@ -282,7 +321,10 @@ def _cache_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser
                 "--keep-duration", metavar="DURATION", help="keep what was used since: 12h, 7d, 2w"
             )
             parser.add_argument(
-                "--keep-builds", type=int, metavar="N", help="keep what the last N builds used"
+                "--keep-builds",
+                type=_count_or_none,
+                metavar="N",
+                help="keep what the last N builds used",
             )
             parser.add_argument(
                 "--min-free", metavar="SIZE", help="leave so much of the file system free"

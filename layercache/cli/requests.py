@@ -31,7 +31,10 @@ def print_json(value: Mapping[str, Any]) -> None:
 def prepare(options: Namespace) -> tuple[Builder, Request]:
     """The builder and the request that the options describe."""
     from layercache.locations import default_cache, open_store
+    from layercache.references import Reference
 
+    for name in options.tag:
+        Reference.parse(name)  # refused before anything is built
     store = open_store(
         options.cache or default_cache(),
         durability=options.durability,
@@ -88,9 +91,8 @@ def _terminal() -> Any:
 
 
 def _request(options: Namespace) -> Request:
-    context = options.context
-    stdin = options.file == "-"
-    if stdin:
+    context = _context(options)
+    if options.file == "-":
         recipe = Dockerfile.parse(sys.stdin.buffer.read(), "standard input")
     else:
         recipe = Dockerfile.load(options.file or os.path.join(context, "Dockerfile"))
@@ -119,6 +121,22 @@ def _request(options: Namespace) -> Request:
         pull=options.pull,
         against=getattr(options, "against", None),
     )
+
+
+def _context(options: Namespace) -> str:
+    """The context's directory; one that is none is said before anything else."""
+    context: str = options.context
+    if os.path.isdir(context):
+        return context
+    if context == "-":
+        why = "a context can't come from standard input; only a Dockerfile can: -f - DIRECTORY"
+    elif "://" in context or context.startswith("git@"):
+        why = f"a context is a local directory, and {context} is none: fetch it first"
+    elif os.path.lexists(context):
+        why = f"a context is a directory, and {context} is none"
+    else:
+        why = f"there is no directory {context} to build from"
+    raise UsageError(why)
 
 
 def _pair(text: str, option: str, *, bare: bool = False) -> tuple[str, Any]:
@@ -169,7 +187,9 @@ def _secret(text: str) -> tuple[str, bytes]:
         with open(source or name, "rb") as content:
             return name, content.read()
     except OSError as error:
-        raise UsageError(f"--secret id={name}: can't read {source}: {error.strerror}") from error
+        raise UsageError(
+            f"--secret id={name}: can't read {source or name}: {error.strerror}"
+        ) from error
 
 
 def _ssh(text: str) -> tuple[str, str]:

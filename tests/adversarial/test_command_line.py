@@ -1,0 +1,68 @@
+"""Mistakes on the command line, each said in one sentence that helps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from layercache.cli import main
+
+Captured = pytest.CaptureFixture[str]
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A context in the working directory, and a cache of its own."""
+    (tmp_path / "context").mkdir()
+    (tmp_path / "context" / "Dockerfile").write_text("FROM scratch\nCOPY a /\n")
+    (tmp_path / "context" / "a").write_text("1")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LAYERCACHE_CACHE", str(tmp_path / "cache"))
+    return tmp_path
+
+
+def status(arguments: str) -> int:
+    """The exit status, also where the arguments can't be read."""
+    try:
+        return main(arguments.split(" "))
+    except SystemExit as end:
+        return int(end.code or 0)
+
+
+MISTAKES = {
+    "build nowhere": "there is no directory nowhere",
+    "build context/a": "context/a is none",
+    "build -": "-f - DIRECTORY",
+    "build https://example.com/x.git": "fetch it first",
+    "build --buildarg A=1 context": "did you mean --build-arg?",
+    "build --jobs 0 context": "--jobs: expected a number from 1 on, not '0'",
+    "build --step-timeout nan context": "--step-timeout: expected a number of seconds",
+    "build --secret id=nowhere context": "can't read nowhere",
+    "build -t A:B:C context": "not an image reference",
+    "build --platform a/b/c/d context": "not a platform",
+    "cache gc --keep-builds -1": "--keep-builds: expected a number from 0 on",
+}
+
+
+@pytest.mark.parametrize("arguments", MISTAKES)
+def test_what_is_wrong_is_said_before_anything_is_done(
+    project: Path, capsys: Captured, arguments: str
+) -> None:
+    """With exit status 2, on standard error, in few lines; no cache is made."""
+    assert status(arguments) == 2
+    told = capsys.readouterr()
+
+    assert MISTAKES[arguments] in told.err
+    assert told.err.count("\n") <= 2
+    assert told.out == ""
+    assert not (project / "cache" / "ac").exists()
+
+
+def test_a_platform_has_one_spelling(project: Path, capsys: Captured) -> None:
+    """However it is written, the same steps are reused."""
+    (project / "context" / "Dockerfile").write_text("FROM x\nRUN true\n")
+    line = "build --executor workspace --platform {} context"
+    assert status(line.format("linux/x86_64")) == 0
+    assert status(line.format("linux/amd64")) == 0
+    assert "1 reused" in capsys.readouterr().err
