@@ -243,8 +243,8 @@ class Inputs:
 
     def heal(self, layer: Layer) -> bool:
         """Fetch a layer anew whose bytes are gone or damaged; False where only the step that
-        made it could."""
-        return self._fetch is not None and self._fetch(layer)
+        made it could, and for a plan, which fetches nothing."""
+        return self._write and self._fetch is not None and self._fetch(layer)
 
     def blob(self, layer: Layer) -> BinaryIO:
         """The verified bytes of a layer, fetched first where it is a base image's."""

@@ -64,10 +64,13 @@ class MemoryImages:
 
 
 class _Resolver(Images):
+    """Images whose layers are made in a store of their own, and brought over when needed."""
+
     def __init__(self, images: Mapping[str, MemoryImage], store: Store) -> None:
         super().__init__(store)
         self._images = images
         self._store = store
+        self._bench = Workbench()
         self._found: dict[str, BaseImage] = {}
 
     def resolve(self, name: str, platform: str | None = None) -> BaseImage:
@@ -76,20 +79,20 @@ class _Resolver(Images):
             image = self._images.get(name)
             if image is None:
                 raise SourceError(f"there is no image {name!r} in this test")
+            layers = self._bench.state(image.files).layers if image.files else ()
             found = self._found[name] = BaseImage(
-                reference=name, digest=None, config=image.config, layers=self._layers(image)
+                reference=name, digest=None, config=image.config, layers=layers
             )
         return found
 
-    def _layers(self, image: MemoryImage) -> tuple[Layer, ...]:
-        """The layers of an image, their bytes put into the store."""
-        return Workbench(store=self._store).state(image.files).layers if image.files else ()
-
     def ensure(self, layer: Layer, *, again: bool = False) -> Layer:
+        if again or not self._store.has_blob(layer.descriptor):
+            self.fetch(layer)
         return layer
 
     def fetch(self, layer: Layer) -> bool:
-        return any(
-            layer in found.layers and layer in self._layers(self._images[name])
-            for name, found in self._found.items()
-        )
+        if not any(layer in found.layers for found in self._found.values()):
+            return False
+        with self._bench.open(layer.descriptor.digest) as content:
+            self._store.add_blob(content, layer.descriptor.media_type)
+        return True

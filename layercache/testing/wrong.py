@@ -188,7 +188,8 @@ class MixingWalker:
 
 
 class _MixingWalk(GraphWalk):
-    def _consider(self, vertex: Any, group: Any, record: Any) -> None:
+    def _consider(self, *arguments: Any) -> None:
+        vertex, group, record = arguments[-3:]
         self._known[*group, self._base(vertex)] = (record, True)
         self._look_again(group)
 
