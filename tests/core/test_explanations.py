@@ -541,7 +541,7 @@ def test_lists_are_closed_and_used():
     what occurs and nothing else."""
     seen = set(_all_kinds())
     assert len(seen) >= 60
-    elsewhere = {"first-build", "no-cache", "evicted", "lost", "observed"}
+    elsewhere = {"first-build", "no-cache", "evicted", "lost", "observed", "audit"}
     assert {cause for cause, *_ in seen} | elsewhere == set(CAUSES)
     assert {kind for _, kind, *_ in seen} == set(KINDS)
     of_what_was_seen = {"time", "listing", "size", "metadata"}
