@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 from layercache.errors import Cancelled, StepFailed
+from layercache.executors.rootfs.redaction import Redactor
 
 __all__ = ["MAX_OUTPUT", "run_command", "shorten"]
 
@@ -28,8 +29,9 @@ def run_command(
     log: Callable[[bytes], None],
     cancelled: Callable[[], bool],
     timeout: float | None = None,
+    masks: Sequence[bytes] = (),
 ) -> bytes:
-    """Run `args`; returns its output (standard output and error, in order).
+    """Run `args`; returns its output (standard output and error, in order), without `masks`.
 
     Raises `StepFailed` when it can't be started, ends with a status other than 0 or takes more
     than `timeout` seconds, `Cancelled` when `cancelled` says so. Nothing that it started is
@@ -50,7 +52,7 @@ def run_command(
         status = 127 if isinstance(error, FileNotFoundError) else 126
         raise StepFailed(f"{args[0]!r} can't be run: {error.strerror}", status=status) from error
     collected = bytearray()
-    reader = threading.Thread(target=_pump, args=(process, collected, log), daemon=True)
+    reader = threading.Thread(target=_pump, args=(process, collected, log, masks), daemon=True)
     reader.start()
     try:
         reason = _wait(process, cancelled, timeout)
@@ -88,12 +90,21 @@ def _wait(
 
 
 def _pump(
-    process: subprocess.Popen[bytes], collected: bytearray, log: Callable[[bytes], None]
+    process: subprocess.Popen[bytes],
+    collected: bytearray,
+    log: Callable[[bytes], None],
+    masks: Sequence[bytes],
 ) -> None:
     pipe = process.stdout
     assert pipe is not None
-    while chunk := os.read(pipe.fileno(), 1 << 16):
-        log(chunk)
+    redactor = Redactor(masks)
+    ended = False
+    while not ended:
+        read = os.read(pipe.fileno(), 1 << 16)
+        ended = not read
+        chunk = redactor.end() if ended else redactor.feed(read)
+        if chunk:
+            log(chunk)
         collected += chunk
         if len(collected) > 2 * MAX_OUTPUT:
             collected[:] = shorten(bytes(collected))

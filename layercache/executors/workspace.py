@@ -23,6 +23,7 @@ from layercache.digests import Digest
 from layercache.errors import BuildError, UsageError
 from layercache.execution import Blobs, Result, Task
 from layercache.executors.programs import Programs, program_names
+from layercache.executors.rootfs.redaction import masks_of
 from layercache.instructions import Field, Instruction
 from layercache.locks import locked
 from layercache.operations import CopyFiles, Exec
@@ -88,7 +89,7 @@ class Workspace:
     @property
     def masks(self) -> tuple[bytes, ...]:
         """What must not be shown in output."""
-        return tuple(value for value in self._secrets.values() if value)
+        return masks_of(self._secrets.values())
 
     @property
     def traits(self) -> Sequence[Field]:
@@ -159,6 +160,7 @@ class Workspace:
                 log=blobs.log,
                 cancelled=blobs.cancelled,
                 timeout=self._timeout,
+                masks=self.masks,
             )
         return Result(layer=self._capture(root, stage, parent, blobs), output=output)
 
