@@ -106,6 +106,7 @@ class GraphWalk:
     def __init__(self, graph: Graph, keys: KeyStrategy) -> None:
         self._graph = graph
         self._keys = keys
+        self._chained = False
         self._narrows = keys if isinstance(keys, Narrows) else None
         self._steps: dict[int, _Vertex] = {}
         self._subjects: dict[int, State | Source] = {}
@@ -135,8 +136,9 @@ class GraphWalk:
         for number in needed:
             vertex = self._graph.vertices[number]
             if isinstance(vertex, Step):
-                selectors = tuple(self._keys.selector(vertex, edge) for edge in vertex.inputs)
-                self._steps[number] = _Vertex(vertex, selectors)
+                selectors = tuple([self._keys.selector(vertex, edge) for edge in vertex.inputs])
+                known = self._steps[number] = _Vertex(vertex, selectors)
+                self._chained = self._chained or known.chained
                 for place, edge in enumerate(vertex.inputs):
                     self._readers[edge.vertex].append((number, place))
                     if isinstance(selectors[place], Nothing):
@@ -171,6 +173,13 @@ class GraphWalk:
     def tell(self, answer: Answer) -> None:
         """Take an answer, in any order; raises `UsageError` for one that was not asked for."""
         match answer:
+            case Found(records):  # the most frequent one
+                for key, found in records.items():
+                    if key not in self._looked:
+                        raise UsageError(f"no such key was asked for: {key}")
+                    self._found.setdefault(key, found)
+                    self._look_again((key, False))
+                    self._look_at(self._narrowings.users(key))
             case (
                 Fingerprinted(AskFingerprint(selector=Observed()) as ask)
                 | Failed(AskFingerprint(selector=Observed()) as ask)
@@ -187,13 +196,6 @@ class GraphWalk:
                 self._answers[wanted] = fingerprint
                 for number, place in self._take_readers(wanted):
                     self._resolve(number, place, fingerprint)
-            case Found(records):
-                for key, found in records.items():
-                    if key not in self._looked:
-                        raise UsageError(f"no such key was asked for: {key}")
-                    self._found.setdefault(key, found)
-                    self._look_again((key, False))
-                    self._look_at(self._narrowings.users(key))
             case Executed(key, record, reused):
                 self._take_execution(key, record, reused)
             case Failed(AskFingerprint() as ask, error):
@@ -263,15 +265,16 @@ class GraphWalk:
 
     def _want(self, subject: State | Source, selector: Selector, reader: int, place: int) -> None:
         wanted = (subject, selector)
-        if wanted in self._answers:
-            self._work.append((reader, place, self._answers[wanted]))
-        elif wanted in self._unanswerable:
+        answer = self._answers.get(wanted)
+        if answer is not None:
+            self._work.append((reader, place, answer))
+        elif self._unanswerable and wanted in self._unanswerable:
             self._end(self._steps[reader], self._unanswerable[wanted])
-        elif wanted in self._wanting:
-            self._wanting[wanted].append((reader, place))
         else:
-            self._wanting[wanted] = [(reader, place)]
-            self._asks.append(AskFingerprint(subject, selector))
+            waiting = self._wanting.setdefault(wanted, [])
+            waiting.append((reader, place))
+            if len(waiting) == 1:
+                self._asks.append(AskFingerprint(subject, selector))
 
     def _take_readers(self, wanted: _Wanted) -> list[tuple[int, int]]:
         readers = self._wanting.pop(wanted, None)
@@ -293,7 +296,7 @@ class GraphWalk:
         key = cache_key(vertex.material)
         vertex.group = (key, vertex.step.bypass)
         self._waiting.setdefault(vertex.group, []).append(number)
-        for reader, place in self._readers[number]:
+        for reader, place in self._readers[number] if self._chained else ():
             if isinstance(self._steps[reader].selectors[place], ByKey):
                 self._work.append((reader, place, Fingerprint(key)))
 
@@ -313,7 +316,7 @@ class GraphWalk:
         if group is None or vertex.state is not None or vertex.refused:
             return
         key, bypass = group
-        base = self._base(vertex)
+        base = self._base(vertex) if vertex.chained else None
         if vertex.chained and base is None:
             if not bypass:
                 self._look_up(key)
@@ -323,7 +326,7 @@ class GraphWalk:
             if bypass or not self._narrow(vertex, group):
                 self._execute(vertex, (key, base))
         elif key in self._found:
-            self._consider(vertex, group, self._found[key])
+            self._consider(number, vertex, group, self._found[key])
         else:
             self._look_up(key)
 
@@ -382,7 +385,7 @@ class GraphWalk:
         elif work not in self._executing:
             self._ask_execute(vertex, work)
 
-    def _consider(self, vertex: _Vertex, group: _Group, record: Record | None) -> None:
+    def _consider(self, number: int, vertex: _Vertex, group: _Group, record: Record | None) -> None:
         parent = self._parent_state(vertex)
         if record is None or parent is None:
             return
@@ -392,7 +395,10 @@ class GraphWalk:
             self._execute(vertex, (group[0], base))
             return
         self._known[*group, base] = (record, True)
-        self._look_again(group)
+        if len(self._waiting[group]) == 1:
+            self._bind(number, vertex, record, True)
+        else:
+            self._look_again(group)
 
     def _parent_state(self, vertex: _Vertex) -> State | None:
         """The state the step is applied to, None while that is not bound."""
