@@ -2,7 +2,8 @@
 
 Every folder of tests/ is a suite, and so are the test files directly in tests/ together.
 `.ci/suites.toml` says how each is run, how many randomised cases each test must have run (a test
-prints `N run, seed S`), and which skips are allowed.
+prints `N run, seed S`; where it prints past pytest's capture, `LABEL: N run, seed S`), and which
+skips are allowed.
 """
 
 from __future__ import annotations
@@ -14,9 +15,11 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import tomllib
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,6 +30,7 @@ TESTS = ROOT / "tests"
 TIMEOUT = 600.0
 """Seconds that a suite may take, unless it says otherwise."""
 CASES = re.compile(r"\b([0-9][0-9,_]*) run(?=,| \{|$)", re.MULTILINE)
+UNCAPTURED = re.compile(r"^[.sxFE]*([a-z][\w .]*): ([0-9][0-9,_]*) run(?=,| \{|$)", re.MULTILINE)
 
 
 @dataclass
@@ -67,25 +71,49 @@ def run(name: str, paths: list[str], options: dict[str, Any]) -> Outcome:
         if options.get("workers", 1) > 1:
             command += ["-n", str(options["workers"])]
         started = time.monotonic()
-        outcome.faults += run_within(command, options.get("timeout", TIMEOUT))
+        said = run_within(command, options.get("timeout", TIMEOUT), outcome)
         outcome.seconds = time.monotonic() - started
         if results.exists():
             read_results(results, outcome)
+        for label, count in UNCAPTURED.findall(said):
+            outcome.cases[label] += number(count)
     return outcome
 
 
-def run_within(command: list[str], timeout: float) -> list[str]:
-    """Run a command; what went wrong. One that takes longer is ended with all that it started."""
-    with subprocess.Popen(command, cwd=ROOT, start_new_session=True) as process:
+def run_within(command: list[str], timeout: float, outcome: Outcome) -> str:
+    """Run a command, show and return what it says; one that takes longer is ended, with all that
+    it started."""
+    said: list[bytes] = []
+    with subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, start_new_session=True
+    ) as process:
+        reader = threading.Thread(target=show, args=(process, said), daemon=True)
+        reader.start()
         try:
             status = process.wait(timeout)
+            if status:
+                outcome.faults.append(f"pytest ended with {status}")
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            return [f"took longer than {timeout:g} s and was ended"]
-        except BaseException:
-            os.killpg(process.pid, signal.SIGKILL)
-            raise
-    return [f"pytest ended with {status}"] if status else []
+            outcome.faults.append(f"took longer than {timeout:g} s and was ended")
+        finally:
+            with suppress(ProcessLookupError):  # also what a suite left running holds the pipe
+                os.killpg(process.pid, signal.SIGKILL)
+        reader.join(10)
+    return b"".join(said).decode("utf-8", "replace")
+
+
+def show(process: subprocess.Popen[bytes], said: list[bytes]) -> None:
+    """Pass on what a process says, as it comes."""
+    assert process.stdout is not None
+    while chunk := os.read(process.stdout.fileno(), 1 << 16):
+        said.append(chunk)
+        sys.stdout.buffer.write(chunk)
+        sys.stdout.buffer.flush()
+
+
+def number(text: str) -> int:
+    """A number with marks between its thousands, or without."""
+    return int(re.sub("[,_]", "", text))
 
 
 def read_results(results: Path, outcome: Outcome) -> None:
@@ -101,7 +129,7 @@ def read_results(results: Path, outcome: Outcome) -> None:
             outcome.passed += 1
         for text in case.iter("system-out"):
             for count in CASES.findall(text.text or ""):
-                outcome.cases[name] += int(re.sub("[,_]", "", count))
+                outcome.cases[name] += number(count)
 
 
 def check(outcome: Outcome, options: dict[str, Any], allowed: list[dict[str, str]]) -> list[str]:
@@ -168,7 +196,9 @@ def main() -> int:
     if options.cases:
         for outcome in outcomes:
             print(f"[suites.{outcome.name}.cases]")
-            print("".join(f"{n} = {c:_}\n" for n, c in sorted(outcome.cases.items()) if c))
+            for name, count in sorted(outcome.cases.items()):
+                print(f'"{name}" = {count:_}')
+            print()
     print(table(outcomes))
     faults = [f"{one.name}: {fault}" for one in outcomes for fault in one.faults]
     faults += [f"{name}: is described in .ci/suites.toml, but has no tests" for name in gone]
