@@ -139,7 +139,7 @@ class Workspace:
         self.check(instruction)
         root = next((str(f.value) for f in task.traits if f.label == "root"), self.root("0"))
         stage = os.path.dirname(root)
-        os.makedirs(root, exist_ok=True)
+        os.makedirs(stage, exist_ok=True)
         with locked(os.path.join(stage, "lock")):
             return self._run_in(root, stage, instruction, task, blobs)
 
@@ -148,10 +148,17 @@ class Workspace:
         from layercache.materialize import materialize
 
         parent = blobs.tree(task.parent or SCRATCH)
+        if os.path.lexists(root) and not _is_directory(root):
+            os.unlink(root)  # an earlier command put it there: nothing outside is touched
+        os.makedirs(root, exist_ok=True)
         with self._scan(root, stage) as current:
             materialize(parent, root, current)
         workdir = os.path.join(root, instruction.workdir.lstrip("/"))
         _require_inside(root, workdir, instruction.workdir)
+        if not os.path.isdir(workdir):
+            raise BuildError(
+                f"the working directory {instruction.workdir!r} does not exist in the workspace"
+            )
         with self._mounted_secrets(root, instruction) as secret_variables:
             output = run_command(
                 instruction.args,
@@ -194,13 +201,19 @@ class Workspace:
                     variables[mount.env] = os.fsdecode(value)
                 if mount.target:
                     target = os.path.join(root, mount.target.lstrip("/"))
-                    made += _make_parents(root, os.path.dirname(target))
-                    _require_inside(root, os.path.dirname(target), mount.target)
-                    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
-                    mode = 0o400 if mount.mode is None else mount.mode
-                    with os.fdopen(os.open(target, flags, mode), "wb") as out:
-                        out.write(value)
-                    written.append(target)
+                    try:
+                        made += _make_parents(root, os.path.dirname(target))
+                        _require_inside(root, os.path.dirname(target), mount.target)
+                        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+                        mode = 0o400 if mount.mode is None else mount.mode
+                        with os.fdopen(os.open(target, flags, mode), "wb") as out:
+                            written.append(target)
+                            out.write(value)
+                    except OSError as error:
+                        raise BuildError(
+                            f"the secret {mount.id!r} can't be put at {mount.target}: "
+                            f"{error.strerror}"
+                        ) from error
             yield variables
         finally:
             for path in written:
@@ -212,6 +225,8 @@ class Workspace:
 
     def _capture(self, root: str, stage: str, parent: Tree, blobs: Blobs) -> Layer | None:
         """The root's changes against `parent` as a layer; None when there are none."""
+        if not _is_directory(root):
+            raise BuildError("the command removed or replaced the root directory of its workspace")
         with self._scan(root, stage) as after:
             return self._write_layer(root, stage, parent, after, blobs)
 
@@ -237,6 +252,10 @@ class Workspace:
                         continue
                     if stat.S_ISSOCK(node.mode):
                         continue
+                    if stat.S_ISCHR(node.mode) or stat.S_ISBLK(node.mode):
+                        raise BuildError(
+                            f"{os.fsdecode(path)!r} is a device: a plain directory can't hold it"
+                        )
                     node = attrs.evolve(node, mtime=clamped_time(node.mtime))
                     if node.is_file:
                         with after.open(path) as content:
@@ -286,13 +305,16 @@ def _refusal(instruction: Instruction) -> str:
     return next((what for what, value in checks.items() if value), "")
 
 
+def _is_directory(path: str) -> bool:
+    """Whether a directory is there, and no link to one."""
+    return os.path.isdir(path) and not os.path.islink(path)
+
+
 def _require_inside(root: str, path: str, shown: str) -> None:
-    """`path` must be a directory below `root` with every link resolved."""
+    """`path` must be below `root` with every link resolved."""
     real = os.path.realpath(path)
     if real != root and not real.startswith(root + os.sep):
         raise BuildError(f"{shown!r} leaves the workspace through a symbolic link")
-    if not os.path.isdir(real):
-        raise BuildError(f"the working directory {shown!r} does not exist in the workspace")
 
 
 def _make_parents(root: str, directory: str) -> list[str]:

@@ -315,4 +315,4 @@ def resolve(
 
 
 def _text(path: bytes) -> str:
-    return repr("/" + path.decode("utf-8", "backslashreplace"))
+    return repr("/" + path.lstrip(b"/").decode("utf-8", "backslashreplace"))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from layercache import Builder, Dockerfile, Workspace
+from layercache import Builder, BuildError, Dockerfile, Workspace
 from layercache.result import BuildResult
 
 PYTHON = shlex.quote(sys.executable)
@@ -98,3 +98,35 @@ def test_the_umask_of_the_caller_changes_nothing(tmp_path: Path) -> None:
             os.umask(before)
 
     assert found[0] == found[1]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the commands are a shell's")
+def test_a_root_that_became_a_link_leads_nowhere(tmp_path: Path) -> None:
+    """What it points at is neither taken for the result nor touched by the next build."""
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "mine").write_text("1")
+    text = f"FROM x\nRUN rm -r $LAYERCACHE_ROOT && ln -s {outside} $LAYERCACHE_ROOT\n"
+
+    with pytest.raises(BuildError, match="root directory"):
+        built(tmp_path, text)
+    built(tmp_path, "FROM x\nRUN touch here\n")
+    assert os.listdir(outside) == ["mine"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the commands are a shell's")
+@pytest.mark.parametrize("target", ["/d/y", "/d/y/s"])
+def test_a_secret_covers_no_file(tmp_path: Path, target: str) -> None:
+    """It can't be put where something is, and says so."""
+    executor = Workspace(tmp_path / "workspace", secrets={"s": b"hunter2"})
+    text = f"FROM x\nCOPY . .\nRUN --mount=type=secret,id=s,target={target} true\n"
+
+    with pytest.raises(BuildError, match="the secret 's' can't be put at"):
+        Builder(None, executor=executor).build(Dockerfile.parse(text), context=CONTEXT)
+
+
+@pytest.mark.skipif(sys.platform != "linux" or not ROOT, reason="only root may do this")
+def test_a_device_is_refused_when_it_is_made(tmp_path: Path) -> None:
+    """Not only when it would have to be restored."""
+    with pytest.raises(BuildError, match="device"):
+        built(tmp_path, "FROM x\nRUN mknod n c 1 3\n")
