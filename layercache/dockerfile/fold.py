@@ -165,7 +165,7 @@ class StageFold:
         self.config = config.inherited()
         self._take_over(self.config)
         self.variables = fold.variables.snapshot()
-        self.budget.spend(len(fold.variables.values))
+        self.budget.spend(len(fold.variables.values) + len(fold.arguments))
         self.arguments = dict(fold.arguments)
         for name, value in self._environment.items():
             # The configuration is applied anew, over arguments of the same name.

@@ -35,13 +35,13 @@ def lower_run(fold: StageFold, run: Run, origin: Origin) -> HistoryEntry | None:
         mounts.append(lowered)
     inputs.sort(key=lambda known: known.role)  # the order of mounts does not count
     options, variables = fold.options, fold.variables
-    fold.budget.spend(len(variables.values))  # each command holds all of them
+    env, arguments = variables.seen()
     network = run.network or "default"
-    proxies = proxy_variables(options.args, variables.declared | variables.values.keys())
+    proxies = proxy_variables(options.args, variables)
     operation = Exec(
         args=args,
-        env=tuple(variables.values.items()),
-        arguments=tuple(name for name in variables.values if name in variables.arguments),
+        env=env,
+        arguments=arguments,
         user=fold.config.user,
         workdir=fold.config.workdir or "/",
         mounts=tuple(mounts),
@@ -88,6 +88,7 @@ def _created_by(fold: StageFold, args: tuple[str, ...]) -> str:
     values = fold.variables.values
     used = [f"{name}={values.get(name, given or '')}" for name, given in fold.arguments.items()]
     prefix = f"|{len(used)} {' '.join(used)} " if used else ""
+    fold.budget.spend(len(prefix) + len(used))
     return f"RUN {prefix}{' '.join(args)}"
 
 

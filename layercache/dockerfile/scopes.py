@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
+from collections.abc import Mapping
 from typing import Final
 
 from layercache.dockerfile.expansion import process_word, process_words
@@ -23,14 +23,18 @@ NOT_IN_ENVIRONMENT: Final = frozenset({"BUILDKIT_SBOM_SCAN_CONTEXT", "BUILDKIT_S
 """Arguments for the builder itself: declared, they reach no command."""
 
 
-def proxy_variables(args: Mapping[str, str], known: Container[str]) -> tuple[tuple[str, str], ...]:
-    """The proxies that were passed, in both letter cases; not those that are `known` already."""
+def proxy_variables(args: Mapping[str, str], variables: Variables) -> tuple[tuple[str, str], ...]:
+    """The proxies that were passed, in both letter cases; not what the stage itself sets."""
     found: dict[str, str] = {}
     for upper in PROXIES[::2]:
         value = args.get(upper.lower(), args.get(upper))
         if value is not None:
             found |= {upper: value, upper.lower(): value}
-    return tuple((name, value) for name, value in found.items() if name not in known)
+    return tuple(
+        (name, value)
+        for name, value in found.items()
+        if variables.get(name) is None and name not in variables.declared
+    )
 
 
 def automatic_arguments(target: str, build: str, stage: str | None = None) -> dict[str, str]:
@@ -48,6 +52,10 @@ def automatic_arguments(target: str, build: str, stage: str | None = None) -> di
         found[f"{prefix}ARCH"] = architecture
         found[f"{prefix}VARIANT"] = variant
     return found
+
+
+_PAIR: Final = 32
+"""Steps that one variable of one command counts for: memory, and not only time."""
 
 
 class Variables:
@@ -69,6 +77,7 @@ class Variables:
         self._escape = escape
         self._budget = budget or Budget()
         self._declared: set[str] = set()
+        self._items: tuple[tuple[tuple[str, str], ...], tuple[str, ...]] | None = None
 
     @property
     def values(self) -> Mapping[str, str]:
@@ -84,11 +93,23 @@ class Variables:
         """Names that an ARG of this scope declares, with or without a value."""
         return frozenset(self._declared)
 
+    def seen(self) -> tuple[tuple[tuple[str, str], ...], tuple[str, ...]]:
+        """What a command sees, in order, and which of the names are arguments.
+
+        Made anew, and counted, only after a change, so that many commands share it.
+        """
+        if self._items is None:
+            self._budget.spend(_PAIR * len(self._values))
+            pairs = tuple(self._values.items())
+            self._items = (pairs, tuple(n for n, _ in pairs if n in self._arguments))
+        return self._items
+
     def get(self, name: str) -> str | None:
         return self._values.get(name)
 
     def set(self, name: str, value: str) -> None:
         """ENV."""
+        self._items = None
         self._values.pop(name, None)
         self._values[name] = value
         self._arguments.discard(name)
@@ -96,6 +117,7 @@ class Variables:
     def declare(self, name: str, value: str | None) -> None:
         """ARG: without a value it is nothing, and leaves what was there."""
         self._declared.add(name)
+        self._items = None
         if value is not None and name not in NOT_IN_ENVIRONMENT:
             self._values.pop(name, None)
             self._values[name] = value
