@@ -8,7 +8,6 @@ made again.
 from __future__ import annotations
 
 import io
-import random
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import attrs
 
 from layercache.descriptors import SCRATCH, Descriptor, Layer, State
-from layercache.digests import CacheKey, DiffID, Digest, Fingerprint
+from layercache.digests import CacheKey, DiffID, Digest
 from layercache.errors import (
     BuildError,
     CacheError,
@@ -35,20 +34,18 @@ from layercache.events import (
     StepOutput,
     StepStarted,
 )
-from layercache.execution import Blobs, BoundInput, Executor, Result, Task
+from layercache.execution import Blobs, Executor, Result, Task
 from layercache.graph import Graph, Origin, Step
 from layercache.inputs import Inputs
 from layercache.instructions import Source
-from layercache.keys import KeyMaterial, KeyStrategy, Narrows, cache_key
+from layercache.keys import KeyStrategy, Narrows
 from layercache.listings import encode_listing, listing
-from layercache.narrowing import narrowed, weak_key
 from layercache.operations import CopyFiles, MakeDirectory
 from layercache.records import Record
-from layercache.selections import EVERYTHING, ByKey, Files, Observed, Selector
-from layercache.tracing.audit import changed_paths
+from layercache.selections import ByKey, Files, Observed, Selector
+from layercache.tracing.audit import Auditor
 from layercache.tracing.evidence import Evidence
 from layercache.tracing.known import Known
-from layercache.tracing.modes import audit_share
 from layercache.trees import Tree
 from layercache.walk import (
     AskExecute,
@@ -88,8 +85,8 @@ class Run:
 
     `seconds` has what each vertex took to execute now, `started` when it began (seconds after
     the walk did); `lost` the keys whose hit was taken back; `refusals` says why a step that was
-    to be watched left no trace, `known` what was known of steps without their parent before; `audits` has, for each step whose trace a new run
-    gave the lie to, the paths that differ.
+    to be watched left no trace, `known` what was known of steps without their
+    parent before; `audits` has the paths that differ where an audit found a trace wrong.
     `error` is the first in graph order.
     """
 
@@ -139,7 +136,6 @@ class Engine:
         self._cancelled = cancelled or threading.Event()
         self._stopping = threading.Event()
         self._lock = threading.Lock()
-        self._chance = random.random
 
     def run(self, graph: Graph) -> Run:
         """Walk `graph` to its targets.
@@ -172,9 +168,7 @@ class _Drive:
         self.lost: set[CacheKey] = set()
         self.healed: set[DiffID] = set()
         self.refusals: dict[int, str] = {}
-        self.seen: set[CacheKey] = set()
-        self.audited: dict[CacheKey, Record] = {}
-        self.audits: dict[CacheKey, Sequence[str]] = {}
+        self.auditor = self._auditor()
         self.evidence = Evidence(engine._store, engine._inputs)
         self.replaced = self.evidence.replaced
         self.told: set[int] = set()
@@ -213,7 +207,7 @@ class _Drive:
             self.started,
             self.refusals,
             self.evidence.before,
-            self.audits,
+            self.auditor.paths,
         )
 
     def _loop(self) -> None:
@@ -242,73 +236,30 @@ class _Drive:
             if self.running:
                 self._collect()
 
-    def _audit(self) -> bool:
-        """Run a share of the hits by a trace again; whether one of them has to be taken back.
+    def _auditor(self) -> Auditor:
+        engine = self.engine
+        return Auditor(
+            self.graph,
+            self.walk,
+            engine._inputs,
+            engine._store,
+            execute=self._execute_again,
+            trouble=lambda error: self._trouble("audit", error),
+            note=lambda text: engine.emit(Note(text, time.time())),
+        )
 
-        What came out otherwise is not used any more, in this build or a later one: its step was
-        executed just now, and is not traced from now on.
-        """
+    def _audit(self) -> bool:
+        """Run a share of the hits by a trace again; whether one of them was taken back."""
         if self.engine._declines or self.errors or self.engine._cancelled.is_set():
             return False
-        taken_back = False
-        for decision in self.walk.decisions():
-            step = self.graph.vertices[decision.vertex]
-            if not isinstance(step, Step) or decision.evidence != "trace":
-                continue
-            record, material = decision.record, decision.material
-            if record is None or material is None or record.key in self.seen:
-                continue
-            self.seen.add(record.key)
-            if self.engine._chance() < audit_share(step.trace):
-                taken_back |= self._audit_one(decision.vertex, step, record, material)
-        return taken_back
+        return self.auditor.audit()
 
-    def _audit_one(
-        self, vertex: int, step: Step, record: Record, material: KeyMaterial
-    ) -> bool:
-        bound = []
-        for edge, entry in zip(step.inputs, material.inputs, strict=True):
-            subject = self.graph.vertices[edge.vertex]
-            state = self.walk.state(edge.vertex)
-            found = subject if isinstance(subject, Source) and state is None else state
-            if found is None:
-                return False
-            bound.append(BoundInput(edge.role, found, edge.selector, entry.fingerprint))
-        task = Task(step.instruction, tuple(bound), material.traits)
-        parent = task.parent or SCRATCH
-        whole = narrowed(material, EVERYTHING, Fingerprint(parent.chain_id))
-        ask = AskExecute(cache_key(whole), task, whole, vertex)
+    def _execute_again(self, ask: AskExecute) -> Record:
+        """Execute a task beside the walk; nothing is stored under its key yet."""
         window = _Window(self, ask)
-        text = step.origin.text or step.instruction.name
         started = time.monotonic()
-        try:
-            result = self._perform(task, window)
-            paths = changed_paths(parent, record.layer, result.layer, self.engine._inputs)
-        except LayerCacheError as error:
-            self._trouble("audit", LayerCacheError(f"{text}: can't be run again: {error}"))
-            return False
-        if not paths:
-            self.engine.emit(Note(f"audit: {text}: a new run gives the same", time.time()))
-            return False
-        shown = ", ".join(paths[:3]) + (f" and {len(paths) - 3} more" if len(paths) > 3 else "")
-        reason = f"a new run came out otherwise than the trace said: {shown}"
-        self._trouble("audit", LayerCacheError(f"{text}: {reason}; it is not traced any more"))
-        made = self._record(ask, result, window, time.monotonic() - started)
-        weak = weak_key(material)
-        try:
-            self.engine._inputs.known.bar(weak, reason)
-            self.engine._store.put(made)
-        except CacheError as error:
-            self._trouble("write", error)
-        self.audited[ask.key] = made
-        self.audits[ask.key] = paths
-        self.walk.tell(Selectors({weak: ()}))
-        for decision in self.walk.decisions():
-            other = decision.record
-            if decision.evidence == "trace" and other is not None and decision.material is not None:
-                if weak_key(decision.material) == weak:
-                    self.walk.tell(Lost(other))
-        return True
+        result = self._perform(ask.task, window)
+        return self._record(ask, result, window, time.monotonic() - started)
 
     def _start_some(self) -> None:
         self._queue.sort(key=lambda ask: ask.vertex)
@@ -530,8 +481,8 @@ class _Drive:
 
     def _execute(self, ask: AskExecute) -> _Made:
         engine, store = self.engine, self.engine._store
-        if ask.key in self.audited:
-            return _Made(self.audited[ask.key], reused=False)
+        if ask.key in self.auditor.made:
+            return _Made(self.auditor.made[ask.key], reused=False)
         fresh = ask.task.bypass or ask.key in self.lost
         with store.lock(ask.key, engine.stopping):
             found = store.lookup([ask.key]).get(ask.key)

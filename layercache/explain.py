@@ -32,6 +32,7 @@ CAUSES: Final = {
     "executor": "what runs the step changed",
     "scheme": "keys are made by another rule (strategy, version or salt)",
     "evicted": "the record of the same step is no longer in the cache",
+    "audit": "a new run came out otherwise than what was to be reused by its trace",
     "lost": "the recorded layer was missing or damaged",
 }
 """Every `reason.cause`, with its sentence."""
@@ -240,7 +241,7 @@ def show(value: Value) -> str:
 def describe(reason: Reason, names: Mapping[tuple[int, int], str]) -> str:
     """One line for people; `names` gives the text of steps by (stage, index)."""
     own = [change for change in reason.changes if change.kind != "step"]
-    named = {"files", "environment", "instruction", "executor", "source", "observed"}
+    named = {"files", "environment", "instruction", "executor", "source", "observed", "audit"}
     if reason.cause in named and own:
         shown = [_phrase(change) for change in own[:3]]
         more = f" and {len(own) - 3} more" if len(own) > 3 else ""

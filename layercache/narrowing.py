@@ -174,10 +174,13 @@ class Narrowings:
     # -- answers; each gives the keys to look at again --------------------------------------
 
     def take_selectors(self, weak: CacheKey, selectors: Sequence[Selector]) -> Sequence[CacheKey]:
-        """Take the selectors of a step without its parent."""
+        """Take the selectors of a step without its parent; a later answer replaces it."""
         if weak not in self._waiting:
             raise UsageError(f"no selectors were asked for under the key {weak}")
-        self._known.setdefault(weak, tuple(selectors))
+        if weak in self._known:
+            for key in self._waiting[weak]:
+                self._by_key[key].attempts = None
+        self._known[weak] = tuple(selectors)
         return tuple(self._waiting[weak])
 
     def take_fingerprint(

@@ -84,6 +84,9 @@ class Reasons:
             return Reason("no-cache")
         if decision.key in run.lost:
             return Reason("lost", compared_with=decision.key)
+        if decision.key is not None and decision.key in run.audits:
+            paths = run.audits[decision.key]
+            return Reason("audit", tuple(Change("file", path, "content") for path in paths))
         earlier = self.earlier(row)
         if earlier is None or earlier.record is None or decision.material is None:
             return Reason("first-build")

@@ -105,7 +105,10 @@ class Found:
 
 @attrs.frozen
 class Selectors:
-    """For each key asked, the selectors that are known, in the order to try them."""
+    """For each key asked, the selectors that are known, in the order to try them.
+
+    A later answer replaces an earlier one: what it does not name is not tried any more.
+    """
 
     found: Mapping[CacheKey, Sequence[Selector]]
 
