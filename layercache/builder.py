@@ -33,6 +33,7 @@ from layercache.reporter import Reporter
 from layercache.result import BuildResult
 from layercache.strategies import ContentKeys
 from layercache.tracing.modes import trace_mode
+from layercache.trails import definition_of
 from layercache.trees import Tree
 from layercache.walk import Walker
 from layercache.walkers import GraphWalker
@@ -251,6 +252,7 @@ class _Build:
         try:
             lowered = self._lower()
             lowered = attrs.evolve(lowered, graph=self._with_traits(lowered.graph))
+            self.store.prefetch([_definition(lowered)])
             steps = sum(isinstance(v, Step) for v in lowered.graph.vertices)
             self.builder.observe(BuildStarted(steps, time.time()))
             for name in lowered.unused_args:
@@ -471,6 +473,16 @@ def project_of(request: Request) -> str:
     parts.append((recipe.path or recipe.name) if isinstance(recipe, Dockerfile) else "")
     parts.append(request.target or "")
     return "\0".join(parts)
+
+
+def _definition(lowered: Lowered) -> str:
+    """The name under which any machine has left the trail of these steps."""
+    needed = lowered.graph.needed()
+    return definition_of(
+        (row.origin.stage, row.origin.index, row.origin.op, row.origin.text)
+        for row in lowered.rows
+        if row.vertex in needed and row.origin.onbuild is None
+    )
 
 
 def _runs_commands(vertex: Vertex) -> TypeGuard[Step]:
