@@ -59,7 +59,12 @@ class Programs:
         self._known: dict[tuple[str, int, int, int, int], str] = {}
 
     def digest(self, name: str, path: str) -> str | None:
-        """Hex BLAKE3 digest of what `name` runs, links followed; None when there is no such."""
+        """Hex BLAKE3 digest of what `name` runs, links followed; None when there is no such.
+
+        A relative path is one of the workspace, whose content counts anyway.
+        """
+        if os.path.dirname(name) and not os.path.isabs(name):
+            return None
         found = shutil.which(name, path=path)
         if found is None:
             return None

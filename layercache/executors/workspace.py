@@ -39,7 +39,10 @@ ALLOWED_ENVIRONMENT: Final = (
     "TMPDIR", "TEMP", "TMP", "SYSTEMROOT", "SYSTEMDRIVE", "COMSPEC", "PATHEXT",
     "APPDATA", "LOCALAPPDATA", "USERPROFILE", "PROGRAMFILES", "PROGRAMDATA",
 )  # fmt: skip
-"""The host's variables that commands see; of these only PATH counts in keys."""
+"""The host's variables that commands see; of these `_COUNTED` count in keys."""
+
+_COUNTED: Final = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ")
+"""What changes the output of everyday commands (`sort`, `ls`, `date`), where it is set."""
 
 ROOT_VARIABLE: Final = "LAYERCACHE_ROOT"
 _SCHEME: Final = "workspace/1"
@@ -93,12 +96,13 @@ class Workspace:
 
     @property
     def traits(self) -> Sequence[Field]:
-        """Operating system, ABI and PATH: the same command may do other things elsewhere."""
+        """Operating system, ABI, PATH, locale and time zone: what makes the same command do other
+        things elsewhere."""
         return (
             Field("executor", _SCHEME),
             Field("operating system", sys.platform),
             Field("abi", f"{platform.machine()} {' '.join(platform.libc_ver())}".strip()),
-            Field("PATH", os.environ.get("PATH", "")),
+            *(Field(name, os.environ[name]) for name in _COUNTED if name in os.environ),
         )
 
     def traits_of(self, instruction: Instruction, stage: str) -> Sequence[Field]:

@@ -130,3 +130,30 @@ def test_a_device_is_refused_when_it_is_made(tmp_path: Path) -> None:
     """Not only when it would have to be restored."""
     with pytest.raises(BuildError, match="device"):
         built(tmp_path, "FROM x\nRUN mknod n c 1 3\n")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the commands are a shell's")
+def test_where_the_build_is_started_does_not_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A script of the workspace is not looked for in the caller's directory."""
+    text = "FROM x\nRUN echo true > tool && chmod +x tool\nRUN ./tool\n"
+    built(tmp_path, text)
+    (tmp_path / "tool").write_text("echo another\n")
+    (tmp_path / "tool").chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+
+    assert [step.decision for step in built(tmp_path, text).steps] == [None, "hit", "hit"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX has TZ")
+def test_the_time_zone_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the host lets commands see and everyday commands go by is in their keys."""
+    text = "FROM x\nRUN date -d @0 > seen || date -r 0 > seen\n"
+    monkeypatch.setenv("TZ", "UTC")
+    first = built(tmp_path, text)
+    monkeypatch.setenv("TZ", "JST-9")
+    second = built(tmp_path, text)
+
+    assert second.steps[1].decision == "miss"
+    assert first.image != second.image
