@@ -70,6 +70,13 @@ class State:
             state = state.parent
         return tuple(reversed(found))
 
+    def __reduce__(self) -> tuple[object, tuple[ChainID, tuple[Layer, ...]]]:
+        """Pickled as a list: a linked one would need a level of recursion for each layer."""
+        bottom = self
+        while bottom.parent is not None and bottom.layer is not None:
+            bottom = bottom.parent
+        return _stacked, (bottom.chain_id, self.layers)
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, State) and other.chain_id == self.chain_id
 
@@ -78,6 +85,13 @@ class State:
 
     def __repr__(self) -> str:
         return f"State({self.chain_id or 'scratch'}, {self.depth} layers)"
+
+
+def _stacked(bottom: ChainID, layers: tuple[Layer, ...]) -> State:
+    state = State(chain_id=bottom)
+    for layer in layers:
+        state = state.plus(layer)
+    return state
 
 
 SCRATCH: Final = State(chain_id=ChainID(""))

@@ -128,6 +128,8 @@ class GraphWalk:
         self._refused: dict[_Work, LayerCacheError | None] = {}
         self._narrowings = Narrowings(self._looked, self._found)
         self._by: dict[CacheKey, Attempt] = {}
+        # Keys whose narrower ones could not all be tried, because that was declined.
+        self._open: set[CacheKey] = set()
         self._begin()
 
     def _begin(self) -> None:
@@ -187,7 +189,10 @@ class GraphWalk:
             ):
                 # A selector that is only tried: without its fingerprint it does not fit.
                 known = answer.fingerprint if isinstance(answer, Fingerprinted) else None
-                self._look_at(self._narrowings.take_fingerprint(ask, known))
+                keys = self._narrowings.take_fingerprint(ask, known)
+                if isinstance(answer, Declined):
+                    self._open.update(keys)
+                self._look_at(keys)
             case Selectors(selectors):
                 for weak, known_selectors in selectors.items():
                     self._look_at(self._narrowings.take_selectors(weak, known_selectors))
@@ -584,6 +589,14 @@ class GraphWalk:
             return Decision(number, "miss", key, vertex.material, error=vertex.error, tried=tried)
         if vertex.refused and vertex.group is not None:
             blockers[number] = frozenset((number,))
+            if key in self._open:
+                inputs = [
+                    None if edge.role == PARENT else fingerprint
+                    for edge, fingerprint in zip(
+                        vertex.step.inputs, vertex.fingerprints, strict=True
+                    )
+                ]
+                return Decision(number, "undetermined", key, inputs=tuple(inputs), tried=tried)
             return Decision(number, "would-run", key, vertex.material, tried=tried)
         waits: frozenset[int] = frozenset()
         for edge in vertex.step.inputs:
