@@ -16,7 +16,7 @@ from __future__ import annotations
 TYPE_CHECKING = False  # as in `typing`, whose import is what costs most here
 if TYPE_CHECKING:
     from layercache._version import __version__
-    from layercache.builder import Builder, Request
+    from layercache.builder import Builder
     from layercache.bypass import step_selector
     from layercache.descriptors import SCRATCH, Descriptor, Layer, State
     from layercache.dockerfile.instructions import (
@@ -88,6 +88,7 @@ if TYPE_CHECKING:
     from layercache.operations import CopyFiles, Exec, MakeDirectory
     from layercache.recipe import Dockerfile
     from layercache.report import ErrorReport, ImageReport, Report, StepReport
+    from layercache.request import Request
     from layercache.result import BuildResult
     from layercache.selections import EVERYTHING, NOTHING, Files, Selector
     from layercache.storage import Backend
@@ -199,7 +200,7 @@ __all__ = [
 
 _HOMES = {
     "_version": "__version__",
-    "builder": "Builder Request",
+    "builder": "Builder",
     "bypass": "step_selector",
     "descriptors": "SCRATCH Descriptor Layer State",
     "dockerfile.instructions": (
@@ -228,6 +229,7 @@ _HOMES = {
     "operations": "CopyFiles Exec MakeDirectory",
     "recipe": "Dockerfile",
     "report": "ErrorReport ImageReport Report StepReport",
+    "request": "Request",
     "result": "BuildResult",
     "selections": "EVERYTHING NOTHING Files Selector",
     "storage": "Backend",

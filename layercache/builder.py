@@ -23,13 +23,22 @@ from layercache.engine import Engine, Run
 from layercache.errors import LayerCacheError, UsageError
 from layercache.events import BuildFinished, BuildStarted, CacheTrouble, Event, Note, Observer
 from layercache.execution import Executor, StepTraits
-from layercache.graph import Graph, Origin, Step, Vertex
+from layercache.graph import Graph, Step, Vertex
 from layercache.inputs import Inputs
 from layercache.keys import KeyStrategy
 from layercache.possible import could_match
 from layercache.predecessors import Against, against
 from layercache.recipe import Dockerfile
 from layercache.reporter import Reporter
+from layercache.request import (
+    Request,
+    arguments_of,
+    bypass_of,
+    checked_recipe,
+    is_image,
+    one_spelling,
+    project_of,
+)
 from layercache.result import BuildResult
 from layercache.strategies import ContentKeys
 from layercache.tracing.modes import trace_mode
@@ -46,47 +55,11 @@ if TYPE_CHECKING:
     from layercache.probing import Probed
     from layercache.store import Store, StoreEvent
 
-__all__ = ["Builder", "Request"]
+__all__ = ["Builder"]
 
 _MAX_RESOLVE_ROUNDS = 1000
 _MAX_RECORDS = 20_000
 """Records that a plan looks through; beyond, a step that waits stays undetermined."""
-
-ContextLike = str | os.PathLike[str] | Mapping[str, object] | Tree
-
-
-@attrs.frozen(kw_only=True)
-class Request:
-    """One build or plan, as asked for. Every field has a default.
-
-    `recipe` is a `Dockerfile` or instructions; `context` a directory, a tree or a mapping of
-    paths to contents; `contexts` further ones by name (`oci-layout://PATH` and
-    `docker-image://NAME` are images). `no_cache` is True for all steps, or a predicate of a
-    step's `Origin`; `no_cache_filter` names stages. `project` names what is built for trails
-    (default: context, recipe and target); `against` is a tag of this cache or another cache,
-    whose build the reasons compare with. `trace` is "off", "auto" or "audit" ("audit=0.2" for
-    the share that is run again), or a function that gives one of them for a step's `Origin`.
-    """
-
-    recipe: Dockerfile | Sequence[Any]
-    context: ContextLike | None = None
-    args: Mapping[str, str] = attrs.field(factory=dict)
-    target: str | None = None
-    no_cache: bool | Callable[[Origin], bool] = False
-    no_cache_filter: Sequence[str] = ()
-    contexts: Mapping[str, ContextLike] = attrs.field(factory=dict)
-    tags: Sequence[str] = ()
-    labels: Mapping[str, str] = attrs.field(factory=dict)
-    annotations: Sequence[str] = ()
-    platform: str | None = None
-    network: str = "default"
-    add_hosts: Sequence[tuple[str, str]] = ()
-    shm_size: int | None = None
-    ulimits: Sequence[str] = ()
-    pull: bool = False
-    project: str | None = None
-    against: str | None = None
-    trace: str | Callable[[Origin], str] = "off"
 
 
 class Builder:
@@ -145,11 +118,11 @@ class Builder:
 
         Raises what went wrong as a `LayerCacheError`, whose `report` has the steps so far.
         """
-        return self.run(Request(recipe=_recipe(recipe), **options))
+        return self.run(Request(recipe=checked_recipe(recipe), **options))
 
     def plan(self, recipe: Dockerfile | Sequence[Any], **options: Any) -> BuildResult:
         """What `build` would do: executes nothing, writes nothing, and never raises for a miss."""
-        return self.run(Request(recipe=_recipe(recipe), **options), execute=False)
+        return self.run(Request(recipe=checked_recipe(recipe), **options), execute=False)
 
     def close(self) -> None:
         """End what the builder itself started (its own executor); the store stays open."""
@@ -344,12 +317,12 @@ class _Build:
         instructions = recipe.instructions if isinstance(recipe, Dockerfile) else tuple(recipe)
         host = self._host_platform()
         options = Options(
-            args=_arguments(request.args),
+            args=arguments_of(request.args),
             target=request.target,
-            contexts={n.lower(): _is_image(c) for n, c in request.contexts.items()},
-            platform=_one_spelling(request.platform) or host,
+            contexts={n.lower(): is_image(c) for n, c in request.contexts.items()},
+            platform=one_spelling(request.platform) or host,
             build_platform=host,
-            no_cache=_bypass(request.no_cache),
+            no_cache=bypass_of(request.no_cache),
             no_cache_stages=frozenset(name.lower() for name in request.no_cache_filter),
             network=request.network,
             hosts=tuple((name, address) for name, address in request.add_hosts),
@@ -457,22 +430,9 @@ class _Build:
                 request.context, self.store, dockerfile=path, write=self.execute
             )
         for name, context in request.contexts.items():
-            if not _is_image(context):
+            if not is_image(context):
                 makers[name.lower()] = context_maker(context, self.store, write=self.execute)
         return makers
-
-
-def project_of(request: Request) -> str:
-    """A name for what is built, the same from build to build: for trails and workspaces."""
-    if request.project is not None:
-        return request.project
-    recipe = request.recipe
-    parts = []
-    if isinstance(request.context, str | os.PathLike):
-        parts.append(os.path.realpath(os.fspath(request.context)))
-    parts.append((recipe.path or recipe.name) if isinstance(recipe, Dockerfile) else "")
-    parts.append(request.target or "")
-    return "\0".join(parts)
 
 
 def _definition(lowered: Lowered) -> str:
@@ -488,45 +448,6 @@ def _definition(lowered: Lowered) -> str:
 def _runs_commands(vertex: Vertex) -> TypeGuard[Step]:
     """Whether the executor's traits count for a vertex; an unknown instruction counts as one."""
     return isinstance(vertex, Step) and getattr(vertex.instruction, "commands", True)
-
-
-def _recipe(recipe: Dockerfile | Sequence[Any]) -> Dockerfile | Sequence[Any]:
-    if isinstance(recipe, str | bytes):
-        raise UsageError(
-            "a recipe is a Dockerfile or a list of instructions, not text: use "
-            "Dockerfile.parse(text) or Dockerfile.load(path)"
-        )
-    return recipe
-
-
-def _one_spelling(platform: str | None) -> str:
-    """`linux/x86_64` is `linux/amd64`, in keys too; raises `UsageError` for what is none."""
-    if not platform:
-        return ""
-    from layercache.images.platforms import Platform
-
-    return str(Platform.parse(platform))
-
-
-def _arguments(args: Mapping[str, str | None]) -> dict[str, str]:
-    """None takes the value from the environment, as `--build-arg NAME` does."""
-    found = {}
-    for name, value in args.items():
-        taken = os.environ.get(name) if value is None else value
-        if taken is not None:
-            found[name] = taken
-    return found
-
-
-def _is_image(context: object) -> bool:
-    text = context if isinstance(context, str) else ""
-    return text.startswith(("oci-layout://", "docker-image://", "docker-archive://"))
-
-
-def _bypass(no_cache: bool | Callable[[Origin], bool]) -> Callable[[Origin], bool]:
-    if callable(no_cache):
-        return no_cache
-    return (lambda _: True) if no_cache else (lambda _: False)
 
 
 def _open_store(cache: str | os.PathLike[str] | Store | None) -> Store:

@@ -10,13 +10,13 @@ import attrs
 
 from layercache.advise import Advice, Version
 from layercache.advise import advise as proposals
-from layercache.builder import project_of
 from layercache.cli.requests import prepare, print_json
 from layercache.contexts import IGNORE_FILE
 from layercache.errors import UsageError
 from layercache.history import git_versions, plain_graph, recorded_seconds, steps_of
 from layercache.predecessors import trail_id
 from layercache.recipe import Dockerfile
+from layercache.request import project_of
 
 __all__ = ["advise"]
 

@@ -10,12 +10,13 @@ from typing import Any
 
 import attrs
 
-from layercache.builder import Builder, Request, project_of
+from layercache.builder import Builder
 from layercache.bypass import any_of, step_selector
 from layercache.cli.display import JsonLines, Plain
 from layercache.errors import MissingExtra, UsageError
 from layercache.graph import Origin
 from layercache.recipe import Dockerfile
+from layercache.request import Request, project_of
 
 __all__ = ["prepare", "print_json"]
 
