@@ -42,6 +42,27 @@ class Fact:
     fingerprint: Fingerprint
 
 
+class _Sealed:
+    """A record as it is stored, opened when somebody wants it: most builds want none."""
+
+    __slots__ = ("_data", "_key", "_verifier")
+
+    def __init__(self, key: CacheKey, data: bytes, verifier: Verifier | None) -> None:
+        self._key = key
+        self._data = data
+        self._verifier = verifier
+
+    def open(self) -> Record | None:
+        try:
+            return decode_record(self._key, self._data, self._verifier)
+        except CorruptObject:
+            return None  # the walk asks for it like for any other
+
+
+def _opened(record: Record | _Sealed | None) -> Record | None:
+    return record.open() if isinstance(record, _Sealed) else record
+
+
 @attrs.frozen(kw_only=True)
 class TrailStep:
     """One step as the last build left it.
@@ -57,8 +78,15 @@ class TrailStep:
     text: str
     key: CacheKey = CacheKey("")
     chain_id: ChainID = ChainID("")
-    record: Record | None = None
+    _record: Record | _Sealed | None = attrs.field(default=None, eq=_opened)
     fields: tuple[Field, ...] = ()
+
+    @property
+    def record(self) -> Record | None:
+        """The record by which the step was decided; None where it has none that verifies."""
+        if isinstance(self._record, _Sealed):
+            object.__setattr__(self, "_record", self._record.open())
+        return self._record  # type: ignore[return-value]
 
 
 @attrs.frozen
@@ -71,7 +99,8 @@ class Trail:
 
     def records(self) -> dict[CacheKey, Record]:
         """The records packed with the trail, by key."""
-        return {step.key: step.record for step in self.steps if step.record is not None}
+        found = {step.key: step.record for step in self.steps}
+        return {key: record for key, record in found.items() if record is not None}
 
 
 def definition_of(rows: Iterable[tuple[int, int, str, str]]) -> str:
@@ -123,12 +152,8 @@ def decode_trail(target: str, data: bytes, verifier: Verifier | None = None) -> 
 
 def _step(row: Any, verifier: Verifier | None) -> TrailStep:
     stage, index, op, text, key, chain_id, record, fields = row
-    decoded = None
-    if record is not None:
-        try:
-            decoded = decode_record(key, record, verifier)
-        except CorruptObject:
-            decoded = None  # the walk asks for it like for any other
+    if record is not None and not isinstance(record, bytes):
+        raise TypeError("a record is something else")
     return TrailStep(
         stage=stage,
         index=index,
@@ -136,6 +161,6 @@ def _step(row: Any, verifier: Verifier | None) -> TrailStep:
         text=text,
         key=key,
         chain_id=chain_id,
-        record=decoded,
+        record=None if record is None else _Sealed(key, record, verifier),
         fields=tuple([Field(*item) for item in fields]),
     )
