@@ -48,6 +48,8 @@ class Shell:
     sees: Value = ()
     random: Callable[[], bytes] = lambda: b"4"
     fetch: Callable[[str], bytes] = lambda name: b""
+    scripts: Mapping[str, bytes] = attrs.field(factory=dict)
+    """Path → what a here-document put there."""
     output: bytearray = attrs.field(factory=bytearray)
 
     def run(self, args: Sequence[str]) -> None:
@@ -112,6 +114,9 @@ class Shell:
     def _command(self, words: list[str], data: bytes) -> tuple[int, bytes]:
         if not words:
             return 0, b""
+        if words[0] in self.scripts:
+            text = self.scripts[words[0]].decode("utf-8", "surrogateescape")
+            return self.script(text.partition("\n")[2]), b""
         known = _COMMANDS.get(words[0])
         if known is None:
             return 0, self._unknown(words, data)

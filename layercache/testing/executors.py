@@ -167,9 +167,10 @@ class MemoryExecutor:
             sees=tuple(seen),
             random=self._draw,
             fetch=lambda name: self.world.get(name, b""),
+            scripts={_PIPES + name: body for name, body in instruction.files},
         )
         try:
-            _run_in(shell, instruction)
+            shell.run(instruction.args)
         finally:
             if shell.output:
                 blobs.log(bytes(shell.output))
@@ -237,17 +238,6 @@ class MemoryExecutor:
             if mount.type == "cache" and not mount.readonly:
                 with self._guard:
                     self._caches[mount.id] = files.mounted(mount.target)
-
-
-def _run_in(shell: Shell, instruction: Exec) -> None:
-    """Run a command, or the here-document that is one."""
-    program = instruction.args[0] if instruction.args else ""
-    scripts = dict(instruction.files)
-    if program.startswith(_PIPES) and program.removeprefix(_PIPES) in scripts:
-        text = scripts[program.removeprefix(_PIPES)].decode("utf-8", "surrogateescape")
-        shell.run(["/bin/sh", "-c", text.partition("\n")[2]])
-    else:
-        shell.run(instruction.args)
 
 
 # -- wrappers -------------------------------------------------------------------------------

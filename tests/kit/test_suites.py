@@ -70,7 +70,9 @@ def test_a_forgetful_strategy_is_caught(forgets, test):
     assert test in caught(Suite)
 
 
-@pytest.mark.parametrize("forgets", ["field command", "input parent", "input source", "field chmod"])
+@pytest.mark.parametrize(
+    "forgets", ["field command", "input parent", "input source", "field chmod"]
+)
 def test_a_forgetful_strategy_breaks_the_law(forgets):
     """What a strategy forgets shows in trees, too: cached builds differ from clean ones."""
 
@@ -216,5 +218,3 @@ def test_a_suite_needs_a_maker(tmp_path):
         name, *rest = arguments
         with pytest.raises(TypeError, match="override"):
             getattr(suite(), name)(*rest)
-
-
