@@ -52,6 +52,7 @@ if TYPE_CHECKING:
 
     from layercache.images.resolver import BaseImage as ResolvedImage
     from layercache.images.resolver import Images
+    from layercache.instructions import Field, Instruction
     from layercache.probing import Probed
     from layercache.store import Store, StoreEvent
 
@@ -213,6 +214,8 @@ class _Build:
         self.store = builder._store
         self.started = time.monotonic()
         self.executor = builder._executor
+        self._traits: tuple[Field, ...] | None = None
+        self._traits_of: Callable[[Instruction, str], Sequence[Field]] | None = None
         self._images: Images | None = None
         self._bases: dict[ImageNeed, ResolvedImage] = {}
         self.inputs = Inputs(self.store, self._contexts(), fetch=self._fetch, write=self.execute)
@@ -367,10 +370,13 @@ class _Build:
 
     def _step_with_traits(self, step: Step) -> Step:
         executor = self.need_executor()
-        traits = tuple(executor.traits)
-        if isinstance(executor, StepTraits):
+        if self._traits is None:
+            self._traits = tuple(executor.traits)
+            self._traits_of = executor.traits_of if isinstance(executor, StepTraits) else None
+        traits = self._traits
+        if self._traits_of is not None:
             stage = step.origin.stage_name or str(step.origin.stage)
-            traits += tuple(executor.traits_of(step.instruction, stage))
+            traits += tuple(self._traits_of(step.instruction, stage))
         wanted = self.request.trace
         trace = trace_mode(wanted(step.origin) if callable(wanted) else wanted)
         return attrs.evolve(step, traits=traits, trace=trace)

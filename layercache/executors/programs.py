@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-import shlex
-import shutil
+import sys
 import threading
 from collections.abc import Sequence
 
@@ -32,6 +31,8 @@ def program_names(args: Sequence[str]) -> list[str]:
 
 
 def _named(text: str) -> list[str]:
+    import shlex
+
     lexer = shlex.shlex(text, posix=True, punctuation_chars="();<>|&\n")
     lexer.whitespace = " \t\r"
     lexer.whitespace_split = True
@@ -65,7 +66,7 @@ class Programs:
         """
         if os.path.dirname(name) and not os.path.isabs(name):
             return None
-        found = shutil.which(name, path=path)
+        found = _which(name, path)
         if found is None:
             return None
         real = os.path.realpath(found)
@@ -75,6 +76,20 @@ class Programs:
             if stamp not in self._known:
                 self._known[stamp] = _file_digest(real)
             return self._known[stamp]
+
+
+def _which(name: str, path: str) -> str | None:
+    """As `shutil.which`, which is slow to load and to ask, once for each step."""
+    if sys.platform == "win32":
+        import shutil
+
+        return shutil.which(name, path=path)
+    directories = [""] if os.path.dirname(name) else path.split(os.pathsep) if path else []
+    for directory in directories:
+        file = os.path.join(directory, name)
+        if os.access(file, os.X_OK) and not os.path.isdir(file):
+            return file
+    return None
 
 
 def _file_digest(path: str) -> str:
