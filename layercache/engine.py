@@ -3,6 +3,8 @@
 Deciding is the walk's; everything here is doing. One thread talks to the walk; executions run
 side by side on a pool. A fault of the cache never fails a build: what is lost is taken back and
 made again.
+
+One class drives one walk from beginning to end; its state is why it is not spread further.
 """
 
 from __future__ import annotations
@@ -11,12 +13,12 @@ import io
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
 import attrs
 
-from layercache.descriptors import SCRATCH, Descriptor, Layer, State
-from layercache.digests import CacheKey, DiffID, Digest
+from layercache.descriptors import SCRATCH, Layer, State
+from layercache.digests import CacheKey, DiffID
 from layercache.errors import (
     BuildError,
     CacheError,
@@ -34,19 +36,18 @@ from layercache.events import (
     StepOutput,
     StepStarted,
 )
-from layercache.execution import Blobs, Executor, Result, Task
+from layercache.execution import Executor, Result, Task
 from layercache.graph import Graph, Origin, Step
 from layercache.inputs import Inputs
 from layercache.instructions import Source
 from layercache.keys import KeyStrategy, Narrows
 from layercache.listings import encode_listing, listing
-from layercache.operations import CopyFiles, MakeDirectory
+from layercache.performing import Window, perform
 from layercache.records import Record
 from layercache.selections import ByKey, Files, Observed, Selector
 from layercache.tracing.audit import Auditor
 from layercache.tracing.evidence import Evidence
 from layercache.tracing.known import Known
-from layercache.trees import Tree
 from layercache.walk import (
     AskExecute,
     AskFingerprint,
@@ -67,7 +68,6 @@ from layercache.walk import (
 if TYPE_CHECKING:
     from concurrent.futures import Executor as Pool
 
-    from layercache.layers.index import LayerIndex
     from layercache.store import Store
 
 __all__ = ["Engine", "Run"]
@@ -256,7 +256,7 @@ class _Drive:
 
     def _execute_again(self, ask: AskExecute) -> Record:
         """Execute a task beside the walk; nothing is stored under its key yet."""
-        window = _Window(self, ask)
+        window = self._window(ask)
         started = time.monotonic()
         result = self._perform(ask.task, window)
         return self._record(ask, result, window, time.monotonic() - started)
@@ -493,7 +493,7 @@ class _Drive:
             if engine.stopping():
                 raise Cancelled("the build was stopped before this step")
             engine.emit(StepStarted(ask.vertex, self._origin(ask.vertex), ask.key, time.time()))
-            window = _Window(self, ask)
+            window = self._window(ask)
             task, barred = ask.task, ""
             if task.observe:
                 barred = self.evidence.barred(ask.material)
@@ -536,7 +536,18 @@ class _Drive:
             text = self._origin(ask.vertex).text or record.material.name
             self.engine.emit(Note(f"not traced: {text}: {reason}", time.time()))
 
-    def _perform(self, task: Task, window: _Window) -> Result:
+    def _window(self, ask: AskExecute) -> Window:
+        """What the step of `ask` sees; its output becomes events."""
+        engine, origin = self.engine, self._origin(ask.vertex)
+        return Window(
+            engine._store,
+            engine._inputs,
+            masks=getattr(engine._executor, "masks", ()),
+            say=lambda chunk: engine.emit(StepOutput(ask.vertex, origin, chunk)),
+            stopping=engine.stopping,
+        )
+
+    def _perform(self, task: Task, window: Window) -> Result:
         executor, pool = self.engine._executor, self.engine._pool
         if pool is None:
             return perform(executor, task, window)
@@ -545,7 +556,7 @@ class _Drive:
                 self.engine._inputs.fetch(bound.subject)
         return pool.submit(perform, executor, task, window).result()
 
-    def _record(self, ask: AskExecute, result: Result, window: _Window, seconds: float) -> Record:
+    def _record(self, ask: AskExecute, result: Result, window: Window, seconds: float) -> Record:
         parent = ask.task.parent or SCRATCH
         log = None
         manifests = []
@@ -584,74 +595,3 @@ class _Made:
 
     record: Record
     reused: bool
-
-
-def perform(executor: Executor | None, task: Task, blobs: Blobs) -> Result:
-    """Execute one task; runs wherever the pool puts it.
-
-    COPY, ADD and WORKDIR run no command: their layer is a function of the trees alone and is
-    the same for all executors, unless an executor says `files = True` and takes them itself.
-    """
-    own = getattr(executor, "files", False)
-    if not own and isinstance(task.instruction, CopyFiles | MakeDirectory):
-        from layercache.copying import copy_layer
-
-        return copy_layer(task, blobs)
-    if executor is None:
-        raise BuildError(f"{task.instruction.name} needs an executor, and none was given")
-    return executor.execute(task, blobs)
-
-
-class _Window:
-    """The `Blobs` of one running step. Pickled, it leaves the live build behind."""
-
-    def __init__(self, drive: _Drive, ask: AskExecute) -> None:
-        self._drive: _Drive | None = drive
-        self._ask: AskExecute | None = ask
-        self._store = drive.engine._store
-        self._inputs = drive.engine._inputs
-        masks = getattr(drive.engine._executor, "masks", ())
-        self._masks = tuple(sorted((m for m in masks if m.strip()), key=len, reverse=True))
-
-    def __getstate__(self) -> dict[str, object]:
-        return {**self.__dict__, "_drive": None, "_ask": None}
-
-    def open(self, digest: Digest) -> BinaryIO:
-        return self._inputs.open(digest)
-
-    def add(self, content: BinaryIO, media_type: str) -> Descriptor:
-        return self._store.add_blob(content, media_type)
-
-    def add_file(self, path: str, media_type: str, digest: Digest, size: int) -> Descriptor:
-        return self._store.add_file(path, media_type, digest, size)
-
-    def index(self, layer: Layer) -> LayerIndex:
-        return self._inputs.index(layer)
-
-    def keep_index(self, layer: Layer, index: LayerIndex) -> None:
-        """Optional capability `KeepsIndex`: spares reading a layer that was just written."""
-        self._inputs.keep_index(layer, index)
-
-    def tree(self, subject: State | Source) -> Tree:
-        return self._inputs.tree(subject)
-
-    def masked(self, output: bytes) -> bytes:
-        """`output` without the secrets that the executor knows."""
-        for secret in self._masks:
-            output = output.replace(secret, b"***")
-        return output
-
-    def masked_text(self, text: object) -> object:
-        """Like `masked`, for an argument of an error."""
-        if not isinstance(text, str) or not self._masks:
-            return text
-        return self.masked(text.encode("utf-8", "surrogateescape")).decode("utf-8", "replace")
-
-    def log(self, chunk: bytes) -> None:
-        if self._drive is not None and self._ask is not None:
-            origin = self._drive._origin(self._ask.vertex)
-            event = StepOutput(self._ask.vertex, origin, self.masked(chunk))
-            self._drive.engine.emit(event)
-
-    def cancelled(self) -> bool:
-        return self._drive is not None and self._drive.engine.stopping()

@@ -10,24 +10,21 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from layercache.descriptors import Descriptor, Layer, State
-from layercache.digests import Digest
-from layercache.engine import perform
+from layercache.descriptors import Layer, State
 from layercache.errors import LayerCacheError
 from layercache.execution import BoundInput, Executor, Task
 from layercache.graph import Base, Graph, Step
 from layercache.inputs import Inputs
 from layercache.instructions import Source
 from layercache.operations import Exec
-from layercache.trees import Tree
+from layercache.performing import Window, perform
 from layercache.walk import Decision
 
 if TYPE_CHECKING:
-    from layercache.layers.index import LayerIndex
     from layercache.store import Store
 
 __all__ = ["Probed", "advice_for", "probe_steps"]
@@ -117,7 +114,7 @@ def _probe(
 ) -> Probed:
     assert decision.record is not None
     assert decision.material is not None
-    window = _Window(inputs, store)
+    window = Window(store, inputs)
     bound = tuple(
         BoundInput(
             edge.role,
@@ -184,32 +181,3 @@ def _entries(layer: Layer | None, inputs: Inputs) -> dict[bytes, tuple[Any, ...]
                 node.mode, node.uid, node.gid, size, node.mtime, node.content, node.link,
             )  # fmt: skip
     return found
-
-
-class _Window:
-    """The `Blobs` of a probe: output goes nowhere."""
-
-    def __init__(self, inputs: Inputs, store: Store) -> None:
-        self._inputs = inputs
-        self._store = store
-
-    def open(self, digest: Digest) -> BinaryIO:
-        return self._inputs.open(digest)
-
-    def add(self, content: BinaryIO, media_type: str) -> Descriptor:
-        return self._store.add_blob(content, media_type)
-
-    def add_file(self, path: str, media_type: str, digest: Digest, size: int) -> Descriptor:
-        return self._store.add_file(path, media_type, digest, size)
-
-    def index(self, layer: Layer) -> LayerIndex:
-        return self._inputs.index(layer)
-
-    def tree(self, subject: State | Source) -> Tree:
-        return self._inputs.tree(subject)
-
-    def log(self, chunk: bytes) -> None:
-        """What the command says is not shown again."""
-
-    def cancelled(self) -> bool:
-        return False

@@ -3,6 +3,8 @@
 A step moves  waiting → keyed → (looked up | executing) → bound,  or ends failed or declined.
 Everything is done on work lists, so a chain of any length walks. Decisions depend on answers,
 never on their order: a key is looked up once and executed once, whoever asks first.
+
+One class holds it all: the states of a step and the answers that move it are one machine.
 """
 
 from __future__ import annotations

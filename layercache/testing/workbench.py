@@ -10,12 +10,12 @@ from typing import BinaryIO
 from layercache.backends.memory import MemoryBackend
 from layercache.descriptors import LAYER_TAR, SCRATCH, Descriptor, Layer, State
 from layercache.digests import Digest, Fingerprint
-from layercache.engine import perform
 from layercache.execution import BoundInput, Executor, Result, Task
 from layercache.inputs import Inputs
 from layercache.instructions import Field, Instruction, Source
 from layercache.layers.index import LayerIndex
 from layercache.operations import PARENT
+from layercache.performing import perform
 from layercache.selections import EVERYTHING, Everything, Nothing, Selector
 from layercache.sources import ContextSource
 from layercache.store import Store
