@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import secrets
 import shutil
@@ -94,7 +95,8 @@ class _Scenario:
         self.worlds = {"": World(os.path.join(directory, "context"), self.scenario["files"])}
         self.dockerfiles: dict[tuple[str, str], str] = {}
         self.images: dict[str, str] = {}
-        self.exported: dict[str, str] = {}
+        self.same: dict[str, str] = {}
+        self.configs: dict[str, str | None] = {}
         self.executor: RootfsExecutor | None = None
 
     def __enter__(self) -> _Scenario:
@@ -233,6 +235,7 @@ class _Scenario:
         if better:
             self.check_better(number, build, result)
         self.compare_probes(number, result)
+        self.compare_image(number, result)
         self.compare_config(number, result)
         del options
 
@@ -352,6 +355,26 @@ class _Scenario:
             for line in text.splitlines()
         )
         return unsorted and sorted(wanted.splitlines()) == sorted(found.splitlines())
+
+    def compare_image(self, number: int, result: BuildResult) -> None:
+        """Builds that gave BuildKit one image or configuration give us one, too.
+
+        Not so layers: where nothing changes we have none, and BuildKit an empty one.
+        """
+        observed = self.observed(number)
+        if self.stale or result.built is None:
+            return
+        config = json.dumps(result.built.config.config_to_oci(), sort_keys=True)
+        image = str(result.image.config_digest)
+        for what, symbol, found in (
+            ("image", observed.get("image"), image),
+            ("configuration", observed.get("config"), config),
+        ):
+            if symbol is not None and self.same.setdefault(symbol, found) != found:
+                self.note(number, f"another {what} than before, where {ENGINE} has {symbol} again")
+        other = self.configs.setdefault(config, observed.get("config"))
+        if other != observed.get("config"):
+            self.note(number, f"the configuration of {other}, where {ENGINE} has another one")
 
     def compare_config(self, number: int, result: BuildResult) -> None:
         values = self.observed(number).get("config_values") or {}
