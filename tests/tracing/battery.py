@@ -110,6 +110,7 @@ EXPECTED: Final[dict[str, dict[str, str]]] = {
     "in_orphan": {F: "ER"},
     "through_proc": {F: "ER"},
     "device_stat": {"t/device": "ES"},
+    "stat_after_read": {"t/nothing": "ESZ"},
 }
 """Kind → path → letters that must be among what was seen there (`observations.BITS`)."""
 

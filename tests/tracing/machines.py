@@ -11,6 +11,7 @@ from typing import Any
 from layercache import Builder, Dockerfile
 from layercache.events import Note
 from layercache.executors.rootfs import RootfsExecutor
+from layercache.locations import open_store
 from layercache.result import BuildResult
 from layercache.testing.images import busybox_layer, make_layout
 from layercache.trees import Tree
@@ -27,7 +28,10 @@ class Machine:
         self.executor = RootfsExecutor(directory / "rootfs", **options)
         self.events: list[Any] = []
         self.builder = Builder(
-            str(self.cache), executor=self.executor, jobs=2, observers=[self.events.append]
+            open_store(str(self.cache), durability="none"),
+            executor=self.executor,
+            jobs=2,
+            observers=[self.events.append],
         )
 
     def build(self, text: str, context: Any = None, **more: Any) -> BuildResult:

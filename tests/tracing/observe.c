@@ -275,6 +275,7 @@ KIND(in_orphan) {
 }
 KIND(through_proc) { take(rd("/proc/self/root/t/file")); }
 KIND(device_stat) { need(stat("/t/device", &info)); }
+KIND(stat_after_read) { int fd = rd("/t/nothing"); take(fd); need(fstat(fd, &info)); }
 KIND(nothing) { }
 
 #define ROW(name) {#name, name}
@@ -299,7 +300,7 @@ static struct { const char *name; void (*run)(void); } kinds[] = {
     ROW(mkdir_absent), ROW(mkdir_there), ROW(symlink_absent), ROW(mkfifo_absent),
     ROW(temporary_file), ROW(create_in_directory), ROW(bind_socket), ROW(connect_socket),
     ROW(watch_file), ROW(handle_of_file), ROW(statfs_file), ROW(lock_file), ROW(in_thread),
-    ROW(in_child), ROW(in_orphan), ROW(through_proc), ROW(device_stat), ROW(nothing),
+    ROW(in_child), ROW(in_orphan), ROW(through_proc), ROW(device_stat), ROW(stat_after_read), ROW(nothing),
 };
 
 int main(int argc, char **argv) {
