@@ -42,7 +42,7 @@ from layercache.inputs import Inputs
 from layercache.instructions import Source
 from layercache.keys import KeyStrategy, Narrows
 from layercache.listings import encode_listing, listing
-from layercache.performing import Window, perform
+from layercache.performing import Window, carry, perform
 from layercache.records import Record
 from layercache.selections import ByKey, Files, Observed, Selector
 from layercache.tracing.audit import Auditor
@@ -549,12 +549,15 @@ class _Drive:
 
     def _perform(self, task: Task, window: Window) -> Result:
         executor, pool = self.engine._executor, self.engine._pool
-        if pool is None:
-            return perform(executor, task, window)
-        for bound in task.inputs:
-            if isinstance(bound.subject, State):
-                self.engine._inputs.fetch(bound.subject)
-        return pool.submit(perform, executor, task, window).result()
+        try:
+            if pool is None:
+                return perform(executor, task, window)
+            for bound in task.inputs:
+                if isinstance(bound.subject, State):
+                    self.engine._inputs.fetch(bound.subject)
+            return carry(pool, executor, task, window)
+        finally:
+            window.end()
 
     def _record(self, ask: AskExecute, result: Result, window: Window, seconds: float) -> Record:
         parent = ask.task.parent or SCRATCH
