@@ -362,7 +362,7 @@ class _Scenario:
         Not so layers: where nothing changes we have none, and BuildKit an empty one.
         """
         observed = self.observed(number)
-        if self.stale or result.built is None:
+        if self.stale or result.built is None or result.image is None:
             return
         config = json.dumps(result.built.config.config_to_oci(), sort_keys=True)
         image = str(result.image.config_digest)
