@@ -30,7 +30,7 @@ TESTS = ROOT / "tests"
 TIMEOUT = 600.0
 """Seconds that a suite may take, unless it says otherwise."""
 CASES = re.compile(r"\b([0-9][0-9,_]*) run(?=,| \{|$)", re.MULTILINE)
-UNCAPTURED = re.compile(r"^[.sxFE]*([a-z][\w .]*): ([0-9][0-9,_]*) run(?=,| \{|$)", re.MULTILINE)
+UNCAPTURED = re.compile(r"^[.sxFE]*([a-z][\w ,.]*): ([0-9][0-9,_]*) run(?=,| \{|$)", re.MULTILINE)
 
 
 @dataclass

@@ -183,7 +183,7 @@ def rows(page: str) -> dict[str, list[str]]:
 
 
 def test_the_json_page_has_the_closed_lists() -> None:
-    """Every cause with its sentence, every kind and every what, and none that is not there."""
+    """Every cause with its sentence (more may follow), every kind and every what, and none that is not there."""
     text = (DOCS / "reference" / "json.md").read_text()
     lists = {
         heading: re.findall(r"^\| `([^`]+)` \|", part, re.MULTILINE)
@@ -196,7 +196,7 @@ def test_the_json_page_has_the_closed_lists() -> None:
     assert list(CAUSES) == lists["Causes"]
     assert list(KINDS) == lists["Kinds"]
     assert list(WHATS) == lists["Whats"]
-    assert dict(CAUSES) == sentences
+    assert {} == {c: text for c, text in CAUSES.items() if not sentences[c].startswith(text)}
 
 
 def options_of(command: list[str], capsys: pytest.CaptureFixture[str]) -> set[str]:
