@@ -183,7 +183,7 @@ def rows(page: str) -> dict[str, list[str]]:
 
 
 def test_the_json_page_has_the_closed_lists() -> None:
-    """Every cause with its sentence (more may follow), every kind and every what, and none that is not there."""
+    """Every cause with its sentence (more may follow), every kind and what, and no others."""
     text = (DOCS / "reference" / "json.md").read_text()
     lists = {
         heading: re.findall(r"^\| `([^`]+)` \|", part, re.MULTILINE)
