@@ -250,10 +250,29 @@ def _recipe_options(parser: argparse.ArgumentParser) -> None:
     add(
         "--trace",
         default="off",
-        choices=("off", "auto", "audit"),
-        help="key commands by what they are seen to read (default: off)",
+        type=_trace,
+        metavar="off|auto|audit[=SHARE]",
+        help="key commands by what they are seen to read; audit runs a share of what is reused "
+        "again (default: off)",
+    )
+    add(
+        "--no-trace-step",
+        action="append",
+        default=[],
+        metavar="SELECTOR",
+        help="with --trace: not these steps, named as for --no-cache-step",
     )
     add("--jobs", type=_count, metavar="N", help="steps that may run at once")
+
+
+def _trace(text: str) -> str:
+    from layercache.errors import UsageError
+    from layercache.tracing.modes import trace_mode
+
+    try:
+        return trace_mode(text)
+    except UsageError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _cache_options(parser: argparse.ArgumentParser) -> None:

@@ -103,9 +103,14 @@ def _request(options: Namespace) -> Request:
     no_cache: bool | Callable[[Origin], bool] = options.no_cache
     if options.no_cache_step and not options.no_cache:
         no_cache = any_of([step_selector(text) for text in options.no_cache_step])
+    trace: str | Callable[[Origin], str] = options.trace
+    if options.no_trace_step and options.trace != "off":
+        untraced = any_of([step_selector(text) for text in options.no_trace_step])
+        trace = lambda origin: "off" if untraced(origin) else options.trace  # noqa: E731
     return Request(
         recipe=recipe,
         context=context,
+        trace=trace,
         args=dict(_pair(text, "--build-arg", bare=True) for text in options.build_arg),
         target=options.target,
         no_cache=no_cache,
