@@ -145,7 +145,19 @@ class Project:
             f"ENV {rng.choice('AB')}={rng.randrange(3)}",
             rng.choice(("ARG V", "ARG V=9", "ARG W=2")),
             f"USER {rng.choice(('root', 'app', '1000:1000', '0'))}",
-            rng.choice(("LABEL l=1", "EXPOSE 80", 'CMD ["x"]', "STOPSIGNAL 9", "VOLUME /v")),
+            rng.choice(
+                (
+                    "LABEL l=1",
+                    "EXPOSE 80",
+                    'CMD ["x"]',
+                    "STOPSIGNAL 9",
+                    "VOLUME /v",
+                    'ENTRYPOINT ["y"]',
+                    "HEALTHCHECK --interval=5s CMD true",
+                    "MAINTAINER someone",
+                    "ONBUILD RUN echo triggered >> /tmp/onbuild",
+                )
+            ),
             'SHELL ["/bin/sh", "-ec"]',
         ]
         runs = [
