@@ -108,7 +108,9 @@ def lookups(rounds: int) -> list[Figure]:
             "local read of a hit / open, read, close", found["read hit"] / found["bare hit"], 1.6
         ),
         Figure("local read of a miss / failing open", found["read miss"] / found["bare miss"], 2.0),
-        Figure("verified lookup / open, read, close", found["lookup hit"] / found["bare hit"], 11.0),
+        Figure(
+            "verified lookup / open, read, close", found["lookup hit"] / found["bare hit"], 11.0
+        ),
     ]
 
 
