@@ -48,6 +48,7 @@ from layercache.selections import ByKey, Files, Observed, Selector
 from layercache.tracing.audit import Auditor
 from layercache.tracing.evidence import Evidence
 from layercache.tracing.known import Known
+from layercache.variations import note_results
 from layercache.walk import (
     AskExecute,
     AskFingerprint,
@@ -509,7 +510,10 @@ class _Drive:
             seconds = time.monotonic() - started
             record = self._record(ask, result, window, seconds)
             try:
-                store.put(record, replace=fresh or found is not None)
+                stands = store.put(record, replace=fresh or found is not None)
+                if found is not None:
+                    note_results(store, ask.key, (found.layer, record.layer))
+                    record = attrs.evolve(record, generation=stands.generation)
                 self._keep_evidence(ask, record, result, barred, again=fresh or bool(self.lost))
             except CacheError as error:
                 self._trouble("write", error)

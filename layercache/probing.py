@@ -22,6 +22,7 @@ from layercache.inputs import Inputs
 from layercache.instructions import Source
 from layercache.operations import Exec
 from layercache.performing import Window, perform
+from layercache.variations import note_results, results_of
 from layercache.walk import Decision
 
 if TYPE_CHECKING:
@@ -37,14 +38,15 @@ MAX_SHOWN = 50
 class Probed:
     """How a step came out when it was run again: the paths that differ, and what that may mend.
 
-    `results` counts the different layers seen, the recorded one included; `error` says why the
-    step could not be run again.
+    `results` counts the different layers seen, the recorded one included, `known_results` all
+    that the key has ever been seen to give; `error` says why the step could not be run again.
     """
 
     vertex: int
     text: str
     runs: int
     results: int = 1
+    known_results: int = 1
     paths: tuple[str, ...] = ()
     advice: tuple[str, ...] = ()
     error: str | None = None
@@ -128,9 +130,11 @@ def _probe(
     recorded = decision.record.layer
     seen = {recorded.diff_id if recorded is not None else ""}
     paths: dict[str, None] = {}
+    layers: list[Layer | None] = []
     try:
         for _ in range(runs):
             layer = perform(executor, task, window).layer
+            layers.append(layer)
             name = layer.diff_id if layer is not None else ""
             if name not in seen:
                 seen.add(name)
@@ -138,11 +142,15 @@ def _probe(
     except LayerCacheError as error:
         return Probed(vertex=decision.vertex, text=step.origin.text, runs=runs, error=str(error))
     shown = tuple(sorted(paths))
+    key = decision.record.key
+    if len(seen) > 1:
+        note_results(store, key, (recorded, *layers))
     return Probed(
         vertex=decision.vertex,
         text=step.origin.text,
         runs=runs,
         results=len(seen),
+        known_results=max(1, len(results_of(store, key))),
         paths=shown,
         advice=advice_for(shown) if shown else (),
     )

@@ -24,6 +24,7 @@ class StepReport:
     `onbuild` is the number of an ONBUILD trigger. `decision` is None for what decides nothing.
     `started` is in seconds after the build began, for what was executed; `size` the bytes of the
     layer. `untraced` says why a command that was to be watched is not reused by what it reads.
+    `results` counts the different layers that its key has given, where that is more than one.
     `until` names, while planning, the steps that an undetermined one waits for, and `likely`
     what the last build suggests.
     """
@@ -47,6 +48,7 @@ class StepReport:
     likely: str | None = None
     error: str | None = None
     untraced: str | None = None
+    results: int = 1
 
     @property
     def place(self) -> tuple[int, int]:
@@ -73,6 +75,8 @@ class StepReport:
         }
         if self.untraced is not None:
             found["untraced"] = self.untraced
+        if self.results > 1:
+            found["results"] = self.results
         if self.decision in {"undetermined", "would-run"}:
             found["until"] = [{"stage": s, "index": i} for s, i in self.until]
             found["likely"] = self.likely

@@ -21,6 +21,7 @@ from layercache.report import ErrorReport, ImageReport, Report, StepReport
 from layercache.result import BuildResult
 from layercache.statistics import Totals
 from layercache.trails import Trail, TrailStep
+from layercache.variations import results_of
 from layercache.walk import Decision
 
 if TYPE_CHECKING:
@@ -166,8 +167,16 @@ class Reporter:
             likely=self._likely(decision, row),
             error=str(decision.error) if decision.error is not None else None,
             untraced=self._untraced(decision, run, lowered),
+            results=self._results(decision),
             **common,
         )
+
+    def _results(self, decision: Decision) -> int:
+        """How many different layers the key has given; only what replaced another can tell."""
+        record = decision.record
+        if record is None or not record.generation:
+            return 1
+        return max(1, len(results_of(self._store, record.key)))
 
     def _untraced(self, decision: Decision, run: Run, lowered: Lowered) -> str | None:
         """Why a command that is to be watched is not reused by what it reads."""

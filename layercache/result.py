@@ -188,6 +188,11 @@ def explain_step(step: StepReport, steps: Sequence[StepReport]) -> str:
     if step.decision == "undetermined":
         waits = ", ".join(repr(names.get(place, "?")) for place in step.until)
         lines.append(f"  can't be known before {waits or 'an earlier step'} has run")
+    if step.results > 1:
+        lines.append(
+            f"  its key has given {step.results} different results: `layercache probe` says what "
+            "differs from run to run"
+        )
     if step.untraced is not None:
         lines.append(f"  not traced: {step.untraced}")
     reason = step.reason

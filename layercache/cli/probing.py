@@ -33,6 +33,8 @@ def _shown(step: Probed) -> str:
     if step.steady:
         return f"steady   {text}"
     lines = [f"differs  {text}: {step.results} results in {step.runs + 1} runs"]
+    if step.known_results > step.results:
+        lines[0] += f", {step.known_results} known so far"
     lines += [f"    {path}" for path in step.paths[:20]]
     if len(step.paths) > 20:
         lines.append(f"    and {len(step.paths) - 20} more")

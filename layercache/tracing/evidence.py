@@ -14,6 +14,7 @@ from layercache.narrowing import narrowed, weak_key
 from layercache.observations import Observations
 from layercache.records import Record
 from layercache.tracing.known import Known
+from layercache.variations import note_results
 
 if TYPE_CHECKING:
     from layercache.execution import Task
@@ -86,6 +87,9 @@ class Evidence:
         with self._lock:
             if key not in self.replaced:
                 self.replaced[key] = self._store.lookup([key]).get(key)
+            earlier = self.replaced[key]
+        if earlier is not None:
+            note_results(self._store, key, (earlier.layer, record.layer))
         self._store.put(narrow, replace=again)
         self._inputs.known.add(weak, candidate)
         return ""
