@@ -16,7 +16,7 @@ import attrs
 from layercache.codec import FORMAT, Verifier, pack, seal, unpack, unseal
 from layercache.digests import CacheKey, Fingerprint
 from layercache.errors import CacheError, CorruptObject, NotFound, UsageError
-from layercache.storage import Backend, BatchReader, Stages, Stats
+from layercache.storage import Backend, BatchReader, Stages, Stats, Touches
 from layercache.trails import Trail, decode_trail, encode_trail
 
 __all__ = ["Objects", "StoreEvent"]
@@ -65,6 +65,7 @@ class Objects:
         self._marked = False
         # Looking for a capability costs more than using it: once is enough.
         self._stats = backend if isinstance(backend, Stats) else None
+        self._touches = backend if isinstance(backend, Touches) else None
         self._stages = backend if isinstance(backend, Stages) else None
         self._batches = backend if isinstance(backend, BatchReader) else None
         if self._stats is not None:

@@ -23,7 +23,7 @@ from layercache.digests import CacheKey, Digest
 from layercache.errors import CacheError, CorruptObject, NotFound
 from layercache.objects import Objects, StoreEvent
 from layercache.records import Record
-from layercache.storage import Backend, Holds, Locks, Releases, Stages, Syncs, Touches
+from layercache.storage import Backend, Holds, Locks, Releases, Stages, Syncs
 
 __all__ = ["Store", "StoreEvent"]
 
@@ -114,7 +114,7 @@ class Store(Objects):
         Costs two looks for each where looking is cheap, nothing elsewhere. A cache that can't
         be written is read as it is.
         """
-        if self._stats is None or not isinstance(self.backend, Touches):
+        if self._stats is None or self._touches is None:
             return
         limit = time.time() - GRACE / 2
         names = []
@@ -125,7 +125,7 @@ class Store(Objects):
         try:
             old = [n for n in names if (info := self._stats.stat(n)) and info.stamp < limit]
             if old:
-                self.backend.touch(old)
+                self._touches.touch(old)
         except CacheError as error:
             self._trouble(names[0], error)
 

@@ -57,7 +57,7 @@ class Programs:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._known: dict[tuple[str, int, int, int, int], str] = {}
+        self._known: dict[tuple[int, int, int, int, int], str] = {}
 
     def digest(self, name: str, path: str) -> str | None:
         """Hex BLAKE3 digest of what `name` runs, links followed; None when there is no such.
@@ -69,12 +69,17 @@ class Programs:
         found = _which(name, path)
         if found is None:
             return None
-        real = os.path.realpath(found)
-        status = os.stat(real)
-        stamp = (real, status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+        status = os.stat(found)
+        stamp = (
+            status.st_dev,
+            status.st_ino,
+            status.st_size,
+            status.st_mtime_ns,
+            status.st_ctime_ns,
+        )
         with self._lock:
             if stamp not in self._known:
-                self._known[stamp] = _file_digest(real)
+                self._known[stamp] = _file_digest(found)
             return self._known[stamp]
 
 
