@@ -12,7 +12,7 @@ STAGE = (
 )
 
 SEEN = {
-    "times": ("/d", "touch -d '2001-01-01 00:00' {}", "/d/f", "/d", "stat -c %Y /m /m/f"),
+    "times": ("/d", "touch -d '2001-01-01 00:00:00' {}", "/d/f", "/d", "stat -c %Y /m /m/f"),
     "the mode of the root": ("/", "chmod 711 {}", "/", "/tmp", "stat -c %a /m"),
     "names of one file": (
         "/d", "ln /d/f {}", "/d/g", "/g", "stat -c %h /m/f"
