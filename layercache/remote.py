@@ -122,25 +122,37 @@ def _modified(answer: object) -> int:
 
 
 class _Checkout:
-    """A working tree in a temporary directory that goes with it."""
+    """A working tree in a temporary directory that goes with it.
 
-    def __init__(self, directory: str, tree: Tree) -> None:
+    With its .git directory it is known by the commit alone: that directory holds times and
+    packs that differ from fetch to fetch.
+    """
+
+    def __init__(self, directory: str, tree: Tree, identity: bytes | None) -> None:
         self._directory = directory
         self._tree = tree
+        self._identity = identity
 
     def lookup(self, path: bytes) -> Node | None:
+        """See `Tree.lookup`."""
         return self._tree.lookup(path)
 
     def children(self, path: bytes) -> Sequence[bytes]:
+        """See `Tree.children`."""
         return self._tree.children(path)
 
     def digest(self, path: bytes) -> bytes:
+        """See `Tree.digest`."""
+        if not path and self._identity is not None:
+            return self._identity
         return self._tree.digest(path)
 
     def open(self, path: bytes) -> BinaryIO:
+        """See `Tree.open`."""
         return self._tree.open(path)
 
     def close(self) -> None:
+        """Give up the working tree."""
         close = getattr(self._tree, "close", None)
         if close is not None:
             close()
@@ -155,39 +167,77 @@ def _checkout(source: GitSource) -> Tree:
     directory = tempfile.mkdtemp(prefix="layercache-git-")
     try:
         root = os.path.join(directory, "tree")
-        os.mkdir(root)
-        _git(source, root, "init", "-q")
-        wanted = source.reference or "HEAD"
-        _git(source, root, "fetch", "-q", "--depth", "1", "--", source.url, wanted)
-        _git(source, root, "checkout", "-q", "FETCH_HEAD")
+        os.mkdir(root, 0o755)
+        _git(source, root, "init", "-q", "--template=")
+        _fetch_commit(source, root)
         commit = _git(source, root, "rev-parse", "HEAD").strip()
         if source.checksum is not None and not commit.startswith(source.checksum):
             raise SourceError(
                 f"ADD {source.url}: its commit is {commit}, but --checksum says {source.checksum}"
             )
+        if os.path.lexists(os.path.join(root, ".gitmodules")):
+            _git(source, root, "submodule", "-q", "update", "--init", "--recursive")
         if not source.keep_git_dir:
-            shutil.rmtree(os.path.join(root, ".git"))
+            _without_git(root)
         below = os.path.realpath(os.path.join(root, source.subdirectory.lstrip("/")))
         inside = below == os.path.realpath(root) or below.startswith(
             os.path.realpath(root) + os.sep
         )
         if not inside or not os.path.isdir(below):
             raise SourceError(f"ADD {source.url}: there is no directory {source.subdirectory!r}")
-        return _Checkout(directory, Context(below).scan(write_cache=False))
+        tree = Context(below).scan(write_cache=False)
+        whole = source.keep_git_dir and below == os.path.realpath(root)
+        identity = blake3(b"git commit " + commit.encode()).digest() if whole else None
+        return _Checkout(directory, tree, identity)
     except BaseException:
         shutil.rmtree(directory, ignore_errors=True)
         raise
 
 
+def _fetch_commit(source: GitSource, root: str) -> None:
+    """Check out the commit that `source` names, with as little history as the server allows."""
+    wanted = source.reference or "HEAD"
+    try:
+        _git(source, root, "fetch", "-q", "--depth", "1", "--", source.url, wanted)
+    except SourceError:
+        # Not every server gives a single commit, and none an abbreviated one.
+        everything = ("+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*", "HEAD")
+        _git(source, root, "fetch", "-q", "--update-head-ok", "--", source.url, *everything)
+        if source.reference:
+            if source.reference.startswith("-"):
+                raise
+            found = _git(source, root, "rev-parse", "--verify", f"{wanted}^{{commit}}")
+        else:
+            with open(os.path.join(root, ".git", "FETCH_HEAD"), encoding="utf-8") as heads:
+                found = heads.read().splitlines()[-1].split("\t")[0]
+        _git(source, root, "checkout", "-q", "--detach", found.strip())
+    else:
+        _git(source, root, "checkout", "-q", "--detach", "FETCH_HEAD")
+
+
+def _without_git(root: str) -> None:
+    """Take away the .git of the repository and of its submodules."""
+    for directory, names, files in os.walk(root):
+        if ".git" in names:
+            names.remove(".git")
+            shutil.rmtree(os.path.join(directory, ".git"))
+        if ".git" in files:
+            os.unlink(os.path.join(directory, ".git"))
+
+
 def _git(source: GitSource, directory: str, *arguments: str) -> str:
     environment = {**os.environ, "GIT_TERMINAL_PROMPT": "0", "GIT_CONFIG_NOSYSTEM": "1"}
+    safe = ("-c", "protocol.ext.allow=never", "-c", "core.hooksPath=/dev/null")
     try:
         done = subprocess.run(
-            ["git", "-C", directory, "-c", "protocol.ext.allow=never", *arguments],
+            ["git", "-C", directory, *safe, *arguments],
             env=environment,
+            stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
+            errors="replace",
             check=True,
+            umask=0o022,  # modes are content: they must not be those of whoever builds
         )
     except subprocess.CalledProcessError as error:
         reason = (error.stderr or "").strip().splitlines()[-1:] or ["git failed"]
