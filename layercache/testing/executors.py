@@ -79,7 +79,7 @@ class MemoryExecutor:
     """Runs `Exec` over trees in memory with the commands of `layercache.testing.commands`.
 
     Nothing of the host is used. All mounts work: bind and tmpfs as they should, cache mounts in
-    this object, secrets from `secrets`.
+    this object, secrets from `secrets`. It knows what a command looks at, so steps can be traced.
 
     Args:
         traits: further facts that count in the keys of commands.
@@ -176,7 +176,12 @@ class MemoryExecutor:
                 blobs.log(bytes(shell.output))
             self._keep_caches(instruction, files)
         files.unmount()
-        return Result(layer=files.layer(blobs), output=bytes(shell.output))
+        layer, output = files.layer(blobs), bytes(shell.output)
+        if not task.observe:
+            return Result(layer=layer, output=output)
+        observed = files.observed
+        refusal = "" if observed is not None else "an unknown command may read anything"
+        return Result(layer=layer, output=output, observed=observed, refusal=refusal)
 
     def _draw(self) -> bytes:
         with self._guard:
@@ -422,7 +427,7 @@ class UnstableExecutor(_Wrapper):
             files = MemoryFiles(blobs.tree(parent))
             files.become(blobs.tree(parent.plus(result.layer)))
             files.write("/.unstable", b"%016x" % number)
-            result = attrs.evolve(result, layer=files.layer(blobs))
+            result = attrs.evolve(result, layer=files.layer(blobs), observed=None)
         with self._guard:
             self.log.append(Call.of(task, result))
         return result

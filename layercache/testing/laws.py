@@ -67,12 +67,14 @@ class Tally:
     builds: int = 0
     failed: int = 0
     hits: int = 0
+    narrow: int = 0
     misses: int = 0
 
     def count(self, decisions: Iterable[Decision]) -> None:
         """Add the decisions of one build."""
         for decision in decisions:
             self.hits += decision.outcome == "hit"
+            self.narrow += decision.evidence in ("rebase", "trace")
             self.misses += decision.outcome == "miss"
 
     def add(self, other: Tally) -> None:
@@ -89,6 +91,7 @@ class World:
         walker: the walker on trial.
         machines: how many build in turn; each has an executor of its own, all share the store.
         unstable: seed of commands that give another layer each time; None: they are faithful.
+        trace: whether commands are reused by what they were seen to read: "off" or "auto".
         executor: wraps the executor of each machine.
     """
 
@@ -99,6 +102,7 @@ class World:
         *,
         machines: int = 1,
         unstable: int | None = None,
+        trace: str = "off",
         executor: Callable[[Executor], Executor] | None = None,
     ) -> None:
         self.backend = MemoryBackend()
@@ -106,6 +110,7 @@ class World:
         self.unstable = unstable is not None
         self.tally = Tally()
         self._keys = keys
+        self._trace = trace
         self._walker = walker
         self._unstable: list[UnstableExecutor] = []
         self._machines: list[tuple[Executor, Store]] = []
@@ -138,7 +143,11 @@ class World:
         recipe = Dockerfile.parse(version.text) if text else version.recipe
         cached, error = _outcome(
             lambda: builder.build(
-                recipe, context=version.context, project="project", **version.options
+                recipe,
+                context=version.context,
+                project="project",
+                trace=self._trace,
+                **version.options,
             )
         )
         self.tally.builds += 1

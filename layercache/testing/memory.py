@@ -17,10 +17,22 @@ from layercache.layers.index import KeepsIndex, sort_key
 from layercache.layers.tar import LayerWriter
 from layercache.layers.times import LAYER_TIME, copied_time
 from layercache.layers.view import Resolved, resolve
+from layercache.observations import (
+    ABSENT,
+    ATTRIBUTES,
+    FOUND,
+    LINK,
+    LISTING,
+    METADATA,
+    SIZE,
+    WHOLE,
+    Observations,
+)
 from layercache.trees import Node, Tree
 
 __all__ = ["Entry", "MemoryFiles", "Refused", "snapshot"]
 
+_LOOK = FOUND | METADATA | SIZE | LINK | ATTRIBUTES
 _FILE = stat.S_IFREG | 0o644
 _DIRECTORY = stat.S_IFDIR | 0o755
 _LINK = stat.S_IFLNK | 0o777
@@ -92,7 +104,8 @@ class MemoryFiles:
 
     Paths are absolute or relative to the root, links in them are followed inside it. Whatever
     is written is root's unless `owner` is set, and has the time that layers give to what
-    commands write. Raises `Refused` for what a file system would refuse.
+    commands write. Raises `Refused` for what a file system would refuse. What of the beginning
+    was looked at is noted: `observed`.
     """
 
     def __init__(self, base: Tree, owner: tuple[int, int] = (0, 0)) -> None:
@@ -106,15 +119,45 @@ class MemoryFiles:
         self._uncounted: set[bytes] = set()
         self._covered: dict[bytes, Node] = {}
         self._stubs: set[bytes] = set()
+        self._seen: dict[bytes, int] = {}
+        self._own: set[bytes] = set()
+        self._all_seen = False
+
+    # -- what was looked at -----------------------------------------------------------------
+
+    @property
+    def observed(self) -> Observations | None:
+        """All of the beginning that the layer depends on; None when that is everything."""
+        return None if self._all_seen else Observations.of(self._seen)
+
+    def _note(self, path: bytes, bits: int) -> None:
+        """A look at `path`, unless this step itself put or removed what is there."""
+        if path in self._own or self._mount_of(path) is not None:
+            return
+        if path not in self._before:
+            bits = ABSENT
+        self._seen[path] = self._seen.get(path, 0) | bits
+
+    def _note_all(self, path: bytes) -> None:
+        self._note(path, WHOLE | (LISTING if self._nodes[path].is_dir else 0))
+
+    def _claim(self, path: bytes) -> None:
+        """From here on `path` is what this step makes of it."""
+        self._note(path, WHOLE)
+        if self._mount_of(path) is None:
+            self._own.add(path)
 
     # -- looking ----------------------------------------------------------------------------
 
     def lookup(self, path: bytes) -> Node | None:
         """See `Tree.lookup`."""
+        if path:
+            self._note(path, _LOOK)
         return self._nodes.get(path)
 
     def children(self, path: bytes) -> list[bytes]:
         """See `Tree.children`."""
+        self._note(path, LISTING)
         start = path + b"/" if path else b""
         return sorted(
             other[len(start) :]
@@ -140,6 +183,7 @@ class MemoryFiles:
         return self._content(found.path)
 
     def _content(self, path: bytes) -> bytes:
+        self._note(path, WHOLE)
         if path in self._data:
             return self._data[path]
         tree, there = self._elsewhere.get(path, (self._base, path))
@@ -148,6 +192,7 @@ class MemoryFiles:
 
     def digest_of_all(self) -> bytes:
         """A digest over everything that a command could see here, times included."""
+        self._all_seen = True
         hasher = blake3()
         for path in sorted(self._nodes):
             if self._mount_of(path) in self._uncounted:
@@ -182,7 +227,7 @@ class MemoryFiles:
                 return
             raise Refused(f"{path}: is there already")
         missing = [found.path]
-        while parents and (above := missing[-1].rpartition(b"/")[0]) not in self._nodes:
+        while parents and self.lookup(above := missing[-1].rpartition(b"/")[0]) is None:
             missing.append(above)
         for here in reversed(missing):
             self._put(here, self._made(_DIRECTORY))
@@ -208,6 +253,9 @@ class MemoryFiles:
             if here in self._mounts:
                 raise Refused(f"{path}: something is mounted there")
         for here in (found.path, *below):
+            self._note_all(here)
+        for here in (found.path, *below):
+            self._claim(here)
             del self._nodes[here]
             self._data.pop(here, None)
             self._elsewhere.pop(here, None)
@@ -224,6 +272,8 @@ class MemoryFiles:
         if goal == source.path or goal.startswith(source.path + b"/"):
             raise Refused(f"{new}: is within {old}")
         moved = [p for p in self._nodes if p == source.path or p.startswith(source.path + b"/")]
+        for path in moved:
+            self._note_all(path)
         items = [
             (goal + p[len(source.path) :], self._nodes[p], self._bytes_of(p)) for p in sorted(moved)
         ]
@@ -252,6 +302,7 @@ class MemoryFiles:
             raise Refused(f"{old}: is a directory")
         below = sorted(p for p in self._nodes if p == source.path or _below(p, source.path))
         for path in below:
+            self._note_all(path)
             node = attrs.evolve(
                 self._nodes[path], uid=self.owner[0], gid=self.owner[1], mtime=LAYER_TIME
             )
@@ -284,6 +335,7 @@ class MemoryFiles:
 
     def _change(self, path: bytes, node: Node) -> None:
         self._check_writable(path)
+        self._claim(path)
         self._nodes[path] = node
 
     def _made(self, mode: int) -> Node:
@@ -291,9 +343,10 @@ class MemoryFiles:
 
     def _put(self, path: bytes, node: Node, data: bytes | None = None) -> None:
         self._check_writable(path)
-        above = self._nodes.get(path.rpartition(b"/")[0])
+        above = self.lookup(path.rpartition(b"/")[0])
         if above is None or not above.is_dir:
             raise Refused(f"/{path.decode(errors='replace')}: its directory is not there")
+        self._claim(path)
         self._nodes[path] = node
         self._elsewhere.pop(path, None)
         if data is not None:
@@ -318,7 +371,7 @@ class MemoryFiles:
         """
         goal = self.resolve(target).path
         above = goal
-        while above not in self._nodes:
+        while self.lookup(above) is None:
             self._stubs.add(above)
             above = above.rpartition(b"/")[0]
         for path in sorted(self._stubs):
@@ -382,6 +435,7 @@ class MemoryFiles:
 
     def become(self, tree: Tree) -> None:
         """Make everything that of `tree`."""
+        self._all_seen = True
         self._nodes = {b"": self._nodes[b""], **dict(_nodes(tree))}
         self._data.clear()
         self._elsewhere = {path: (tree, path) for path in self._nodes}

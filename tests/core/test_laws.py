@@ -19,13 +19,15 @@ from layercache.testing.wrong import ForgetfulKeys
 from tests.core.tally import SEED, law, tell
 
 SUITES = {
-    # name: (histories, keys, mishaps in per cent, unstable)
-    "content": (420, ContentKeys, 0, False),
-    "content, decaying store": (200, ContentKeys, 45, False),
-    "content, unstable commands": (160, ContentKeys, 0, True),
-    "content, unstable, decaying": (160, ContentKeys, 45, True),
-    "chain": (60, ChainKeys, 0, False),
-    "chain, unstable, decaying": (160, ChainKeys, 45, True),
+    # name: (histories, keys, mishaps in per cent, unstable, trace)
+    "content": (320, ContentKeys, 0, False, "off"),
+    "content, decaying store": (160, ContentKeys, 45, False, "off"),
+    "content, unstable commands": (120, ContentKeys, 0, True, "off"),
+    "content, unstable, decaying": (130, ContentKeys, 45, True, "off"),
+    "content, traced": (120, ContentKeys, 0, False, "auto"),
+    "content, traced, decaying": (100, ContentKeys, 45, False, "auto"),
+    "chain": (50, ChainKeys, 0, False, "off"),
+    "chain, unstable, decaying": (120, ChainKeys, 45, True, "off"),
 }
 
 
@@ -39,15 +41,15 @@ def test_histories(name):
     """Two machines build the versions of a project in turn over one store, in old and new
     processes, from values and from text: each build is what a clean build would be, or, where
     commands give another result each time, each layer lies on what it was made on."""
-    histories, make_keys, mishaps, unstable = SUITES[name]
+    histories, make_keys, mishaps, unstable, trace = SUITES[name]
     started, total = time.perf_counter(), Tally()
     for seed in range(SEED, SEED + histories):
         choices = SeededChoices(seed)
         history = any_history(choices, 3)
-        world = World(make_keys(), machines=2, unstable=seed if unstable else None)
+        world = World(make_keys(), machines=2, unstable=seed if unstable else None, trace=trace)
         check_history(history, world, choices, mishaps=mishaps)
         total.add(world.tally)
-    more = f"; {total.builds} builds, {total.hits} hits, {total.misses} misses"
+    more = f"; {total.builds} builds, {total.hits} hits ({total.narrow} on another parent)"
     tell(f"histories, {name}", total.histories, time.perf_counter() - started, more=more)
 
     assert total.histories == histories

@@ -360,6 +360,21 @@ def test_executors_can_be_pickled():
     assert twin.calls == []
 
 
+def test_what_a_command_looked_at_is_known():
+    """Traced, a command is reused on another parent if what it read is the same there; one that
+    is unknown to the kit may have read anything."""
+    text = "FROM x\nCOPY a /a\nCOPY b /b\nRUN cat /a > /c\nRUN unknown\n"
+    layers = Layers()
+    layers.build(text, {"a": "1", "b": "1"}, trace="auto")
+    layers.edit("b", "2")
+    again = layers.build(trace="auto")
+    (read,) = again._find("RUN cat /a > /c")
+    assert (read.decision, read.evidence) == ("hit", "trace")
+    again.assert_rebuilt("RUN unknown", because="COPY b /b")
+    layers.edit("a", "2")
+    assert layers.build(trace="auto").files["c"].content == b"2"
+
+
 # -- wrappers -------------------------------------------------------------------------------
 
 STEPS = [Run("one"), Run("two"), Run("three")]
