@@ -155,6 +155,8 @@ class Blobs:
         self._report = report
         self._guard = threading.Lock()
         self._damaged: set[Digest] = set()
+        self._corrupt: set[Digest] = set()
+        """Those of them that were there, and not what they should be."""
         self._distrusted: dict[Digest, int] = {}
         self._verified: dict[Digest, Identity] = {}
         self._aside: dict[Digest, str] = {}
@@ -225,6 +227,7 @@ class Blobs:
             known = digest in self._damaged
             self.distrust(digest)
             if isinstance(how, CorruptObject) and not known:
+                self._corrupt.add(digest)
                 self._report("corrupt", self.name(digest), str(how))
 
     def distrust(self, digest: Digest) -> None:
@@ -288,7 +291,7 @@ class Blobs:
         if self.stamp(descriptor) is not None:
             _remove(path)
             return descriptor
-        healed = digest in self._damaged
+        healed = digest in self._corrupt
         unreliable = self._distrusted.get(digest, 0) >= _TRIES
         if unreliable:
             path = self._keep(path, digest)
@@ -317,6 +320,7 @@ class Blobs:
                 if identity is not None and identity[2] == size:
                     self._verified[digest] = identity
         if healed:
+            self._corrupt.discard(digest)
             self._report("healed", name, f"blob {digest} was written again")
         return descriptor
 

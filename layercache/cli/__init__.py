@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import signal
 import sys
 import threading
 from collections.abc import Sequence
@@ -23,9 +24,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     0 done; 1 the build failed, or `verify` left damage; 2 bad usage, a bad Dockerfile or flag,
     or nothing here can run it; 130 interrupted.
     """
-    from layercache.cli.options import parse
-
     try:
+        from layercache.cli.options import parse
+
         command, options = parse(sys.argv[1:] if arguments is None else list(arguments))
         return command(options)
     except KeyboardInterrupt:
@@ -52,8 +53,17 @@ def of_the_system(error: OSError) -> BuildError:
     return BuildError(f"{place}{error.strerror or error}")
 
 
+def _end_as_interrupted() -> None:
+    """Take a request to end for Ctrl-C: what runs is stopped, what is held is given back."""
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, signal.default_int_handler)
+
+
 def script() -> None:
     """Entry point of the `layercache` script."""
+    _end_as_interrupted()
     status = main()
     if threading.active_count() > 1 or "concurrent.futures.thread" in sys.modules:
         sys.exit(status)  # the usual exit waits for them

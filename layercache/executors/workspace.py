@@ -22,6 +22,7 @@ from layercache.differences import Difference, differences
 from layercache.digests import Digest
 from layercache.errors import BuildError, UsageError
 from layercache.execution import Blobs, Result, Task
+from layercache.executors.leftovers import end_leftovers
 from layercache.executors.programs import Programs, program_names
 from layercache.executors.rootfs.redaction import masks_of
 from layercache.instructions import Field, Instruction
@@ -152,6 +153,9 @@ class Workspace:
         from layercache.materialize import materialize
 
         parent = blobs.tree(task.parent or SCRATCH)
+        running = os.path.join(stage, "running")
+        if os.path.exists(running):  # the build that made it was killed
+            end_leftovers(ROOT_VARIABLE, root)
         if os.path.lexists(root) and not _is_directory(root):
             os.unlink(root)  # an earlier command put it there: nothing outside is touched
         os.makedirs(root, exist_ok=True)
@@ -164,15 +168,21 @@ class Workspace:
                 f"the working directory {instruction.workdir!r} does not exist in the workspace"
             )
         with self._mounted_secrets(root, instruction) as secret_variables:
-            output = run_command(
-                instruction.args,
-                cwd=workdir,
-                environment=self._environment(root, instruction) | secret_variables,
-                log=blobs.log,
-                cancelled=blobs.cancelled,
-                timeout=self._timeout,
-                masks=self.masks,
-            )
+            with open(running, "wb"):
+                pass
+            try:
+                output = run_command(
+                    instruction.args,
+                    cwd=workdir,
+                    environment=self._environment(root, instruction) | secret_variables,
+                    log=blobs.log,
+                    cancelled=blobs.cancelled,
+                    timeout=self._timeout,
+                    masks=self.masks,
+                )
+            finally:
+                end_leftovers(ROOT_VARIABLE, root)
+                os.unlink(running)
         return Result(layer=self._capture(root, stage, parent, blobs), output=output)
 
     def _scan(self, root: str, stage: str) -> ContextTree:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -66,3 +69,25 @@ def test_a_platform_has_one_spelling(project: Path, capsys: Captured) -> None:
     assert status(line.format("linux/x86_64")) == 0
     assert status(line.format("linux/amd64")) == 0
     assert "1 reused" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX has these signals")
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGINT"])
+def test_a_request_to_end_is_an_interrupt(project: Path, name: str) -> None:
+    """Whoever asks, and how: the command ends, too, and the status is 130."""
+    number = getattr(signal, name)
+    if signal.getsignal(number) is signal.SIG_IGN:
+        pytest.skip(f"{name} is ignored here")
+    (project / "context" / "Dockerfile").write_text("FROM x\nRUN echo begun; exec sleep 30\n")
+    line = ["-m", "layercache", "build", "--executor", "workspace", "context"]
+    running = subprocess.Popen([sys.executable, *line], stderr=subprocess.PIPE, text=True)
+    assert running.stderr is not None
+    for shown in running.stderr:
+        if shown == "    begun\n":
+            break
+    running.send_signal(number)
+    told = running.communicate(timeout=20)[1]
+
+    assert running.returncode == 130
+    assert told.endswith("layercache: interrupted\n")
+    assert "Traceback" not in told

@@ -6,7 +6,9 @@ import os
 import shlex
 import shutil
 import struct
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -157,3 +159,36 @@ def test_the_time_zone_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
     assert second.steps[1].decision == "miss"
     assert first.image != second.image
+
+
+DAEMON = "setsid sh -c 'sleep 0.3; touch late; sleep 30' > /dev/null 2>&1 & sleep 0.1"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="found by /proc")
+def test_a_daemon_ends_with_its_command(tmp_path: Path) -> None:
+    """Though it is in no process group of it: it could write into later steps."""
+    text = f"FROM x\nRUN {DAEMON}\nRUN sleep 0.5; ls > seen\n"
+    result = built(tmp_path, text)
+
+    assert result.tree().lookup(b"late") is None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="found by /proc")
+def test_what_a_killed_build_left_running_is_ended(tmp_path: Path) -> None:
+    """The next build of the workspace begins with it, and finds nothing of its doing."""
+    (tmp_path / "Dockerfile").write_text("FROM x\nRUN sleep 1.5; touch late; sleep 30\n")
+    code = (
+        "from layercache import Builder, Dockerfile, Workspace; import sys; where = sys.argv[1];"
+        "builder = Builder(None, executor=Workspace(where + '/workspace'));"
+        "builder.build(Dockerfile.load(where + '/Dockerfile'), context={})"
+    )
+    killed = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)])
+    while not (tmp_path / "workspace" / "0" / "running").exists():
+        time.sleep(0.01)
+    killed.kill()
+    killed.wait()
+
+    result = built(tmp_path, "FROM x\nRUN sleep 2; ls > seen\n")
+    with result.tree().open(b"seen") as content:
+        assert content.read() == b"seen\n"
+    assert not (tmp_path / "workspace" / "0" / "running").exists()
