@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
 from layercache.digests import CacheKey, ChainID, DiffID, Digest
 from layercache.errors import UsageError
-from layercache.explain import Change, Reason
+
+if TYPE_CHECKING:
+    from layercache.explain import Reason
 
 __all__ = ["ErrorReport", "ImageReport", "Report", "StepReport"]
 
@@ -164,6 +166,8 @@ def _step(value: Mapping[str, Any]) -> StepReport:
 
 
 def _reason(value: Mapping[str, Any]) -> Reason:
+    from layercache.explain import Change, Reason
+
     step = value["step"]
     return Reason(
         cause=value["cause"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -11,12 +12,10 @@ from layercache.descriptors import Layer, State
 from layercache.dockerfile.options import Lowered, Row
 from layercache.engine import Run
 from layercache.errors import CacheError, LayerCacheError
-from layercache.explain import Reason
 from layercache.graph import Base, Step
 from layercache.inputs import Inputs
 from layercache.narrowing import weak_key
 from layercache.predecessors import Against, tag_project, trail_id
-from layercache.reasons import Reasons, place_of
 from layercache.report import ErrorReport, ImageReport, Report, StepReport
 from layercache.result import BuildResult
 from layercache.statistics import Totals
@@ -25,8 +24,10 @@ from layercache.variations import results_of
 from layercache.walk import Decision
 
 if TYPE_CHECKING:
+    from layercache.explain import Reason
     from layercache.images.built import BuiltImage
     from layercache.images.resolver import BaseImage
+    from layercache.reasons import Reasons
     from layercache.store import Store
 
 __all__ = ["Reporter"]
@@ -43,8 +44,13 @@ class Reporter:
         self._name = trail_id(project)
         self._steps: tuple[StepReport, ...] = ()
         self._trail = self._read_trail()
-        self._reasons = Reasons(store, inputs, self._trail, against)
-        self._compares = against is not None
+        self._against = against
+
+    @functools.cached_property
+    def _reasons(self) -> Reasons:
+        from layercache.reasons import Reasons  # a build that reuses everything gives none
+
+        return Reasons(self._store, self._inputs, self._trail, self._against)
 
     def keep_totals(self, report: Report) -> None:
         """Add this build to the counts of the cache's life; a lost race loses a count."""
@@ -80,7 +86,9 @@ class Reporter:
     ) -> BuildResult:
         """The result of a walk that came to its end, well or not."""
         decisions = {decision.vertex: decision for decision in run.decisions}
-        reasons = self._reasons.of(lowered, decisions, run)
+        reasons: Mapping[int, Reason] = {}
+        if self._against is not None or any(d.outcome != "hit" for d in run.decisions):
+            reasons = self._reasons.of(lowered, decisions, run)
         self._steps = tuple(
             self._step(row, decisions, reasons, run, lowered) for row in lowered.rows
         )
@@ -163,7 +171,7 @@ class Reporter:
             seconds=run.seconds.get(row.vertex, 0.0),
             saved_seconds=record.seconds if hit and record is not None else 0.0,
             reason=reasons.get(row.vertex),
-            until=tuple(place_of(lowered, vertex) for vertex in decision.until),
+            until=_places(lowered, decision.until),
             likely=self._likely(decision, row),
             error=str(decision.error) if decision.error is not None else None,
             untraced=self._untraced(decision, run, lowered),
@@ -228,7 +236,7 @@ class Reporter:
             )
         if self._trail is not None and _same_trail(self._trail.steps, steps) and not names:
             return
-        if self._compares:
+        if self._against is not None:
             return
         try:
             self._store.put_trail(Trail(self._name, tuple(steps)))
@@ -262,6 +270,14 @@ class Reporter:
         )
 
 
+def _places(lowered: Lowered, vertices: Sequence[int]) -> tuple[tuple[int, int], ...]:
+    if not vertices:
+        return ()
+    from layercache.reasons import place_of
+
+    return tuple(place_of(lowered, vertex) for vertex in vertices)
+
+
 def _same_trail(old: Sequence[TrailStep], new: Sequence[TrailStep]) -> bool:
     def facts(steps: Sequence[TrailStep]) -> list[tuple[Any, ...]]:
         return [(s.stage, s.index, s.op, s.text, s.key, s.chain_id) for s in steps]
@@ -286,6 +302,8 @@ def _image(built: BuiltImage, state: State) -> ImageReport:
 
 
 def _annotations(texts: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    if not texts:
+        return ()
     from layercache.images.outputs import parse_annotation
 
     found = [parse_annotation(text) for text in texts]

@@ -10,7 +10,6 @@ import attrs
 
 from layercache.descriptors import Layer, State
 from layercache.errors import CacheError, SourceError, UsageError
-from layercache.explain import CAUSES, describe
 from layercache.graph import Graph
 from layercache.inputs import Inputs
 from layercache.report import ImageReport, Report, StepReport
@@ -199,6 +198,8 @@ def explain_step(step: StepReport, steps: Sequence[StepReport]) -> str:
     if reason is not None:
         verb = "differs from the build compared with" if step.decision == "hit" else "executed"
         verb = "would run" if step.decision in {"would-run", "undetermined"} else verb
+        from layercache.explain import CAUSES, describe
+
         lines.append(f"  {verb}: {CAUSES[reason.cause]}: {describe(reason, names)}")
         for change in reason.changes:
             values = ""

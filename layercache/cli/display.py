@@ -18,7 +18,6 @@ from layercache.events import (
     StepOutput,
     StepStarted,
 )
-from layercache.explain import describe
 from layercache.report import Report, StepReport
 
 __all__ = ["JsonLines", "Plain", "summary"]
@@ -116,6 +115,8 @@ def summary(report: Report) -> str:
         lines.append(f"  {verb:12} {time:14}  {place}{_short(step.text)}")
         reason = step.reason
         if reason is not None and reason.cause not in _OBVIOUS and not step.error:
+            from layercache.explain import describe
+
             lines.append(f"{'':31}{describe(reason, names)}")
         if step.decision == "undetermined":
             waits = ", ".join(repr(_short(names.get(place, "?"), 40)) for place in step.until)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import posixpath
-import re
 from typing import TYPE_CHECKING
-from urllib.parse import unquote, urlsplit
 
 from layercache.configuration import HistoryEntry
 from layercache.digests import check_digest
@@ -13,6 +11,7 @@ from layercache.dockerfile.heredocs import HereDoc
 from layercache.dockerfile.instructions import Add, Copy
 from layercache.dockerfile.places import located, problem
 from layercache.errors import UsageError
+from layercache.expressions import expression
 from layercache.graph import Input, Origin
 from layercache.instructions import Source
 from layercache.operations import SOURCE, CopyFiles, CopySource
@@ -130,6 +129,8 @@ def url_name(url: str) -> str:
 
     What the server says of a name does not count (observed); `__unnamed__` where there is none.
     """
+    from urllib.parse import unquote, urlsplit
+
     path = unquote(urlsplit(url).path).rstrip("/")
     return posixpath.basename(path) or "__unnamed__"
 
@@ -145,6 +146,8 @@ def remote_source(text: str, copy: Copy | Add, checksum: str | None) -> Source |
         return _git_source(text, copy, checksum)
     if not web:
         return None
+    from urllib.parse import urlsplit
+
     parts = urlsplit(text)
     if parts.username or parts.password:
         raise problem(copy, "a URL can't hold user information: it would be kept with the image")
@@ -159,11 +162,13 @@ def _is_git(text: str) -> bool:
     """Git URLs as BuildKit knows them: user@host:path, ssh://, git://, or http(s)://….git."""
     url = text.partition("#")[0]
     if url.startswith(("http://", "https://")):
+        from urllib.parse import urlsplit
+
         return urlsplit(url).path.rstrip("/").endswith(".git")
     return url.startswith(("git://", "ssh://")) or _SCP.match(url) is not None
 
 
-_SCP = re.compile(r"[A-Za-z0-9_.-]+@[A-Za-z0-9.-]+:[^:]")
+_SCP = expression(r"[A-Za-z0-9_.-]+@[A-Za-z0-9.-]+:[^:]")
 
 
 def _git_source(text: str, add: Add, checksum: str | None) -> GitSource:

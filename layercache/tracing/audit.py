@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -51,7 +50,7 @@ class Auditor:
         execute: Callable[[AskExecute], Record],
         trouble: Callable[[LayerCacheError], None],
         note: Callable[[str], None],
-        chance: Callable[[], float] = random.random,
+        chance: Callable[[], float] | None = None,
     ) -> None:
         self._graph = graph
         self._walk = walk
@@ -65,6 +64,13 @@ class Auditor:
         self.made: dict[CacheKey, Record] = {}
         self.paths: dict[CacheKey, tuple[str, ...]] = {}
 
+    def _random(self) -> float:
+        if self._chance is None:
+            import random
+
+            self._chance = random.random
+        return self._chance()
+
     def audit(self) -> bool:
         """Run a share of the hits again; whether one was taken back, so that the walk goes on."""
         taken_back = False
@@ -75,7 +81,7 @@ class Auditor:
                 continue
             if key not in self._done:
                 self._done.add(key)
-                if self._chance() < audit_share(step.trace):
+                if self._random() < audit_share(step.trace):
                     taken_back |= self._one(decision, step)
         return taken_back
 
