@@ -10,6 +10,7 @@ One class drives one walk from beginning to end; its state is why it is not spre
 from __future__ import annotations
 
 import io
+import os
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -507,6 +508,10 @@ class _Drive:
                 # The last lines of the output are in the message, and secrets may be in them.
                 error.args = tuple(window.masked_text(arg) for arg in error.args)
                 raise
+            except BrokenPipeError:
+                raise  # whoever watches has gone
+            except OSError as error:
+                raise _refused(error) from error
             seconds = time.monotonic() - started
             record = self._record(ask, result, window, seconds)
             try:
@@ -587,6 +592,12 @@ class _Drive:
             log=log,
             manifests=tuple(manifests),
         )
+
+
+def _refused(error: OSError) -> BuildError:
+    """What the system refused an executor: a full disk, most likely."""
+    place = f" ({os.fsdecode(error.filename)})" if isinstance(error.filename, str | bytes) else ""
+    return BuildError(f"the step can't be executed here: {error.strerror or error}{place}")
 
 
 def _of_another_parent(record: Record, task: Task) -> bool:
