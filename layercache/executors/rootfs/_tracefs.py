@@ -411,6 +411,7 @@ def report(files: TraceFS) -> dict[str, Any]:
     return {
         "trouble": files.trouble,
         "requests": files.requests,
+        "cpu": int(sum(os.times()[:2]) * 1000),
         "paths": list(files.seen),
         "bits": bytes(files.seen.values()),
     }

@@ -138,6 +138,8 @@ class Watch:
     def __init__(self, stream: socket.socket) -> None:
         self._stream = stream
         self.requests = 0
+        self.cpu = 0.0
+        """Processor seconds that watching took."""
 
     def ask(self, message: Mapping[str, Any]) -> dict[str, Any]:
         """One question to the tracer, and its answer; it being gone is an answer, too."""
@@ -156,6 +158,7 @@ class Watch:
         if answer["trouble"]:
             return f"the tracer failed: {answer['trouble']}"
         self.requests = answer["requests"]
+        self.cpu = answer["cpu"] / 1000
         return dict(zip(answer["paths"], answer["bits"], strict=True))
 
     def close(self) -> None:

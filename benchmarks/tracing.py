@@ -1,0 +1,412 @@
+"""What watching commands costs, and what it saves on a project with the worst order.
+
+    python -m benchmarks.tracing --root DIR [--rounds N] [--check] [overhead] [project]
+
+DIR is a Debian root with python3, pip, gcc, make, node and npm, as this makes it:
+
+    debootstrap --variant=minbase --include=python3,python3-pip,gcc,make,libc6-dev,nodejs,npm \\
+        bookworm DIR
+
+*overhead*: each kind of step watched and unwatched in turn, processor seconds of everything, the
+tracer and the capture included, as a ratio of medians. *project*: `COPY . .` first, five RUN
+steps after it; for each kind of edit the seconds of a rebuild with `trace="auto"` beside those of
+the ordinary cascade (`trace="off"`, every step after the COPY runs), and whether the trees are
+equal but for the files that differ between any two runs of apt. All inputs are made on the spot,
+so no network is used. With `--check` the exit status is 1 when a limit is missed. Needs root.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import hashlib
+import io
+import json
+import os
+import resource
+import shutil
+import statistics
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+import zipfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from layercache import Builder, Dockerfile
+from layercache.executors.rootfs import RootfsExecutor, tracing
+from layercache.locations import open_store
+from layercache.result import BuildResult
+from layercache.testing.images import make_layout
+
+UNSTEADY = (
+    "/var/log/", "/var/cache/ldconfig/", "/var/cache/apt/", "/var/lib/apt/", "/var/lib/dpkg/",
+    "/root/.npm/",
+)  # fmt: skip
+"""What differs between any two runs of apt, dpkg, ldconfig and npm: logs and caches."""
+
+MIX_LIMIT = 1.15
+EACH_LIMIT = 1.3
+SCAN = "whole tree"
+
+
+# -- inputs -------------------------------------------------------------------------------------
+
+
+def make_project(root: Path) -> None:
+    """An application: wheels, npm tarballs, a package, C and Python sources."""
+    for part in ("wheels", "tgz", "debs", "native", "src"):
+        (root / part).mkdir(parents=True)
+    names = []
+    for number in range(6):
+        names.append(f"pkg{number}==1.0")
+        _wheel(root / "wheels" / f"pkg{number}-1.0-py3-none-any.whl", f"pkg{number}", 60)
+    (root / "requirements.txt").write_text("\n".join(names) + "\n")
+    _npm(root, 12)
+    _deb(root / "debs" / "tool_1.0_all.deb")
+    objects = []
+    for number in range(40):
+        body = "\n".join(f"int f{number}_{n}(int x) {{ return x * {n}; }}" for n in range(60))
+        (root / "native" / f"m{number}.c").write_text(
+            f"#include <stdio.h>\n#include <stdlib.h>\n{body}\n"
+        )
+        objects.append(f"m{number}.o")
+    (root / "native" / "main.c").write_text("int main(void) { return 0; }\n")
+    (root / "Makefile").write_text(
+        "OBJS = " + " ".join(f"build/{name}" for name in objects) + "\n"
+        "build/app: $(OBJS) native/main.c\n\t$(CC) -o $@ $^\n"
+        "build/%.o: native/%.c\n\t@mkdir -p build\n\t$(CC) -O1 -c -o $@ $<\n"
+    )
+    for number in range(200):
+        (root / "src" / f"m{number}.py").write_text(
+            "".join(f"def f{n}(x):\n    return x + {n}\n\n\n" for n in range(40))
+        )
+    (root / "check.py").write_text(
+        "import ast, glob\n"
+        "print(sum(len(ast.parse(open(f).read()).body) for f in sorted(glob.glob('src/*.py'))))\n"
+    )
+    (root / "README.md").write_text("read me\n")
+
+
+def _wheel(path: Path, name: str, modules: int) -> None:
+    info = f"{name}-1.0.dist-info"
+    files = {f"{name}/__init__.py": b"from .m0 import f\n"}
+    for number in range(modules):
+        text = "".join(f"def f{n}(x):\n    return x - {n}\n\n\n" for n in range(30))
+        files[f"{name}/m{number}.py"] = ("def f():\n    return 1\n\n\n" + text).encode()
+    files[f"{info}/METADATA"] = f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n".encode()
+    files[f"{info}/WHEEL"] = b"Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+    record = [f"{n},sha256={_urlsafe(c)},{len(c)}" for n, c in files.items()]
+    files[f"{info}/RECORD"] = "\n".join([*record, f"{info}/RECORD,,"]).encode()
+    with zipfile.ZipFile(path, "w") as archive:
+        for file, content in files.items():
+            archive.writestr(zipfile.ZipInfo(file, (2020, 1, 1, 0, 0, 0)), content)
+
+
+def _urlsafe(content: bytes) -> str:
+    return base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=").decode()
+
+
+def _npm(root: Path, count: int) -> None:
+    packages: dict[str, Any] = {}
+    wanted = {}
+    for number in range(count):
+        name, file = f"dep{number}", f"tgz/dep{number}-1.0.0.tgz"
+        out = io.BytesIO()
+        with tarfile.open(fileobj=out, mode="w:gz", compresslevel=1) as archive:
+            content = {"package.json": json.dumps({"name": name, "version": "1.0.0"})}
+            for module in range(40):
+                content[f"lib/m{module}.js"] = f"exports.f = x => x + {module};\n" * 40
+            for path, text in content.items():
+                info = tarfile.TarInfo(f"package/{path}")
+                info.size = len(text)
+                archive.addfile(info, io.BytesIO(text.encode()))
+        (root / file).write_bytes(out.getvalue())
+        digest = base64.b64encode(hashlib.sha512(out.getvalue()).digest()).decode()
+        wanted[name] = f"file:{file}"
+        packages[f"node_modules/{name}"] = {
+            "version": "1.0.0",
+            "resolved": f"file:{file}",
+            "integrity": f"sha512-{digest}",
+        }
+    top = {"name": "app", "version": "1.0.0", "dependencies": wanted}
+    lock = {"lockfileVersion": 3, "requires": True, "packages": {"": top, **packages}}
+    (root / "package.json").write_text(json.dumps(top, indent=1))
+    (root / "package-lock.json").write_text(
+        json.dumps({"name": "app", "version": "1.0.0", **lock}, indent=1)
+    )
+
+
+def _deb(path: Path) -> None:
+    with tempfile.TemporaryDirectory() as made:
+        place = Path(made, "usr", "share", "tool")
+        place.mkdir(parents=True)
+        for number in range(50):
+            (place / f"f{number}").write_text(f"{number}\n" * 100)
+        control = Path(made, "DEBIAN")
+        control.mkdir()
+        (control / "control").write_text(
+            "Package: tool\nVersion: 1.0\nArchitecture: all\nMaintainer: nobody <n@example.org>\n"
+            "Description: a tool\n"
+        )
+        (control / "postinst").write_text("#!/bin/sh\nset -e\nldconfig\n")
+        os.chmod(control / "postinst", 0o755)
+        subprocess.run(
+            ["dpkg-deb", "--root-owner-group", "-b", made, str(path)],
+            check=True,
+            stdout=subprocess.DEVNULL,
+        )
+
+
+STEPS = {
+    "apt": "DEBIAN_FRONTEND=noninteractive apt-get install -y -qq ./debs/tool_1.0_all.deb "
+    ">/dev/null 2>&1",
+    "pip": "PIP_BREAK_SYSTEM_PACKAGES=1 SOURCE_DATE_EPOCH=1 pip install -q --no-index "
+    "--find-links wheels --no-cache-dir --root-user-action=ignore --disable-pip-version-check "
+    "-r requirements.txt",
+    "npm": "npm ci --offline --no-audit --no-fund --silent --cache /tmp/npm && rm -rf /tmp/npm",
+    "make": "make -s",
+    "python": "python3 -B check.py > /checked",
+}
+
+
+# -- building -----------------------------------------------------------------------------------
+
+
+class Bench:
+    """One machine with a Debian base image."""
+
+    def __init__(self, directory: Path, layout: Path) -> None:
+        self.directory = directory
+        self.layout = layout
+        self.executor = RootfsExecutor(directory / "rootfs")
+        self.builder = Builder(
+            open_store(str(directory / "cache"), durability="none"), executor=self.executor, jobs=1
+        )
+
+    def build(self, text: str, context: Path, **options: Any) -> BuildResult:
+        return self.builder.build(
+            Dockerfile.parse(text),
+            context=str(context),
+            contexts={"debian": f"oci-layout://{self.layout}"},
+            **options,
+        )
+
+    def close(self) -> None:
+        self.builder.store.commit()
+        self.executor.close()
+        self.builder.store.close()
+
+
+def make_base(root: Path, target: Path) -> None:
+    """An OCI layout of a root directory."""
+    command = ["tar", "--sort=name", "--numeric-owner", "--one-file-system", "-C", str(root)]
+    command += ["--exclude=./var/cache/apt/archives/*.deb", "-c", "."]
+    made = subprocess.run(command, check=True, capture_output=True).stdout
+    make_layout(target, [made], {"Env": ["PATH=/usr/sbin:/usr/bin:/sbin:/bin"]})
+
+
+# -- overhead -----------------------------------------------------------------------------------
+
+
+class Cost(NamedTuple):
+    """Processor and wall seconds of a step."""
+
+    cpu: float
+    wall: float
+
+
+def overhead(bench: Bench, context: Path, rounds: int) -> bool:
+    """Each step watched and unwatched, in turn."""
+    steps = {**STEPS, "500 processes": "for n in $(seq 500); do /bin/true; done"}
+    steps["compileall"] = "python3 -m compileall -q /usr/lib/python3 -d x -o 2 >/dev/null 2>&1"
+    steps[SCAN] = "find / -xdev -type f -print0 | xargs -0 cat > /dev/null 2>&1; true"
+    watched: list[float] = []
+    end = tracing.Watch.end
+
+    def noted(self: tracing.Watch) -> Any:
+        found = end(self)
+        watched.append(self.cpu)
+        return found
+
+    tracing.Watch.end = noted  # type: ignore[method-assign]
+    print(f"{'step':<16}{'CPU s':>8}{'traced':>8}{'ratio':>7}{'wall':>7}{'seen':>8}")
+    total = [0.0, 0.0]
+    ok = True
+    for name, command in steps.items():
+        text = f"FROM debian\nWORKDIR /app\nCOPY . .\nRUN {command}\n"
+        costs: dict[str, list[Cost]] = {"off": [], "auto": []}
+        for number in range(rounds + 1):
+            for mode in ("off", "auto"):
+                watched.clear()
+                found = _measure(bench, text, context, mode)
+                if number:  # the first round unpacks and warms up
+                    costs[mode].append(Cost(found.cpu + sum(watched), found.wall))
+        plain, traced = (_median(costs[mode]) for mode in ("off", "auto"))
+        ratio = traced.cpu / plain.cpu
+        seen = _seen(bench)
+        print(
+            f"{name:<16}{plain.cpu:>8.2f}{traced.cpu:>8.2f}{ratio:>7.2f}"
+            f"{traced.wall / plain.wall:>7.2f}{seen:>8}",
+            flush=True,
+        )
+        if name != SCAN:
+            total[0] += plain.cpu
+            total[1] += traced.cpu
+            ok = ok and ratio <= EACH_LIMIT
+    mix = total[1] / total[0]
+    print(f"{'mix':<16}{total[0]:>8.2f}{total[1]:>8.2f}{mix:>7.2f}   (but for {SCAN})")
+    tracing.Watch.end = end  # type: ignore[method-assign]
+    return ok and mix <= MIX_LIMIT
+
+
+def _measure(bench: Bench, text: str, context: Path, mode: str) -> Cost:
+    """One execution of the last step. The helper process is ended, so that what its children
+    used is counted."""
+    bench.executor.close()
+    before = _used()
+    started = time.monotonic()
+    result = bench.build(text, context, trace=mode, no_cache=lambda o: o.op == "RUN")
+    wall = time.monotonic() - started
+    bench.executor.close()
+    if result.steps[-1].untraced:
+        raise SystemExit(f"not traced: {result.steps[-1].untraced}")
+    return Cost(_used() - before, wall)
+
+
+def _used() -> float:
+    found = 0.0
+    for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN):
+        usage = resource.getrusage(who)
+        found += usage.ru_utime + usage.ru_stime
+    return found
+
+
+def _median(costs: Sequence[Cost]) -> Cost:
+    return Cost(statistics.median(c.cpu for c in costs), statistics.median(c.wall for c in costs))
+
+
+def _seen(bench: Bench) -> int:
+    """How many observations the newest set has."""
+    places = sorted(
+        Path(bench.directory, "cache", "selectors").glob("*"), key=lambda p: p.stat().st_mtime_ns
+    )
+    if not places:
+        return 0
+    known = bench.builder.store
+    from layercache.tracing.known import KnownSelectors
+
+    selectors = KnownSelectors(known)
+    found = selectors.get(places[-1].name)  # type: ignore[arg-type]
+    return len(selectors.observations(found.candidates[0].selector)) if found.candidates else 0
+
+
+# -- a project with the worst order -------------------------------------------------------------
+
+PROJECT = "FROM debian\nWORKDIR /app\nCOPY . .\n" + "".join(f"RUN {c}\n" for c in STEPS.values())
+
+EDITS: dict[str, Callable[[Path], object]] = {
+    "README": lambda root: (root / "README.md").write_text("read me again\n"),
+    "a new file at the top": lambda root: (root / "NOTES.md").write_text("notes\n"),
+    "a Python source": lambda root: (root / "src" / "m7.py").write_text("def g():\n    pass\n"),
+    "a C source": lambda root: (root / "native" / "m3.c").write_text("int g;\n"),
+    "requirements.txt": lambda root: (root / "requirements.txt").write_text("pkg0==1.0\n"),
+    "package.json": lambda root: (root / "package.json").write_text(
+        (root / "package.json").read_text() + "\n"
+    ),
+}
+
+
+def project(traced: Bench, cascade: Bench, context: Path, rounds: int) -> bool:
+    """Seconds of a rebuild for each kind of edit, with traces and without."""
+    started = time.monotonic()
+    traced.build(PROJECT, context, trace="auto")
+    print(f"first build, watched: {time.monotonic() - started:.1f} s")
+    started = time.monotonic()
+    cascade.build(PROJECT, context)
+    print(f"first build, unwatched: {time.monotonic() - started:.1f} s")
+    print(f"{'edit':<24}{'traced':>8}{'cascade':>9}{'times':>7}  run again")
+    ok = True
+    for name, edit in EDITS.items():
+        figures: list[tuple[float, float]] = []
+        for number in range(rounds):
+            changed = context.parent / f"edited-{number}"
+            shutil.rmtree(changed, ignore_errors=True)
+            shutil.copytree(context, changed)
+            edit(changed)
+            (changed / "round").write_text(f"{name} {number}\n")
+            found = []
+            results = []
+            for bench, mode in ((traced, "auto"), (cascade, "off")):
+                started = time.monotonic()
+                results.append(bench.build(PROJECT, changed, trace=mode))
+                found.append(time.monotonic() - started)
+            figures.append((found[0], found[1]))
+            again, full = results
+            if different := _different(again, full):
+                print(f"WRONG after {name}: {different[:5]}")
+                ok = False
+        fast, slow = (statistics.median(f[n] for f in figures) for n in (0, 1))
+        ran = [
+            kind
+            for kind, step in zip(STEPS, again.steps[-len(STEPS) :], strict=True)
+            if step.decision == "miss"
+        ]
+        print(
+            f"{name:<24}{fast:>8.2f}{slow:>9.2f}{slow / fast:>7.1f}  {', '.join(ran) or 'nothing'}",
+            flush=True,
+        )
+    return ok
+
+
+def _different(one: BuildResult, other: BuildResult) -> list[str]:
+    """The paths at which two results differ, but for logs and caches."""
+    trees = one.tree(), other.tree()
+    found = []
+    pending = [b""]
+    while pending:
+        path = pending.pop()
+        names = [set(tree.children(path)) for tree in trees]
+        for name in names[0] | names[1]:
+            child = path + b"/" + name if path else name
+            text = "/" + os.fsdecode(child)
+            if (text + "/").startswith(UNSTEADY) or text.startswith(UNSTEADY):
+                continue
+            nodes = [tree.lookup(child) for tree in trees]
+            if nodes[0] != nodes[1]:
+                found.append(text)
+            elif nodes[0] is not None and nodes[0].is_dir:
+                pending.append(child)
+    return found
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.tracing")
+    parser.add_argument("--root", type=Path, required=True, help="a Debian root directory")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--check", action="store_true")
+    parser.add_argument("what", nargs="*", choices=["overhead", "project", []], default=[])
+    options = parser.parse_args()
+    wanted = options.what or ["overhead", "project"]
+    good = True
+    with tempfile.TemporaryDirectory() as made:
+        place = Path(made)
+        make_project(place / "project")
+        make_base(options.root, place / "base")
+        benches = [Bench(place / name, place / "base") for name in ("one", "two")]
+        try:
+            if "overhead" in wanted:
+                good &= overhead(benches[0], place / "project", options.rounds)
+            if "project" in wanted:
+                good &= project(*benches, place / "project", options.rounds)
+        finally:
+            for bench in benches:
+                bench.close()
+    return 1 if options.check and not good else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
