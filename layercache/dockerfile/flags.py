@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from layercache.dockerfile.faults import Fault, nearest
-from layercache.dockerfile.instructions import (
-    BindMount,
-    CacheMount,
-    Device,
-    Mount,
-    SecretMount,
-    SshMount,
-    TmpfsMount,
-)
+from layercache.dockerfile.instructions import Device
 from layercache.dockerfile.numbers import parse_bool
 from layercache.errors import UsageError
+
+if TYPE_CHECKING:
+    from layercache.dockerfile.mounts import Mount
 
 __all__ = ["FLAGS", "Flags", "parse_device", "parse_mount", "read_flags"]
 
@@ -52,11 +48,7 @@ FLAGS: Final[Mapping[str, Mapping[str, str]]] = {
 }
 """Flags that each instruction takes, and how; an instruction that is not here takes none."""
 
-_MOUNTS: Final[Mapping[str, type[Mount]]] = {
-    kind.type: kind for kind in (BindMount, CacheMount, TmpfsMount, SecretMount, SshMount)
-}
 _BARE: Final = frozenset({"ro", "readonly", "rw", "readwrite", "required"})
-_ALL_KEYS: Final = frozenset().union(*(kind.keys for kind in _MOUNTS.values())) | {"type"}
 
 
 class Flags:
@@ -119,22 +111,31 @@ def _need_value(has_value: str, marked: str) -> None:
         raise Fault(f"{marked} has no value", marked, expected=f"{marked}=VALUE")
 
 
+@functools.cache
+def _mounts() -> Mapping[str, type[Mount]]:
+    from layercache.dockerfile import mounts as m
+
+    kinds = (m.BindMount, m.CacheMount, m.TmpfsMount, m.SecretMount, m.SshMount)
+    return {kind.type: kind for kind in kinds}
+
+
 def parse_mount(text: str) -> Mount:
     """Read the value of `RUN --mount=`. Raises `Fault`."""
     pairs: list[tuple[str, str | None]] = []
     for field in _fields(text, "--mount"):
         key, has_value, value = field.partition("=")
         pairs.append((key.lower(), value if has_value else None))
-    kind = BindMount.type
+    mounts = _mounts()
+    kind = "bind"
     for key, given in pairs:
         if key == "type":
             kind = (given or "").lower()
-            if kind not in _MOUNTS:
+            if kind not in mounts:
                 raise Fault(
                     f"unknown type of mount: {given or ''!r}",
                     given or "type",
-                    expected=", ".join(sorted(_MOUNTS)),
-                    suggestion=nearest(kind, _MOUNTS),
+                    expected=", ".join(sorted(mounts)),
+                    suggestion=nearest(kind, mounts),
                 )
     fields: dict[str, Any] = {}
     for key, given in pairs:
@@ -145,21 +146,23 @@ def parse_mount(text: str) -> Mount:
                     raise Fault("a secret mount takes a source or an id, not both", key)
                 fields[name] = value
     try:
-        return _MOUNTS[kind](**fields)
+        return mounts[kind](**fields)
     except UsageError as error:
         raise Fault(str(error), "--mount") from None
 
 
 def _option(kind: str, key: str, value: str | None) -> tuple[str | None, Any]:
     """The field that an option of a mount sets, and what to. None: it says the default."""
-    keys = _MOUNTS[kind].keys
+    mounts = _mounts()
+    keys = mounts[kind].keys
     field = keys.get(key)
     if field is None:
         if key in ("ro", "readonly") and kind in ("secret", "ssh"):
             return None, None  # they are never anything else
         if key in ("rw", "readwrite") and kind == "tmpfs":
             return None, None
-        others = "other mounts do" if key in _ALL_KEYS else None
+        known = {"type"}.union(*(other.keys for other in mounts.values()))
+        others = "other mounts do" if key in known else None
         raise Fault(
             f"a {kind} mount has no option {key!r}" + (f" ({others})" if others else ""),
             key,

@@ -13,7 +13,7 @@ One module because it is one catalogue; each class is a signature, its checks an
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Final, TypeAlias, overload
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, overload
 
 import attrs
 
@@ -30,17 +30,19 @@ from layercache.dockerfile.base import (
     texts_of,
 )
 from layercache.dockerfile.heredocs import HereDoc, find_heredocs
-from layercache.dockerfile.mounts import (
-    BindMount,
-    CacheMount,
-    Mount,
-    SecretMount,
-    SshMount,
-    TmpfsMount,
-)
 from layercache.dockerfile.numbers import parse_duration
 from layercache.dockerfile.words import SPACE, json_text, split_first, split_words
 from layercache.errors import UsageError
+
+if TYPE_CHECKING:
+    from layercache.dockerfile.mounts import (
+        BindMount,
+        CacheMount,
+        Mount,
+        SecretMount,
+        SshMount,
+        TmpfsMount,
+    )
 
 __all__ = [
     "Add",
@@ -121,6 +123,28 @@ class From(DockerfileInstruction):
         return f"FROM {flags}{self.image}" + (f" AS {self.alias}" if self.alias else "")
 
 
+if not TYPE_CHECKING:
+
+    def __getattr__(name):
+        # Most files have no mount, and their classes are a good part of a short build.
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from layercache.dockerfile import mounts
+
+        value = globals()[name] = getattr(mounts, name)
+        return value
+
+
+def _check_mounts(mounts: tuple[object, ...]) -> None:
+    if not mounts:
+        return
+    from layercache.dockerfile.mounts import Mount
+
+    for mount in mounts:
+        if not isinstance(mount, Mount):
+            raise UsageError(f"a mount of RUN is a BindMount, CacheMount, …, not {mount!r}")
+
+
 @attrs.frozen
 class Device:
     """One `RUN --device`: the name of a device (or class of devices), and whether it must be."""
@@ -168,9 +192,7 @@ class Run(DockerfileInstruction):
     ) -> None:
         what = command_of(command, "the command of RUN")
         all_mounts, all_devices, bodies = tuple(mounts), tuple(devices), tuple(heredocs)
-        for mount in all_mounts:
-            if not isinstance(mount, Mount):
-                raise UsageError(f"a mount of RUN is a BindMount, CacheMount, …, not {mount!r}")
+        _check_mounts(all_mounts)
         for device in all_devices:
             if not isinstance(device, Device):
                 raise UsageError(f"a device of RUN is a Device, not {device!r}")

@@ -6,7 +6,6 @@ import posixpath
 from typing import TYPE_CHECKING
 
 from layercache.configuration import HistoryEntry
-from layercache.dockerfile import mounts as written
 from layercache.dockerfile.heredocs import HereDoc
 from layercache.dockerfile.instructions import Run
 from layercache.dockerfile.places import located, problem
@@ -16,6 +15,7 @@ from layercache.operations import Exec, Mount
 from layercache.selections import Files
 
 if TYPE_CHECKING:
+    from layercache.dockerfile import mounts as written
     from layercache.dockerfile.fold import StageFold
 
 __all__ = ["lower_run"]
@@ -94,6 +94,8 @@ def _created_by(fold: StageFold, args: tuple[str, ...]) -> str:
 
 def _mount(fold: StageFold, run: Run, mount: written.Mount, inputs: list[Input]) -> Mount | None:
     """One mount with its words expanded; appends the input that it reads."""
+    from layercache.dockerfile import mounts as written
+
     expanded = located(run, lambda _: mount.expand(fold.variables.expand), "")
     target = posixpath.join(fold.config.workdir or "/", expanded.target) if expanded.target else ""
     target = posixpath.normpath(target) if target else ""
