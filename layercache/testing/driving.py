@@ -169,13 +169,13 @@ class Driver:
             if self._choices is None:
                 answered, pending[:] = pending[:], []
                 for ask in answered:
-                    self._answer(ask)
+                    self.answer(ask)
                 continue
             if self._loses(None):
                 continue
             ask = pending.pop(self._choices.number(0, len(pending) - 1))
             if not self._loses(ask):
-                self._answer(ask)
+                self.answer(ask)
 
     def _check(self, ask: Ask) -> None:
         if isinstance(ask, AskLookup | AskSelectors):
@@ -191,7 +191,8 @@ class Driver:
                 raise AskedTwice(f"asked twice: {name}")
             self._seen.add(name)
 
-    def _answer(self, ask: Ask) -> None:
+    def answer(self, ask: Ask) -> None:
+        """Answer one ask from the world."""
         tell = self.walk.tell
         if isinstance(ask, AskLookup):
             self._find(ask)

@@ -59,7 +59,23 @@ class Build:
 
     def decision(self, step: str) -> str | None:
         """What was decided for the one step of this name."""
-        return self._find(step)[0].decision
+        return self.find(step)[0].decision
+
+    def find(self, name: str) -> list[StepReport]:
+        """The steps of this name; raises `AssertionError` when there is none."""
+        wanted = " ".join(name.split())
+        found = [step for step in self.steps if " ".join(step.text.split()) == wanted]
+        if not found:
+            matches = step_selector(name)
+            found = [
+                step
+                for step in self.steps
+                if step.decision is not None
+                and matches(Origin(step.stage, step.index, None, 0, step.op, step.text))
+            ]
+        if not found:
+            raise AssertionError(f"there is no step {name!r}; there are:\n{self._table()}")
+        return found
 
     def assert_reused(self, *steps: str) -> Self:
         """Each of these was a hit; without arguments: every step that decides was."""
@@ -75,7 +91,7 @@ class Build:
         __tracebackhide__ = True
         self._assert(("miss", "would-run"), "rebuilt", steps)
         for name in steps if because is not None else ():
-            for step in self._find(name):
+            for step in self.find(name):
                 if because not in self._reasons(step):
                     raise AssertionError(
                         f"{step.text!r} was rebuilt, but not because of {because!r}:\n"
@@ -100,7 +116,7 @@ class Build:
 
     def _assert(self, wanted: str | tuple[str, ...], verb: str, names: tuple[str, ...]) -> Self:
         __tracebackhide__ = True
-        found = [step for name in names for step in self._find(name)]
+        found = [step for name in names for step in self.find(name)]
         if not names:
             found = [step for step in self.steps if step.decision is not None]
         outcomes = (wanted,) if isinstance(wanted, str) else wanted
@@ -110,21 +126,6 @@ class Build:
             lines += [self.result.explain(step) for step in wrong]
             raise AssertionError("\n".join([*lines, "the whole build:", self._table()]))
         return self
-
-    def _find(self, name: str) -> list[StepReport]:
-        wanted = " ".join(name.split())
-        found = [step for step in self.steps if " ".join(step.text.split()) == wanted]
-        if not found:
-            matches = step_selector(name)
-            found = [
-                step
-                for step in self.steps
-                if step.decision is not None
-                and matches(Origin(step.stage, step.index, None, 0, step.op, step.text))
-            ]
-        if not found:
-            raise AssertionError(f"there is no step {name!r}; there are:\n{self._table()}")
-        return found
 
     def _reasons(self, step: StepReport) -> set[str]:
         reason = step.reason

@@ -323,7 +323,7 @@ def test_files_are_named(layers, name):
     layers.build(TEXT, FILES)
     edit(layers)
     again = layers.build()
-    copy, run = (again._find(text)[0] for text in ("COPY src /w/", "RUN build"))
+    copy, run = (again.find(text)[0] for text in ("COPY src /w/", "RUN build"))
 
     assert copy.reason.cause == "files"
     changes = [(c.path.replace("./", "src/"), c.what) for c in copy.reason.changes]
@@ -347,7 +347,7 @@ def test_the_owner_in_a_stage_is_named(layers):
     text = "FROM scratch AS s\nRUN write /f 1 && chown {} /f\nFROM scratch\nCOPY --from=s /f /g\n"
     layers.build(text.format(1), {})
     again = layers.build(text.format(2))
-    (copy,) = again._find("COPY --from=s /f /g")
+    (copy,) = again.find("COPY --from=s /f /g")
     assert [(c.kind, c.path, c.what) for c in copy.reason.changes] == [("file", "f", "owner")]
 
 
@@ -417,7 +417,7 @@ def test_options_of_a_build_are_named(layers, name):
     options, cause, kind, path = OPTIONS[name]
     layers.build(TEXT, FILES)
     again = layers.build(**options)
-    (run,) = again._find("RUN build")
+    (run,) = again.find("RUN build")
 
     assert run.reason.cause == cause
     if kind is not None:
@@ -428,7 +428,7 @@ def test_a_value_of_a_build_argument_is_not_shown(layers):
     """A private value is in no report and no explanation."""
     layers.build(TEXT, FILES, args={"V": "hunter2"})
     again = layers.build(args={"V": "hunter3"})
-    (run,) = again._find("RUN build")
+    (run,) = again.find("RUN build")
     assert "hunter" not in again.result.explain(run)
     assert "hunter" not in str(again.result.to_dict())
 
@@ -492,7 +492,7 @@ def test_another_executor():
     layers = Layers(executor=MemoryExecutor(traits=[Field("kernel", "6")]))
     layers.build("FROM scratch\nRUN one\n", {})
     other = Layers(executor=MemoryExecutor(traits=[Field("kernel", "7")]), store=layers.store)
-    (step,) = other.build("FROM scratch\nRUN one\n", {})._find("RUN one")
+    (step,) = other.build("FROM scratch\nRUN one\n", {}).find("RUN one")
     assert step.reason.cause == "executor"
     assert [(c.path, c.old, c.new) for c in step.reason.changes] == [("kernel", "6", "7")]
 
@@ -502,10 +502,10 @@ def test_another_strategy():
     layers = Layers()
     layers.build("FROM scratch\nRUN one\n", {})
     other = Layers(keys=ChainKeys(), store=layers.store)
-    (step,) = other.build("FROM scratch\nRUN one\n", {})._find("RUN one")
+    (step,) = other.build("FROM scratch\nRUN one\n", {}).find("RUN one")
     assert step.reason.cause == "scheme"
     salted = Layers(keys=ChainKeys("pepper"), store=layers.store)
-    (step,) = salted.build("FROM scratch\nRUN one\n", {})._find("RUN one")
+    (step,) = salted.build("FROM scratch\nRUN one\n", {}).find("RUN one")
     assert [(c.kind, c.path) for c in step.reason.changes] == [("scheme", "salt")]
     assert "pepper" not in str(step.to_dict())
 

@@ -186,7 +186,7 @@ def test_identical_steps_share_key_and_decision(layers):
     built = layers.build(
         "FROM scratch\nRUN same\nFROM scratch\nRUN same\nCOPY --from=0 / /x/\n", {}
     )
-    one, two = built._find("RUN same")
+    one, two = built.find("RUN same")
     assert (one.key, one.decision, one.layer) == (two.key, two.decision, two.layer)
     assert built.executions == ["same"]
 

@@ -29,16 +29,19 @@ from tests.core.tally import SEED, tell
 class TestGraphWalker(WalkerSuite):
     graphs = 150
     seed = SEED
+    started = 0.0
+
+    @classmethod
+    def setup_class(cls):
+        cls.started = time.perf_counter()
+
+    @classmethod
+    def teardown_class(cls):
+        wall = time.perf_counter() - cls.started
+        tell("walker suite, random graphs for each law", cls.graphs, wall)
 
     def make(self):
         return GraphWalker()
-
-
-def test_graphs_that_were_walked():
-    """Tells how many random graphs the suite above went through."""
-    laws = [name for name in dir(TestGraphWalker) if name.startswith("test_")]
-    tell("walker suite, graphs for each law", TestGraphWalker.graphs, 0.0)
-    assert len(laws) >= 13
 
 
 def test_a_walker_that_asks_twice_is_caught():
@@ -257,7 +260,7 @@ def test_an_answer_that_comes_after_its_parent_changed():
         asks = list(walk.asks())
         for ask in asks:
             if not hasattr(ask, "task"):
-                driver._answer(ask)
+                driver.answer(ask)
     (late,) = asks
     old = next(d for d in walk.decisions() if d.outcome == "hit").record
     walk.tell(Lost(old))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import subprocess
+import sys
 import threading
 import time
 
@@ -121,12 +123,21 @@ def test_options_of_the_fixture(layers):
         layers.build("FROM x\nRUN fail\n")
 
 
-def test_the_plugin_is_loaded_only_when_asked_for():
-    """The distribution registers no entry point: nobody gets the fixture unasked."""
-    from importlib.metadata import entry_points
-
-    names = [point.value for point in entry_points(group="pytest11")]
-    assert not [name for name in names if "layercache" in name]
+def test_the_plugin_is_loaded_only_when_asked_for(tmp_path):
+    """With `-p` the fixture is there; without, it is not, as the distribution registers none."""
+    test = tmp_path / "test_it.py"
+    test.write_text(
+        "def test_it(layers):\n"
+        "    layers.build('FROM x\\nCOPY a /\\n', {'a': '1'})\n"
+        "    layers.build().assert_nothing_executed()\n"
+    )
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(test)]
+    plain = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert plain.returncode == 1
+    assert "fixture 'layers' not found" in plain.stdout
+    asked = [*command, "-p", "layercache.testing.pytest_plugin"]
+    done = subprocess.run(asked, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stdout
 
 
 # -- commands -------------------------------------------------------------------------------
@@ -368,7 +379,7 @@ def test_what_a_command_looked_at_is_known():
     layers.build(text, {"a": "1", "b": "1"}, trace="auto")
     layers.edit("b", "2")
     again = layers.build(trace="auto")
-    (read,) = again._find("RUN cat /a > /c")
+    (read,) = again.find("RUN cat /a > /c")
     assert (read.decision, read.evidence) == ("hit", "trace")
     again.assert_rebuilt("RUN unknown", because="COPY b /b")
     layers.edit("a", "2")
