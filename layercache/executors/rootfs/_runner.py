@@ -150,11 +150,16 @@ class Runner:
         return True
 
     def agent(self, command: list[str], fds: list[int]) -> None:
-        """Start a program in these namespaces; its last argument is to be the first of `fds`."""
+        """Start a program in these namespaces; its last argument is to be the first of `fds`.
+
+        No program is the tracer, which needs nothing that is not here already.
+        """
         pid = os.fork()
         if pid == 0:
             try:
                 sys_.prctl(sys_.PR_SET_PDEATHSIG, 9)
+                if not command:
+                    self.trace(fds)
                 for fd in fds:
                     os.set_inheritable(fd, True)
                 os.execv(command[0], [*command, str(fds[0])])
@@ -165,6 +170,23 @@ class Runner:
         pidfd = os.pidfd_open(pid)
         self.agents[pidfd] = pid
         self.poll.register(pidfd, select.POLLIN)
+
+    @staticmethod
+    def trace(fds: list[int]) -> None:
+        """In a new process: be the tracer of this build; does not return."""
+        status = 1
+        try:
+            for number, fd in enumerate(fds):
+                fds[number] = os.dup2(fd, 100 + number, inheritable=False)
+            # Streams of steps must not stay open in here.
+            os.closerange(3, 100)
+            sys_.close_range(100 + len(fds), 0xFFFFFFFF)
+            from layercache.executors.rootfs import _tracefs
+
+            _tracefs.main(fds[0])
+            status = 0
+        finally:
+            os._exit(status)
 
     def start(self, number: int, flags: int, fds: list[int]) -> None:
         """Fork process 1 of a step; `fds` are its stream, its output, and what it must hold."""

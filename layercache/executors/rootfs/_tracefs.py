@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import _socket
 import errno
+import fcntl
 import os
 import select
 import signal
@@ -44,6 +45,9 @@ _INIT, _OPENDIR, _READDIR, _ACCESS = 26, 27, 28, 34
 _INTERRUPT, _DESTROY, _IOCTL, _POLL, _BATCH_FORGET, _LSEEK = 36, 38, 39, 40, 42, 46
 _STATX, _SYNCFS, _FSYNC, _FSYNCDIR, _BMAP, _READDIRPLUS = 52, 50, 20, 30, 37, 44
 
+_SILENT = (_FORGET, _BATCH_FORGET, _INTERRUPT)
+"""What is not answered; nothing here is ever forgotten."""
+
 _NOT_HERE = (_OPEN, _OPENDIR, _ACCESS, _FLUSH, _IOCTL, _POLL, _LSEEK, _STATX, _SYNCFS, _FSYNC,
              _FSYNCDIR, _BMAP, _READDIRPLUS)  # fmt: skip
 """What this file system has no need of: the kernel then does it by itself, or by what is here.
@@ -53,7 +57,9 @@ That opening is among them means that only reading counts."""
 _FLAGS = 1 << 0 | 1 << 17 | 1 << 18 | 1 << 22 | 1 << 23 | 1 << 24
 _OPENLESS = 1 << 17 | 1 << 24
 
-_HEAD = struct.Struct("<IIQQIIIHH")
+_HEAD = struct.Struct("<IQQ")
+"""Of the head of a request what is used: after its length come operation, number and inode."""
+_HEAD_SIZE = 40
 _ANSWER = struct.Struct("<IiQ")
 _ENTRY = struct.Struct("<QQQQII")
 _ATTR = struct.Struct("<6Q10I")
@@ -110,13 +116,15 @@ class TraceFS:
             _INIT: self._init,
         }
         self._buffer = bytearray(_BUFFER)
+        self._into = (self._buffer,)
+        self._view = memoryview(self._buffer)
 
     # -- the connection ---------------------------------------------------------------------
 
     def answer_one(self) -> None:
         """Take one request and answer it; `ended` when the connection is over."""
         try:
-            size = os.readv(self._device, [self._buffer])
+            size = os.readv(self._device, self._into)
         except OSError as error:
             if error.errno == errno.ENODEV:
                 self.ended = True
@@ -124,9 +132,8 @@ class TraceFS:
                 self._fault(f"reading requests: {error.strerror}")
                 self.ended = True
             return
-        data = memoryview(self._buffer)[:size]
-        _, opcode, unique, node, *_ = _HEAD.unpack_from(data)
-        if opcode in (_FORGET, _BATCH_FORGET, _INTERRUPT):
+        opcode, unique, node = _HEAD.unpack_from(self._buffer, 4)
+        if opcode in _SILENT:
             return
         self.requests += 1
         code = 0
@@ -134,7 +141,7 @@ class TraceFS:
         handler = self._handlers.get(opcode)
         if handler is not None:
             try:
-                body = handler(node, data[_HEAD.size :])
+                body = handler(node, self._view[_HEAD_SIZE:size])
             except OSError as error:
                 code = error.errno or errno.EIO
                 if code not in _WORTH_ASKING:
@@ -148,7 +155,7 @@ class TraceFS:
                 self._fault(f"request {opcode} is not known")
         try:
             os.writev(
-                self._device, [_ANSWER.pack(_ANSWER.size + len(body), -code, unique), body]
+                self._device, (_ANSWER.pack(16 + len(body), -code, unique), body)
             )
         except OSError as error:
             if error.errno != errno.ENOENT:  # that is: who asked has been killed
@@ -192,14 +199,16 @@ class TraceFS:
                 raise
             self.note(path, ABSENT)
             return _ENTRY.pack(0, 0, _EVER, 0, 0, 0) + bytes(_ATTR.size)
-        # The size comes with the entry, and the kernel may use it without asking for it.
-        self.note(path, FOUND | SIZE if stat.S_ISREG(info.st_mode) else FOUND)
+        regular = stat.S_ISREG(info.st_mode)
+        # The size comes with the entry, and the kernel may use it without asking for it. Times
+        # of what is no file are not worth a question: a layer's are always the same.
+        self.note(path, FOUND | SIZE if regular else FOUND | METADATA)
         number = self._numbers.get(path)
         if number is None:
             number = self._numbers[path] = len(self._paths)
             self._paths.append(path)
-        # No time is given to the attributes: the first stat comes here and is seen.
-        return _ENTRY.pack(number, 0, _EVER, 0, 0, 0) + _attributes(info)
+        # No time is given to the attributes of a file: the first stat comes here and is seen.
+        return _ENTRY.pack(number, 0, _EVER, 0 if regular else _EVER, 0, 0) + _attributes(info)
 
     def _getattr(self, node: int, data: memoryview) -> bytes:
         path = self._paths[node]
@@ -343,6 +352,7 @@ def mount_traced(device: int, mode: int, target: str) -> None:
         ("user_id", "0"),
         ("group_id", "0"),
         ("allow_other", None),
+        ("ro", None),  # or every read would make the kernel ask for the time of access
     )
     attributes = sys_.MOUNT_ATTR_RDONLY
     _mounts.attach(_mounts.filesystem("fuse", options, attributes), target)
@@ -418,20 +428,32 @@ def report(files: TraceFS) -> dict[str, Any]:
 
 
 def _until_told(stream: _socket.socket, files: TraceFS) -> None:
-    """Answer requests until the stream says that the step is gone."""
-    poll = select.poll()
-    device = files._device
-    poll.register(device, select.POLLIN)
-    poll.register(stream.fileno(), select.POLLIN)
+    """Answer requests until the stream says that the step is gone.
+
+    That comes as a signal, so that nothing but requests has to be waited for. When it comes,
+    nothing can be asked any more that the step would see.
+    """
     told = stream.fileno()
-    while True:
-        ready = [fd for fd, _ in poll.poll()]
-        if device in ready:
-            files.answer_one()
-            if files.ended:
-                files.trouble = files.trouble or "the connection ended before the step"
-                poll.unregister(device)
-        if told in ready:
-            # The step is gone: nothing can be asked any more that it would see.
-            _wire.receive(stream)
-            return
+
+    def stop(number: int, frame: object) -> None:
+        raise _Told
+
+    signal.signal(signal.SIGIO, stop)
+    try:
+        fcntl.fcntl(told, fcntl.F_SETOWN, os.getpid())
+        fcntl.fcntl(told, fcntl.F_SETFL, fcntl.fcntl(told, fcntl.F_GETFL) | os.O_ASYNC)
+        waiting = select.poll()
+        waiting.register(told, select.POLLIN)
+        if not waiting.poll(0):
+            while not files.ended:
+                files.answer_one()
+            files.trouble = files.trouble or "the connection ended before the step"
+            waiting.poll()
+    except _Told:
+        pass
+    signal.signal(signal.SIGIO, signal.SIG_IGN)
+    _wire.receive(stream)
+
+
+class _Told(Exception):
+    """The step is gone."""

@@ -12,10 +12,6 @@ _CODE: Final = (
     "import sys; sys.path.append(sys.argv[1]); "
     "from layercache.executors.rootfs._runner import main; main(sys.argv[2:])"
 )
-_TRACER: Final = (
-    "import sys; sys.path.append(sys.argv[1]); "
-    "from layercache.executors.rootfs._tracefs import main; main(int(sys.argv[2]))"
-)
 _AGENT: Final = (
     "import sys; sys.path[:] = sys.argv[2:-1]; "
     "from layercache.executors.rootfs._agent import main; main(int(sys.argv[-1]), {single})"
@@ -38,8 +34,8 @@ def agent_command(*, single: bool) -> list[str]:
 
 
 def tracer_command() -> list[str]:
-    """The command line of a tracer; the number of its socket has to follow."""
-    return [sys.executable, "-I", "-S", "-c", _TRACER, _place()]
+    """The command line of a tracer; the helper process knows it and forks, so it is empty."""
+    return []
 
 
 def _place() -> str:
