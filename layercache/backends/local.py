@@ -10,8 +10,10 @@ Every object is one file, made beside and renamed into place. Readers never see 
 
 from __future__ import annotations
 
+import errno
 import io
 import os
+import stat
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -28,7 +30,11 @@ __all__ = ["LocalBackend"]
 DURABILITIES: Final = ("full", "batch", "none")
 _COPY_SIZE: Final = 1 << 18
 _SMALL: Final = 1 << 16
+_LARGEST: Final = 1 << 30
+"""Bytes: no object that is read at once comes near; what is longer is damaged."""
 _BINARY: Final[int] = getattr(os, "O_BINARY", 0)
+_NONBLOCK: Final[int] = getattr(os, "O_NONBLOCK", 0)
+"""A FIFO in the place of an object is none, and nobody waits for its writer."""
 _UNFINISHED: Final = 3600.0
 _STAGED: Final = 7 * 86_400.0
 _APART: Final = ("tmp", "staged", "locks")
@@ -73,13 +79,13 @@ class LocalBackend:
 
     def read(self, name: str) -> BinaryIO:
         try:
-            return open(self.path(name), "rb")
+            return open(self.path(name), "rb", opener=_regular)
         except OSError as error:
             self._fail("read", name, error)
 
     def read_many(self, names: Sequence[str]) -> Mapping[str, bytes]:
         found = {}
-        root, flags = self._root, os.O_RDONLY | _BINARY
+        root, flags = self._root, os.O_RDONLY | _BINARY | _NONBLOCK
         for name in names:
             try:
                 fd = os.open(root + check_name(name), flags)
@@ -239,7 +245,7 @@ class LocalBackend:
         if path is None:
             return None
         try:
-            fd = os.open(path, os.O_RDONLY | _BINARY)
+            fd = os.open(path, os.O_RDONLY | _BINARY | _NONBLOCK)
         except OSError:
             return None
         try:
@@ -345,10 +351,22 @@ def _alive(unique: str) -> bool:
 
 
 def _read_rest(fd: int, data: bytes) -> bytes:
+    status = os.fstat(fd)
+    if not stat.S_ISREG(status.st_mode) or status.st_size > _LARGEST:
+        return data  # no object; cut short it is seen to be damaged
     parts = [data]
     while chunk := os.read(fd, _COPY_SIZE):
         parts.append(chunk)
     return b"".join(parts)
+
+
+def _regular(path: str, flags: int) -> int:
+    """A descriptor of a file; what is none (a FIFO, a device) counts as absent."""
+    fd = os.open(path, flags | _NONBLOCK)
+    if stat.S_ISREG(os.fstat(fd).st_mode):
+        return fd
+    os.close(fd)
+    raise FileNotFoundError(errno.ENOENT, "no regular file", path)
 
 
 def _read_only_file(path: str, flags: int) -> int:
