@@ -9,15 +9,16 @@ from typing import Any
 import attrs
 
 from layercache.descriptors import LAYER_TAR, SCRATCH, Descriptor, Layer, State
-from layercache.digests import CacheKey, ChainID, DiffID, Fingerprint, sha256
+from layercache.digests import CacheKey, DiffID, Fingerprint, sha256
 from layercache.errors import SourceError, StepFailed
 from layercache.execution import Task
 from layercache.graph import Base, Graph, GraphBuilder, Input, Step
 from layercache.instructions import Field, Source
-from layercache.keys import KeyStrategy, frame
+from layercache.keys import KeyStrategy, cache_key, frame
+from layercache.narrowing import narrowed, weak_key
 from layercache.operations import PARENT, SOURCE, CopyFiles, CopySource
 from layercache.records import Record
-from layercache.selections import EVERYTHING, Everything, Files, Nothing, Selector
+from layercache.selections import EVERYTHING, Everything, Files, Nothing, Observed, Selector
 from layercache.sources import ContextSource
 from layercache.testing.generating import Choices
 from layercache.walk import (
@@ -38,7 +39,16 @@ from layercache.walk import (
     Walk,
 )
 
-__all__ = ["AskedTwice", "Driver", "Say", "World", "any_graph", "chain_graph", "made_layer"]
+__all__ = [
+    "AskedTwice",
+    "Driver",
+    "Say",
+    "World",
+    "any_graph",
+    "chain_graph",
+    "made_layer",
+    "reference",
+]
 
 
 class AskedTwice(AssertionError):
@@ -75,10 +85,15 @@ class World:
 
     `unstable`: executing gives another layer each time. `missing` names contexts that can't be
     read. `log` has every execution: instruction, parent, inputs → the diff IDs that it gave.
+
+    A COPY looks at some of its parent only, and its record is kept under that, too: `narrow`
+    has those records, `selectors` what is known of a step without its parent.
     """
 
     def __init__(self, *, unstable: bool = False, missing: Collection[str] = ()) -> None:
         self.records: dict[CacheKey, Record] = {}
+        self.narrow: dict[CacheKey, Record] = {}
+        self.selectors: dict[CacheKey, list[Selector]] = {}
         self.versions: dict[str, str] = {}
         self.executed = 0
         self.log: dict[Any, set[DiffID | None]] = {}
@@ -97,12 +112,16 @@ class World:
             text = f"{subject.name} {self.versions.get(subject.name, '')} {definition}"
         return Fingerprint(hashlib.sha256(text.encode()).hexdigest())
 
-    def layer(self, instruction: Any, fingerprints: Sequence[Fingerprint]) -> Layer | None:
-        """What executing gives."""
+    def layer(
+        self, instruction: Any, parent: State, fingerprints: Sequence[Fingerprint]
+    ) -> Layer | None:
+        """What executing on `parent` gives; `fingerprints` are of all inputs, in order."""
         if getattr(instruction, "still", False):
             return None
         seen = frame(tuple((f.label, f.value) for f in instruction.definition()))
         inputs = " ".join(fingerprints)
+        if looks := _looks(instruction):
+            inputs = " ".join([str(self.fingerprint(parent, looks)), *fingerprints[1:]])
         if getattr(instruction, "vague", False):
             inputs = str(sum(inputs.encode()) % 2)
         salt = str(self.executed) if self._unstable else ""
@@ -112,20 +131,41 @@ class World:
         """Execute, and keep the record."""
         self.executed += 1
         task = ask.task
-        layer = self.layer(task.instruction, [bound.fingerprint for bound in task.inputs])
-        parent = (task.parent or SCRATCH).chain_id
-        record = Record(ask.key, ask.material, layer, parent=parent, generation=self.executed)
-        self.log.setdefault(place_of(task), set()).add(None if layer is None else layer.diff_id)
+        parent = task.parent or SCRATCH
+        found = [bound.fingerprint for bound in task.inputs]
+        layer = self.layer(task.instruction, parent, found)
+        record = Record(
+            ask.key, ask.material, layer, parent=parent.chain_id, generation=self.executed
+        )
+        self.log.setdefault(self.place(task), set()).add(None if layer is None else layer.diff_id)
         self.records[ask.key] = record
+        looks = _looks(task.instruction)
+        known = self.fingerprint(parent, looks) if looks is not None else None
+        if looks is not None and known is not None:
+            material = narrowed(ask.material, looks, known)
+            key = cache_key(material)
+            self.narrow[key] = attrs.evolve(record, key=key, material=material)
+            selectors = self.selectors.setdefault(weak_key(ask.material), [])
+            if looks not in selectors:
+                selectors.append(looks)
         return record
 
+    def place(self, task: Task) -> tuple[Any, ...]:
+        """What a layer was made of: the instruction, what it looked at of the parent, the rest."""
+        others = tuple((b.role, b.fingerprint) for b in task.inputs if b.role != PARENT)
+        parent = task.parent or SCRATCH
+        if getattr(task.instruction, "link", False):
+            return task.instruction, "", others
+        looks = _looks(task.instruction)
+        seen = parent.chain_id if looks is None else self.fingerprint(parent, looks)
+        return task.instruction, seen, others
 
-def place_of(task: Task) -> tuple[Any, ...]:
-    """What a layer was made of: the instruction, the parent's chain ID, the other inputs."""
-    others = tuple((b.role, b.fingerprint) for b in task.inputs if b.role != PARENT)
-    parent = (task.parent or SCRATCH).chain_id
-    link = getattr(task.instruction, "link", False)
-    return task.instruction, ChainID("") if link else parent, others
+
+def _looks(instruction: Any) -> Selector | None:
+    """What a COPY looks at of its parent; None for what depends on all of it, or on nothing."""
+    if isinstance(instruction, CopyFiles) and not instruction.link:
+        return Observed(f"what {instruction.destination} is", evidence="rebase")
+    return None
 
 
 class Driver:
@@ -153,6 +193,9 @@ class Driver:
         self._choices = choices
         self._declines = declines
         self._losses = losses
+        # As in the engine, what this walk adds it does not use: or the order would count.
+        self._narrow = dict(world.narrow)
+        self._selectors = {key: tuple(found) for key, found in world.selectors.items()}
         self._seen: set[Any] = set()
         self._pending: list[Ask] = []
 
@@ -182,7 +225,7 @@ class Driver:
             names: list[Any] = [(type(ask), key) for key in ask.keys]
         elif isinstance(ask, AskExecute):
             self.executions.append(ask)
-            names = [(AskExecute, ask.key, place_of(ask.task)[1])]
+            names = [(AskExecute, ask.key, (ask.task.parent or SCRATCH).chain_id)]
         else:
             names = [ask]
         for name in names:
@@ -197,7 +240,7 @@ class Driver:
         if isinstance(ask, AskLookup):
             self._find(ask)
         elif isinstance(ask, AskSelectors):
-            tell(Selectors(dict.fromkeys(ask.keys, ())))
+            tell(Selectors({key: self._selectors.get(key, ()) for key in ask.keys}))
         elif isinstance(ask, AskFingerprint):
             found = self.world.fingerprint(ask.subject, ask.selector)
             answer: Answer = Failed(ask, SourceError("it can't be read"))
@@ -215,7 +258,9 @@ class Driver:
         cut = self._choices.number(0, len(keys)) if self._choices else len(keys)
         for part in (keys[cut:], keys[:cut]):
             if part:
-                self.walk.tell(Found({key: self.world.records.get(key) for key in part}))
+                records = self.world.records
+                found = {key: self._narrow.get(key) or records.get(key) for key in part}
+                self.walk.tell(Found(found))
 
     def _loses(self, ask: Ask | None) -> bool:
         """Whether a hit that `ask` relies on, or any, is taken back now."""
@@ -239,8 +284,9 @@ class Driver:
         record = choices.pick(hits).record
         assert record is not None
         self.lost += 1
-        if self.world.records.get(record.key) == record:
-            del self.world.records[record.key]
+        for records in (self.world.records, self.world.narrow, self._narrow):
+            if records.get(record.key) == record:
+                del records[record.key]
         # What hangs on the record may be asked again, and so may the ask itself.
         self._seen = {
             name for name in self._seen if not (isinstance(name, tuple) and name[0] is AskExecute)
@@ -301,7 +347,10 @@ def chain_graph(length: int, width: int = 1) -> Graph:
 
 
 def reference(graph: Graph, keys: KeyStrategy, world: World) -> dict[int, State]:
-    """The state of every vertex that is needed, by the meaning of the graph alone."""
+    """The state of every vertex that is needed, by the meaning of the graph alone.
+
+    For strategies by content: where a key stands for a parent, commands here depend on it.
+    """
     states: dict[int, State] = {}
     needed = graph.needed()
     for number, vertex in enumerate(graph.vertices):
@@ -324,5 +373,5 @@ def reference(graph: Graph, keys: KeyStrategy, world: World) -> dict[int, State]
                     read = world.fingerprint(subject, edge.selector)
                     assert read is not None
                     found.append(read)
-            states[number] = parent.plus(world.layer(vertex.instruction, found))
+            states[number] = parent.plus(world.layer(vertex.instruction, parent, found))
     return states

@@ -27,7 +27,6 @@ from layercache.testing.driving import (
     World,
     any_graph,
     chain_graph,
-    place_of,
     reference,
 )
 from layercache.testing.generating import SeededChoices
@@ -85,9 +84,10 @@ class WalkerSuite:
         world = World(unstable=unstable)
         self._drive(graph, world)
         choices = SeededChoices(seed)
-        for key in sorted(world.records):
-            if choices.number(1, 2) == 1:
-                del world.records[key]
+        for records in (world.records, world.narrow):
+            for key in sorted(records):
+                if choices.number(1, 2) == 1:
+                    del records[key]
         return world
 
     # -- what is decided --------------------------------------------------------------------
@@ -172,7 +172,8 @@ class WalkerSuite:
             failing = _with_failures(graph, seed)
             world = self._half_known(seed, graph)
             copy = World()
-            copy.records = dict(world.records)
+            copy.records, copy.narrow = dict(world.records), dict(world.narrow)
+            copy.selectors = {key: list(found) for key, found in world.selectors.items()}
             whole = {d.vertex: d for d in self._drive(graph, copy, seed)[1]}
             spoilt: set[int] = set()
             for decision in self._drive(failing, world, seed)[1]:
@@ -260,7 +261,8 @@ class WalkerSuite:
             graph = any_graph(SeededChoices(seed))
             world = self._half_known(seed, graph)
             copy = World()
-            copy.records = dict(world.records)
+            copy.records, copy.narrow = dict(world.records), dict(world.narrow)
+            copy.selectors = {key: list(found) for key, found in world.selectors.items()}
             built = {d.vertex: d for d in self._drive(graph, copy, seed)[1]}
             before = world.executed
             _, decisions = self._drive(graph, world, seed, declines=True)
@@ -331,6 +333,6 @@ def _check_links(graph: Graph, walk: Walk, decisions: Sequence[Decision], world:
         layer = decision.record.layer if decision.record is not None else None
         parent = task.parent or SCRATCH
         assert parent.plus(layer) == decision.state
-        assert (None if layer is None else layer.diff_id) in world.log.get(place_of(task), ()), (
+        assert (None if layer is None else layer.diff_id) in world.log.get(world.place(task), ()), (
             f"step {decision.vertex} lies on a state on which it was never executed"
         )

@@ -17,7 +17,7 @@ from layercache.operations import PARENT, SOURCE, CopyFiles, CopySource
 from layercache.selections import Files
 from layercache.sources import ContextSource
 from layercache.strategies import ChainKeys, ContentKeys
-from layercache.testing.driving import Driver, Say, World, any_graph, chain_graph
+from layercache.testing.driving import Driver, Say, World, any_graph, chain_graph, reference
 from layercache.testing.generating import SeededChoices
 from layercache.testing.walks import WalkerSuite
 from layercache.testing.wrong import MixingWalker, RepeatingWalker, caught
@@ -206,6 +206,37 @@ def test_a_linked_copy_hits_on_any_parent():
     _run(graphs[0], world)
     _, decisions = _run(graphs[1], world)
     assert [(d.outcome, d.evidence) for d in decisions] == [("miss", None), ("hit", "link")]
+
+
+def _copy_on(text):
+    graph = GraphBuilder()
+    base = graph.source(Base("scratch", SCRATCH))
+    context = graph.source(ContextSource())
+    below = graph.step(Step(Say(text), (Input(PARENT, base),)))
+    copy = CopyFiles(sources=(CopySource(role=SOURCE, pattern="a"),), destination="/d")
+    edges = (Input(PARENT, below), Input(SOURCE, context, Files(("a",))))
+    return graph.build([graph.step(Step(copy, edges))])
+
+
+def test_a_copy_is_reused_where_what_it_looked_at_is_the_same():
+    """On other parents a COPY hits exactly if what it looks at of them is as it was; by chain
+    keys it never does."""
+    for keys in (ContentKeys(), ChainKeys()):
+        world = World()
+        _run(_copy_on("first"), world, keys)
+        evidence = set()
+        for number in range(12):
+            graph = _copy_on(str(number))
+            driver, decisions = _run(graph, world, keys)
+            if keys == ContentKeys():
+                expected = reference(graph, keys, world)
+                assert decisions[-1].state == expected[decisions[-1].vertex]
+            evidence.add((decisions[-1].outcome, decisions[-1].evidence))
+            assert len(driver.executions) == 1 + (decisions[-1].outcome == "miss")
+        if keys == ContentKeys():
+            assert evidence == {("hit", "rebase"), ("miss", None)}
+        else:
+            assert evidence == {("miss", None)}
 
 
 def test_chain_keys_have_no_early_cutoff():
