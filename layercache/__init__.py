@@ -73,6 +73,7 @@ if TYPE_CHECKING:
         Event,
         Note,
         Observer,
+        StepExecuted,
         StepFinished,
         StepOutput,
         StepStarted,
@@ -176,6 +177,7 @@ __all__ = [
     "SshMount",
     "State",
     "Step",
+    "StepExecuted",
     "StepFailed",
     "StepFinished",
     "StepOutput",
@@ -215,7 +217,7 @@ _HOMES = {
         "Problem SourceError StepFailed UsageError"
     ),
     "events": (
-        "BuildFinished BuildStarted CacheTrouble Event Note Observer StepFinished StepOutput "
+        "BuildFinished BuildStarted CacheTrouble Event Note Observer StepExecuted StepFinished StepOutput "
         "StepStarted"
     ),
     "execution": "Blobs Executor Result Task",

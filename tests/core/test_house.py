@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 
 import layercache
+import layercache.errors
+import layercache.events
 
 PACKAGE = Path(layercache.__file__).parent
 
@@ -245,6 +247,8 @@ def test_public_names_are_there():
     assert dir(layercache) == sorted(layercache.__all__)
     for name in layercache.__all__:
         assert getattr(layercache, name) is not None
+    for module in (layercache.errors, layercache.events):
+        assert set(module.__all__) <= set(layercache.__all__)
     imported = {
         alias.asname or alias.name
         for node in ast.walk(parsed(""))
