@@ -24,6 +24,7 @@ import struct
 
 from layercache.executors.rootfs import _mounts, _wire
 from layercache.executors.rootfs import _syscalls as sys_
+from layercache.layers.times import LAYER_TIME
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -75,6 +76,10 @@ _MAX_WRITE = 4096
 _PAGES = 256
 _EVER = 1 << 30
 """Seconds that the kernel may keep an answer: for as long as a step can run."""
+_SPAN = 1 << 24
+"""Seconds before LAYER_TIME that the times of copied files are in (`layers.times`). Such a time
+tells the content, so it counts only when it is asked for. Any other is the same for as long as
+the file comes from the same step or image, and not worth a question of its own."""
 _MAX_FILES = 64
 _KEPT = (b"security.capability", b"user.")
 """Extended attributes that a layer holds (`layers.capture`); ACLs are refused before."""
@@ -199,16 +204,16 @@ class TraceFS:
                 raise
             self.note(path, ABSENT)
             return _ENTRY.pack(0, 0, _EVER, 0, 0, 0) + bytes(_ATTR.size)
-        regular = stat.S_ISREG(info.st_mode)
-        # The size comes with the entry, and the kernel may use it without asking for it. Times
-        # of what is no file are not worth a question: a layer's are always the same.
-        self.note(path, FOUND | SIZE if regular else FOUND | METADATA)
+        # The size comes with the entry, and the kernel may use it without asking for it.
+        bits = FOUND | SIZE if stat.S_ISREG(info.st_mode) else FOUND
+        telling = bits & SIZE and -_SPAN <= info.st_mtime - LAYER_TIME < 0
+        self.note(path, bits if telling else bits | METADATA)
         number = self._numbers.get(path)
         if number is None:
             number = self._numbers[path] = len(self._paths)
             self._paths.append(path)
-        # No time is given to the attributes of a file: the first stat comes here and is seen.
-        return _ENTRY.pack(number, 0, _EVER, 0 if regular else _EVER, 0, 0) + _attributes(info)
+        # No time is given to the attributes of such a file: the first stat comes here and is seen.
+        return _ENTRY.pack(number, 0, _EVER, 0 if telling else _EVER, 0, 0) + _attributes(info)
 
     def _getattr(self, node: int, data: memoryview) -> bytes:
         path = self._paths[node]
