@@ -217,8 +217,8 @@ _HOMES = {
         "Problem SourceError StepFailed UsageError"
     ),
     "events": (
-        "BuildFinished BuildStarted CacheTrouble Event Note Observer StepExecuted StepFinished StepOutput "
-        "StepStarted"
+        "BuildFinished BuildStarted CacheTrouble Event Note Observer StepExecuted StepFinished "
+        "StepOutput StepStarted"
     ),
     "execution": "Blobs Executor Result Task",
     "executors.rootfs": "RootfsExecutor",
