@@ -17,6 +17,7 @@ The same goes for deletions of what isn't there, which overlayfs would show.
 from __future__ import annotations
 
 import os
+import stat
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -193,12 +194,14 @@ class Unpacked:
         return False
 
     def _trusted(self, name: str) -> bool:
+        path = self._path(name)
         try:
-            with open(os.path.join(self._path(name), "state"), encoding="utf-8") as file:
+            with open(os.path.join(path, "state"), encoding="utf-8") as file:
                 said = file.read(1000)
+            there = stat.S_ISDIR(os.lstat(os.path.join(path, "fs")).st_mode)
         except (FileNotFoundError, NotADirectoryError):
             return False
-        return said == self._synced or (bool(said) and said == self._boot)
+        return there and (said == self._synced or (bool(said) and said == self._boot))
 
     def _write_state(self, path: str, said: str) -> None:
         temporary = os.path.join(path, f"state-{self._scratch.owner}")
