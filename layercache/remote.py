@@ -225,8 +225,17 @@ def _without_git(root: str) -> None:
             os.unlink(os.path.join(directory, ".git"))
 
 
+_OF_A_REPOSITORY = (
+    "GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_OBJECT_DIRECTORY",
+    "GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_PREFIX", "GIT_NAMESPACE", "GIT_SHALLOW_FILE",
+)  # fmt: skip
+"""Set where a build is started by a hook of git, they would make it work on that repository."""
+
+
 def _git(source: GitSource, directory: str, *arguments: str) -> str:
     environment = {**os.environ, "GIT_TERMINAL_PROMPT": "0", "GIT_CONFIG_NOSYSTEM": "1"}
+    for name in _OF_A_REPOSITORY:
+        environment.pop(name, None)
     safe = ("-c", "protocol.ext.allow=never", "-c", "core.hooksPath=/dev/null")
     try:
         done = subprocess.run(
