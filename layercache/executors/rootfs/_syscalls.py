@@ -133,9 +133,10 @@ def kill(pidfd: int) -> None:
 
 
 def default_signals() -> None:
-    """Unblock all signals and undo what the interpreter ignores (SIGPIPE, SIGXFSZ)."""
-    _libc.signal(ctypes.c_int(13), None)
-    _libc.signal(ctypes.c_int(25), None)
+    """Unblock all signals and ignore none: what the interpreter ignores (SIGPIPE, SIGXFSZ), and
+    what the build was started with (SIGINT in the background, SIGHUP by nohup)."""
+    for number in range(1, 65):
+        _libc.signal(ctypes.c_int(number), None)  # those that can't be changed stay
     empty = ctypes.create_string_buffer(128)
     _libc.sigprocmask(ctypes.c_int(2), empty, None)
 

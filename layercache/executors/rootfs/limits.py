@@ -19,7 +19,12 @@ _NAMES: Final = (
 )  # fmt: skip
 """In the order of their numbers (asm-generic/resource.h; the same on x86, Arm, RISC-V)."""
 
-_DEFAULTS: Final = {"nofile": (1024, 524288), "core": (0, -1)}
+_DEFAULTS: Final = {
+    "nofile": (1024, 524288),
+    "core": (0, -1),
+    "stack": (8 << 20, -1),
+    **dict.fromkeys(("as", "cpu", "data", "fsize", "nproc"), (-1, -1)),
+}
 """Soft and hard: as containers get them under systemd; core files would end up in layers."""
 
 Limit = tuple[int, int, int]
@@ -54,5 +59,5 @@ def _possible(number: int, soft: int, hard: int) -> Limit:
     most = resource.getrlimit(number)[1]
     if most != resource.RLIM_INFINITY:
         hard = most if hard == -1 else min(hard, most)
-        soft = min(soft, hard)
+        soft = hard if soft == -1 else min(soft, hard)
     return number, soft, hard
