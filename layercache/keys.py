@@ -6,8 +6,9 @@ keeps it, so that an explanation is a comparison of fields and can't disagree wi
 
 from __future__ import annotations
 
+import functools
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
 
 import attrs
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["InputMaterial", "KeyMaterial", "KeyStrategy", "Narrows", "cache_key", "frame"]
 
+_TEXTS: Final = frozenset({str})
 _CONTEXT: Final = "layercache 2026-11 cache key: "
 
 
@@ -130,6 +132,18 @@ class _Parts:
             else:
                 stack.pop()
 
+    def open(self, count: int, text: str | None = None) -> None:
+        """Begin a tuple of `count` items, `text` the first of them."""
+        if type(text) is str:
+            self.tags.append("(s")
+            self.lengths += (count, len(text))
+            self.texts.append(text)
+        else:
+            self.tags.append("(")
+            self.lengths.append(count)
+            if text is not None:
+                self.add(text)
+
     def add_text(self, text: str) -> None:
         """As `add`."""
         if type(text) is str:
@@ -161,6 +175,11 @@ class _Parts:
                 tags("(s(")
                 lengths += (2, len(label), 0)
                 texts.append(label)
+            elif kind is tuple and _TEXTS.issuperset(map(type, value)):  # type: ignore[arg-type]
+                count = len(value)  # type: ignore[arg-type]
+                tags("(s(" + "s" * count)
+                lengths += (2, len(label), count, *map(len, value))  # type: ignore[arg-type]
+                texts += (label, *value)  # type: ignore[misc]
             else:
                 tags("(s")
                 lengths += (2, len(label))
@@ -171,10 +190,15 @@ class _Parts:
         tags, lengths = "".join(self.tags), self.lengths
         try:
             text = "".join(self.texts).encode("utf-8", "surrogatepass")
-            head = struct.pack(f"<{len(lengths) + 2}I", len(tags), len(lengths), *lengths)
+            head = _numbers(len(lengths) + 2)(len(tags), len(lengths), *lengths)
         except (UnicodeEncodeError, struct.error) as error:
             raise UsageError(f"a field can't be framed: {error}") from error
         return b"".join((head, tags.encode("ascii"), text, *self.binary))
+
+
+@functools.lru_cache(maxsize=256)
+def _numbers(count: int) -> Callable[..., bytes]:
+    return struct.Struct(f"<{count}I").pack
 
 
 def _plain(item: object) -> Value:
@@ -197,17 +221,12 @@ def cache_key(material: KeyMaterial) -> CacheKey:
     """The key of `material`: BLAKE3 in `derive_key` mode, one context for each scheme."""
     parts = _Parts()
     # The parts of (name, fields, traits, ((role, selector, fingerprint), …), salt).
-    parts.tags.append("(")
-    parts.lengths.append(5)
-    parts.add_text(material.name)
+    parts.open(5, material.name)
     parts.add_fields(material.fields)
     parts.add_fields(material.traits)
-    parts.tags.append("(")
-    parts.lengths.append(len(material.inputs))
+    parts.open(len(material.inputs))
     for read in material.inputs:
-        parts.tags.append("(")
-        parts.lengths.append(3)
-        parts.add_text(read.role)
+        parts.open(3, read.role)
         parts.add_fields(read.selector)
         parts.add_text(read.fingerprint)
     parts.add_text(material.salt)
