@@ -188,6 +188,7 @@ class StageFold:
         operation = CopyFiles(sources=(CopySource(role=SOURCE, pattern="."),), destination="/")
         source = self.graph.source(ContextSource(name))
         self.add(operation, origin, [Input(SOURCE, source, Files(patterns=(".",)))])
+        self._note(HistoryEntry.of(f"FROM {name}", layer=True))
 
     def _directory_named(self, name: str) -> str | None:
         """The further context of this name, if it is a directory and not an image."""
