@@ -13,18 +13,16 @@ import hashlib
 import io
 import os
 import random
-import resource
 import shutil
-import statistics
 import subprocess
 import sys
 import tarfile
 import tempfile
 from collections.abc import Callable
-from typing import NamedTuple
 
 from blake3 import blake3
 
+from benchmarks.figures import Figure, interleaved, report, timed
 from layercache.layers.apply import unpack
 from layercache.layers.capture import capture_diff
 from layercache.layers.index import LayerIndex
@@ -34,52 +32,8 @@ from layercache.layers.times import copied_time
 from layercache.layers.view import StateTree
 from layercache.trees import Node
 
+NAME = "archives"
 CHUNK = 256 * 1024
-
-
-class Ratio(NamedTuple):
-    """A measured ratio and the limit it should stay under."""
-
-    name: str
-    value: float
-    limit: float
-
-    @property
-    def ok(self) -> bool:
-        return self.value <= self.limit
-
-
-def cpu() -> float:
-    """CPU seconds of this process and of its ended children."""
-    total = 0.0
-    for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN):
-        used = resource.getrusage(who)
-        total += used.ru_utime + used.ru_stime
-    return total
-
-
-def interleaved(
-    rounds: int,
-    pick: Callable[[list[float]], float] = statistics.median,
-    **works: Callable[[], float],
-) -> dict[str, float]:
-    """The median of each (or what `pick` takes), measured in turns."""
-    found: dict[str, list[float]] = {name: [] for name in works}
-    for _ in range(rounds):
-        for name, work in works.items():
-            found[name].append(work())
-    return {name: pick(values) for name, values in found.items()}
-
-
-def timed(work: Callable[[], object]) -> Callable[[], float]:
-    """CPU seconds that `work` takes."""
-
-    def measure() -> float:
-        before = cpu()
-        work()
-        return cpu() - before
-
-    return measure
 
 
 class Corpus:
@@ -167,24 +121,26 @@ class _Reading:
         return data
 
 
-def writing(small: Corpus, large: Corpus, rounds: int) -> list[Ratio]:
+def writing(small: Corpus, large: Corpus, rounds: int) -> list[Figure]:
     """What a layer costs beside reading and hashing, and beside tarfile."""
     found = interleaved(
         rounds,
-        floor=timed(small.floor),
-        ours=timed(small.ours),
-        tarfile=timed(small.tarfile),
-        large_floor=timed(large.floor),
-        large_ours=timed(large.ours),
+        {
+            "floor": timed(small.floor),
+            "ours": timed(small.ours),
+            "tarfile": timed(small.tarfile),
+            "large_floor": timed(large.floor),
+            "large_ours": timed(large.ours),
+        },
     )
     return [
-        Ratio("write 20,000 small files / read and hash", found["ours"] / found["floor"], 1.8),
-        Ratio("write 20,000 small files / tarfile", found["ours"] / found["tarfile"], 0.3),
-        Ratio("write 200 MB / read and hash", found["large_ours"] / found["large_floor"], 1.25),
+        Figure(NAME, "write 20,000 small files / read and hash", found["ours"] / found["floor"]),
+        Figure(NAME, "write 20,000 small files / tarfile", found["ours"] / found["tarfile"]),
+        Figure(NAME, "write 200 MB / read and hash", found["large_ours"] / found["large_floor"]),
     ]
 
 
-def unpacking(corpus: Corpus, place: str, name: str, rounds: int) -> Ratio:
+def unpacking(corpus: Corpus, place: str, name: str, rounds: int) -> Figure:
     """What unpacking costs beside `tar x`."""
     path = os.path.join(place, "layer.tar")
     with open(path, "wb", buffering=0) as out:
@@ -208,11 +164,11 @@ def unpacking(corpus: Corpus, place: str, name: str, rounds: int) -> Ratio:
         subprocess.run(["tar", "-xpf", path, "-C", target], check=True)
 
     # What creating files costs swings widely with the disk: the least of each is compared.
-    found = interleaved(rounds, min, tar=fresh(tar), ours=fresh(ours))
-    return Ratio(f"unpack {name} / tar x", found["ours"] / found["tar"], 1.2)
+    found = interleaved(rounds, {"tar": fresh(tar), "ours": fresh(ours)}, min)
+    return Figure(NAME, f"unpack {name} / tar x", found["ours"] / found["tar"])
 
 
-def reading(corpus: Corpus, place: str, rounds: int) -> list[Ratio]:
+def reading(corpus: Corpus, place: str, rounds: int) -> list[Figure]:
     """What indexing a foreign layer costs beside reading and hashing, and a capture."""
     path = os.path.join(place, "layer.tar")
     with open(path, "wb", buffering=0) as out:
@@ -235,18 +191,31 @@ def reading(corpus: Corpus, place: str, rounds: int) -> list[Ratio]:
     encoded = index.encode()
     found = interleaved(
         rounds,
-        floor=timed(corpus.floor),
-        indexed=timed(indexed),
-        decoded=timed(decoded),
-        captured=timed(captured),
+        {
+            "floor": timed(corpus.floor),
+            "indexed": timed(indexed),
+            "decoded": timed(decoded),
+            "captured": timed(captured),
+        },
     )
     return [
-        Ratio("index 20,000 entries / read and hash", found["indexed"] / found["floor"], 2.5),
-        Ratio(
-            "index again from the cache / from the tar", found["decoded"] / found["indexed"], 0.1
+        Figure(NAME, "index 20,000 entries / read and hash", found["indexed"] / found["floor"]),
+        Figure(
+            NAME, "index again from the cache / from the tar", found["decoded"] / found["indexed"]
         ),
-        Ratio("capture 20,000 files / read and hash", found["captured"] / found["floor"], 4),
+        Figure(NAME, "capture 20,000 files / read and hash", found["captured"] / found["floor"]),
     ]
+
+
+def measure_all(rounds: int) -> list[Figure]:
+    """All figures."""
+    with tempfile.TemporaryDirectory(prefix="layercache-benchmark-") as place:
+        small = Corpus(os.path.join(place, "small"), 20_000, 5500)
+        large = Corpus(os.path.join(place, "large"), 1, 200 << 20)
+        figures = writing(small, large, rounds) + reading(small, place, rounds)
+        figures.append(unpacking(small, place, "20,000 small files", rounds))
+        figures.append(unpacking(large, place, "200 MB", rounds))
+    return figures
 
 
 def main() -> int:
@@ -255,17 +224,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--check", action="store_true")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="layercache-benchmark-") as place:
-        small = Corpus(os.path.join(place, "small"), 20_000, 5500)
-        large = Corpus(os.path.join(place, "large"), 1, 200 << 20)
-        ratios = writing(small, large, options.rounds)
-        ratios += reading(small, place, options.rounds)
-        ratios.append(unpacking(small, place, "20,000 small files", options.rounds))
-        ratios.append(unpacking(large, place, "200 MB", options.rounds))
-    for ratio in ratios:
-        mark = "" if ratio.ok else "  too much"
-        print(f"{ratio.name:45} {ratio.value:6.2f}  (limit {ratio.limit:.2f}){mark}")
-    return 1 if options.check and not all(ratio.ok for ratio in ratios) else 0
+    return report(measure_all(options.rounds), options.check)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,145 @@
+"""All benchmarks in one run, with the machine that they ran on.
+
+    python -m benchmarks [--check] [--quick] [--rounds N] [--write FILE] [NAME...]
+
+NAME is one or more of contexts, steps, archives, store, rootfs, peers (all by default) and
+tracing, which needs `--root` (see `benchmarks.tracing`). Every figure is printed with its limit
+from `floors.toml`; with `--check` the exit status is 1 when one is above it. `--quick` leaves the
+corpora of 100,000 files out. `--write` puts the tables between the markers in FILE, a page of
+the documentation.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+
+from benchmarks.figures import Figure
+
+BEGIN = "<!-- figures: begin -->"
+END = "<!-- figures: end -->"
+
+NAMES = ("contexts", "steps", "archives", "store", "rootfs", "peers", "tracing")
+
+
+def machine() -> list[str]:
+    """What the figures were measured on, in lines."""
+    model = platform.processor() or platform.machine()
+    try:
+        with open("/proc/cpuinfo") as source:
+            model = next(
+                (line.partition(":")[2].strip() for line in source if "model name" in line), model
+            )
+    except OSError:
+        pass
+    load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
+    return [
+        f"{os.cpu_count()} × {model}, {platform.system()} {platform.release()}",
+        f"Python {platform.python_version()}, "
+        + ", ".join(f"{name} {version(name)}" for name in ("attrs", "blake3", "fsspec")),
+        ", ".join(filter(None, (_tool(["git", "--version"]), _tool(["tar", "--version"])))),
+        f"load while it ran: {load}",
+    ]
+
+
+def _tool(command: Sequence[str]) -> str:
+    if shutil.which(command[0]) is None:
+        return ""
+    done = subprocess.run(command, capture_output=True, text=True)
+    return done.stdout.partition("\n")[0]
+
+
+def benchmark(name: str, rounds: int | None, quick: bool, root: str | None) -> list[Figure]:
+    """The figures of one benchmark."""
+    from benchmarks import archives, contexts, peers, rootfs, steps, store
+
+    sizes = (10_000,) if quick else (10_000, 100_000)
+    if name == "tracing":
+        if root is None:
+            print("tracing: skipped, needs --root with a Debian root directory")
+            return []
+        words = [sys.executable, "-m", "benchmarks.tracing", "--root", root, "--check"]
+        return [Figure(name, "limits missed", subprocess.run(words).returncode)]
+    runs: dict[str, Callable[[], list[Figure]]] = {
+        "contexts": lambda: contexts.measure_all(rounds or 5, sizes),
+        "steps": lambda: steps.measure_all(rounds or 7, sizes),
+        "archives": lambda: archives.measure_all(rounds or 5),
+        "store": lambda: store.measure_all(rounds or 7),
+        "rootfs": lambda: rootfs.measure_all(rounds or 15),
+        "peers": lambda: peers.measure_all(rounds or 3),
+    }
+    return runs[name]()
+
+
+def tables(figures: Sequence[Figure], about: Sequence[str]) -> str:
+    """The figures as Markdown."""
+    lines = [f"Measured on {time.strftime('%Y-%m-%d', time.gmtime())}:", ""]
+    lines += [f"* {line}" for line in about if line]
+    for name in NAMES:
+        rows = [figure for figure in figures if figure.benchmark == name]
+        if not rows:
+            continue
+        lines += [
+            "",
+            f"### {name}",
+            "",
+            "| figure | measured | goal: at most | |",
+            "|---|---|---|---|",
+        ]
+        for figure in rows:
+            limit = "" if figure.limit is None else f"{figure.limit:g}"
+            missed = "" if figure.ok else "missed"
+            lines.append(f"| {figure.name} | {figure.value:.2f} | {limit} | {missed} |")
+    return "\n".join(lines)
+
+
+def write(path: str, text: str) -> None:
+    """Put `text` between the markers in the file at `path`."""
+    with open(path, encoding="utf-8") as source:
+        page = source.read()
+    before, begin, rest = page.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise SystemExit(f"{path} lacks the markers {BEGIN} and {END}")
+    with open(path, "w", encoding="utf-8") as out:
+        out.write(f"{before}{BEGIN}\n{text}\n{END}{after}")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the benchmarks named, or all; see the module."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(NAMES))
+    parser.add_argument("--rounds", type=int, help="of each comparison; a fitting number each")
+    parser.add_argument("--quick", action="store_true", help="no corpus of 100,000 files")
+    parser.add_argument("--root", help="a Debian root directory, for tracing")
+    parser.add_argument("--check", action="store_true", help="1 when a figure is above its limit")
+    parser.add_argument("--write", metavar="FILE", help="put the tables into this page")
+    options = parser.parse_args(arguments)
+    if wrong := set(options.names) - set(NAMES):
+        parser.error(f"no such benchmark: {', '.join(sorted(wrong))}")
+    figures: list[Figure] = []
+    for name in options.names or NAMES:
+        print(f"{name}:", flush=True)
+        found = benchmark(name, options.rounds, options.quick, options.root)
+        for figure in found:
+            print(f"  {figure}", flush=True)
+        figures += found
+    about = machine()
+    print(*about, sep="\n")
+    if options.write:
+        write(options.write, tables(figures, about))
+    missed = [figure for figure in figures if not figure.ok]
+    print(f"{len(figures)} figures, {len(missed)} above their limits")
+    return 1 if options.check and missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
