@@ -95,8 +95,9 @@ class Totals:
             raise CorruptObject(f"the statistics can't be read: {error}") from error
 
     def __str__(self) -> str:
+        builds = f"{self.builds} build{'s' * (self.builds != 1)}"
         lines = [
-            f"{self.builds} builds ({self.failed} failed), {self.hits} reused, "
+            f"{builds} ({self.failed} failed), {self.hits} reused, "
             f"{self.misses} executed ({100 * self.rate:.0f} % reused)",
             f"{self.seconds:.1f} s spent executing, {self.saved_seconds:.1f} s saved",
         ]

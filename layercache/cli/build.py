@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from layercache.cli import of_the_system, status_of
-from layercache.cli.display import summary
+from layercache.cli.display import plan_summary, summary
 from layercache.cli.requests import prepare, print_json
 from layercache.errors import Cancelled, LayerCacheError, UsageError
 from layercache.report import ErrorReport, Report
@@ -25,7 +25,7 @@ def run_build(options: Namespace) -> int:
 
 def run_plan(options: Namespace) -> int:
     """`layercache plan`."""
-    return _run(options, execute=False, show=summary)
+    return _run(options, execute=False, show=plan_summary)
 
 
 def run_explain(options: Namespace) -> int:

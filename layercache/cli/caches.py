@@ -55,7 +55,7 @@ def run_ls(options: Namespace) -> int:
         print_json({"schema": 1, "records": rows})
         return 0
     for entry in entries:
-        pins = f"  [{', '.join(entry.pins)}]" if entry.pins else ""
+        pins = f"  [{', '.join(map(_familiar, entry.pins))}]" if entry.pins else ""
         text = entry.text if len(entry.text) <= 60 else entry.text[:59] + "…"
         print(
             f"{entry.key[:_SHOWN_KEY]}  {_bytes(entry.size):>9}  {entry.seconds:8.1f} s  "
@@ -147,7 +147,8 @@ def _show(options: Namespace, done: Collected) -> int:
             }
         )
         return 0
-    for verdict in [*gone, *held]:
+    # What stays, a person wants to know who asks what would happen, not after each collection.
+    for verdict in [*gone, *(held if done.dry_run else ())]:
         word = "stays" if verdict.keep else "goes "
         print(f"{word} {verdict.entry.key[:_SHOWN_KEY]}  {verdict.entry.text}: {verdict.reason}")
     would = "would free" if done.dry_run else "freed"
@@ -211,8 +212,15 @@ def run_images(options: Namespace) -> int:
         print_json({"schema": 1, "images": rows})
         return 0
     for tag in tags:
-        print(f"{tag.name}  {tag.config_descriptor.digest[7:19]}  {_bytes(tag.size)}")
+        print(f"{_familiar(tag.name)}  {tag.config_descriptor.digest[7:19]}  {_bytes(tag.size)}")
     return 0
+
+
+def _familiar(name: str) -> str:
+    """A tag's name as people write it."""
+    from layercache.references import Reference
+
+    return Reference.parse(name).familiar
 
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0, "w": 604_800.0}

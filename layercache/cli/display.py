@@ -20,7 +20,7 @@ from layercache.events import (
 )
 from layercache.report import Report, StepReport
 
-__all__ = ["JsonLines", "Plain", "summary"]
+__all__ = ["JsonLines", "Plain", "plan_summary", "summary"]
 
 
 _SHOWN_TROUBLES = 3
@@ -98,7 +98,12 @@ _OBVIOUS = {
 """Causes that many steps of a build share: said once, with the totals."""
 
 
-def summary(report: Report) -> str:
+def plan_summary(report: Report) -> str:
+    """The build that a plan speaks of, at a glance."""
+    return summary(report, planned=True)
+
+
+def summary(report: Report, *, planned: bool = False) -> str:
     """The build at a glance: what was reused, what was executed and why, what that saved."""
     names = {step.place: step.text for step in report.steps}
     lines = []
@@ -108,8 +113,10 @@ def summary(report: Report) -> str:
             continue
         place = f"[{step.stage}] " if many else ""
         verb = "failed" if step.error else _VERBS[str(step.decision)]
+        if planned and step.decision == "hit":
+            verb = "would reuse"
         time = {
-            "hit": f"saved {step.saved_seconds:6.1f} s",
+            "hit": f"{'saves' if planned else 'saved'} {step.saved_seconds:6.1f} s",
             "miss": f"{step.seconds:12.1f} s",
         }.get(str(step.decision), "")
         lines.append(f"  {verb:12} {time:14}  {place}{_short(step.text)}")
@@ -121,7 +128,7 @@ def summary(report: Report) -> str:
         if step.decision == "undetermined":
             waits = ", ".join(repr(_short(names.get(place, "?"), 40)) for place in step.until)
             lines.append(f"{'':31}waits for {waits}")
-    lines.append(_totals(report))
+    lines.append(_planned_totals(report) if planned else _totals(report))
     if line := advice(report.steps):
         lines.append(line)
     return "\n".join(lines)
@@ -129,18 +136,21 @@ def summary(report: Report) -> str:
 
 def _totals(report: Report) -> str:
     counts = Counter(step.decision for step in report.steps)
-    parts = [f"{counts['hit']} reused"]
-    if counts["would-run"] or counts["undetermined"]:
-        parts.append(f"{counts['would-run']} would run")
-        if counts["undetermined"]:
-            parts.append(f"{counts['undetermined']} undetermined")
-    else:
-        causes = Counter(step.reason.cause for step in report.steps if step.reason)
-        number = {c: "" if causes[c] == counts["miss"] else f"{causes[c]} " for c in _OBVIOUS}
-        why = ", ".join(f"{number[c]}{text}" for c, text in _OBVIOUS.items() if causes[c])
-        parts.append(f"{counts['miss']} executed" + (f" ({why})" if why else ""))
+    causes = Counter(step.reason.cause for step in report.steps if step.reason)
+    number = {c: "" if causes[c] == counts["miss"] else f"{causes[c]} " for c in _OBVIOUS}
+    why = ", ".join(f"{number[c]}{text}" for c, text in _OBVIOUS.items() if causes[c])
+    executed = f"{counts['miss']} executed" + (f" ({why})" if why else "")
     saved = f"; the cache saved {report.saved_seconds:.1f} s" if counts["hit"] else ""
-    return f"{', '.join(parts)} in {report.seconds:.1f} s{saved}"
+    return f"{counts['hit']} reused, {executed} in {report.seconds:.1f} s{saved}"
+
+
+def _planned_totals(report: Report) -> str:
+    counts = Counter(step.decision for step in report.steps)
+    parts = [f"{counts['hit']} would be reused", f"{counts['would-run']} would run"]
+    if counts["undetermined"]:
+        parts.append(f"{counts['undetermined']} undetermined")
+    saved = f"; the cache would save {report.saved_seconds:.1f} s" if counts["hit"] else ""
+    return ", ".join(parts) + saved
 
 
 def advice(steps: Sequence[StepReport]) -> str:

@@ -91,3 +91,23 @@ def test_a_request_to_end_is_an_interrupt(project: Path, name: str) -> None:
     assert running.returncode == 130
     assert told.endswith("layercache: interrupted\n")
     assert "Traceback" not in told
+
+
+def test_a_plan_speaks_of_what_would_be(project: Path, capsys: Captured) -> None:
+    """And not as if it had been done."""
+    assert status("build context") == 0
+    capsys.readouterr()
+    assert status("plan context") == 0
+
+    told = capsys.readouterr().out
+    assert "would reuse" in told
+    assert "1 would be reused, 0 would run" in told
+    assert "executed" not in told
+
+
+def test_images_are_listed_as_they_were_named(project: Path, capsys: Captured) -> None:
+    """Without what Docker fills in."""
+    assert status("build -t mine:1 context") == 0
+    capsys.readouterr()
+    assert status("images") == 0
+    assert capsys.readouterr().out.startswith("mine:1 ")
