@@ -341,7 +341,11 @@ class _Build:
             if isinstance(lowered, Lowered):
                 return lowered
             for need in lowered.images:
-                known[need] = self._resolve(need)
+                try:
+                    known[need] = self._resolve(need)
+                except LayerCacheError as error:
+                    error.line = error.line or _line_naming(instructions, need.name)
+                    raise
         raise UsageError("the recipe needs ever more images; it was given up")
 
     def _host_platform(self) -> str:
@@ -394,7 +398,8 @@ class _Build:
             # The executor has no use for the files: the name alone is the base's identity.
             chain = ChainID(sha256(b"base image by name: " + need.name.encode()))
             return BaseImage(need.name, State(chain_id=chain), ImageConfig())
-        given = self.request.contexts.get(need.name.lower())
+        contexts = {name.lower(): context for name, context in self.request.contexts.items()}
+        given = contexts.get(need.name.lower())
         name = str(given).removeprefix("docker-image://") if given is not None else need.name
         found = self._image_resolver().resolve(name, need.platform or None)
         self._bases[need] = found
@@ -449,6 +454,16 @@ def _definition(lowered: Lowered) -> str:
         for row in lowered.rows
         if row.vertex in needed and row.origin.onbuild is None
     )
+
+
+def _line_naming(instructions: Sequence[Any], image: str) -> int | None:
+    """The first line that names an image as it is."""
+    for instruction in instructions:
+        location = getattr(instruction, "location", None)
+        named = (getattr(instruction, "image", None), getattr(instruction, "from_", None))
+        if location is not None and image in named:
+            return int(location.line)
+    return None
 
 
 def _runs_commands(vertex: Vertex) -> TypeGuard[Step]:

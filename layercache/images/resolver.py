@@ -300,7 +300,13 @@ class Images:
 
         reference = Reference.parse(name).tagged()
         for finder in self._finders:
-            found = finder.find(str(reference), platform)
+            try:
+                found = finder.find(str(reference), platform)
+            except SourceError as error:
+                if type(error) is not SourceError:
+                    raise
+                why = f"the image {reference.familiar} can't be had: {error}"
+                raise SourceError(why) from error
             if found is not None:
                 return found
         raise SourceError(f"no image {reference.familiar}: not in the cache, nor anywhere asked")

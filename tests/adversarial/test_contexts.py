@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from layercache import Builder, Dockerfile
+from layercache.errors import SourceError
+from layercache.testing.images import make_layout, tar_of
 
 
 @pytest.mark.parametrize("text", ["FROM named\n", "FROM named AS a\nFROM a\nCOPY f /g\n"])
@@ -22,3 +24,23 @@ def test_a_directory_as_the_base_of_an_image(tmp_path: Path, text: str) -> None:
         assert content.read() == b"1"
     result.export(f"type=oci,dest={tmp_path / 'image'},tar=false")
     assert (tmp_path / "image" / "index.json").exists()
+
+
+def test_names_of_contexts_have_no_case(tmp_path: Path) -> None:
+    """For images as for directories."""
+    layout = tmp_path / "layout"
+    make_layout(layout, [tar_of({"f": b"1"})])
+    result = Builder(None).build(
+        Dockerfile.parse("FROM Base\nCOPY --from=BASE f g\n"),
+        contexts={"BASE": f"oci-layout://{layout}"},
+    )
+
+    assert result.tree().lookup(b"g") is not None
+
+
+def test_an_image_that_is_nowhere(tmp_path: Path) -> None:
+    """The error names it, and the line."""
+    with pytest.raises(SourceError, match=r"the image 127\.0\.0\.1:1/x:latest can't be had") as caught:
+        Builder(None).build(Dockerfile.parse("# a comment\nFROM 127.0.0.1:1/x\n"))
+
+    assert caught.value.line == 2
