@@ -4,8 +4,8 @@
 
 DIR is a Debian root with python3, pip, gcc, make, node and npm, as this makes it:
 
-    debootstrap --variant=minbase --include=python3,python3-pip,gcc,make,libc6-dev,nodejs,npm \\
-        bookworm DIR
+    debootstrap --variant=minbase --include=python3,python3-pip,gcc,make,libc6-dev bookworm DIR
+    chroot DIR apt-get install -y --no-install-recommends nodejs npm
 
 *overhead*: each kind of step watched and unwatched in turn, processor seconds of everything, the
 tracer and the capture included, as a ratio of medians. *project*: `COPY . .` first, five RUN
@@ -61,14 +61,14 @@ def make_project(root: Path) -> None:
     for part in ("wheels", "tgz", "debs", "native", "src"):
         (root / part).mkdir(parents=True)
     names = []
-    for number in range(6):
+    for number in range(10):
         names.append(f"pkg{number}==1.0")
-        _wheel(root / "wheels" / f"pkg{number}-1.0-py3-none-any.whl", f"pkg{number}", 60)
+        _wheel(root / "wheels" / f"pkg{number}-1.0-py3-none-any.whl", f"pkg{number}", 150)
     (root / "requirements.txt").write_text("\n".join(names) + "\n")
     _npm(root, 12)
     _deb(root / "debs" / "tool_1.0_all.deb")
     objects = []
-    for number in range(40):
+    for number in range(100):
         body = "\n".join(f"int f{number}_{n}(int x) {{ return x * {n}; }}" for n in range(60))
         (root / "native" / f"m{number}.c").write_text(
             f"#include <stdio.h>\n#include <stdlib.h>\n{body}\n"
@@ -80,22 +80,23 @@ def make_project(root: Path) -> None:
         "build/app: $(OBJS) native/main.c\n\t$(CC) -o $@ $^\n"
         "build/%.o: native/%.c\n\t@mkdir -p build\n\t$(CC) -O1 -c -o $@ $<\n"
     )
-    for number in range(200):
+    for number in range(400):
         (root / "src" / f"m{number}.py").write_text(
-            "".join(f"def f{n}(x):\n    return x + {n}\n\n\n" for n in range(40))
+            "".join(f"def f{n}(x):\n    return x + {n}\n\n\n" for n in range(120))
         )
     (root / "check.py").write_text(
         "import ast, glob\n"
         "print(sum(len(ast.parse(open(f).read()).body) for f in sorted(glob.glob('src/*.py'))))\n"
     )
     (root / "README.md").write_text("read me\n")
+    (root / "LICENSE").write_text("none\n")
 
 
 def _wheel(path: Path, name: str, modules: int) -> None:
     info = f"{name}-1.0.dist-info"
     files = {f"{name}/__init__.py": b"from .m0 import f\n"}
     for number in range(modules):
-        text = "".join(f"def f{n}(x):\n    return x - {n}\n\n\n" for n in range(30))
+        text = "".join(f"def f{n}(x):\n    return x - {n}\n\n\n" for n in range(80))
         files[f"{name}/m{number}.py"] = ("def f():\n    return 1\n\n\n" + text).encode()
     files[f"{info}/METADATA"] = f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n".encode()
     files[f"{info}/WHEEL"] = b"Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
@@ -118,7 +119,7 @@ def _npm(root: Path, count: int) -> None:
         out = io.BytesIO()
         with tarfile.open(fileobj=out, mode="w:gz", compresslevel=1) as archive:
             content = {"package.json": json.dumps({"name": name, "version": "1.0.0"})}
-            for module in range(40):
+            for module in range(150):
                 content[f"lib/m{module}.js"] = f"exports.f = x => x + {module};\n" * 40
             for path, text in content.items():
                 info = tarfile.TarInfo(f"package/{path}")
@@ -144,7 +145,7 @@ def _deb(path: Path) -> None:
     with tempfile.TemporaryDirectory() as made:
         place = Path(made, "usr", "share", "tool")
         place.mkdir(parents=True)
-        for number in range(50):
+        for number in range(500):
             (place / f"f{number}").write_text(f"{number}\n" * 100)
         control = Path(made, "DEBIAN")
         control.mkdir()
@@ -308,16 +309,17 @@ def _seen(bench: Bench) -> int:
 
 PROJECT = "FROM debian\nWORKDIR /app\nCOPY . .\n" + "".join(f"RUN {c}\n" for c in STEPS.values())
 
-EDITS: dict[str, Callable[[Path], object]] = {
-    "README": lambda root: (root / "README.md").write_text("read me again\n"),
-    "a new file at the top": lambda root: (root / "NOTES.md").write_text("notes\n"),
-    "a Python source": lambda root: (root / "src" / "m7.py").write_text("def g():\n    pass\n"),
-    "a C source": lambda root: (root / "native" / "m3.c").write_text("int g;\n"),
-    "requirements.txt": lambda root: (root / "requirements.txt").write_text("pkg0==1.0\n"),
-    "package.json": lambda root: (root / "package.json").write_text(
-        (root / "package.json").read_text() + "\n"
+EDITS: dict[str, Callable[[Path, int], object]] = {
+    "README": lambda root, n: (root / "README.md").write_text(f"read me {n}\n"),
+    "a new file at the top": lambda root, n: (root / f"NOTES{n}.md").write_text("notes\n"),
+    "a Python source": lambda root, n: (root / "src" / "m7.py").write_text(f"x = {n}\n"),
+    "a C source": lambda root, n: (root / "native" / "m3.c").write_text(f"int g{n};\n"),
+    "requirements.txt": lambda root, n: (root / "requirements.txt").write_text(f"pkg{n}==1.0\n"),
+    "package.json": lambda root, n: (root / "package.json").write_text(
+        (root / "package.json").read_text() + "\n" * (n + 1)
     ),
 }
+"""Each with the number of the round, so that no round repeats another."""
 
 
 def project(traced: Bench, cascade: Bench, context: Path, rounds: int) -> bool:
@@ -336,8 +338,8 @@ def project(traced: Bench, cascade: Bench, context: Path, rounds: int) -> bool:
             changed = context.parent / f"edited-{number}"
             shutil.rmtree(changed, ignore_errors=True)
             shutil.copytree(context, changed)
-            edit(changed)
-            (changed / "round").write_text(f"{name} {number}\n")
+            (changed / "LICENSE").write_text(f"{name} {number}\n")  # so that each round is new
+            edit(changed, number)
             found = []
             results = []
             for bench, mode in ((traced, "auto"), (cascade, "off")):
