@@ -10,6 +10,7 @@ from layercache.codec import redact
 from layercache.digests import Fingerprint
 from layercache.graph import Step
 from layercache.keys import KeyMaterial, KeyStrategy
+from layercache.operations import PARENT
 from layercache.records import Record
 
 __all__ = ["could_match"]
@@ -36,9 +37,12 @@ def could_match(
 
 
 def _blank(material: KeyMaterial, inputs: Sequence[Fingerprint | None]) -> KeyMaterial:
-    """The material without the fingerprints that are not known."""
-    kept = tuple(
-        attrs.evolve(entry, fingerprint=Fingerprint("")) if value is None else entry
-        for entry, value in zip(material.inputs, inputs, strict=True)
-    )
-    return attrs.evolve(material, inputs=kept)
+    """The material without the fingerprints that are not known, and without what of the parent
+    they are of: a step may be reused by less of it than its strategy asks for first."""
+    kept = []
+    for entry, value in zip(material.inputs, inputs, strict=True):
+        if value is None:
+            selector = () if entry.role == PARENT else entry.selector
+            entry = attrs.evolve(entry, fingerprint=Fingerprint(""), selector=selector)
+        kept.append(entry)
+    return attrs.evolve(material, inputs=tuple(kept))
