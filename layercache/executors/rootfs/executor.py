@@ -21,20 +21,18 @@ from layercache.configuration import DEFAULT_PATH
 from layercache.descriptors import SCRATCH
 from layercache.errors import BuildError, StepFailed, UsageError
 from layercache.execution import Blobs, Result, Task
-from layercache.executors.rootfs import tracing
-from layercache.executors.rootfs.limits import parse_ulimits
-from layercache.executors.rootfs.namespaces import user_namespace
-from layercache.executors.rootfs.output import Output, shown_command
-from layercache.executors.rootfs.plan import Mounts
 from layercache.executors.rootfs.redaction import masks_of
-from layercache.executors.rootfs.runner import Ended
-from layercache.executors.rootfs.session import Session
-from layercache.executors.rootfs.surroundings import HOSTNAME
-from layercache.executors.rootfs.transfer import FileWork
 from layercache.instructions import Field, Instruction
 from layercache.operations import CopyFiles, Exec, MakeDirectory
 
 if TYPE_CHECKING:
+    # Most builds execute nothing: what executing takes is loaded when a step does.
+    from layercache.executors.rootfs import tracing
+    from layercache.executors.rootfs.namespaces import UserNamespace
+    from layercache.executors.rootfs.output import Output
+    from layercache.executors.rootfs.runner import Ended
+    from layercache.executors.rootfs.session import Session
+    from layercache.executors.rootfs.transfer import FileWork
     from layercache.trees import Tree
 
 __all__ = ["RootfsExecutor"]
@@ -87,7 +85,7 @@ class RootfsExecutor:
         self._timeout = step_timeout
         if rootless is None:
             rootless = os.geteuid() != 0
-        self._namespace = user_namespace() if rootless else None
+        self._namespace = _user_namespace() if rootless else None
         self._trust = trust
         self._insecure = allow_insecure
         self._durable = durable
@@ -139,6 +137,7 @@ class RootfsExecutor:
     @property
     def traits(self) -> Sequence[Field]:
         """What about this executor may change what a command does."""
+        from layercache.executors.rootfs.surroundings import HOSTNAME
         from layercache.images.platforms import host_platform
 
         return (
@@ -180,7 +179,10 @@ class RootfsExecutor:
         for name, _ in instruction.files:
             if "/" in name or name in ("", ".", ".."):
                 raise UsageError(f"a here-document can't be named {name!r}")
-        parse_ulimits(instruction.ulimits)
+        if instruction.ulimits:
+            from layercache.executors.rootfs.limits import parse_ulimits
+
+            parse_ulimits(instruction.ulimits)
 
     # -- executing --------------------------------------------------------------------------
 
@@ -209,6 +211,8 @@ class RootfsExecutor:
         session.runner.start()
         if not task.observe:
             return self._step(session, task, instruction, blobs)
+        from layercache.executors.rootfs import tracing
+
         parent = task.parent or SCRATCH
         refusal = tracing.refusal_of(instruction, parent, blobs)
         if self._namespace is not None:
@@ -225,6 +229,8 @@ class RootfsExecutor:
         self, session: Session, task: Task, instruction: Exec, blobs: Blobs
     ) -> Result | str:
         """Run one step watched; a text says why it has to run again unwatched."""
+        from layercache.executors.rootfs import tracing
+
         parent = task.parent or SCRATCH
         at = session.scratch.new()
         try:
@@ -251,6 +257,8 @@ class RootfsExecutor:
         lower: str = "",
     ) -> Result:
         """Run one step; `watch` serves its parent at `lower`, else the unpacked layers do."""
+        from layercache.executors.rootfs import tracing
+
         parent = task.parent or SCRATCH
         tree = blobs.tree(parent)
         # The upper directory has one of its own around it, which is moved when it is kept.
@@ -305,6 +313,8 @@ class RootfsExecutor:
     @contextlib.contextmanager
     def _open(self) -> Iterator[Session]:
         """The session, made when needed, and kept open while the context lasts."""
+        from layercache.executors.rootfs.session import Session
+
         with self._lock:
             session = self._session
             if session is None:
@@ -330,6 +340,11 @@ class RootfsExecutor:
         root: Mapping[str, Any],
     ) -> tuple[Output, Ended]:
         """`root` is the part of the helper's orders that says what the root directory is."""
+        from layercache.executors.rootfs.limits import parse_ulimits
+        from layercache.executors.rootfs.output import Output
+        from layercache.executors.rootfs.plan import Mounts
+        from layercache.executors.rootfs.surroundings import HOSTNAME
+
         output = Output(blobs.log, self._masks)
         network = instruction.network
         if network == "default":
@@ -374,6 +389,8 @@ class RootfsExecutor:
         return output, ended
 
     def _raise_for(self, instruction: Exec, ended: Ended, output: Output) -> None:
+        from layercache.executors.rootfs.output import shown_command
+
         what = shown_command(instruction.args)
         if ended.timed_out:
             raise StepFailed(
@@ -388,6 +405,12 @@ class RootfsExecutor:
             if ended.code < 0:
                 how, status = f"killed by signal {-ended.code}", 128 - ended.code
             raise StepFailed(f"{what} did not complete: {how}{output.tail()}", status=status)
+
+
+def _user_namespace() -> UserNamespace:
+    from layercache.executors.rootfs.namespaces import user_namespace
+
+    return user_namespace()
 
 
 def _secret(name: str, value: bytes | str | os.PathLike[str]) -> bytes:
