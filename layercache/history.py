@@ -175,10 +175,13 @@ def _git_bytes(root: str, *arguments: str) -> bytes:
             stdin=subprocess.DEVNULL,
         )
     except FileNotFoundError as error:
-        raise UsageError("--history needs the program git") from error
+        raise UsageError("advise compares commits, which needs the program git") from error
     except subprocess.CalledProcessError as error:
         reason = os.fsdecode(error.stderr).strip().splitlines()[-1:] or ["git failed"]
-        raise UsageError(f"--history: {reason[0]}") from error
+        raise UsageError(
+            f"advise compares commits of the context, and git can't say what was in {root}: "
+            f"{reason[0].removeprefix('fatal: ')}"
+        ) from error
     return done.stdout
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -89,7 +89,7 @@ class Reporter:
         reasons: Mapping[int, Reason] = {}
         if self._against is not None or any(d.outcome != "hit" for d in run.decisions):
             reasons = self._reasons.of(lowered, decisions, run)
-        self._steps = tuple(
+        self._steps = _saved_once(
             self._step(row, decisions, reasons, run, lowered) for row in lowered.rows
         )
         saved = sum(step.saved_seconds for step in self._steps)
@@ -268,6 +268,20 @@ class Reporter:
             base=base,
             history=tuple(history),
         )
+
+
+def _saved_once(steps: Iterable[StepReport]) -> tuple[StepReport, ...]:
+    """Steps that are one and the same (in several stages, say) would have run once only."""
+    seen: set[str] = set()
+    found = []
+    for step in steps:
+        key = step.key
+        if step.saved_seconds and key is not None:
+            if key in seen:
+                step = attrs.evolve(step, saved_seconds=0.0)
+            seen.add(key)
+        found.append(step)
+    return tuple(found)
 
 
 def _places(lowered: Lowered, vertices: Sequence[int]) -> tuple[tuple[int, int], ...]:

@@ -107,11 +107,11 @@ def summary(report: Report, *, planned: bool = False) -> str:
     """The build at a glance: what was reused, what was executed and why, what that saved."""
     names = {step.place: step.text for step in report.steps}
     lines = []
-    many = len({step.stage for step in report.steps if step.stage >= 0}) > 1
+    stages = _stages(report)
     for step in report.steps:
         if step.decision in {None, "skip"}:
             continue
-        place = f"[{step.stage}] " if many else ""
+        place = f"[{stages[step.stage]}] " if len(stages) > 1 else ""
         verb = "failed" if step.error else _VERBS[str(step.decision)]
         if planned and step.decision == "hit":
             verb = "would reuse"
@@ -132,6 +132,19 @@ def summary(report: Report, *, planned: bool = False) -> str:
     if line := advice(report.steps):
         lines.append(line)
     return "\n".join(lines)
+
+
+def _stages(report: Report) -> dict[int, str]:
+    """Each stage with its name, else its number."""
+    found: dict[int, str] = {}
+    for step in report.steps:
+        if step.stage >= 0:
+            found.setdefault(step.stage, str(step.stage))
+        if step.op == "FROM" and step.onbuild is None:
+            words = step.text.split()
+            if len(words) > 3 and words[-2].upper() == "AS":
+                found[step.stage] = words[-1].lower()
+    return found
 
 
 def _totals(report: Report) -> str:

@@ -111,3 +111,24 @@ def test_images_are_listed_as_they_were_named(project: Path, capsys: Captured) -
     capsys.readouterr()
     assert status("images") == 0
     assert capsys.readouterr().out.startswith("mine:1 ")
+
+
+def test_stages_have_their_names(project: Path, capsys: Captured) -> None:
+    """At the end as while the build runs."""
+    (project / "context" / "Dockerfile").write_text(
+        "FROM x AS one\nRUN true\nFROM x\nCOPY --from=one / /d/\n"
+    )
+    assert status("build --executor workspace context") == 0
+    told = capsys.readouterr().err
+
+    assert told.count("[one] RUN true") == 2
+    assert told.count("[1] COPY --from=one / /d/") == 2
+
+
+def test_advice_outside_of_a_repository(project: Path, capsys: Captured) -> None:
+    """It says what it needs, in whatever words it was asked."""
+    (project / "context" / "Dockerfile").write_text("FROM x\nCOPY a /\nRUN sleep 0.1\n")
+    assert status("build --executor workspace context") == 0
+    capsys.readouterr()
+    assert status("advise --executor workspace context") == 2
+    assert "advise compares commits" in capsys.readouterr().err
