@@ -22,6 +22,7 @@ from layercache.errors import CacheError, NotFound
 from layercache.records import Record
 from layercache.remotes import Remote, Unavailable
 from layercache.storage import Syncs
+from layercache.tracing.known import merge_selectors
 from layercache.trails import Fact, Trail, definition_of, encode_trail
 
 if TYPE_CHECKING:
@@ -34,6 +35,15 @@ _ASK_FIRST: Final = 1 << 16
 """From this size on a blob is looked for before it is sent."""
 
 
+@attrs.frozen
+class _Derived:
+    """A derived object that is to be sent."""
+
+    kind: str
+    name: str
+    payload: bytes
+
+
 class Pusher:
     """One remote that is written, by one thread in the background."""
 
@@ -41,7 +51,7 @@ class Pusher:
         self.remote = remote
         self._store = weakref.ref(store)
         self._wake = threading.Condition()
-        self._jobs: deque[Record | Trail] = deque()
+        self._jobs: deque[Record | Trail | _Derived] = deque()
         self._busy = False
         self._stopped = False
         self._thread: threading.Thread | None = None
@@ -56,6 +66,10 @@ class Pusher:
     def record(self, record: Record) -> None:
         """Send a record that was just made, soon."""
         self._add(record)
+
+    def derived(self, kind: str, name: str, payload: bytes) -> None:
+        """Send a derived object, soon, and after the records that were made before it."""
+        self._add(_Derived(kind, name, payload))
 
     def trail(self, trail: Trail) -> None:
         """Send what the remote lacks of `trail`, and the trail itself."""
@@ -88,7 +102,7 @@ class Pusher:
             self._jobs.clear()
             self._wake.notify_all()
 
-    def _add(self, job: Record | Trail) -> None:
+    def _add(self, job: Record | Trail | _Derived) -> None:
         with self._wake:
             if self._stopped:
                 return
@@ -129,11 +143,21 @@ class Pusher:
                     self._busy = False
                     self._wake.notify_all()
 
-    def _send(self, job: Record | Trail) -> None:
+    def _send(self, job: Record | Trail | _Derived) -> None:
         if isinstance(job, Record):
             self._send_record(job, fresh=True)
+        elif isinstance(job, _Derived):
+            self._send_derived(job)
         else:
             self._send_trail(job)
+
+    def _send_derived(self, job: _Derived) -> None:
+        remote = self.remote.store
+        payload = job.payload
+        if job.kind == "selectors":
+            there = self.remote.call(lambda: remote.get_derived(job.kind, job.name))
+            payload = merge_selectors(payload, there)
+        self.remote.call(lambda: remote.put_derived(job.kind, job.name, payload), len(payload))
 
     def _send_trail(self, trail: Trail) -> None:
         store = self._store()

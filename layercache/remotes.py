@@ -128,6 +128,15 @@ class Remote:
                 self._report("corrupt", name, f"{self.name}: {error}")
         return found
 
+    def derived(self, kinds: Sequence[str], name: str) -> dict[str, bytes]:
+        """The derived objects of one name that are there and verify, by kind."""
+
+        def read() -> dict[str, bytes]:
+            found = {kind: self.store.get_derived(kind, name) for kind in kinds}
+            return {kind: payload for kind, payload in found.items() if payload is not None}
+
+        return self.call(read)
+
     def trail(self, target: str) -> tuple[Trail | None, bytes]:
         """The trail of `target` and its bytes; (None, b"") when there is none that verifies."""
         name = f"{self.store.prefix}trails/{target}"

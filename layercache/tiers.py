@@ -27,6 +27,13 @@ __all__ = ["TieredStore", "tiered"]
 DEADLINE: Final = 10.0
 LINGER: Final = 60.0
 
+SHARED: Final = ("selectors", "untraced", "accounts", "index")
+"""Derived objects that are read and written at a distance: what makes a step of another machine
+usable on another state, without its layers."""
+
+_TOGETHER: Final = ("untraced", "selectors")
+_LARGEST_DERIVED: Final = 4 << 20
+
 
 class TieredStore(Store):
     """The store over `backend`, with `cache_from` to read and `cache_to` to write behind it.
@@ -69,6 +76,7 @@ class TieredStore(Store):
         self._facts: dict[tuple[str, str], Fingerprint] = {}
         self._used: dict[tuple[str, str], Fingerprint] = {}
         self._trails: dict[str, Trail] = {}
+        self._derived: dict[tuple[str, str], bytes | None] = {}
         self._bringing: dict[Digest, threading.Lock] = {}
 
     def __getstate__(self) -> dict[str, object]:
@@ -276,6 +284,34 @@ class TieredStore(Store):
             if subject in chains
         )
 
+    # -- derived objects ----------------------------------------------------------------------
+
+    def get_derived(self, kind: str, name: str) -> bytes | None:
+        payload = super().get_derived(kind, name)
+        if payload is not None or kind not in SHARED:
+            return payload
+        if (kind, name) not in self._derived:
+            # What is always asked for together is fetched together.
+            kinds = _TOGETHER if kind in _TOGETHER else (kind,)
+            for one in kinds:
+                self._derived[one, name] = None
+            for remote in self._sources:
+                try:
+                    found = remote.derived(kinds, name)
+                except CacheError:
+                    continue
+                for one, data in found.items():
+                    self._derived[one, name] = self._derived[one, name] or data
+                if found:
+                    break
+        return self._derived[kind, name]
+
+    def put_derived(self, kind: str, name: str, payload: bytes) -> None:
+        super().put_derived(kind, name, payload)
+        if kind in SHARED and len(payload) <= _LARGEST_DERIVED:
+            for pusher in self._pushers:
+                pusher.derived(kind, name, payload)
+
     # -- acknowledging ------------------------------------------------------------------------
 
     def commit(self) -> None:
@@ -283,6 +319,7 @@ class TieredStore(Store):
         super().commit()
         trails, self._trails = list(self._trails.values()), {}
         self._absent.clear()
+        self._derived.clear()
         for pusher in self._pushers:
             for trail in trails:
                 pusher.trail(trail)

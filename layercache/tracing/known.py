@@ -24,7 +24,7 @@ from layercache.selections import Observed
 if TYPE_CHECKING:
     from layercache.store import Store
 
-__all__ = ["MAX_SELECTORS", "Candidate", "Known", "KnownSelectors"]
+__all__ = ["MAX_SELECTORS", "Candidate", "Known", "KnownSelectors", "merge_selectors"]
 
 MAX_SELECTORS: Final = 16
 """Sets of observations that are kept for one step, as in other systems with two phases."""
@@ -141,6 +141,18 @@ class KnownSelectors:
         A name of its own: a machine that adds to the list at the same time can't undo it.
         """
         self._store.put_derived(_BARRED, weak, reason.encode("utf-8", "replace"))
+
+
+def merge_selectors(ours: bytes, theirs: bytes | None) -> bytes:
+    """The stored form of two lists of one step: ours first, then what only the other has."""
+    try:
+        mine, other = _decode(ours), Known() if theirs is None else _decode(theirs)
+    except (CorruptObject, TypeError, ValueError):
+        return ours
+    known = {candidate.selector for candidate in mine.candidates}
+    further = [c for c in other.candidates if c.selector not in known]
+    kept = (*mine.candidates, *further)[:MAX_SELECTORS]
+    return _encode(attrs.evolve(mine, candidates=kept))
 
 
 def _encode(known: Known) -> bytes:

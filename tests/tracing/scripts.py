@@ -130,7 +130,7 @@ OPERATIONS: Final[tuple[Callable[[random.Random], str], ...]] = (
     lambda c: f"sed s/a/X/ {_any(c)}",
     lambda c: f"sed -i s/a/X/ {_place(c)}",
     lambda c: f"grep -c a {_any(c)}",
-    lambda c: f"grep -rl alpha {_dir(c)} | sort",
+    lambda c: f"grep -rl alpha {_dir(c)} 2>/dev/null | sort",
     lambda c: f"grep -q beta {_any(c)} && echo yes || echo no",
     lambda c: f"cut -c1-3 {_any(c)}",
     lambda c: f"awk '{{ print NR, $1 }}' {_any(c)}",
@@ -194,7 +194,7 @@ OPERATIONS: Final[tuple[Callable[[random.Random], str], ...]] = (
     lambda c: f"install -m 755 {_any(c)} {_place(c)}",
     lambda c: f"uniq {_any(c)}",
     lambda c: f"mkfifo out/pipe{c.randint(0, 99)}",
-    lambda c: f"cat < {_any(c)} | cat > {_place(c)}",
+    lambda c: f"cat 2>/dev/null < {_any(c)} | cat 2>/dev/null > {_place(c)}",
 )
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from layercache import Builder
 from layercache.events import CacheTrouble, Note
 from layercache.result import BuildResult
 from tests.tracing.machines import Machine, evidence, snapshot
@@ -307,3 +308,32 @@ def test_a_share_of_none_runs_nothing_again(machine: Machine) -> None:
     for wrong in ("audit=2", "on", "audit=x"):
         with pytest.raises(UsageError):
             machine.build(CHANCE, _files(), trace=wrong)
+
+
+def test_traces_serve_from_a_cache_at_a_distance(
+    machines: Callable[..., Machine], tmp_path: Path
+) -> None:
+    """Selectors, sets, accounts and indexes go to a remote cache, and come from there; what two
+    machines know of one step is put together."""
+    from layercache.locations import open_store
+
+    remote = str(tmp_path / "remote")
+
+    def machine(**options: list[str]) -> Machine:
+        made = machines()
+        made.builder = Builder(
+            open_store(str(made.cache), durability="none", **options), executor=made.executor
+        )
+        return made
+
+    one, two = machine(cache_to=[remote]), machine(cache_from=[remote], cache_to=[remote])
+    one.build(APP, _files(), trace="auto")
+    one.builder.store.close()
+    again = two.build(APP, _files(README="2"), trace="auto")
+    assert evidence(again) == ["content", "miss", "trace", "trace", "trace", "trace"]
+    two.build(APP, _files(req="c\n"), trace="auto")
+    two.builder.store.close()
+    three = machine(cache_from=[remote])
+    for files in (_files(README="3"), _files(README="3", req="c\n")):
+        found = three.build(APP, files, trace="auto")
+        assert evidence(found)[2:] == ["trace"] * 4
