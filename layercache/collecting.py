@@ -31,6 +31,11 @@ _SUSPICIOUS: Final = 366 * 86_400.0
 
 _PROBE: Final = "probe/clock"
 
+_HINTS: Final = frozenset(
+    {"refs", "trails", "facts", "accounts", "selectors", "untraced", "results", "layer-size"}
+)
+"""Kinds of small objects that only help to find or to spare work: they go with everything."""
+
 
 @attrs.frozen(kw_only=True)
 class Usage:
@@ -227,7 +232,7 @@ def collect(
         for digest in _blobs(record)
     }
     if everything:
-        doomed += [i.name for i in contents.infos if _kind(store, i.name) in {"refs", "trails"}]
+        doomed += [i.name for i in contents.infos if _kind(store, i.name) in _HINTS]
     else:
         stay |= set(contents.pins)
     removed = list(doomed)

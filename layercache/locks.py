@@ -11,23 +11,33 @@ __all__ = ["locked"]
 
 
 @contextlib.contextmanager
-def locked(path: str) -> Iterator[None]:
-    """Hold the exclusive lock of `path`, also against other threads of this process."""
+def locked(path: str, *, wait: bool = True) -> Iterator[bool]:
+    """Hold the exclusive lock of `path`, also against other threads of this process.
+
+    Without `wait` it is not held, and that is told, where somebody else has it.
+    """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o666)
     try:
         if sys.platform == "win32":
             import msvcrt
 
-            while True:
+            held = False
+            while not held:
                 try:
-                    msvcrt.locking(descriptor, msvcrt.LK_LOCK, 1)
-                    break
+                    msvcrt.locking(descriptor, msvcrt.LK_LOCK if wait else msvcrt.LK_NBLCK, 1)
+                    held = True
                 except OSError:
+                    if not wait:
+                        break
                     continue  # LK_LOCK gives up after ten seconds; waiting is what is wanted
         else:
             import fcntl
 
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+                held = True
+            except BlockingIOError:
+                held = False
+        yield held
     finally:
         os.close(descriptor)

@@ -17,7 +17,7 @@ from layercache.errors import BuildError
 from layercache.trees import Node, Tree
 from layercache.xattrs import get_xattr, list_xattrs, remove_xattr, set_xattr
 
-__all__ = ["materialize", "set_times"]
+__all__ = ["materialize", "remove", "set_times"]
 
 _COPY_SIZE = 1 << 20
 
@@ -81,6 +81,11 @@ def _write(target: bytes, path: bytes, tree: Tree) -> None:
     flags |= getattr(os, "O_BINARY", 0)
     with tree.open(path) as content, os.fdopen(os.open(target, flags, 0o600), "wb") as out:
         shutil.copyfileobj(content, out, _COPY_SIZE)
+
+
+def remove(target: str) -> None:
+    """Delete what is at `target`, whatever modes its directories have; raises `OSError`."""
+    _remove(os.fsencode(target))
 
 
 def _remove(target: bytes) -> None:

@@ -113,6 +113,8 @@ def run_prune(options: Namespace) -> int:
             done = collect(store, [], dry_run=options.dry_run, grace=GRACE)
         if not options.dry_run:
             _prune_unpacked(store, 0.0 if options.all else GRACE, caches=options.all)
+            if options.all:
+                _prune_workspaces(store)
     return _show(options, done)
 
 
@@ -127,6 +129,17 @@ def _prune_unpacked(store: Store, unused_for: float, *, caches: bool) -> None:
 
     with RootfsExecutor(directory) as executor:
         executor.prune(unused_for=unused_for, caches=caches)
+
+
+def _prune_workspaces(store: Store) -> None:
+    """Empty the workspaces beside the store that no build uses now."""
+    from layercache.executors.auto import scratch_directory
+    from layercache.executors.workspace import Workspace
+
+    directory = scratch_directory(store, "workspaces")
+    if os.path.isdir(directory):
+        for project in os.listdir(directory):
+            Workspace(os.path.join(directory, project)).prune()
 
 
 def _show(options: Namespace, done: Collected) -> int:

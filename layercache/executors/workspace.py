@@ -124,6 +124,25 @@ class Workspace:
         safe = "".join(c if c.isalnum() or c in "-_." else "_" for c in stage) or "0"
         return os.path.join(self.directory, safe, "root")
 
+    def prune(self) -> int:
+        """Empty the roots of all stages that no build uses now; how many it were.
+
+        The next command of a stage finds its state restored, as ever. Raises `OSError`.
+        """
+        from layercache.materialize import remove
+
+        count = 0
+        for stage in os.listdir(self.directory):
+            path = os.path.join(self.directory, stage)
+            with locked(os.path.join(path, "lock"), wait=False) as alone:
+                if not alone:
+                    continue
+                for name in ("root", "stat-cache"):
+                    if os.path.lexists(os.path.join(path, name)):
+                        remove(os.path.join(path, name))
+                        count += name == "root"
+        return count
+
     def check(self, instruction: Instruction) -> None:
         """Refuse what a plain directory can't honour; raises `UsageError`."""
         refused = _refusal(instruction)

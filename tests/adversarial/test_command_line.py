@@ -132,3 +132,20 @@ def test_advice_outside_of_a_repository(project: Path, capsys: Captured) -> None
     capsys.readouterr()
     assert status("advise --executor workspace context") == 2
     assert "advise compares commits" in capsys.readouterr().err
+
+
+def test_pruning_everything_leaves_nothing_to_speak_of(project: Path) -> None:
+    """Neither facts of states that are gone nor the roots of workspaces; a build then works."""
+    (project / "context" / "Dockerfile").write_text(
+        "FROM x AS one\nCOPY a /\nRUN chmod 0 a; mkdir d; touch d/e; chmod 0 d; chmod 755 d\n"
+        "FROM x\nCOPY --from=one d /d/\nRUN true\n"
+    )
+    assert status("build --executor workspace -t mine context") == 0
+    assert status("cache prune --all") == 0
+    left = [p for p in (project / "cache").rglob("*") if p.is_file()]
+
+    assert {path.relative_to(project / "cache").parts[0] for path in left} <= {
+        "format", "locks", "scan", "stats", "workspaces",
+    }  # fmt: skip
+    assert not list((project / "cache" / "workspaces").glob("*/*/root"))
+    assert status("build --executor workspace context") == 0
