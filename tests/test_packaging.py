@@ -124,3 +124,20 @@ def test_nothing_installs_the_other_project() -> None:
             told += re.findall(r"pip install[^\n]*\blayercache(?![-\w])[^\n]*", text)
 
     assert [] == [line for line in told if "layercache-engine" not in line]
+
+
+def test_the_suites_that_ci_describes_exist() -> None:
+    """Each has tests, and each test whose randomised cases are stated is there by that name."""
+    described = tomllib.loads((ROOT / ".ci" / "suites.toml").read_text())["suites"]
+    folders = {path.name for path in (ROOT / "tests").iterdir() if any(path.rglob("test_*.py"))}
+    text = {
+        name: "".join(path.read_text() for path in (ROOT / "tests" / name).rglob("test_*.py"))
+        for name in described
+        if name in folders
+    }
+
+    assert set(described) <= {*folders, "project"}
+    for name, content in text.items():
+        stated = described[name].get("cases", {})
+        missing = [t for t in stated if t.startswith("test_") and f"def {t}(" not in content]
+        assert [] == missing, name
