@@ -18,6 +18,7 @@ import attrs
 from layercache.digests import DiffID
 from layercache.errors import UsageError
 from layercache.expressions import expression
+from layercache.values import frozen
 
 __all__ = ["DEFAULT_PATH", "DEFAULT_SHELL", "Healthcheck", "HistoryEntry", "ImageConfig", "ports"]
 
@@ -47,7 +48,7 @@ _SIGNAL = expression(
 _SECOND: Final = 1_000_000_000
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Healthcheck:
     """How to see whether a container is well.
 
@@ -87,7 +88,7 @@ class Healthcheck:
         )
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class HistoryEntry:
     """One line of an image's history (OCI image specification, config.md, "history").
 
@@ -135,7 +136,7 @@ class HistoryEntry:
         return found
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class ImageConfig:
     """What an image says about how to run it.
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-import attrs
-
 from layercache.digests import ChainID, DiffID, Digest, next_chain_id
+from layercache.values import frozen
 
 __all__ = [
     "LAYER_TAR",
@@ -23,7 +22,7 @@ LAYER_TAR_GZIP: Final = "application/vnd.oci.image.layer.v1.tar+gzip"
 LAYER_TAR_ZSTD: Final = "application/vnd.oci.image.layer.v1.tar+zstd"
 
 
-@attrs.frozen
+@frozen
 class Descriptor:
     """Media type, digest and size in bytes of stored bytes (OCI descriptor)."""
 
@@ -32,7 +31,7 @@ class Descriptor:
     size: int
 
 
-@attrs.frozen
+@frozen
 class Layer:
     """One filesystem changeset: where its bytes are, and the digest of its uncompressed tar."""
 
@@ -40,7 +39,7 @@ class Layer:
     diff_id: DiffID
 
 
-@attrs.frozen(eq=False, repr=False)
+@frozen(eq=False, repr=False)
 class State:
     """What a step leaves: a stack of layers, identified by its chain ID alone.
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import attrs
-
 from layercache.trees import Node, Tree
+from layercache.values import frozen
 
 __all__ = ["Difference", "differences"]
 
 
-@attrs.frozen
+@frozen
 class Difference:
     """One path at which two trees differ; None where the path is absent.
 

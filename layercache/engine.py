@@ -49,6 +49,7 @@ from layercache.selections import ByKey, Files, Observed, Selector
 from layercache.tracing.audit import Auditor
 from layercache.tracing.evidence import Evidence
 from layercache.tracing.known import Known
+from layercache.values import frozen
 from layercache.variations import note_results
 from layercache.walk import (
     AskExecute,
@@ -81,7 +82,7 @@ _MAX_LOST = 1000
 """Hits taken back in one build before it gives up: a store that loses as fast as it is healed."""
 
 
-@attrs.frozen
+@frozen
 class Run:
     """What driving a walk to its end gave.
 
@@ -607,7 +608,7 @@ def _of_another_parent(record: Record, task: Task) -> bool:
     return chained and record.parent != parent.chain_id
 
 
-@attrs.frozen
+@frozen
 class _Made:
     """An execution that ended well; `reused` when another build made the record meanwhile."""
 

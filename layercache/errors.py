@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import attrs
+from layercache.values import frozen
 
 __all__ = [
     "BuildError",
@@ -75,7 +75,7 @@ class ExecutorUnavailable(UsageError):
     code = "executor-unavailable"
 
 
-@attrs.frozen
+@frozen
 class Problem:
     """One thing wrong in a Dockerfile, with the place.
 

@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeAlias
 
-import attrs
-
 from layercache.digests import CacheKey
 from layercache.graph import Origin
+from layercache.values import frozen
 from layercache.walk import Outcome
 
 __all__ = [
@@ -29,7 +28,7 @@ __all__ = [
 ]
 
 
-@attrs.frozen
+@frozen
 class BuildStarted:
     """The graph is known: how many steps it has, and when (seconds since 1970)."""
 
@@ -37,7 +36,7 @@ class BuildStarted:
     time: float
 
 
-@attrs.frozen
+@frozen
 class StepStarted:
     """A step begins to execute."""
 
@@ -47,7 +46,7 @@ class StepStarted:
     time: float
 
 
-@attrs.frozen
+@frozen
 class StepOutput:
     """Output of a running step, as it comes; secrets are masked."""
 
@@ -56,7 +55,7 @@ class StepOutput:
     chunk: bytes
 
 
-@attrs.frozen
+@frozen
 class StepExecuted:
     """A step ended executing, well or not; what it means is decided when the build ends."""
 
@@ -68,7 +67,7 @@ class StepExecuted:
     error: str | None = None
 
 
-@attrs.frozen
+@frozen
 class StepFinished:
     """A step is decided: reused, executed (or failed), or declined while planning.
 
@@ -87,7 +86,7 @@ class StepFinished:
     error: str | None = None
 
 
-@attrs.frozen
+@frozen
 class CacheTrouble:
     """The cache could not do something; the build goes on. `kind` is a stable word."""
 
@@ -96,7 +95,7 @@ class CacheTrouble:
     time: float
 
 
-@attrs.frozen
+@frozen
 class Note:
     """Something a person should know once (which executor was chosen, where the result is)."""
 
@@ -104,7 +103,7 @@ class Note:
     time: float
 
 
-@attrs.frozen
+@frozen
 class BuildFinished:
     """The build is over."""
 

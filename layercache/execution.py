@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, BinaryIO, Protocol, runtime_checkable
 
-import attrs
-
 from layercache.descriptors import Descriptor, Layer, State
 from layercache.digests import Digest, Fingerprint
 from layercache.instructions import Field, Instruction, Source
 from layercache.observations import Observations
 from layercache.selections import Selector
 from layercache.trees import Tree
+from layercache.values import frozen
 
 if TYPE_CHECKING:
     from layercache.layers.index import LayerIndex
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["Blobs", "BoundInput", "Executor", "Result", "StepTraits", "Task"]
 
 
-@attrs.frozen
+@frozen
 class BoundInput:
     """One input as the key saw it: its role, what it is, what is read of it, its fingerprint."""
 
@@ -30,7 +29,7 @@ class BoundInput:
     fingerprint: Fingerprint
 
 
-@attrs.frozen
+@frozen
 class Task:
     """One step to execute: exactly what its key saw, and nothing else (no ids, no names)."""
 
@@ -51,7 +50,7 @@ class Task:
         return None
 
 
-@attrs.frozen
+@frozen
 class Result:
     """What an execution gave: a layer, or None when nothing changed; the step's output.
 

@@ -11,11 +11,12 @@ from layercache.descriptors import State
 from layercache.errors import UsageError
 from layercache.instructions import Field, Instruction, Source
 from layercache.selections import EVERYTHING, Selector
+from layercache.values import frozen
 
 __all__ = ["Base", "Graph", "GraphBuilder", "Input", "Origin", "Step", "Vertex"]
 
 
-@attrs.frozen
+@frozen
 class Origin:
     """Where a step comes from; for people, never part of a key.
 
@@ -32,7 +33,7 @@ class Origin:
     stage_name: str = ""
 
 
-@attrs.frozen
+@frozen
 class Input:
     """An edge: the vertex read (its number in the graph), the role, what the step reads of it."""
 
@@ -41,7 +42,7 @@ class Input:
     selector: Selector = EVERYTHING
 
 
-@attrs.frozen
+@frozen
 class Step:
     """An instruction with its inputs; `traits` are the executor's, `bypass` is `no_cache`.
 
@@ -57,7 +58,7 @@ class Step:
     origin: Origin = attrs.field(factory=Origin, eq=False)
 
 
-@attrs.frozen
+@frozen
 class Base:
     """A source whose state is known before anything runs: scratch or a resolved base image."""
 
@@ -71,7 +72,7 @@ class Base:
 Vertex: TypeAlias = "Step | Source"
 
 
-@attrs.frozen
+@frozen
 class Graph:
     """Vertices in topological order (inputs refer to smaller numbers), and the targets wanted."""
 

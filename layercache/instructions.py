@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol, TypeAlias, runtime_checkable
 
-import attrs
+from layercache.values import frozen
 
 __all__ = ["Field", "Instruction", "Source", "Value"]
 
@@ -18,7 +18,7 @@ Value: TypeAlias = "bool | int | str | bytes | tuple[Value, ...] | None"
 """What a field may hold; framed injectively, so `1`, `True`, `"1"` and `b"1"` all differ."""
 
 
-@attrs.frozen
+@frozen
 class Field:
     """One labelled fact that may change a result.
 

@@ -11,13 +11,13 @@ import struct
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
 
-import attrs
 from blake3 import blake3
 
 from layercache.digests import CacheKey, Fingerprint
 from layercache.errors import UsageError
 from layercache.instructions import Field, Value
 from layercache.selections import Selector
+from layercache.values import frozen
 
 if TYPE_CHECKING:
     from layercache.graph import Input, Step
@@ -28,7 +28,7 @@ _TEXTS: Final = frozenset({str})
 _CONTEXT: Final = "layercache 2026-11 cache key: "
 
 
-@attrs.frozen
+@frozen
 class InputMaterial:
     """What a step reads of one input: its role, the selector, and the fingerprint found."""
 
@@ -37,7 +37,7 @@ class InputMaterial:
     fingerprint: Fingerprint
 
 
-@attrs.frozen
+@frozen
 class KeyMaterial:
     """Everything a key is made of, labelled: scheme, instruction, fields, traits, inputs."""
 

@@ -11,11 +11,10 @@ import zlib
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, runtime_checkable
 
-import attrs
-
 from layercache.errors import CorruptObject
 from layercache.matching import select, walk
 from layercache.trees import CAPABILITY, Node, Tree, node_digest
+from layercache.values import frozen
 
 if TYPE_CHECKING:
     from layercache.selections import Files
@@ -54,7 +53,7 @@ class Listed(NamedTuple):
     digest: bytes
 
 
-@attrs.frozen
+@frozen
 class FileChange:
     """How one path differs between two listings; `path` is "." for the root.
 

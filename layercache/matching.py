@@ -13,6 +13,7 @@ import attrs
 from layercache.errors import SourceError
 from layercache.patterns import Glob, Ignore, State, clean, has_wildcards
 from layercache.trees import Child, Node, Tree, directory_digest
+from layercache.values import frozen
 
 if TYPE_CHECKING:
     from layercache.selections import Files
@@ -34,7 +35,7 @@ MAX_LINKS: Final = 255
 _WHITEOUT: Final = b".wh."
 
 
-@attrs.frozen
+@frozen
 class Selected:
     """One match: `path` is its real place in the tree, after following links.
 

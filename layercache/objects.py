@@ -11,13 +11,12 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import BinaryIO, Final
 
-import attrs
-
 from layercache.codec import FORMAT, Verifier, pack, seal, unpack, unseal
 from layercache.digests import CacheKey, Fingerprint
 from layercache.errors import CacheError, CorruptObject, NotFound, UsageError
 from layercache.storage import Backend, BatchReader, Stages, Stats, Touches
 from layercache.trails import Trail, decode_trail, encode_trail
+from layercache.values import frozen
 
 __all__ = ["Objects", "StoreEvent"]
 
@@ -25,7 +24,7 @@ _MARKER: Final = b"layercache store, format "
 _LARGE: Final = 1 << 26  # no small object comes near; bounds what a damaged one may cost
 
 
-@attrs.frozen
+@frozen
 class StoreEvent:
     """Something the store noticed. `kind` is one of these words:
 

@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-import attrs
 from blake3 import blake3
 
 from layercache.errors import CorruptObject
+from layercache.values import frozen
 
 __all__ = [
     "ABSENT",
@@ -70,7 +70,7 @@ _CONTEXT: Final = "layercache 2026-11 observations 1"
 _MAX_ROWS: Final = 1_000_000
 
 
-@attrs.frozen
+@frozen
 class Observations:
     """`rows` are (path, bits), sorted by path, no path twice.
 
@@ -82,9 +82,7 @@ class Observations:
     derived: tuple[tuple[str, str], ...] = ()
 
     @classmethod
-    def of(
-        cls, seen: Mapping[bytes, int], derived: Iterable[tuple[str, str]] = ()
-    ) -> Observations:
+    def of(cls, seen: Mapping[bytes, int], derived: Iterable[tuple[str, str]] = ()) -> Observations:
         """The observations in `seen`, but for paths that can't be there because of another.
 
         What is looked up beneath a path that is absent or no directory is absent with it: the

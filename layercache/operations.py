@@ -12,6 +12,7 @@ from typing import Final
 import attrs
 
 from layercache.instructions import Field, Value
+from layercache.values import frozen
 
 __all__ = ["CopyFiles", "CopySource", "Exec", "MakeDirectory", "Mount"]
 
@@ -22,7 +23,7 @@ SOURCE: Final = "source"
 """Role of the context, stage or image that COPY and ADD take files from."""
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Mount:
     """One `RUN --mount`, resolved. `role` names the step's input behind bind and cache mounts.
 
@@ -71,7 +72,7 @@ class Mount:
         return tuple(fields)
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Exec:
     """An effective RUN: the exact command and everything that it sees.
 
@@ -174,7 +175,7 @@ def _pairs(fields: tuple[Field, ...]) -> Value:
     return tuple((field.label, field.value) for field in fields)
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class CopySource:
     """One source of COPY or ADD, in order.
 
@@ -193,7 +194,7 @@ class CopySource:
         return self.pattern.rpartition("/")[2]
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class CopyFiles:
     """An effective COPY or ADD.
 
@@ -259,7 +260,7 @@ def _manners(
     )
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class MakeDirectory:
     """An effective WORKDIR: the directory exists afterwards (0755 where made).
 

@@ -21,6 +21,7 @@ import attrs
 from layercache.automaton import Machine, State
 from layercache.components import PatternSyntax
 from layercache.errors import DockerfileError, Problem, UsageError
+from layercache.values import frozen
 
 __all__ = ["Glob", "Ignore", "Rule", "State", "clean", "has_wildcards"]
 
@@ -72,7 +73,7 @@ def has_wildcards(pattern: str) -> bool:
     return False
 
 
-@attrs.frozen
+@frozen
 class Rule:
     """One pattern, cleaned; `negated` for `!`; `line` counts from 1, 0 outside a file."""
 
@@ -93,7 +94,7 @@ def _compile(rules: Sequence[Rule], doublestar: bool) -> Machine:
     return Machine([(rule.pattern, rule.negated) for rule in rules], doublestar)
 
 
-@attrs.frozen
+@frozen
 class Ignore:
     """An ordered list of patterns, the last match of which decides.
 
@@ -212,7 +213,7 @@ def _checked(text: str, number: int) -> Rule | None:
     return Rule(text, negated, number)
 
 
-@attrs.frozen
+@frozen
 class Glob:
     """One glob of a COPY source, matched against whole paths (Go's `filepath.Match`).
 

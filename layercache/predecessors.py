@@ -6,10 +6,9 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import attrs
-
 from layercache.errors import UsageError
 from layercache.trails import Trail
+from layercache.values import frozen
 
 if TYPE_CHECKING:
     from layercache.store import Store
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["Against", "against", "tag_project", "trail_id"]
 
 
-@attrs.frozen
+@frozen
 class Against:
     """An earlier build to compare with: its trail, and the store that has what it names."""
 

@@ -8,11 +8,12 @@ import attrs
 
 from layercache.dockerfile.instructions import DockerfileInstruction
 from layercache.errors import UsageError
+from layercache.values import frozen
 
 __all__ = ["Dockerfile"]
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Dockerfile:
     """A parsed Dockerfile: its instructions in file order, and what governs reading it.
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import attrs
-
 from layercache.descriptors import Layer
 from layercache.digests import CacheKey, ChainID, Digest, Fingerprint
 from layercache.keys import KeyMaterial
+from layercache.values import frozen
 
 __all__ = ["Record"]
 
 
-@attrs.frozen
+@frozen
 class Record:
     """What executing a step once gave.
 

@@ -13,6 +13,7 @@ import attrs
 from layercache.digests import Digest, check_digest
 from layercache.errors import UsageError
 from layercache.expressions import expression
+from layercache.values import frozen
 
 __all__ = ["DOCKER_HUB", "Reference"]
 
@@ -32,7 +33,7 @@ _LIMIT: Final = 255
 _WHOLE: Final = 1000
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Reference:
     """Names an image. `path` is complete (`library/alpine`); `tag` or `digest` may be absent."""
 

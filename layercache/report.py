@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-import attrs
-
 from layercache.digests import CacheKey, ChainID, DiffID, Digest
 from layercache.errors import UsageError
+from layercache.values import frozen
 
 if TYPE_CHECKING:
     from layercache.explain import Reason
@@ -18,7 +17,7 @@ __all__ = ["ErrorReport", "ImageReport", "Report", "StepReport"]
 SCHEMA: Final = 1
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class StepReport:
     """One instruction of a recipe and what was decided for it.
 
@@ -85,7 +84,7 @@ class StepReport:
         return found
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class ImageReport:
     """The image that a build gave; digests of configuration and manifest as exported."""
 
@@ -103,7 +102,7 @@ class ImageReport:
         }
 
 
-@attrs.frozen
+@frozen
 class ErrorReport:
     """What went wrong: a stable word, the message, the line of the Dockerfile if any."""
 
@@ -115,7 +114,7 @@ class ErrorReport:
         return {"code": self.code, "message": self.message, "line": self.line}
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Report:
     """A whole build or plan."""
 

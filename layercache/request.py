@@ -12,6 +12,7 @@ from layercache.errors import UsageError
 from layercache.graph import Origin
 from layercache.recipe import Dockerfile
 from layercache.trees import Tree
+from layercache.values import frozen
 
 __all__ = [
     "ContextLike",
@@ -27,7 +28,7 @@ __all__ = [
 ContextLike = str | os.PathLike[str] | Mapping[str, object] | Tree
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Request:
     """One build or plan, as asked for. Every field has a default.
 

@@ -13,6 +13,7 @@ from layercache.errors import CacheError, SourceError, UsageError
 from layercache.graph import Graph
 from layercache.inputs import Inputs
 from layercache.report import ImageReport, Report, StepReport
+from layercache.values import frozen
 from layercache.walk import Decision
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["BuildResult", "explain_step", "source_date_epoch"]
 
 
-@attrs.frozen(eq=False, kw_only=True)
+@frozen(eq=False, kw_only=True)
 class BuildResult:
     """A finished build, or a plan.
 

@@ -11,7 +11,6 @@ import struct
 from collections.abc import Sequence
 from typing import Final, Protocol, runtime_checkable
 
-import attrs
 from blake3 import blake3
 
 from layercache.digests import Fingerprint
@@ -36,6 +35,7 @@ from layercache.matching import (
 from layercache.observations import CONTRACT
 from layercache.patterns import clean
 from layercache.trees import Tree, directory_digest
+from layercache.values import frozen
 
 __all__ = [
     "BY_KEY",
@@ -78,7 +78,7 @@ class Selector(Protocol):
         """The labelled facts that make this selector; part of the key material."""
 
 
-@attrs.frozen
+@frozen
 class Everything:
     """All of it: for a state its chain ID, for a tree the digest of its root."""
 
@@ -88,7 +88,7 @@ class Everything:
         return _EVERYTHING
 
 
-@attrs.frozen
+@frozen
 class Nothing:
     """Nothing of it: the input does not count (COPY --link on its parent)."""
 
@@ -98,7 +98,7 @@ class Nothing:
         return _NOTHING
 
 
-@attrs.frozen
+@frozen
 class ByKey:
     """The key of the step that makes the input, instead of its content (`ChainKeys`)."""
 
@@ -108,7 +108,7 @@ class ByKey:
         return _KEY
 
 
-@attrs.frozen
+@frozen
 class Observed:
     """What an execution was seen to look at, and nothing else of it.
 
@@ -131,7 +131,7 @@ class Observed:
         )
 
 
-@attrs.frozen
+@frozen
 class Files:
     """The files that COPY, ADD or a mount names.
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import attrs
-
 from layercache.digests import Digest
 from layercache.instructions import Field
+from layercache.values import frozen
 
 __all__ = ["ContextSource", "GitSource", "UrlSource"]
 
 
-@attrs.frozen
+@frozen
 class ContextSource:
     """A build context; `""` is the main one, others come from `--build-context`."""
 
@@ -24,7 +23,7 @@ class ContextSource:
         return (Field("context", self.context),)
 
 
-@attrs.frozen
+@frozen
 class UrlSource:
     """One file behind a URL, fetched once for a build and keyed by its bytes.
 
@@ -42,7 +41,7 @@ class UrlSource:
         return (Field("url", self.url), Field("checksum", self.checksum))
 
 
-@attrs.frozen
+@frozen
 class GitSource:
     """A Git repository at a reference, with a subdirectory; keyed by the tree checked out."""
 

@@ -10,13 +10,14 @@ import attrs
 
 from layercache.errors import CorruptObject
 from layercache.report import Report
+from layercache.values import frozen
 
 __all__ = ["Totals"]
 
 SCHEMA = 1
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Totals:
     """Hits, misses by cause, seconds and bytes; a monoid under `plus`.
 

@@ -11,9 +11,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import BinaryIO, Final, Protocol, runtime_checkable
 
-import attrs
-
 from layercache.errors import UsageError
+from layercache.values import frozen
 
 __all__ = [
     "Adopts",
@@ -51,7 +50,7 @@ def check_name(name: str) -> str:
     return name
 
 
-@attrs.frozen
+@frozen
 class ObjectInfo:
     """Name, size in bytes and the backend's own stamp (seconds since 1970) of an object."""
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-import attrs
-
 from layercache.digests import Fingerprint
 from layercache.graph import Input, Step
 from layercache.keys import InputMaterial, KeyMaterial
 from layercache.operations import PARENT, CopyFiles, Exec, MakeDirectory
 from layercache.selections import BY_KEY, NOTHING, Selector
+from layercache.values import frozen
 
 __all__ = ["ChainKeys", "ContentKeys"]
 
@@ -39,7 +38,7 @@ def _material(
     )
 
 
-@attrs.frozen
+@frozen
 class ContentKeys:
     """A step is what it says and the content of what it reads.
 
@@ -73,7 +72,7 @@ class ContentKeys:
         return _material(self.scheme, self.salt, step, selectors, inputs)
 
 
-@attrs.frozen
+@frozen
 class ChainKeys:
     """Docker's classic rule: the parent counts by its *key*, not by its content.
 

@@ -27,13 +27,14 @@ from layercache.digests import CacheKey, ChainID, Fingerprint
 from layercache.errors import CorruptObject
 from layercache.instructions import Field
 from layercache.records import Record
+from layercache.values import frozen
 
 __all__ = ["Fact", "Trail", "TrailStep", "decode_trail", "definition_of", "encode_trail"]
 
 _DEFINITION: Final = "layercache 2026-11 definition of a target 1"
 
 
-@attrs.frozen
+@frozen
 class Fact:
     """What a selector picks from a state: chain ID, selector digest, fingerprint."""
 
@@ -63,7 +64,7 @@ def _opened(record: Record | _Sealed | None) -> Record | None:
     return record.open() if isinstance(record, _Sealed) else record
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class TrailStep:
     """One step as the last build left it.
 
@@ -89,7 +90,7 @@ class TrailStep:
         return self._record  # type: ignore[return-value]
 
 
-@attrs.frozen
+@frozen
 class Trail:
     """The last build of a target: its steps in order, and the selection facts it used."""
 

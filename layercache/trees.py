@@ -11,8 +11,9 @@ import struct
 from collections.abc import Iterable, Sequence
 from typing import BinaryIO, Final, Protocol, runtime_checkable
 
-import attrs
 from blake3 import blake3
+
+from layercache.values import frozen
 
 __all__ = [
     "CAPABILITY",
@@ -31,7 +32,7 @@ CAPABILITY: Final = b"security.capability"
 """The one extended attribute that COPY carries and that therefore counts."""
 
 
-@attrs.frozen
+@frozen
 class Node:
     """What `lstat` and a read would say of one path.
 

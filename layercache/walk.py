@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
-import attrs
-
 from layercache.descriptors import State
 from layercache.digests import CacheKey, Fingerprint
 from layercache.errors import LayerCacheError
@@ -20,6 +18,7 @@ from layercache.instructions import Source
 from layercache.keys import KeyMaterial, KeyStrategy
 from layercache.records import Record
 from layercache.selections import Selector
+from layercache.values import frozen
 
 __all__ = [
     "Answer",
@@ -46,7 +45,7 @@ Outcome: TypeAlias = Literal["hit", "miss", "skip", "would-run", "undetermined"]
 only when executing was declined (planning)."""
 
 
-@attrs.frozen
+@frozen
 class AskFingerprint:
     """What does `selector` pick from `subject`? Answer `Fingerprinted`, `Failed`, `Declined`."""
 
@@ -54,14 +53,14 @@ class AskFingerprint:
     selector: Selector
 
 
-@attrs.frozen
+@frozen
 class AskLookup:
     """Which of these keys have a record? A batch; answer `Found` (in parts if you like)."""
 
     keys: tuple[CacheKey, ...]
 
 
-@attrs.frozen
+@frozen
 class AskSelectors:
     """By which selectors on their parent may these steps be reused? A batch; answer `Selectors`.
 
@@ -72,7 +71,7 @@ class AskSelectors:
     keys: tuple[CacheKey, ...]
 
 
-@attrs.frozen
+@frozen
 class AskExecute:
     """Run this task; `vertex` is the first step in graph order that wants it.
 
@@ -88,7 +87,7 @@ class AskExecute:
 Ask: TypeAlias = AskFingerprint | AskLookup | AskSelectors | AskExecute
 
 
-@attrs.frozen
+@frozen
 class Fingerprinted:
     """The answer to an `AskFingerprint`."""
 
@@ -96,14 +95,14 @@ class Fingerprinted:
     fingerprint: Fingerprint
 
 
-@attrs.frozen
+@frozen
 class Found:
     """For each key asked, its record or None."""
 
     records: Mapping[CacheKey, Record | None]
 
 
-@attrs.frozen
+@frozen
 class Selectors:
     """For each key asked, the selectors that are known, in the order to try them.
 
@@ -113,7 +112,7 @@ class Selectors:
     found: Mapping[CacheKey, Sequence[Selector]]
 
 
-@attrs.frozen
+@frozen
 class Executed:
     """The record of an execution that succeeded.
 
@@ -125,7 +124,7 @@ class Executed:
     reused: bool = False
 
 
-@attrs.frozen
+@frozen
 class Failed:
     """The ask could not be answered: the source is missing, the command failed."""
 
@@ -133,14 +132,14 @@ class Failed:
     error: LayerCacheError
 
 
-@attrs.frozen
+@frozen
 class Declined:
     """The driver does not do this (planning)."""
 
     ask: AskFingerprint | AskExecute
 
 
-@attrs.frozen
+@frozen
 class Lost:
     """Takes a hit back: the record's layer turned out to be gone or damaged.
 
@@ -156,7 +155,7 @@ class Lost:
 Answer: TypeAlias = Fingerprinted | Found | Selectors | Executed | Failed | Declined | Lost
 
 
-@attrs.frozen
+@frozen
 class Decision:
     """What the walk decided for one step, provisional until the walk is over.
 

@@ -10,6 +10,7 @@ import attrs
 
 from layercache.dockerfile.words import SPACE, json_list, json_text
 from layercache.errors import UsageError
+from layercache.values import frozen
 
 __all__ = ["Command", "DockerfileInstruction", "Location"]
 
@@ -17,7 +18,7 @@ Command: TypeAlias = "str | tuple[str, ...]"
 """A text for the shell (shell form), or the arguments themselves (exec form)."""
 
 
-@attrs.frozen
+@frozen
 class Location:
     """Where an instruction stands: file, first line and last line, counted from 1."""
 
@@ -26,7 +27,7 @@ class Location:
     end_line: int
 
 
-@attrs.frozen
+@frozen
 class DockerfileInstruction:
     """One instruction of a Dockerfile, as written: no variable in it is expanded yet.
 

@@ -19,6 +19,7 @@ from layercache.dockerfile.limits import Budget, Limits
 from layercache.dockerfile.patterns import Pattern
 from layercache.dockerfile.words import SPACE
 from layercache.errors import DockerfileError, Problem
+from layercache.values import frozen
 
 __all__ = ["Expansion", "expand", "process_word", "process_words"]
 
@@ -27,7 +28,7 @@ _MARKS: Final = frozenset("$'\"<}/")
 _LIMITS: Final = Limits()
 
 
-@attrs.frozen
+@frozen
 class Expansion:
     """What a word became: as one `text`, as `words` split at unquoted white space, and which
     variables it named, those that were set (`used`) and those that were not (`unset`).

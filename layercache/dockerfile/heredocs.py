@@ -6,13 +6,12 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
-import attrs
-
 from layercache.dockerfile.expansion import expand
 from layercache.dockerfile.limits import Budget, Limits
 from layercache.dockerfile.words import literal
 from layercache.errors import DockerfileError, UsageError
 from layercache.expressions import expression
+from layercache.values import frozen
 
 __all__ = ["HereDoc", "find_heredocs", "parse_marker"]
 
@@ -21,7 +20,7 @@ _UNBOUNDED: Final = Limits(word_chars=1 << 62)  # a line that is not expanded do
 _TABS: Final = expression(r"^\t+", re.MULTILINE)
 
 
-@attrs.frozen
+@frozen
 class HereDoc:
     """A here-document, `<<NAME` … `NAME`.
 

@@ -15,8 +15,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, overload
 
-import attrs
-
 from layercache.dockerfile.base import (
     Command,
     DockerfileInstruction,
@@ -33,6 +31,7 @@ from layercache.dockerfile.heredocs import HereDoc, find_heredocs
 from layercache.dockerfile.numbers import parse_duration
 from layercache.dockerfile.words import SPACE, json_text, split_first, split_words
 from layercache.errors import UsageError
+from layercache.values import frozen
 
 if TYPE_CHECKING:
     from layercache.dockerfile.mounts import (
@@ -83,7 +82,7 @@ _STAGE_NAME: Final = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-_.")
 Pairs: TypeAlias = "Mapping[str, str] | Iterable[tuple[str, str]]"
 
 
-@attrs.frozen(init=False)
+@frozen(init=False)
 class From(DockerfileInstruction):
     """FROM: begins a stage. `image` and `platform` are words; `alias` is kept in lower case."""
 
@@ -145,7 +144,7 @@ def _check_mounts(mounts: tuple[object, ...]) -> None:
             raise UsageError(f"a mount of RUN is a BindMount, CacheMount, …, not {mount!r}")
 
 
-@attrs.frozen
+@frozen
 class Device:
     """One `RUN --device`: the name of a device (or class of devices), and whether it must be."""
 
@@ -162,7 +161,7 @@ class Device:
         return self.name + (",required" if self.required else "")
 
 
-@attrs.frozen(init=False)
+@frozen(init=False)
 class Run(DockerfileInstruction):
     """RUN: a command in shell form (a text) or exec form (a list); never expanded here.
 
@@ -231,7 +230,7 @@ class Run(DockerfileInstruction):
         return "\n".join([line, *(heredoc.lines for heredoc in self.heredocs)])
 
 
-@attrs.frozen(init=False)
+@frozen(init=False)
 class Copy(DockerfileInstruction):
     """COPY: `Copy(source, …, destination)`; all are words, a source may be a `HereDoc`.
 
@@ -292,7 +291,7 @@ class Copy(DockerfileInstruction):
         return _render_paths(self, flags, escape)
 
 
-@attrs.frozen(init=False)
+@frozen(init=False)
 class Add(DockerfileInstruction):
     """ADD: like `Copy`, and a source may be a URL or a Git repository; local archives unpack.
 
@@ -352,7 +351,7 @@ class Add(DockerfileInstruction):
         return _render_paths(self, flags, escape)
 
 
-@attrs.frozen(init=False)
+@frozen(init=False)
 class _Named(DockerfileInstruction):
     """ENV and LABEL: ordered pairs of words."""
 
@@ -402,7 +401,7 @@ class Label(_Named):
     op = "LABEL"
 
 
-@attrs.frozen(init=False)
+@frozen(init=False)
 class Arg(DockerfileInstruction):
     """ARG: `Arg("V")`, `Arg("V", "1")`, or several: `Arg(("A", None), ("B", "1"))`.
 
@@ -456,7 +455,7 @@ class Arg(DockerfileInstruction):
         return f"ARG {' '.join(words)}"
 
 
-@attrs.frozen(init=False)
+@frozen(init=False)
 class _Executed(DockerfileInstruction):
     """CMD and ENTRYPOINT: a command for the image, never expanded here."""
 
@@ -493,7 +492,7 @@ class Entrypoint(_Executed):
     op = "ENTRYPOINT"
 
 
-@attrs.frozen(init=False)
+@frozen(init=False)
 class Shell(DockerfileInstruction):
     """SHELL: what runs commands in shell form from here on. `Shell(["/bin/bash", "-c"])`."""
 
@@ -516,7 +515,7 @@ class Shell(DockerfileInstruction):
         return f"SHELL {json_text(self.command)}"
 
 
-@attrs.frozen(init=False)
+@frozen(init=False)
 class _Listed(DockerfileInstruction):
     """EXPOSE and VOLUME: words."""
 
@@ -551,7 +550,7 @@ class Volume(_Listed):
     op = "VOLUME"
 
 
-@attrs.frozen(init=False)
+@frozen(init=False)
 class _Single(DockerfileInstruction):
     """Instructions with one word, which may hold blanks."""
 
@@ -596,7 +595,7 @@ class Maintainer(_Single):
     op = "MAINTAINER"
 
 
-@attrs.frozen(init=False)
+@frozen(init=False)
 class Healthcheck(DockerfileInstruction):
     """HEALTHCHECK: `Healthcheck("curl -f localhost", interval="30s")`, or `Healthcheck(None)`.
 
@@ -660,7 +659,7 @@ class Healthcheck(DockerfileInstruction):
         return f"HEALTHCHECK {flags}CMD {command}"
 
 
-@attrs.frozen(init=False)
+@frozen(init=False)
 class Onbuild(DockerfileInstruction):
     """ONBUILD: an instruction for builds that start FROM this image. `Onbuild(Run("make"))`."""
 

@@ -14,6 +14,7 @@ from layercache.dockerfile.faults import Fault, Faults
 from layercache.dockerfile.heredocs import HereDoc, find_heredocs
 from layercache.dockerfile.limits import Budget, Limits
 from layercache.dockerfile.words import SPACE, NotStrings, json_list, split_first, split_flags
+from layercache.values import frozen
 
 __all__ = ["Directives", "Lexed", "LogicalLine", "read", "split_instruction"]
 
@@ -22,7 +23,7 @@ _WITH_HEREDOCS: Final = frozenset({"ADD", "COPY", "RUN"})
 _ASCII_BLANKS: Final = "\t\n\f\r "
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Directives:
     """Parser directives at the top of a file: `# syntax=`, `# escape=`, `# check=`, as written."""
 
@@ -31,7 +32,7 @@ class Directives:
     check: str | None = None
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class LogicalLine:
     """One instruction before it is understood.
 
@@ -49,7 +50,7 @@ class LogicalLine:
     heredocs: tuple[HereDoc, ...] = ()
 
 
-@attrs.frozen
+@frozen
 class Lexed:
     """A file as logical lines. `empty_continuations` are lines that should not be empty."""
 

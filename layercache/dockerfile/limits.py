@@ -10,11 +10,12 @@ from __future__ import annotations
 import attrs
 
 from layercache.errors import DockerfileError, Problem
+from layercache.values import frozen
 
 __all__ = ["Budget", "Limits"]
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Limits:
     """How large the parts of one Dockerfile may be."""
 

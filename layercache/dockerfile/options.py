@@ -9,11 +9,12 @@ import attrs
 from layercache.configuration import HistoryEntry, ImageConfig
 from layercache.descriptors import State
 from layercache.graph import Graph, Origin
+from layercache.values import frozen
 
 __all__ = ["BaseImage", "ImageNeed", "Lowered", "Needs", "Options", "Row"]
 
 
-@attrs.frozen
+@frozen
 class ImageNeed:
     """An image to resolve: its reference as written, and the platform wanted ("" for any)."""
 
@@ -21,7 +22,7 @@ class ImageNeed:
     platform: str = ""
 
 
-@attrs.frozen
+@frozen
 class BaseImage:
     """A resolved image: its layers as a state, its configuration."""
 
@@ -30,7 +31,7 @@ class BaseImage:
     config: ImageConfig
 
 
-@attrs.frozen
+@frozen
 class Needs:
     """Images that must be resolved before lowering can go on."""
 
@@ -41,7 +42,7 @@ def _never(origin: Origin) -> bool:
     return False
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Options:
     """What a build is asked for beside the recipe.
 
@@ -77,7 +78,7 @@ class Options:
         return familiar if familiar in self.contexts else None
 
 
-@attrs.frozen
+@frozen
 class Row:
     """One instruction of the recipe: its origin, its vertex if it is a step of the graph.
 
@@ -89,7 +90,7 @@ class Row:
     decides: bool = False
 
 
-@attrs.frozen
+@frozen
 class Lowered:
     """A recipe as a graph, with what the graph does not say.
 

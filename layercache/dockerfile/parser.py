@@ -24,11 +24,12 @@ from layercache.dockerfile.words import (
     split_words,
 )
 from layercache.errors import DockerfileError, Problem, UsageError
+from layercache.values import frozen
 
 __all__ = ["Parsed", "parse", "parse_trigger"]
 
 
-@attrs.frozen
+@frozen
 class Parsed:
     """A Dockerfile that was read: its instructions in order, and what is doubtful in it."""
 
@@ -172,7 +173,7 @@ class _Parser:
         return build(context)
 
 
-@attrs.frozen
+@frozen
 class _Context:
     """One instruction while it is read."""
 

@@ -13,9 +13,8 @@ from __future__ import annotations
 
 from typing import Final
 
-import attrs
-
 from layercache.dockerfile.limits import Budget
+from layercache.values import frozen
 
 __all__ = ["Pattern"]
 
@@ -24,7 +23,7 @@ _CELLS: Final = 1 << 26
 """Largest (value length x pattern length) for a replacement, which remembers every position."""
 
 
-@attrs.frozen
+@frozen
 class Pattern:
     """A parsed pattern: `tokens` to match in order, and a `*` before the tokens in `stars`."""
 

@@ -11,11 +11,12 @@ from layercache.dockerfile.options import Options
 from layercache.dockerfile.places import AnyInstruction, located, problem
 from layercache.dockerfile.scopes import Variables
 from layercache.errors import DockerfileError, Problem, UsageError
+from layercache.values import frozen
 
 __all__ = ["StageText", "Stages", "check_references", "reachable", "split_stages"]
 
 
-@attrs.frozen
+@frozen
 class StageText:
     """One stage as written: its FROM (None for a list without one) and what follows."""
 
@@ -33,7 +34,7 @@ class StageText:
         return self.alias or str(self.number)
 
 
-@attrs.frozen
+@frozen
 class Stages:
     """All stages of a recipe, found by name or number."""
 

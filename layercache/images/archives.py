@@ -11,9 +11,8 @@ import os
 import posixpath
 from typing import BinaryIO, Final
 
-import attrs
-
 from layercache.errors import HostileArchive
+from layercache.values import frozen
 
 __all__ = ["ArchiveFile", "Member", "list_members"]
 
@@ -23,7 +22,7 @@ _HEADER: Final = 1 << 20
 _HOPS: Final = 16
 
 
-@attrs.frozen
+@frozen
 class Member:
     """A member of an archive: where its bytes begin, how many; or what a link points at."""
 

@@ -12,6 +12,7 @@ from layercache.descriptors import Descriptor, Layer
 from layercache.digests import DiffID, sha256
 from layercache.errors import UsageError
 from layercache.images.encoding import CONFIG, MANIFEST, encode, manifest_to_json
+from layercache.values import frozen
 
 if TYPE_CHECKING:
     from layercache.images.resolver import BaseImage
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["Assembled", "BuiltImage", "assemble", "complete_history", "rfc3339", "source_date"]
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class BuiltImage:
     """What a build gave.
 
@@ -56,7 +57,7 @@ class BuiltImage:
         return tuple(dict.fromkeys(found))
 
 
-@attrs.frozen
+@frozen
 class Assembled:
     """Configuration and manifest as bytes, with their descriptors.
 

@@ -7,8 +7,6 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, BinaryIO, Final, Protocol, cast
 
-import attrs
-
 from layercache.descriptors import LAYER_TAR, Descriptor
 from layercache.digests import DiffID, Digest, sha256
 from layercache.errors import HostileArchive, SourceError, UsageError
@@ -29,6 +27,7 @@ from layercache.images.platforms import Platform
 from layercache.images.streams import read_bounded
 from layercache.layers.compression import LONGEST, compression_of, decompressed
 from layercache.references import Reference
+from layercache.values import frozen
 
 __all__ = ["Found", "ImageFile", "find_in_manifest", "open_images"]
 
@@ -37,7 +36,7 @@ _IMAGE_NAME: Final = "io.containerd.image.name"
 _HEX: Final = re.compile(r"(?:blobs/sha256/)?([0-9a-f]{64})(?:\.json)?", re.ASCII)
 
 
-@attrs.frozen
+@frozen
 class Found:
     """An image in a file or registry: its digest, manifest, configuration, layers' diff IDs.
 

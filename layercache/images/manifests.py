@@ -19,6 +19,7 @@ from layercache.images.encoding import (
 )
 from layercache.images.platforms import Platform
 from layercache.images.streams import Checked, read_bounded
+from layercache.values import frozen
 
 __all__ = [
     "CONFIG",
@@ -70,7 +71,7 @@ class BlobSource(Protocol):
         """The bytes of a blob, not yet checked; raises `SourceError` when it isn't there."""
 
 
-@attrs.frozen
+@frozen
 class Entry:
     """A descriptor in an index: what it points at, for which platform, under which names."""
 
@@ -85,7 +86,7 @@ class Entry:
         return self.descriptor.media_type in MANIFESTS | INDEXES and _ATTESTATION not in annotations
 
 
-@attrs.frozen
+@frozen
 class Index:
     """An OCI index or a Docker manifest list."""
 
@@ -98,7 +99,7 @@ class Index:
         return cls(tuple(_entry(v, what) for v in _items(value, "manifests", what)))
 
 
-@attrs.frozen
+@frozen
 class Manifest:
     """An image manifest; `layers` have OCI media types, the lowest first."""
 

@@ -9,10 +9,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-import attrs
-
 from layercache.errors import UsageError
 from layercache.expressions import expression
+from layercache.values import frozen
 
 __all__ = ["Platform", "host_platform"]
 
@@ -20,7 +19,7 @@ _WORD = expression(r"[a-z0-9_.-]+", re.ASCII)
 _VERSIONED = expression(r"v?(\d{1,2})(?:\.(\d))?", re.ASCII)
 
 
-@attrs.frozen
+@frozen
 class Platform:
     """Operating system, CPU architecture and variant, in the spelling of OCI (Go)."""
 

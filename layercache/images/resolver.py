@@ -24,6 +24,7 @@ from layercache.images.manifests import BlobSource
 from layercache.images.platforms import Platform, host_platform
 from layercache.images.streams import CHUNK, Checked
 from layercache.layers.compression import decompressed
+from layercache.values import frozen
 
 __all__ = ["UNKNOWN_SIZE", "BaseImage", "Content", "ImageFinder", "Images"]
 
@@ -55,7 +56,7 @@ class Derived(Protocol):
     def put_derived(self, kind: str, name: str, payload: bytes) -> None: ...
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class BaseImage:
     """A base image as one build sees it.
 

@@ -19,6 +19,7 @@ from layercache.images.layouts import Found
 from layercache.images.manifests import CONFIG, MANIFEST, Manifest, decode, encode
 from layercache.images.platforms import Platform
 from layercache.references import Reference
+from layercache.values import frozen
 
 __all__ = [
     "StoreBlobs",
@@ -50,7 +51,7 @@ class TagStore(Protocol):
     def delete_reference(self, name: str) -> bool: ...
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class TaggedImage:
     """What a tag refers to. `layers` are descriptors of uncompressed tars, the lowest first."""
 

@@ -10,10 +10,9 @@ import re
 from collections.abc import Iterator
 from typing import BinaryIO, Final
 
-import attrs
-
 from layercache.errors import HostileArchive
 from layercache.layers.limits import Limits
+from layercache.values import frozen
 
 __all__ = ["Header", "Headers", "looks_like_tar", "shown"]
 
@@ -32,7 +31,7 @@ _MAX_ID: Final = 0xFFFFFFFE
 """Linux takes the next one for "leave as it is"."""
 
 
-@attrs.frozen
+@frozen
 class Header:
     """One entry of a tar as its headers say it; `kind` is the type flag."""
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Final
 
-import attrs
+from layercache.values import frozen
 
 __all__ = ["DEFAULT_LIMITS", "Limits"]
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Limits:
     """What one archive may be.
 

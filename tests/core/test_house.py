@@ -21,7 +21,7 @@ PACKAGE = Path(layercache.__file__).parent
 
 ORDER = (
     # words
-    "_version errors expressions",
+    "_version errors expressions values",
     "digests instructions",
     "descriptors trees",
     # the model
