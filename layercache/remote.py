@@ -206,7 +206,12 @@ def _fetch_commit(source: GitSource, root: str) -> None:
         if source.reference:
             if source.reference.startswith("-"):
                 raise
-            found = _git(source, root, "rev-parse", "--verify", f"{wanted}^{{commit}}")
+            try:
+                found = _git(source, root, "rev-parse", "--verify", f"{wanted}^{{commit}}")
+            except SourceError as error:
+                raise SourceError(
+                    f"ADD {source.url}: there is no branch, tag or commit {wanted!r}"
+                ) from error
         else:
             with open(os.path.join(root, ".git", "FETCH_HEAD"), encoding="utf-8") as heads:
                 found = heads.read().splitlines()[-1].split("\t")[0]

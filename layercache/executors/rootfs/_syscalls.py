@@ -105,12 +105,19 @@ def clone(flags: int) -> int:
     """Fork into new namespaces; 0 in the child. Only for a process with one thread."""
     flags |= 17  # SIGCHLD
     zero = _long(0)
+    arguments = [_long(flags), zero, zero, zero, zero]
     if _MACHINE == "s390x":
-        pid = _syscall(_long(_CLONE[_MACHINE]), zero, _long(flags), zero, zero, zero)
-    else:
-        pid = _syscall(_long(_CLONE[_MACHINE]), _long(flags), zero, zero, zero, zero)
+        arguments[:2] = arguments[1::-1]
+    number = _long(_CLONE[_MACHINE])
+    # As os.fork() does: from 3.13 on, what is released after it must have been taken before it.
+    ctypes.pythonapi.PyOS_BeforeFork()
+    pid = _syscall(number, *arguments)
     if pid == 0:
         ctypes.pythonapi.PyOS_AfterFork_Child()
+    else:
+        error = ctypes.get_errno()
+        ctypes.pythonapi.PyOS_AfterFork_Parent()
+        ctypes.set_errno(error)
     return _check(pid, "clone")
 
 
