@@ -10,7 +10,7 @@ import attrs
 from layercache.configuration import HistoryEntry, ImageConfig
 from layercache.descriptors import Descriptor, Layer
 from layercache.digests import DiffID, sha256
-from layercache.errors import UsageError
+from layercache.errors import SourceError, UsageError
 from layercache.images.encoding import CONFIG, MANIFEST, encode, manifest_to_json
 from layercache.values import frozen
 
@@ -68,6 +68,12 @@ class Assembled:
     config_bytes: bytes
     manifest: Descriptor | None
     manifest_bytes: bytes | None
+
+    def written(self) -> tuple[Descriptor, bytes]:
+        """The manifest with its bytes; raises `SourceError` while a size is not known."""
+        if self.manifest is None or self.manifest_bytes is None:
+            raise SourceError("the size of a layer is not known: the image can't be written")
+        return self.manifest, self.manifest_bytes
 
 
 def assemble(

@@ -8,29 +8,27 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, BinaryIO, Final, cast
+from typing import TYPE_CHECKING, BinaryIO, cast
 
 import attrs
 
 from layercache.descriptors import LAYER_TAR, Descriptor, Layer
 from layercache.digests import DiffID, Digest
 from layercache.errors import CacheError, SourceError, UsageError
-from layercache.images.built import Assembled, BuiltImage, assemble, rfc3339
+from layercache.images.built import BuiltImage, assemble, rfc3339
 from layercache.images.compression import MEDIA_TYPES, write_compressed
+from layercache.images.files import atomic_file
 from layercache.images.outputs import OutputSpec
 from layercache.images.resolver import Content
 from layercache.images.streams import CHUNK, Checked
+from layercache.images.writers import Written, load, push, write_archive, write_layout
 
 if TYPE_CHECKING:
     from layercache.images.registry import Registry
     from layercache.trees import Tree
 
 __all__ = ["Exported", "export"]
-
-_FILE_MODE: Final = 0o644
-
 
 @attrs.frozen(kw_only=True)
 class Exported:
@@ -41,17 +39,6 @@ class Exported:
     config_digest: Digest | None = None
     manifest_digest: Digest | None = None
     names: tuple[str, ...] = ()
-
-
-@attrs.frozen
-class Written:
-    """A layer as it is written: its descriptor, its diff ID, and how to open it."""
-
-    descriptor: Descriptor
-    diff_id: DiffID
-    open: Callable[[], BinaryIO]
-    origin: object = None
-    """The place of the base image it stems from, when these are its original bytes."""
 
 
 def export(
@@ -105,8 +92,6 @@ def _export_image(
     epoch: int | None,
     registry: Registry | None,
 ) -> Exported:
-    from layercache.images.writers import load, push, write_archive, write_layout
-
     kinds: dict[str, dict[str, str]] = {"manifest": dict(image.annotations)}
     for annotation in spec.annotations:
         kinds.setdefault(annotation.kind, {})[annotation.key] = annotation.value
@@ -131,15 +116,9 @@ def _export_image(
         type=spec.type,
         dest=spec.dest,
         config_digest=done.config.digest,
-        manifest_digest=_manifest(done)[0].digest,
+        manifest_digest=done.written()[0].digest,
         names=tuple(map(str, image.references())),
     )
-
-
-def _manifest(done: Assembled) -> tuple[Descriptor, bytes]:
-    if done.manifest is None or done.manifest_bytes is None:
-        raise SourceError("the size of a layer is not known: the image can't be written")
-    return done.manifest, done.manifest_bytes
 
 
 class _Layers:
@@ -262,49 +241,3 @@ def _workspace(spec: OutputSpec) -> Iterator[str]:
         os.makedirs(where, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".layercache-export-", dir=where) as path:
         yield path
-
-
-@contextlib.contextmanager
-def atomic_file(path: str) -> Iterator[BinaryIO]:
-    """A file that takes the name `path`, synced, once the body is done; "-" is standard output.
-
-    A path that is a device or a pipe is written to directly.
-    """
-    if path == "-":
-        yield sys.stdout.buffer
-        sys.stdout.buffer.flush()
-        return
-    import secrets
-    import stat
-
-    where = os.path.dirname(os.path.abspath(path))
-    os.makedirs(where, exist_ok=True)
-    if os.path.isdir(path):
-        raise UsageError(f"the output {path} is a directory; name a file (or give tar=false)")
-    if os.path.exists(path) and not stat.S_ISREG(os.stat(path).st_mode):
-        with open(path, "wb") as out:
-            yield out
-        return
-    path = os.path.realpath(path)
-    temporary = os.path.join(os.path.dirname(path), f".layercache-{secrets.token_hex(8)}")
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    descriptor = os.open(temporary, flags, _FILE_MODE)
-    try:
-        with open(descriptor, "wb") as out:
-            yield out
-            out.flush()
-            os.fsync(out.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
-    sync_directory(os.path.dirname(path))
-
-
-def sync_directory(path: str) -> None:
-    """Make the names in a directory durable."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -9,19 +9,21 @@ import stat
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, cast
 
+import attrs
+
 from layercache.descriptors import Descriptor
-from layercache.digests import Digest
+from layercache.digests import DiffID, Digest
 from layercache.errors import HostileArchive, SourceError, UsageError
 from layercache.images.built import Assembled, BuiltImage
 from layercache.images.encoding import descriptor_to_json, encode
+from layercache.images.files import atomic_file, sync_directory
 from layercache.images.manifests import INDEX, MANIFEST_LIMIT, decode
 from layercache.images.streams import CHUNK
 
 if TYPE_CHECKING:
-    from layercache.images.exporting import Written
     from layercache.images.registry import Registry
 
-__all__ = ["load", "push", "write_archive", "write_layout"]
+__all__ = ["Written", "load", "push", "write_archive", "write_layout"]
 
 _LAYOUT: Final = b'{"imageLayoutVersion":"1.0.0"}'
 _REF_NAME: Final = "org.opencontainers.image.ref.name"
@@ -30,23 +32,28 @@ _IMAGE_NAME: Final = "io.containerd.image.name"
 _Blob = tuple[Descriptor, Callable[[], BinaryIO]]
 
 
+@attrs.frozen
+class Written:
+    """A layer as it is written: its descriptor, its diff ID, and how to open it."""
+
+    descriptor: Descriptor
+    diff_id: DiffID
+    open: Callable[[], BinaryIO]
+    origin: object = None
+    """The place of the base image it stems from, when these are its original bytes."""
+
+
 def _opener(data: bytes) -> Callable[[], BinaryIO]:
     return lambda: io.BytesIO(data)
 
 
 def _blobs(done: Assembled, layers: Sequence[Written]) -> dict[Digest, _Blob]:
     """All blobs of the image, each once, sorted by digest."""
-    manifest, data = _manifest(done)
+    manifest, data = done.written()
     found: dict[Digest, _Blob] = {w.descriptor.digest: (w.descriptor, w.open) for w in layers}
     found[done.config.digest] = (done.config, _opener(done.config_bytes))
     found[manifest.digest] = (manifest, _opener(data))
     return dict(sorted(found.items()))
-
-
-def _manifest(done: Assembled) -> tuple[Descriptor, bytes]:
-    if done.manifest is None or done.manifest_bytes is None:
-        raise SourceError("the size of a layer is not known: the image can't be written")
-    return done.manifest, done.manifest_bytes
 
 
 def _entries(image: BuiltImage, done: Assembled, notes: Mapping[str, str]) -> list[dict[str, Any]]:
@@ -58,7 +65,7 @@ def _entries(image: BuiltImage, done: Assembled, notes: Mapping[str, str]) -> li
         platform["os.version"] = image.config.os_version
     found = []
     for reference in image.references() or (None,):
-        entry = descriptor_to_json(_manifest(done)[0])
+        entry = descriptor_to_json(done.written()[0])
         annotations = dict(notes)
         if reference is not None:
             annotations[_IMAGE_NAME] = str(reference)
@@ -133,8 +140,6 @@ def write_layout(
     index. Blobs come first, the index last. Raises `UsageError` for a directory that holds
     something else.
     """
-    from layercache.images.exporting import atomic_file, sync_directory
-
     os.makedirs(path, exist_ok=True)
     if os.listdir(path) and not os.path.exists(os.path.join(path, "oci-layout")):
         raise UsageError(f"the output directory {path} is neither empty nor an OCI layout")
@@ -265,4 +270,4 @@ def push(
     ]
     config = (done.config, _opener(done.config_bytes), None)
     for reference in image.references():
-        client.push(reference, _manifest(done), [*blobs, config])
+        client.push(reference, done.written(), [*blobs, config])
