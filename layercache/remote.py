@@ -10,6 +10,7 @@ import subprocess
 import tempfile
 import urllib.error
 import urllib.request
+import weakref
 from collections.abc import Sequence
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, BinaryIO, cast
@@ -129,9 +130,10 @@ class _Checkout:
     """
 
     def __init__(self, directory: str, tree: Tree, identity: bytes | None) -> None:
-        self._directory = directory
         self._tree = tree
         self._identity = identity
+        # Also where nobody closes it.
+        self._remove = weakref.finalize(self, shutil.rmtree, directory, ignore_errors=True)
 
     def lookup(self, path: bytes) -> Node | None:
         """See `Tree.lookup`."""
@@ -156,7 +158,7 @@ class _Checkout:
         close = getattr(self._tree, "close", None)
         if close is not None:
             close()
-        shutil.rmtree(self._directory, ignore_errors=True)
+        self._remove()
 
 
 def _checkout(source: GitSource) -> Tree:

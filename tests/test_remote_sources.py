@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import functools
+import gc
 import os
 import shutil
 import subprocess
+import tempfile
 import threading
 from collections.abc import Iterator
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -164,6 +166,23 @@ def test_a_repository(repository: Repository, store: Store) -> None:
     assert content(tree, "a") == b"one\n"
     modes = [tree.lookup(name) for name in (b"a", b"sub", b"sub/tool")]
     assert [node and node.mode & 0o777 for node in modes] == [0o644, 0o755, 0o755]
+
+
+@needs_git
+def test_a_working_tree_goes_with_its_object(
+    repository: Repository, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A working tree goes when it is closed, and also when nobody closes it."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    os.mkdir(tmp_path / "temporary")
+    for close in (True, False):
+        tree = opened(GitSource(repository.url), store)
+        assert len(os.listdir(tmp_path / "temporary")) == 1
+        if close:
+            tree.close()  # type: ignore[attr-defined]
+        del tree
+        gc.collect()
+        assert os.listdir(tmp_path / "temporary") == []
 
 
 @needs_git
