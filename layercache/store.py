@@ -99,12 +99,36 @@ class Store(Objects):
         except CacheError as error:
             self._trouble(self.record_name(ask[0]), error)
             return found
+        missing: list[CacheKey] = []
         for key in ask:
             name = self.record_name(key)
             record = self._decode(key, name, data.get(name))
             if record is None and stages:
                 record = self._staged_record(key, name)
+                if record is None and name not in data:
+                    missing.append(key)
             if record is not None and self._usable(record):
+                found[key] = record
+        for key, record in self._just_published(missing).items():
+            if self._usable(record):
+                found[key] = record
+        return found
+
+    def _just_published(self, keys: Sequence[CacheKey]) -> dict[CacheKey, Record]:
+        """The records that a twin acknowledged between a look at their place and one at where
+        they were staged."""
+        if not keys:
+            return {}
+        try:
+            data = self.read_small([self.record_name(key) for key in keys])
+        except CacheError as error:
+            self._trouble(self.record_name(keys[0]), error)
+            return {}
+        found = {}
+        for key in keys:
+            name = self.record_name(key)
+            record = self._decode(key, name, data.get(name))
+            if record is not None:
                 found[key] = record
         return found
 
@@ -222,6 +246,8 @@ class Store(Objects):
             return None
         if record is None and self._stages is not None:
             record = self._staged_record(key, name)
+            if record is None:
+                record = self._just_published((key,)).get(key)
         return record
 
     def lock(

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import tempfile
 import time
+import traceback
 from pathlib import Path
 
 import attrs
@@ -41,6 +42,8 @@ def _child(work) -> int:
             work()
             status = 0
         finally:
+            if status:
+                os.write(2, traceback.format_exc().encode())
             os._exit(status)
     return pid
 

@@ -8,6 +8,8 @@ import random
 import signal
 import time
 
+import pytest
+
 from layercache.backends.local import LocalBackend
 from layercache.collecting import collect, verify
 from layercache.descriptors import LAYER_TAR
@@ -71,6 +73,26 @@ def test_what_a_build_has_just_added_is_not_collected(tmp_path):
     store.close()
     collect(_store(tmp_path), [], grace=0.0)
     assert not _store(tmp_path).has_blob(descriptor)
+
+
+@posix
+@pytest.mark.parametrize("ask", ["lookup", "put"])
+def test_a_record_is_found_while_it_is_acknowledged(tmp_path, ask):
+    """A twin may move it from where it was staged to its place between two looks."""
+    twin = _store(tmp_path)
+    record = twin.put(make_record(twin, 1))
+
+    class Slow(LocalBackend):
+        def staged(self, name):
+            twin.commit()
+            return super().staged(name)
+
+    store = Store(Slow(tmp_path))
+    if ask == "lookup":
+        assert set(store.lookup([record.key])) == {record.key}
+    else:
+        newer = store.put(make_record(store, 1), replace=True)
+        assert newer.generation == record.generation + 1
 
 
 @posix
