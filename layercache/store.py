@@ -173,17 +173,17 @@ class Store(Objects):
         return list(found.values())
 
     def _staged_record(self, key: CacheKey, name: str) -> Record | None:
-        """What another build of this boot made and has not acknowledged yet."""
+        """What another build of this boot made and has not acknowledged yet, with its layer."""
         assert self._stages is not None
         try:
-            data = self._stages.staged(name)
+            record = self._decode(key, name, self._stages.staged(name))
         except CacheError as error:
             self._trouble(name, error)
             return None
-        record = self._decode(key, name, data)
-        if record is not None:
-            with self._guard:
-                self._staged[name] = None  # ours to acknowledge too, once we rely on it
+        if record is None or not self._usable(record):
+            return None  # of a build that died, say: acknowledged, it would lack its layer
+        with self._guard:
+            self._staged[name] = None  # ours to acknowledge too, now that we rely on it
         return record
 
     def _decode(self, key: CacheKey, name: str, data: bytes | None) -> Record | None:

@@ -10,6 +10,7 @@ import time
 
 import pytest
 
+from layercache.backends.durability import boot_id
 from layercache.backends.local import LocalBackend
 from layercache.collecting import collect, verify
 from layercache.descriptors import LAYER_TAR
@@ -117,6 +118,22 @@ def test_a_killed_build_holds_nothing(tmp_path):
     os.waitpid(pid, 0)
     collect(store, [], everything=True, grace=0.0)
     assert not _hits(tmp_path, [record.key])
+
+
+@posix
+@pytest.mark.skipif(boot_id() is None, reason="nothing is staged where boots have no name")
+def test_what_a_dead_build_staged_is_not_acknowledged_without_its_layer(tmp_path):
+    """Nobody holds its layer any more; with that gone, its record never comes to be seen."""
+    dead = _store(tmp_path)
+    record = dead.put(make_record(dead, 1))
+    dead.close()
+    collect(_store(tmp_path), [], grace=0.0)
+    store = _store(tmp_path)
+    store.put(make_record(store, 2))
+
+    assert store.lookup([record.key]) == {}
+    store.commit()
+    assert verify(_store(tmp_path)) == ()
 
 
 @posix
