@@ -282,16 +282,24 @@ def million(place: str) -> list[Figure]:
 
 
 def ignoring(rounds: int) -> list[Figure]:
-    """Ignore matching: 30 patterns over 100,000 paths, as a walk asks, and three times as many."""
+    """Ignore matching: 30 patterns over 100,000 paths, no two names alike, as a walk asks,
+    as whole paths, and three times as many."""
     words = [f"*.ext{n}" for n in range(8)] + [f"**/dir{n}/**" for n in range(8)]
     words += [f"top{n}/*.js" for n in range(6)] + [f"src/**/test{n}*" for n in range(6)]
     words += ["!src/**/test1*", "!**/dir3/keep/**"]
     source = random.Random(2)
+    beginnings = ("file", "test", "a")
     names = [f"{w}{n}" for w in ("dir", "top", "src", "test", "file") for n in range(40)]
     directories = [
         [source.choice(names).encode() for _ in range(source.randint(1, 5))] for _ in range(5_000)
     ]
-    files = [[f"file{n}.ext{n % 12}".encode() for n in range(20)] for _ in directories]
+    files = [
+        [f"{source.choice(beginnings)}{n}-{number}.ext{n % 12}".encode() for n in range(20)]
+        for number in range(len(directories))
+    ]
+    whole = [
+        b"/".join((*d, name)) for d, below in zip(directories, files, strict=True) for name in below
+    ]
 
     def match(patterns: Sequence[str], again: bool = False) -> Callable[[], None]:
         known = Ignore.of(patterns)
@@ -307,16 +315,25 @@ def ignoring(rounds: int) -> list[Figure]:
 
         return work
 
+    def match_whole() -> None:
+        matches = Ignore.of(words).matches
+        for path in whole:
+            matches(path)
+
     more = [f"{word}x{n}" for n in range(2) for word in words]
     works = {
         "new": timed(match(words)),
         "few": timed(match(words, again=True)),
         "many": timed(match(words + more, again=True)),
+        "whole": timed(match_whole),
     }
     found = interleaved(rounds, works)
     paths = sum(map(len, files)) + sum(map(len, directories))
     return [
-        Figure(NAME, "ignore matching, 30 patterns: us a path", found["new"] / paths * 1e6),
+        Figure(
+            NAME, "ignore matching, 30 patterns, as a walk: us a path", found["new"] / paths * 1e6
+        ),
+        Figure(NAME, "ignore matching, whole paths: us a path", found["whole"] / len(whole) * 1e6),
         Figure(NAME, "ignore matching, 90 patterns / 30 patterns", found["many"] / found["few"]),
     ]
 

@@ -26,6 +26,9 @@ _MAX_MEMO: Final = 4096
 _MAX_MEMOS: Final = 500_000
 """Names remembered in all states of a machine, some 50 MB."""
 
+_MAX_DIRECTORIES: Final = 20_000
+"""Paths of directories remembered with their states, some 5 MB."""
+
 
 _Get: TypeAlias = Callable[[bytes], list[int] | None]
 
@@ -132,7 +135,10 @@ class State(dict[bytes, "State"]):
         else:
             state = self._follow(name, found or [], candidates)
         if len(self) < _MAX_MEMO:
-            self._machine.remember()
+            machine = self._machine
+            machine.remembered += 1
+            if machine.remembered > _MAX_MEMOS:
+                machine.forget()
             self[name] = state
         return state
 
@@ -180,7 +186,8 @@ class Machine:
             for number, (pattern, _) in enumerate(rules)
         ]
         self._states: dict[tuple[frozenset[int], int], State] = {}
-        self._remembered = 0
+        self._directories: dict[bytes, State] = {}
+        self.remembered = 0  # names kept in all states
         self.start = State(self, frozenset(starts), 0, False)
 
     def _add(self, rule: int, parts: Sequence[Part]) -> int:
@@ -265,19 +272,27 @@ class Machine:
         found = self._states.get(key)
         if found is None:
             if len(self._states) >= _MAX_STATES:
-                self._forget()
+                self.forget()
             found = self._states[key] = State(self, nodes, sticky, ignored)
         return found
 
-    def remember(self) -> None:
-        """Count one more name kept in a state; drop all where there are too many."""
-        self._remembered += 1
-        if self._remembered > _MAX_MEMOS:
-            self._forget()
+    def directory(self, path: bytes) -> State:
+        """The state after `path` (b"" for the root), remembered: many paths share a directory."""
+        state = self._directories.get(path)
+        if state is None:
+            state = self.start
+            for name in path.split(b"/"):
+                state = state[name]
+            if len(self._directories) >= _MAX_DIRECTORIES:
+                self._directories.clear()
+            self._directories[path] = state
+        return state
 
-    def _forget(self) -> None:
+    def forget(self) -> None:
+        """Drop what was made on demand, to bound memory."""
         for state in self._states.values():
             state.forget()
         self._states.clear()
+        self._directories.clear()
         self.start.forget()
-        self._remembered = 0
+        self.remembered = 0

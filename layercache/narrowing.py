@@ -97,9 +97,7 @@ class Narrowings:
     `selectors`, `fingerprints` and `lookups` collect what is to be asked next.
     """
 
-    def __init__(
-        self, looked: set[CacheKey], found: Mapping[CacheKey, Record | None]
-    ) -> None:
+    def __init__(self, looked: set[CacheKey], found: Mapping[CacheKey, Record | None]) -> None:
         self._looked = looked
         self._found = found
         self._by_key: dict[CacheKey, _Narrowing] = {}

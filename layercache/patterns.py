@@ -177,7 +177,10 @@ class Ignore:
         """Whether `path` (relative, cleaned) is ignored, itself or through a parent."""
         if isinstance(path, str):
             path = path.encode("utf-8", "surrogateescape")
-        return self.state(path).ignored
+        if path == b".":
+            return False
+        directory, _, name = path.rpartition(b"/")
+        return self._machine.directory(directory)[name].ignored
 
     def reason(self, path: bytes) -> Rule | None:
         """The rule that makes `path` ignored, None when it is not."""

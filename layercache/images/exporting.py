@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Exported", "export"]
 
+
 @attrs.frozen(kw_only=True)
 class Exported:
     """What was written: digests of configuration and manifest (None where there is none)."""

@@ -159,9 +159,7 @@ class TraceFS:
                 # The kernel would not ask this of a read-only file system.
                 self._fault(f"request {opcode} is not known")
         try:
-            os.writev(
-                self._device, (_ANSWER.pack(16 + len(body), -code, unique), body)
-            )
+            os.writev(self._device, (_ANSWER.pack(16 + len(body), -code, unique), body))
         except OSError as error:
             if error.errno != errno.ENOENT:  # that is: who asked has been killed
                 self._fault(f"answering request {opcode}: {error.strerror}")
