@@ -23,6 +23,7 @@ from layercache.records import Record
 from layercache.retention import Entry, Pinned, Policy, Situation, Verdict, judge
 from layercache.storage import Cleans, Holds, ObjectInfo
 from layercache.store import GRACE, Store
+from layercache.trails import definition_of
 
 __all__ = ["GRACE", "Collected", "Damage", "Usage", "collect", "entries_of", "usage", "verify"]
 
@@ -69,6 +70,14 @@ class Collected:
 
 
 @attrs.frozen
+class _Build:
+    """How recent a build is, and the labels of its image, where they are known."""
+
+    number: int
+    labels: tuple[tuple[str, str], ...] | None
+
+
+@attrs.frozen
 class _Contents:
     """One look at everything in a store."""
 
@@ -76,7 +85,7 @@ class _Contents:
     records: Mapping[str, Record]
     damaged: Mapping[str, str]
     pins: Mapping[Digest, tuple[str, ...]]
-    builds: Mapping[CacheKey, tuple[int, ...]]
+    builds: Mapping[str, tuple[_Build, ...]]
 
 
 def _look(store: Store) -> _Contents:
@@ -110,18 +119,29 @@ def _pins(store: Store) -> dict[Digest, tuple[str, ...]]:
     return {digest: tuple(names) for digest, names in found.items()}
 
 
-def _builds(store: Store, infos: Iterable[ObjectInfo]) -> dict[CacheKey, tuple[int, ...]]:
-    """Key → how recent the builds are whose trail names it."""
+def _builds(store: Store, infos: Iterable[ObjectInfo]) -> dict[str, tuple[_Build, ...]]:
+    """Key or layer → the builds whose trail names it.
+
+    By layer, since a step may have further records of it, that name less of the parent.
+    """
     prefix = f"{store.prefix}trails/"
     trails = sorted(
         (info for info in infos if info.name.startswith(prefix)), key=lambda i: -i.stamp
     )
-    found: dict[CacheKey, list[int]] = {}
+    found: dict[str, dict[_Build, None]] = {}
     for number, info in enumerate(trails):
         trail = store.get_trail(info.name.removeprefix(prefix))
-        for step in trail.steps if trail is not None else ():
-            found.setdefault(step.key, []).append(number)
-    return {key: tuple(numbers) for key, numbers in found.items()}
+        if trail is None:
+            continue
+        # What lies under the digest of its steps is for every machine, no build of its own.
+        rows = ((s.stage, s.index, s.op, s.text) for s in trail.steps)
+        shared = trail.target == definition_of(rows)
+        build = _Build(number, None if shared else trail.labels)
+        for step in trail.steps:
+            found.setdefault(step.key, {})[build] = None
+            if step.record is not None and step.record.layer is not None:
+                found.setdefault(step.record.layer.descriptor.digest, {})[build] = None
+    return {name: tuple(builds) for name, builds in found.items()}
 
 
 def _blobs(record: Record) -> tuple[Digest, ...]:
@@ -147,6 +167,10 @@ def _entries(store: Store, contents: _Contents) -> list[Entry]:
         digests = dict.fromkeys(_blobs(record))
         names = {digest: store.blobs.name(digest) for digest in digests}
         layer = record.layer.descriptor.digest if record.layer is not None else None
+        builds = dict.fromkeys(
+            [*contents.builds.get(record.key, ()), *contents.builds.get(layer or "", ())]
+        )
+        labels = [build.labels for build in builds if build.labels is not None]
         used = max([stamps[name], *(stamps.get(names[d], 0.0) for d in digests)])
         found.append(
             Entry(
@@ -156,7 +180,8 @@ def _entries(store: Store, contents: _Contents) -> list[Entry]:
                 seconds=record.seconds,
                 blobs=tuple((d, sizes.get(names[d], 0)) for d in digests),
                 pins=contents.pins.get(layer, ()) if layer is not None else (),
-                builds=contents.builds.get(record.key, ()),
+                builds=tuple(sorted(build.number for build in builds)),
+                labels=tuple(dict.fromkeys(labels)),
             )
         )
     return found

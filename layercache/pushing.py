@@ -167,9 +167,11 @@ class Pusher:
         there, data = self._there.get(name) or self.remote.trail(name)
         verifier = self.remote.store.verifier
         trail = attrs.evolve(trail, facts=_merged(trail, store.facts_for(trail), there))
+        # Labels may differ from build to build; what every machine finds stays the same.
+        plain = attrs.evolve(trail, target=name, labels=())
         named = {
-            target: encode_trail(attrs.evolve(trail, target=target), verifier)
-            for target in (name, trail.target)
+            trail.target: encode_trail(trail, verifier),
+            name: encode_trail(plain, verifier),
         }
         if data == named[name]:
             self._there[name] = (there, data)

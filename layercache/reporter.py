@@ -234,14 +234,21 @@ class Reporter:
                     record=decision.record,
                 )
             )
-        if self._trail is not None and _same_trail(self._trail.steps, steps) and not names:
+        labels = lowered.config.labels
+        if (
+            self._trail is not None
+            and not names
+            and self._trail.labels == labels
+            and _same_trail(self._trail.steps, steps)
+        ):
             return
         if self._against is not None:
             return
         try:
-            self._store.put_trail(Trail(self._name, tuple(steps)))
+            self._store.put_trail(Trail(self._name, tuple(steps), labels=labels))
             for name in names:
-                self._store.put_trail(Trail(trail_id(tag_project(name)), tuple(steps)))
+                target = trail_id(tag_project(name))
+                self._store.put_trail(Trail(target, tuple(steps), labels=labels))
         except CacheError:
             return  # explanations of the next build are poorer, nothing else
 

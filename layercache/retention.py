@@ -1,7 +1,8 @@
 """Retention: which records go, which stay, and why. Pure; `collecting` carries it out.
 
-Policies compose: an entry goes when one of them says so and nothing pins it. Where space is the
-reason, the entries that save the fewest seconds for each byte, long unused, go first.
+Policies compose: an entry goes when one of them says so and nothing pins it; `Only` narrows one
+to the builds of some labels. Where space is the reason, the entries that save the fewest seconds
+for each byte, long unused, go first.
 """
 
 from __future__ import annotations
@@ -13,13 +14,17 @@ from typing import Final, Protocol
 import attrs
 
 from layercache.digests import CacheKey, Digest
+from layercache.errors import UsageError
 
 __all__ = [
     "Entry",
+    "Everything",
     "KeepBuilds",
     "KeepDuration",
     "KeepStorage",
+    "Label",
     "MinFree",
+    "Only",
     "Pinned",
     "Policy",
     "Situation",
@@ -37,7 +42,8 @@ class Entry:
 
     `used` is when it was last relied on (seconds, by the backend's own stamps), `seconds` what
     its step took, `blobs` what it alone or with others refers to, with sizes in bytes; `pins`
-    names what holds it (tags); `builds` how recent the builds are that used it (0 the last one).
+    names what holds it (tags); `builds` how recent the builds are that used it (0 the last one),
+    `labels` the labels of the image of each of them.
     """
 
     key: CacheKey
@@ -47,6 +53,7 @@ class Entry:
     blobs: tuple[tuple[Digest, int], ...] = ()
     pins: tuple[str, ...] = ()
     builds: tuple[int, ...] = ()
+    labels: tuple[tuple[tuple[str, str], ...], ...] = ()
 
     @property
     def size(self) -> int:
@@ -139,6 +146,84 @@ class MinFree:
         )
 
 
+@attrs.frozen
+class Everything:
+    """All goes. Useful where `Only` narrows it."""
+
+    def goes(self, entries: Sequence[Entry], situation: Situation) -> dict[CacheKey, str]:
+        return {entry.key: "asked for" for entry in entries}
+
+
+@attrs.frozen
+class Label:
+    """A condition on a build: its image has the label `name`, with this `value` (None: with any).
+
+    With `absent`: it has not.
+    """
+
+    name: str
+    value: str | None = None
+    absent: bool = False
+
+    @classmethod
+    def parse(cls, text: str) -> Label:
+        """`label=NAME[=VALUE]` or `label!=NAME[=VALUE]`; raises `UsageError` for anything else."""
+        kind, equals, rest = text.partition("=")
+        name, valued, value = rest.partition("=")
+        if not equals or kind not in {"label", "label!"} or not name:
+            raise UsageError(
+                f"{text!r} is no filter: expected label=NAME[=VALUE] or label!=NAME[=VALUE]"
+            )
+        return cls(name, value if valued else None, kind == "label!")
+
+    def __str__(self) -> str:
+        value = "" if self.value is None else f"={self.value}"
+        return f"label{'!' if self.absent else ''}={self.name}{value}"
+
+    def fits(self, labels: Sequence[tuple[str, str]]) -> bool:
+        """Whether a build with these labels meets the condition."""
+        there = any(n == self.name and self.value in (None, v) for n, v in labels)
+        return there is not self.absent
+
+
+@attrs.frozen
+class Only:
+    """`policy`, for entries alone of which every build that used them meets all of `labels`.
+
+    What the labels spare counts in sizes nevertheless. An entry that no known build used counts
+    as one of a build without labels.
+    """
+
+    policy: Policy
+    labels: tuple[Label, ...]
+
+    def goes(self, entries: Sequence[Entry], situation: Situation) -> dict[CacheKey, str]:
+        mine = {entry.key for entry in entries if self.takes(entry)}
+        seen = [e if e.key in mine else attrs.evolve(e, pins=(*e.pins, "")) for e in entries]
+        why = ", ".join(map(str, self.labels))
+        return {
+            key: f"{reason} ({why})"
+            for key, reason in self.policy.goes(seen, situation).items()
+            if key in mine
+        }
+
+    def takes(self, entry: Entry) -> bool:
+        """Whether the labels leave `entry` to the policy."""
+        return all(label.fits(build) for build in entry.labels or ((),) for label in self.labels)
+
+    def holds(self, entry: Entry) -> str:
+        """The labels by which `entry` is kept from the policy; empty when it is not."""
+        found = [
+            f"{name}={value}"
+            for label in self.labels
+            if label.absent
+            for build in entry.labels
+            for name, value in build
+            if not label.fits(((name, value),))
+        ]
+        return ", ".join(dict.fromkeys(found))
+
+
 def _total(entries: Sequence[Entry]) -> int:
     return sum(dict(blob for entry in entries for blob in entry.blobs).values())
 
@@ -204,6 +289,8 @@ def judge(
         why = gone.get(entry.key, "")
         if entry.pins:
             verdicts.append(Verdict(entry, True, f"pinned by {', '.join(entry.pins)}"))
+        elif not why and (labels := _labels_that_hold(entry, policies)):
+            verdicts.append(Verdict(entry, True, f"labelled {labels}"))
         elif not why:
             verdicts.append(Verdict(entry, True, "within the policy"))
         elif situation.now - entry.used < grace:
@@ -211,6 +298,10 @@ def judge(
         else:
             verdicts.append(Verdict(entry, False, why))
     return tuple(verdicts)
+
+
+def _labels_that_hold(entry: Entry, policies: Sequence[Policy]) -> str:
+    return next((w for p in policies if isinstance(p, Only) and (w := p.holds(entry))), "")
 
 
 def _days(seconds: float) -> str:

@@ -92,11 +92,13 @@ class TrailStep:
 
 @frozen
 class Trail:
-    """The last build of a target: its steps in order, and the selection facts it used."""
+    """The last build of a target: its steps in order, the selection facts that it used, and the
+    labels of its image, for retention."""
 
     target: str
     steps: tuple[TrailStep, ...] = ()
     facts: tuple[Fact, ...] = ()
+    labels: tuple[tuple[str, str], ...] = ()
 
     def records(self) -> dict[CacheKey, Record]:
         """The records packed with the trail, by key."""
@@ -131,7 +133,8 @@ def encode_trail(trail: Trail, verifier: Verifier | None = None) -> bytes:
         for step in trail.steps
     )
     facts: Packed = tuple((fact.subject, fact.selector, fact.fingerprint) for fact in trail.facts)
-    return seal("trail", trail.target, pack((steps, facts)), verifier)
+    whole: Packed = (steps, facts, trail.labels) if trail.labels else (steps, facts)
+    return seal("trail", trail.target, pack(whole), verifier)
 
 
 def decode_trail(target: str, data: bytes, verifier: Verifier | None = None) -> Trail:
@@ -141,11 +144,12 @@ def decode_trail(target: str, data: bytes, verifier: Verifier | None = None) -> 
     """
     value = unpack(unseal("trail", target, data, verifier))
     try:
-        steps, facts = value
+        steps, facts, *labels = value
         return Trail(
             target,
             tuple([_step(row, verifier) for row in steps]),
             tuple([Fact(a, b, Fingerprint(c)) for a, b, c in facts]),
+            tuple([(str(name), str(text)) for rows in labels for name, text in rows]),
         )
     except (TypeError, ValueError, AttributeError) as error:
         raise CorruptObject(f"trail {target} has another shape: {error}") from error

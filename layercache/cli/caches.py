@@ -12,7 +12,16 @@ from layercache.collecting import GRACE, Collected, collect, entries_of, usage, 
 from layercache.dockerfile.numbers import parse_size
 from layercache.errors import UsageError
 from layercache.locations import default_cache, open_store
-from layercache.retention import KeepBuilds, KeepDuration, KeepStorage, MinFree, Policy
+from layercache.retention import (
+    Everything,
+    KeepBuilds,
+    KeepDuration,
+    KeepStorage,
+    Label,
+    MinFree,
+    Only,
+    Policy,
+)
 from layercache.statistics import Totals
 from layercache.store import Store
 
@@ -38,8 +47,9 @@ def open_named(options: Namespace) -> Store:
 
 def run_ls(options: Namespace) -> int:
     """`layercache cache ls`: records, the most valuable first."""
+    wanted = Only(Everything(), _labels(options))
     with open_named(options) as store:
-        entries = entries_of(store)
+        entries = [entry for entry in entries_of(store) if wanted.takes(entry)]
     if options.json:
         rows = [
             {
@@ -49,6 +59,7 @@ def run_ls(options: Namespace) -> int:
                 "seconds": entry.seconds,
                 "size": entry.size,
                 "pins": list(entry.pins),
+                "labels": [dict(labels) for labels in entry.labels],
             }
             for entry in entries
         ]
@@ -92,10 +103,14 @@ def run_gc(options: Namespace) -> int:
         policies.append(KeepStorage(parse_size(options.keep_storage)))
     if options.min_free:
         policies.append(MinFree(parse_size(options.min_free)))
-    if not policies:
+    labels = _labels(options)
+    if not policies and not labels:
         raise UsageError(
-            "gc needs a policy: --keep-duration, --keep-builds, --keep-storage or --min-free"
+            "gc needs a policy: --keep-duration, --keep-builds, --keep-storage, --min-free or "
+            "--filter"
         )
+    if labels:
+        policies = [Only(policy, labels) for policy in policies or [Everything()]]
     with open_named(options) as store:
         done = collect(store, policies, dry_run=options.dry_run)
         if not options.dry_run:
@@ -106,16 +121,27 @@ def run_gc(options: Namespace) -> int:
 
 def run_prune(options: Namespace) -> int:
     """`layercache cache prune`: remove what nothing refers to; with --all, everything."""
+    labels = _labels(options)
+    if labels and not options.all:
+        raise UsageError("prune --filter needs --all: else what no record refers to goes, no more")
+    everything = options.all and not labels
     with open_named(options) as store:
-        if options.all:
+        if labels:
+            policy = Only(Everything(), labels)
+            done = collect(store, [policy], dry_run=options.dry_run, grace=0.0)
+        elif options.all:
             done = collect(store, [], dry_run=options.dry_run, everything=True, grace=0.0)
         else:
             done = collect(store, [], dry_run=options.dry_run, grace=GRACE)
         if not options.dry_run:
-            _prune_unpacked(store, 0.0 if options.all else GRACE, caches=options.all)
-            if options.all:
+            _prune_unpacked(store, 0.0 if everything else GRACE, caches=everything)
+            if everything:
                 _prune_workspaces(store)
     return _show(options, done)
+
+
+def _labels(options: Namespace) -> tuple[Label, ...]:
+    return tuple(Label.parse(text) for text in options.filter)
 
 
 def _prune_unpacked(store: Store, unused_for: float, *, caches: bool) -> None:

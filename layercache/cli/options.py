@@ -348,6 +348,14 @@ def _cache_commands(commands: argparse._SubParsersAction[_Parser]) -> None:
             parser.add_argument(
                 "--min-free", metavar="SIZE", help="leave so much of the file system free"
             )
+        if name in {"ls", "gc", "prune"}:
+            parser.add_argument(
+                "--filter",
+                action="append",
+                default=[],
+                metavar="label[!]=NAME[=VALUE]",
+                help="only what builds used whose images have this label, or have it not",
+            )
         if name in {"gc", "prune"}:
             parser.add_argument("--dry-run", action="store_true", help="only say what would go")
         if name == "prune":

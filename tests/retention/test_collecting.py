@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import threading
 import time
@@ -186,6 +187,56 @@ def test_collections_beside_builds(tmp_path: Path, seconds: float) -> None:
             # A record may outlive its blob only as a miss: looking it up must not find it.
             key = damage.name.rpartition("/")[2]
             assert own.lookup([key]) == {}  # type: ignore[list-item]
+
+
+def test_builds_are_kept_and_dropped_by_label(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By the labels of their images; what builds of other labels share stays; the last label of
+    a project counts; a dry run says what holds what."""
+    cache = str(tmp_path / "cache")
+    recipe = Dockerfile.parse("FROM scratch\nLABEL kind=test\nCOPY a /\nCOPY b /d/\n")
+
+    def make(number: int, project: str, **labels: str) -> list[str | None]:
+        files = {"a": f"a{number}", "b": f"b{number % 2}"}
+        with Store(LocalBackend(cache)) as store:
+            result = Builder(store).build(recipe, context=files, project=project, labels=labels)
+        return [step.decision for step in result.steps if step.decision]
+
+    def listed(*options: str) -> int:
+        capsys.readouterr()
+        assert main(["cache", "ls", "--json", "--cache", cache, *options]) == 0
+        records = json.loads(capsys.readouterr().out)["records"]
+        return len(records) // 2  # a COPY has one for the whole parent, one for less of it
+
+    make(0, "p", ci="nightly")
+    make(1, "q", release="1")
+    make(2, "r")
+    assert listed() == 5
+    assert listed("--filter", "label=kind=test") == 5
+    assert listed("--filter", "label=ci") == 1
+    assert listed("--filter", "label=ci=weekly") == 0
+    assert listed("--filter", "label!=release", "--filter", "label!=ci") == 1
+
+    age(tmp_path / "cache", 9)
+    gc = ["cache", "gc", "--cache", cache, "--filter", "label!=release"]
+    assert main([*gc, "--keep-duration", "7d", "--dry-run"]) == 0
+    told = capsys.readouterr().out.splitlines()
+    assert sum("not used for 9 days (label!=release)" in line for line in told) == 2 * 3
+    assert sum(line.endswith("labelled release=1") for line in told) == 2 * 2
+    assert listed() == 5
+    make(2, "r", ci="no", release="2")
+    assert main(["cache", "prune", "--filter", "label=ci", "--cache", cache]) == 2
+    assert main(["cache", "prune", "--all", "--filter", "label=ci=nightly", "--cache", cache]) == 0
+    assert make(1, "q", release="1") == ["hit", "hit"]
+    assert make(2, "r", ci="no", release="2") == ["hit", "hit"]
+    assert make(0, "p", ci="nightly") == ["miss", "hit"]
+    age(tmp_path / "cache", 9)
+    assert main(gc) == 0
+    assert listed("--filter", "label!=release") == 0
+    assert make(1, "q", release="1") == make(2, "r", release="2") == ["hit", "hit"]
+    with Store(LocalBackend(cache)) as store:
+        assert verify(store) == ()
 
 
 def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import attrs
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from layercache.digests import CacheKey, Digest
+from layercache.errors import UsageError
 from layercache.retention import (
     Entry,
+    Everything,
     KeepBuilds,
     KeepDuration,
     KeepStorage,
+    Label,
     MinFree,
+    Only,
     Pinned,
     Situation,
     judge,
@@ -124,3 +130,75 @@ def test_grace_and_named_pins() -> None:
     assert [v.keep for v in judge([fresh, old], nothing, NOW, grace=DAY)] == [True, False]
     kept = judge([fresh, old], nothing, NOW, pinned=Pinned(("ol",)))
     assert [v.keep for v in kept] == [False, True]
+
+
+label_sets = st.lists(
+    st.tuples(st.sampled_from(["ci", "team"]), st.sampled_from(["a", "b"])),
+    max_size=2,
+    unique_by=lambda pair: pair[0],
+).map(lambda pairs: tuple(sorted(pairs)))
+labels = st.lists(
+    st.builds(
+        Label,
+        st.sampled_from(["ci", "team"]),
+        st.sampled_from([None, "a", "b"]),
+        st.booleans(),
+    ),
+    min_size=1,
+    max_size=2,
+).map(tuple)
+
+
+many_sets = st.lists(st.lists(label_sets, max_size=2).map(tuple), min_size=12)
+
+
+@given(entries, many_sets, policies, labels)
+def test_labels_narrow_any_policy(
+    found: list[Entry],
+    sets: list[tuple[tuple[tuple[str, str], ...], ...]],
+    wanted: list[object],
+    conditions: tuple[Label, ...],
+) -> None:
+    """Only what every build of which meets all conditions goes; the policies let no more go."""
+    found = [attrs.evolve(e, labels=s) for e, s in zip(found, sets, strict=False)]
+    narrowed = [Only(policy, conditions) for policy in [*wanted, Everything()]]  # type: ignore[arg-type]
+
+    def meets(build: tuple[tuple[str, str], ...], label: Label) -> bool:
+        has = dict(build).get(label.name)
+        there = has is not None and label.value in (None, has)
+        return not there if label.absent else there
+
+    for verdict in judge(found, narrowed, NOW):
+        builds = verdict.entry.labels or ((),)
+        free = all(meets(build, label) for build in builds for label in conditions)
+        assert verdict.keep is (not free or bool(verdict.entry.pins))
+
+
+def test_what_labels_spare_counts_in_sizes() -> None:
+    """The size kept is that of the whole cache; only what fits the labels makes room."""
+    shared = Digest(f"sha256:{1:064x}")
+    found = [
+        Entry(
+            key=CacheKey(f"{n:064x}"),
+            text="RUN a",
+            used=0.0,
+            blobs=((Digest(f"sha256:{n + 2:064x}"), 100), (shared, 10)),
+            labels=((("ci", "nightly"),),) if n < 3 else ((("release", "1"),),),
+        )
+        for n in range(6)
+    ]
+    policy = Only(KeepStorage(450), (Label.parse("label!=release"),))
+    verdicts = judge(found, [policy], Situation(now=DAY))
+
+    assert [v.keep for v in verdicts] == [False, False, True, True, True, True]
+    assert verdicts[0].reason == "over the size kept (label!=release)"
+    assert [v.reason for v in verdicts[2:4]] == ["within the policy", "labelled release=1"]
+
+
+@pytest.mark.parametrize("text", ["", "label", "label=", "label!=", "until=3d", "label!", "=a"])
+def test_what_is_no_filter_is_said_to_be_none(text: str) -> None:
+    """Every other form is an error that names the right one."""
+    with pytest.raises(UsageError, match="expected label="):
+        Label.parse(text)
+    for good in ("label=a", "label!=a", "label=a=b=c", "label!=a="):
+        assert str(Label.parse(good)) == good

@@ -156,6 +156,8 @@ def test_a_trail_survives_a_damaged_record_in_it():
 
     assert [s.record is not None for s in again.steps] == [True, False]
     assert again.facts == trail.facts
+    labelled = attrs.evolve(trail, labels=(("ci", "nightly"), ("team", "")))
+    assert decode_trail("t", encode_trail(labelled)).labels == labelled.labels
     assert list(again.records()) == [RECORD.key]
     with pytest.raises(CorruptObject):
         decode_trail("u", encode_trail(trail))
