@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import difflib
 import posixpath
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
 import attrs
 
+from layercache.needs import Project, needed_files
 from layercache.patterns import Ignore
 
 __all__ = ["Advice", "AdviceStep", "Place", "Version", "advise", "rebuild_seconds"]
@@ -73,28 +74,6 @@ class Advice:
     place: Place = (-1, -1)
 
 
-MANIFESTS: Final[Mapping[str, tuple[str, ...]]] = {
-    "npm install": ("package.json", "package-lock.json", ".npmrc"),
-    "npm ci": ("package.json", "package-lock.json", "npm-shrinkwrap.json", ".npmrc"),
-    "yarn": ("package.json", "yarn.lock", ".yarnrc", ".yarnrc.yml"),
-    "pnpm install": ("package.json", "pnpm-lock.yaml", "pnpm-workspace.yaml", ".npmrc"),
-    "pip install -r": ("requirements*.txt", "constraints*.txt"),
-    "pip3 install -r": ("requirements*.txt", "constraints*.txt"),
-    "python -m pip install -r": ("requirements*.txt", "constraints*.txt"),
-    "poetry install": ("pyproject.toml", "poetry.lock"),
-    "uv sync": ("pyproject.toml", "uv.lock"),
-    "pipenv install": ("Pipfile", "Pipfile.lock"),
-    "go mod download": ("go.mod", "go.sum"),
-    "cargo fetch": ("Cargo.toml", "Cargo.lock"),
-    "bundle install": ("Gemfile", "Gemfile.lock"),
-    "composer install": ("composer.json", "composer.lock"),
-    "mvn dependency:": ("pom.xml",),
-    "gradle dependencies": ("build.gradle*", "settings.gradle*", "gradle.properties"),
-    "dotnet restore": ("*.csproj", "*.sln", "nuget.config"),
-    "mix deps.get": ("mix.exs", "mix.lock"),
-}
-"""Commands that install dependencies, and the files of the context that they are known to read."""
-
 _IGNORABLE: Final = (
     "*.md", "docs", ".git", ".github", ".gitlab-ci.yml", ".gitignore", ".editorconfig", "LICENSE*",
     "CHANGELOG*", ".vscode", ".idea", "tests", "test", "spec", "*.log", ".dockerignore",
@@ -130,14 +109,17 @@ def advise(
     dockerfile: str = "",
     ignore_file: str = "",
     files: Iterable[str] = (),
+    read: Callable[[str], str] | None = None,
     name: str = "Dockerfile",
+    ignore_name: str = ".dockerignore",
 ) -> tuple[Advice, ...]:
     """Proposals for `steps` over `versions`, the most saving first.
 
-    `dockerfile` and `ignore_file` are the texts as they stand, `files` the paths of the
-    context. Proposals that would have saved nothing are left out.
+    `dockerfile` and `ignore_file` are the texts as they stand (`name` and `ignore_name` what to
+    call them), `files` the paths of the context, of which `read` gives the text: lists of
+    requirements name further files. Proposals that would have saved nothing are left out.
     """
-    paths = tuple(files)
+    project = Project(tuple(files), read)
     found: list[Advice] = []
     for number, step in enumerate(steps):
         if step.op != "RUN" or step.seconds <= 0:
@@ -147,10 +129,10 @@ def advise(
             if copy.place[0] != step.place[0]:
                 break
             if copy.op in {"COPY", "ADD"} and copy.sources:
-                advice = _reordered(steps, versions, earlier, number, dockerfile, paths, name)
+                advice = _reordered(steps, versions, earlier, number, dockerfile, project, name)
                 if advice is not None:
                     found.append(advice)
-    found += _ignored(steps, versions, ignore_file)
+    found += _ignored(steps, versions, ignore_file, ignore_name)
     found.sort(key=lambda advice: (-advice.saved_seconds, bool(advice.doubt), advice.title))
     return tuple(_best_for_each(found))
 
@@ -191,18 +173,22 @@ def _reordered(
     copy_at: int,
     run_at: int,
     dockerfile: str,
-    files: Sequence[str],
+    project: Project,
     name: str,
 ) -> Advice | None:
     copy, run = steps[copy_at], steps[run_at]
-    manifests = _manifests(run.text, copy, files)
+    if not _may_go_below(copy, steps[copy_at + 1 : run_at], run, dockerfile):
+        return None
+    reads = _reads(run, copy, project)
+    needed = set(reads or ())
     for between in steps[copy_at + 1 : run_at]:
         # It would come before what is copied, too.
         if between.op == "RUN":
-            needed = _manifests(between.text, copy, files)
-            if not needed or not manifests:
+            also = _reads(between, copy, project)
+            if also is None or reads is None:
                 return None
-            manifests = sorted({*manifests, *needed})
+            needed.update(also)
+    manifests = sorted(needed)
     order = [*steps[:copy_at], *steps[copy_at + 1 : run_at + 1], copy, *steps[run_at + 1 :]]
     changed = [dict(version.changed) for version in versions]
     doubt = ""
@@ -211,7 +197,7 @@ def _reordered(
             copy,
             place=(copy.place[0], -2),
             sources=tuple(manifests),
-            text=f"COPY {' '.join(manifests)} {_directory(copy)}",
+            text="\n".join(_copies_of(manifests, copy)),
         )
         order.insert(copy_at, narrow)
         for version in changed:
@@ -219,19 +205,20 @@ def _reordered(
             if paths is not None and (not paths or set(paths) & set(manifests)):
                 version[narrow.place] = paths
         kind, title = "split", f"copy {', '.join(manifests)} before {run.text!r}, the rest after it"
-        if len(manifests) == len([f for f in files if _covers(copy, f)]):
+        if len(manifests) == len([f for f in project.files if _covers(copy, f)]):
             return None  # it takes nothing else already
         doubt = (
             "right if the command reads no other file of the project "
             "(scripts that it runs on installing, local packages)"
         )
     else:
-        everything = any(source in {".", ""} or "*" in source for source in copy.sources)
-        if everything or _mentions(run.text, copy):
-            return None
         narrow = None
         kind, title = "move", f"move {copy.text!r} after {run.text!r}"
-        doubt = "right only if the command does not read what is copied"
+        if reads is None:
+            everything = any(source in {".", ""} or "*" in source for source in copy.sources)
+            if everything or _mentions(run.text, copy):
+                return None
+            doubt = "right only if the command does not read what is copied"
     seconds, rebuilds = _saving(steps, order, versions, changed, run.place)
     if seconds <= 0:
         return None
@@ -250,17 +237,51 @@ def _reordered(
     )
 
 
-def _manifests(text: str, copy: AdviceStep, files: Sequence[str]) -> list[str]:
-    """The manifest files of the context that a known install command reads, if `copy` has them."""
-    command = " ".join(text.split()[1:])
-    patterns: tuple[str, ...] = ()
-    for known, names in MANIFESTS.items():
-        if known in command:
-            patterns += names
-    if not patterns:
-        return []
-    ignore = Ignore.of(patterns)
-    return sorted({f for f in files if "/" not in f and ignore.matches(f) and _covers(copy, f)})
+def _may_go_below(
+    copy: AdviceStep, between: Sequence[AdviceStep], run: AdviceStep, dockerfile: str
+) -> bool:
+    """Whether `copy` says the same after `run` as where it stands, and none of `between` minds."""
+    for step in between:
+        if step.op in {"COPY", "ADD"} and _nested(step.destination, copy.destination):
+            return False  # which of the two comes last decides whose file stays
+        if step.op == "WORKDIR" and not _last_word(copy.text).startswith("/"):
+            return False
+    lines = dockerfile.splitlines()[copy.end_line : max(run.line - 1, 0)]
+    names = {line.split(None, 1)[0].upper() for line in lines if line.strip()}
+    return not ("$" in copy.text and names & {"ENV", "ARG"})
+
+
+def _nested(one: str, other: str) -> bool:
+    first, second = one.rstrip("/") + "/", other.rstrip("/") + "/"
+    return first.startswith(second) or second.startswith(first)
+
+
+def _last_word(text: str) -> str:
+    return text.rstrip(' "]').replace('"', " ").split()[-1]
+
+
+def _reads(run: AdviceStep, copy: AdviceStep, project: Project) -> frozenset[str] | None:
+    """The files of `copy` that the command is known to read; None where that is not known."""
+    needed = needed_files(run.text, _directory(copy), project)
+    if not needed:
+        return needed
+    return frozenset(f for f in needed if _covers(copy, f)) or None
+
+
+def _copies_of(manifests: Sequence[str], copy: AdviceStep) -> list[str]:
+    """Instructions that copy these files alone as `copy` does, one for each directory."""
+    flags = []
+    for word in copy.text.split()[1:]:
+        if not word.startswith("--"):
+            break
+        flags.append(word)
+    groups: dict[str, list[str]] = {}
+    for name in manifests:
+        groups.setdefault(posixpath.dirname(name), []).append(name)
+    return [
+        " ".join(["COPY", *flags, *names, posixpath.join(_directory(copy), group, "")])
+        for group, names in groups.items()
+    ]
 
 
 def _covers(copy: AdviceStep, path: str) -> bool:
@@ -282,7 +303,7 @@ def _mentions(command: str, copy: AdviceStep) -> bool:
 
 
 def _ignored(
-    steps: Sequence[AdviceStep], versions: Sequence[Version], ignore_file: str
+    steps: Sequence[AdviceStep], versions: Sequence[Version], ignore_file: str, ignore_name: str
 ) -> list[Advice]:
     """Lines of `.dockerignore` that would have kept steps from changing."""
     found = []
@@ -312,12 +333,12 @@ def _ignored(
             found.append(
                 Advice(
                     kind="ignore",
-                    title=f"add {pattern!r} to .dockerignore",
+                    title=f"add {pattern!r} to {ignore_name}",
                     saved_seconds=seconds,
                     rebuilds=hits,
                     evidence=f"files that it matches changed in {hits} of {len(versions)} versions",
                     doubt="right only if the image does not need these files",
-                    diff=_unified(ignore_file, _line_added(ignore_file, pattern), ".dockerignore"),
+                    diff=_unified(ignore_file, _line_added(ignore_file, pattern), ignore_name),
                 )
             )
     return found

@@ -86,11 +86,14 @@ def _context_files(lowered: Lowered, step: Step) -> Files | None:
     return None
 
 
-def git_versions(context: str, lowered: Lowered, count: int) -> tuple[tuple[Version, ...], str]:
+def git_versions(
+    context: str, lowered: Lowered, count: int, ignore_file: str = IGNORE_FILE
+) -> tuple[tuple[Version, ...], str]:
     """The last `count` commits of the project in `context` against the one before each.
 
-    Also says in words what was looked at. Raises `UsageError` when the context is in no
-    repository or has fewer than two commits.
+    `ignore_file` is the path in the context of the ignore file that counts. Also says in words
+    what was looked at. Raises `UsageError` when the context is in no repository or has fewer
+    than two commits.
     """
     root = os.path.realpath(context)
     prefix = _git(root, "rev-parse", "--show-prefix").strip()
@@ -100,7 +103,7 @@ def git_versions(context: str, lowered: Lowered, count: int) -> tuple[tuple[Vers
     versions = []
     before: dict[Place, tuple[str, tuple[object, ...]]] = {}
     for number, commit in enumerate(commits):
-        now = _state_of(_tree_of(root, commit, prefix), lowered)
+        now = _state_of(_tree_of(root, commit, prefix, ignore_file), lowered)
         if number:
             versions.append(Version(commit[:12], _changed(before, now)))
         before = now
@@ -138,7 +141,7 @@ def _changed(
     return found
 
 
-def _tree_of(root: str, commit: str, prefix: str) -> DictTree:
+def _tree_of(root: str, commit: str, prefix: str, ignore_file: str) -> DictTree:
     """The context as it was in `commit`, from what Git knows of it."""
     text = _git_bytes(root, "ls-tree", "-r", "-z", "--full-tree", commit, "--", prefix or ".")
     files: dict[str, tuple[Node, bytes]] = {}
@@ -156,8 +159,8 @@ def _tree_of(root: str, commit: str, prefix: str) -> DictTree:
         else:
             node = Node(mode=0o100000 | int(mode[-3:], 8), content=content)
         files[name] = (node, b"")
-    if IGNORE_FILE in files:
-        ignore = Ignore.parse(_git_bytes(root, "show", f"{commit}:{prefix}{IGNORE_FILE}"))
+    if ignore_file in files:
+        ignore = Ignore.parse(_git_bytes(root, "show", f"{commit}:{prefix}{ignore_file}"))
         files = {name: value for name, value in files.items() if not ignore.matches(name)}
     return DictTree(files)
 

@@ -14,6 +14,7 @@ from layercache.cli.requests import prepare, print_json
 from layercache.contexts import IGNORE_FILE
 from layercache.errors import UsageError
 from layercache.history import git_versions, plain_graph, recorded_seconds, steps_of
+from layercache.patterns import Ignore
 from layercache.predecessors import trail_id
 from layercache.recipe import Dockerfile
 from layercache.request import project_of
@@ -41,14 +42,21 @@ def advise(options: Namespace) -> int:
         )
     context = os.fspath(options.context)
     count = options.history if options.history is not None else 20
-    versions, seen = git_versions(context, lowered, count)
+    ignore_path = recipe.path + IGNORE_FILE  # counts alone where it exists
+    if not os.path.exists(ignore_path):
+        ignore_path = os.path.join(context, IGNORE_FILE)
+    ignore_file = _read(ignore_path)
+    ignore_name = os.path.relpath(ignore_path, context)
+    versions, seen = git_versions(context, lowered, count, ignore_name)
     found = proposals(
         steps,
         versions,
         dockerfile=_read(recipe.path),
-        ignore_file=_read(os.path.join(context, IGNORE_FILE)),
-        files=_files(context),
+        ignore_file=ignore_file,
+        files=_files(context, Ignore.parse(ignore_file)),
+        read=lambda path: _read(os.path.join(context, path)),
         name=os.path.basename(recipe.path),
+        ignore_name=ignore_name,
     )
     if options.json:
         print_json({"schema": 1, "versions": len(versions), "advice": _plain(found)})
@@ -57,12 +65,14 @@ def advise(options: Namespace) -> int:
     return 0
 
 
-def _files(context: str) -> list[str]:
-    found = []
+def _files(context: str, ignore: Ignore) -> list[str]:
+    """The paths of the context that a COPY can take."""
+    found: list[str] = []
     for directory, names, files in os.walk(context):
         names[:] = [name for name in names if name not in {".git", "node_modules"}]
         relative = os.path.relpath(directory, context)
-        found += [os.path.normpath(os.path.join(relative, name)) for name in files]
+        paths = [os.path.normpath(os.path.join(relative, name)) for name in files]
+        found += [path for path in paths if not ignore.matches(path)]
     return found
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import sys
 import threading
 from collections import Counter
-from collections.abc import Sequence
-from fnmatch import fnmatchcase
 from typing import Any, TextIO
 
 from layercache.events import (
@@ -18,7 +16,8 @@ from layercache.events import (
     StepOutput,
     StepStarted,
 )
-from layercache.report import Report, StepReport
+from layercache.hints import hint
+from layercache.report import Report
 
 __all__ = ["JsonLines", "Plain", "plan_summary", "summary"]
 
@@ -129,8 +128,8 @@ def summary(report: Report, *, planned: bool = False) -> str:
             waits = ", ".join(repr(_short(names.get(place, "?"), 40)) for place in step.until)
             lines.append(f"{'':31}waits for {waits}")
     lines.append(_planned_totals(report) if planned else _totals(report))
-    if line := advice(report.steps):
-        lines.append(line)
+    if line := hint(report.steps):
+        lines.append(f"advice: {line}")
     return "\n".join(lines)
 
 
@@ -164,49 +163,6 @@ def _planned_totals(report: Report) -> str:
         parts.append(f"{counts['undetermined']} undetermined")
     saved = f"; the cache would save {report.saved_seconds:.1f} s" if counts["hit"] else ""
     return ", ".join(parts) + saved
-
-
-def advice(steps: Sequence[StepReport]) -> str:
-    """One line on the order of steps, where this build shows that it cost something.
-
-    Only for a COPY or ADD of more than the files that changed: one that names them says that
-    they matter to what follows.
-    """
-    by_place = {step.place: step for step in steps}
-    costs: dict[tuple[int, int], float] = {}
-    slowest: dict[tuple[int, int], StepReport] = {}
-    for step in steps:
-        reason = step.reason
-        if reason is None or reason.cause != "parent" or reason.step is None or step.op != "RUN":
-            continue
-        costs[reason.step] = costs.get(reason.step, 0.0) + step.seconds
-        if reason.step not in slowest or slowest[reason.step].seconds < step.seconds:
-            slowest[reason.step] = step
-    for place, cost in sorted(costs.items(), key=lambda item: -item[1]):
-        cause = by_place.get(place)
-        if cause is None or cause.op not in {"COPY", "ADD"} or cost < 0.05:
-            continue
-        files = _unnamed(cause)
-        if not files:
-            continue
-        slow = slowest[place]
-        more = f" and {len(files) - 1} more" if len(files) > 1 else ""
-        return (
-            f"advice: {files[0]}{more} changed, which cost {_short(slow.text)!r} {cost:.1f} s: "
-            f"copy only the files that it reads before it, and {_short(cause.text)!r} after it"
-        )
-    return ""
-
-
-def _unnamed(step: StepReport) -> list[str]:
-    """The changed files of a COPY or ADD that it does not name one by one."""
-    words = [_plain(word) for word in step.text.split()[1:-1]]
-    paths = [c.path for c in step.reason.changes if c.kind == "file"] if step.reason else []
-    return [path for path in paths if not any(fnmatchcase(_plain(path), w) for w in words)]
-
-
-def _plain(path: str) -> str:
-    return path.strip("/").removeprefix("./")
 
 
 def _short(text: str, width: int = 72) -> str:

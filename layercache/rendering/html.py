@@ -11,6 +11,7 @@ from html import escape
 from typing import Final
 
 from layercache.explain import CAUSES, describe
+from layercache.hints import hint
 from layercache.report import Report, StepReport
 
 __all__ = ["html_fragment", "html_report"]
@@ -46,7 +47,7 @@ _NAMES: Final = {
 
 
 def html_report(report: Report, title: str = "Build", advice: Sequence[str] = ()) -> str:
-    """A whole page; `advice` are sentences to show at the end."""
+    """A whole page; `advice` are sentences to show at the end, before the build's own."""
     return (
         "<!doctype html>\n<html lang='en'><head><meta charset='utf-8'>"
         "<meta name='viewport' content='width=device-width,initial-scale=1'>"
@@ -66,6 +67,7 @@ def html_fragment(report: Report, title: str = "Build", advice: Sequence[str] = 
         _steps(report, decided),
         _causes(decided),
     ]
+    advice = [*advice, *filter(None, [hint(report.steps)])]
     if advice:
         items = "".join(f"<li>{escape(line)}</li>" for line in advice)
         parts.append(f"<h2>Advice</h2><ul>{items}</ul>")

@@ -31,8 +31,8 @@ ORDER = (
     "execution graph keys layers.index layers.times mounted",
     "bypass codec records strategies walk explain",
     # deciding
-    "events narrowing possible report retention trails trust statistics advise variations",
-    "walkers dockerfile recipe rendering",
+    "events narrowing possible report hints retention trails trust statistics needs advise",
+    "variations walkers dockerfile recipe rendering",
     # the I/O line: what is below may touch the world
     "layers filetree locations locks materialize xattrs",
     "backends blobs objects sinks",

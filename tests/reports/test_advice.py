@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 
 from layercache.advise import AdviceStep, Version, advise, rebuild_seconds
 from layercache.cli import main
+from layercache.history import plain_graph, steps_of
+from layercache.recipe import Dockerfile
 
 DOCKERFILE = "FROM node:20\nCOPY . .\nRUN npm ci\nRUN node build.js\n"
 
@@ -145,6 +147,102 @@ def test_a_project_with_a_known_bad_order_gets_the_known_advice(
     assert manifest in shown.splitlines()[1]
     assert "in 5 of 6 versions" in shown
     assert (root / "Dockerfile").read_bytes() == before
+
+
+def proposed(dockerfile: str, changed: str, files: Mapping[str, str]) -> list[tuple[str, str, str]]:
+    """Kind, added lines and doubt of what is said when `changed` changed; each RUN took 9 s."""
+    recipe = Dockerfile.parse(dockerfile)
+    lowered = plain_graph(recipe, None, {})
+    texts = [line for line in dockerfile.splitlines() if line.startswith("RUN")]
+    known = steps_of(lowered, recipe, dict.fromkeys(texts, 9.0))
+    copies = {s.place: (changed,) for s in known if s.sources in {(".",), ("/",), ("",)}}
+    found = advise(
+        known,
+        [Version("1", copies)],
+        dockerfile=dockerfile,
+        files=files,
+        read=lambda path: files[path],
+    )
+    return [
+        (a.kind, "".join(f"{x[1:]}\n" for x in a.diff.splitlines()[2:] if x[0] == "+"), a.doubt)
+        for a in found
+        if a.kind != "ignore"
+    ]
+
+
+APP = {"app.py": "", "requirements.txt": "flask\n"}
+
+
+def test_packages_of_the_system_go_before_the_project_without_doubt() -> None:
+    """They read nothing of it, unless they are files of it or it brings their configuration."""
+    said = proposed(
+        "FROM x\nCOPY . /app\nRUN apt-get update && apt-get install -y git\n", "app.py", APP
+    )
+    assert said == [("move", "RUN apt-get update && apt-get install -y git\n", "")]
+    for command in (
+        "apt-get install -y ./tool.deb", "apt-get install -y $(cat list)", "apk add < list",
+        "apt-get update && make", "rm -rf /app/x; apt-get update",
+        "--mount=type=bind,target=/c apt-get update",
+    ):  # fmt: skip
+        assert proposed(f"FROM x\nCOPY . /app\nRUN {command}\n", "app.py", APP) == []
+    lists = {**APP, "etc/apt/sources.list": "deb x"}
+    assert proposed("FROM x\nCOPY . /\nRUN apt-get update\n", "app.py", lists) == []
+    assert proposed("FROM x\nCOPY . /etc\nRUN apt-get update\n", "app.py", APP) == []
+
+
+def test_a_copy_is_not_moved_where_it_would_mean_something_else() -> None:
+    """Another directory, another variable, another file on top."""
+    install = "RUN pip install -r requirements.txt\n"
+    files = {**APP, "production/app.py": "1"}
+    for between in ("WORKDIR /b\n", "COPY production /a/\n"):
+        recipe = f"FROM x\nWORKDIR /a\nCOPY . .\n{between}{install}"
+        assert proposed(recipe, "app.py", files) == []
+    recipe = f"FROM x\nENV D=/a\nCOPY . $D\nENV D=/b\nWORKDIR /a\n{install}"
+    assert proposed(recipe, "app.py", files) == []
+    recipe = f"FROM x\nCOPY . /a\nWORKDIR /a\n{install}"
+    assert proposed(recipe, "app.py", files) != []
+
+
+def test_the_narrower_copy_keeps_owner_and_mode() -> None:
+    """A command that runs as another user may write the manifests."""
+    recipe = "FROM x\nWORKDIR /a\nCOPY --chown=1:1 . .\nRUN pip install -r requirements.txt\n"
+    [(_, lines, _)] = proposed(recipe, "app.py", APP)
+    assert lines.startswith("COPY --chown=1:1 requirements.txt /a/\n")
+
+
+def test_lists_of_requirements_are_followed() -> None:
+    """What they name is needed, too; a list that names the project needs all of it."""
+    files = {
+        "app.py": "", "deps/prod.txt": "-r base.txt\n-c ../pins.txt\n", "deps/base.txt": "flask\n",
+        "deps/docs.txt": "sphinx\n", "pins.txt": "flask==3\n",
+    }  # fmt: skip
+    recipe = "FROM x\nWORKDIR /a\nCOPY . .\nRUN pip install -r deps/prod.txt\n"
+    [(_, lines, _)] = proposed(recipe, "app.py", files)
+    assert lines.splitlines()[:2] == [
+        "COPY deps/base.txt deps/prod.txt /a/deps/", "COPY pins.txt /a/",
+    ]  # fmt: skip
+    for line in ("-e .", "./vendored", "tool @ file:///a/tool"):
+        assert proposed(recipe, "app.py", {**files, "deps/base.txt": line}) == []
+
+
+def test_what_the_context_leaves_out_is_not_copied(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An ignored lock file can't be taken by a COPY; the Dockerfile's own ignore file counts."""
+    root = tmp_path / "project"
+    root.mkdir()
+    files = {
+        "Dockerfile": "FROM x\nCOPY . .\nRUN sleep 0.1; : npm ci\n", "package.json": "{}",
+        "package-lock.json": "{}", "server.js": "0",
+        "Dockerfile.dockerignore": "package-lock.json\n",
+    }  # fmt: skip
+    project(root, files)
+    project(root, {"server.js": "1"})
+    cache = ["--cache", str(tmp_path / "cache"), "--executor", "workspace"]
+    assert main(["build", "-q", *cache, str(root)]) == 0
+    capsys.readouterr()
+    assert main(["advise", *cache, str(root)]) == 0
+    assert "+COPY package.json /\n" in capsys.readouterr().out
 
 
 def test_advice_without_a_record_says_what_to_do(
