@@ -2,11 +2,11 @@
 
     python -m benchmarks [--check] [--quick] [--rounds N] [--write FILE] [NAME...]
 
-NAME is one or more of contexts, steps, archives, store, rootfs, peers (all by default) and
+NAME is one or more of contexts, scaling, steps, archives, store, rootfs, peers (all by default) and
 tracing, which needs `--root` (see `benchmarks.tracing`). Every figure is printed with its limit
 from `floors.toml`; with `--check` the exit status is 1 when one is above it. `--quick` leaves the
-corpora of 100,000 files out. `--write` puts the tables between the markers in FILE, a page of
-the documentation.
+largest corpora out. `--write` puts the tables between the markers in FILE, a page of the
+documentation.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from benchmarks.figures import Figure
 BEGIN = "<!-- figures: begin -->"
 END = "<!-- figures: end -->"
 
-NAMES = ("contexts", "steps", "archives", "store", "rootfs", "peers", "tracing")
+NAMES = ("contexts", "scaling", "steps", "archives", "store", "rootfs", "peers", "tracing")
 
 
 def machine() -> list[str]:
@@ -58,7 +58,7 @@ def _tool(command: Sequence[str]) -> str:
 
 def benchmark(name: str, rounds: int | None, quick: bool, root: str | None) -> list[Figure]:
     """The figures of one benchmark."""
-    from benchmarks import archives, contexts, peers, rootfs, steps, store
+    from benchmarks import archives, contexts, peers, rootfs, scaling, steps, store
 
     sizes = (10_000,) if quick else (10_000, 100_000)
     if name == "tracing":
@@ -69,6 +69,7 @@ def benchmark(name: str, rounds: int | None, quick: bool, root: str | None) -> l
         return [Figure(name, "limits missed", subprocess.run(words).returncode)]
     runs: dict[str, Callable[[], list[Figure]]] = {
         "contexts": lambda: contexts.measure_all(rounds or 5, sizes),
+        "scaling": lambda: scaling.measure_all(rounds or 3, scaling.SIZES[: 3 if quick else None]),
         "steps": lambda: steps.measure_all(rounds or 7, sizes),
         "archives": lambda: archives.measure_all(rounds or 5),
         "store": lambda: store.measure_all(rounds or 7),
@@ -96,7 +97,7 @@ def tables(figures: Sequence[Figure], about: Sequence[str]) -> str:
         for figure in rows:
             limit = "" if figure.limit is None else f"{figure.limit:g}"
             missed = "" if figure.ok else "missed"
-            lines.append(f"| {figure.name} | {figure.value:.2f} | {limit} | {missed} |")
+            lines.append(f"| {figure.name} | {figure.shown} | {limit} | {missed} |")
     return "\n".join(lines)
 
 
@@ -118,7 +119,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(NAMES))
     parser.add_argument("--rounds", type=int, help="of each comparison; a fitting number each")
-    parser.add_argument("--quick", action="store_true", help="no corpus of 100,000 files")
+    parser.add_argument("--quick", action="store_true", help="without the largest corpora")
     parser.add_argument("--root", help="a Debian root directory, for tracing")
     parser.add_argument("--check", action="store_true", help="1 when a figure is above its limit")
     parser.add_argument("--write", metavar="FILE", help="put the tables into this page")

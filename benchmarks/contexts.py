@@ -1,10 +1,10 @@
 """Build contexts against floors: what scanning costs beside a walk in C, find and git.
 
-    python -m benchmarks.contexts [--files N] [--rounds N] [--million] [--check]
+    python -m benchmarks.contexts [--files N] [--rounds N] [--check]
 
 Figures are CPU seconds (user and system) of processes, medians of interleaved rounds, so that a
 busy machine disturbs the ratios little. With `--check` the exit status is 1 when a ratio is
-above its limit. `--million` adds the peak memory for a million files (some minutes, 5 GB).
+above its limit. `benchmarks.scaling` goes up to a million files.
 """
 
 from __future__ import annotations
@@ -259,28 +259,6 @@ def measure(place: str, files: int, rounds: int) -> list[Figure]:
     return figures
 
 
-def million(place: str) -> list[Figure]:
-    """Peak memory for a million files."""
-    root = os.path.join(place, "million")
-    for number in range(10_000):
-        here = os.path.join(root, f"d{number % 100}", f"package{number}")
-        os.makedirs(here)
-        for name in range(100):
-            with open(os.path.join(here, f"some-file-{name}.js"), "wb"):
-                pass
-    time.sleep(0.1)
-    cache = os.path.join(place, "cache-million")
-    figures = []
-    for what in ("first scan", "no-op"):
-        done = subprocess.run(
-            [sys.executable, "-c", CHECK, root, cache, "1"], check=True, capture_output=True
-        )
-        total, _, _, peak, _ = json.loads(done.stdout)
-        print(f"1,000,000 files, {what}: {total:.2f} s CPU")
-        figures.append(Figure(NAME, f"1,000,000 files: peak bytes a file, {what}", peak / 1e6))
-    return figures
-
-
 def ignoring(rounds: int) -> list[Figure]:
     """Ignore matching: 30 patterns over 100,000 paths, no two names alike, as a walk asks,
     as whole paths, and three times as many."""
@@ -339,7 +317,7 @@ def ignoring(rounds: int) -> list[Figure]:
 
 
 def measure_all(rounds: int, sizes: Sequence[int] = (10_000, 100_000)) -> list[Figure]:
-    """All figures but those of a million files; none where gcc or git are missing."""
+    """All figures; none where gcc or git are missing."""
     if shutil.which("gcc") is None or shutil.which("git") is None:
         print("contexts: skipped, needs gcc and git")
         return []
@@ -355,14 +333,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.contexts")
     parser.add_argument("--files", type=int, action="append", help="default: 10000 and 100000")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--million", action="store_true")
     parser.add_argument("--check", action="store_true")
     options = parser.parse_args(arguments)
-    figures = measure_all(options.rounds, options.files or (10_000, 100_000))
-    if options.million:
-        with tempfile.TemporaryDirectory(prefix="layercache-bench-") as place:
-            figures += million(place)
-    return report(figures, options.check)
+    return report(measure_all(options.rounds, options.files or (10_000, 100_000)), options.check)
 
 
 if __name__ == "__main__":

@@ -43,9 +43,14 @@ class Figure(NamedTuple):
     def ok(self) -> bool:
         return self.limit is None or self.value <= self.limit
 
+    @property
+    def shown(self) -> str:
+        """The value with three digits that count."""
+        return f"{self.value:.3g}" if abs(self.value) < 1 else f"{self.value:,.2f}"
+
     def __str__(self) -> str:
         limit = f"(at most {self.limit:g})" if self.limit is not None else ""
-        return f"{self.name:62} {self.value:10.2f}  {limit:18} {'' if self.ok else 'MISSED'}"
+        return f"{self.name:62} {self.shown:>10}  {limit:18} {'' if self.ok else 'MISSED'}"
 
 
 def report(figures: Sequence[Figure], check: bool) -> int:

@@ -194,7 +194,8 @@ OPERATIONS: Final[tuple[Callable[[random.Random], str], ...]] = (
     lambda c: f"install -m 755 {_any(c)} {_place(c)}",
     lambda c: f"uniq {_any(c)}",
     lambda c: f"mkfifo out/pipe{c.randint(0, 99)}",
-    lambda c: f"cat 2>/dev/null < {_any(c)} | cat 2>/dev/null > {_place(c)}",
+    # All is read before the other is opened: it may be the same file.
+    lambda c: f"cat 2>/dev/null < {_any(c)} | (a=$(cat); echo \"$a\" > {_place(c)}) 2>/dev/null",
 )
 
 
