@@ -36,6 +36,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from benchmarks.figures import Figure, report
 from layercache import Builder, Dockerfile
 from layercache.executors.rootfs import RootfsExecutor, tracing
 from layercache.locations import open_store
@@ -48,9 +49,11 @@ UNSTEADY = (
 )  # fmt: skip
 """What differs between any two runs of apt, dpkg, ldconfig and npm: logs and caches."""
 
-MIX_LIMIT = 1.15
-EACH_LIMIT = 1.3
+NAME = "tracing"
+
 SCAN = "whole tree"
+
+PARTS = ("overhead", "project")
 
 
 # -- inputs -------------------------------------------------------------------------------------
@@ -220,7 +223,7 @@ class Cost(NamedTuple):
     wall: float
 
 
-def overhead(bench: Bench, context: Path, rounds: int) -> bool:
+def overhead(bench: Bench, context: Path, rounds: int) -> list[Figure]:
     """Each step watched and unwatched, in turn."""
     steps = {**STEPS, "500 processes": "for n in $(seq 500); do /bin/true; done"}
     steps["compileall"] = "python3 -m compileall -q /usr/lib/python3 -d x -o 2 >/dev/null 2>&1"
@@ -236,7 +239,7 @@ def overhead(bench: Bench, context: Path, rounds: int) -> bool:
     tracing.Watch.end = noted  # type: ignore[method-assign]
     print(f"{'step':<16}{'CPU s':>8}{'traced':>8}{'ratio':>7}{'wall':>7}{'seen':>8}")
     total = [0.0, 0.0]
-    ok = True
+    figures = []
     for name, command in steps.items():
         text = f"FROM debian\nWORKDIR /app\nCOPY . .\nRUN {command}\n"
         costs: dict[str, list[Cost]] = {"off": [], "auto": []}
@@ -254,14 +257,14 @@ def overhead(bench: Bench, context: Path, rounds: int) -> bool:
             f"{traced.wall / plain.wall:>7.2f}{seen:>8}",
             flush=True,
         )
+        figures.append(Figure(NAME, f"{name}: watched / unwatched", ratio))
         if name != SCAN:
             total[0] += plain.cpu
             total[1] += traced.cpu
-            ok = ok and ratio <= EACH_LIMIT
     mix = total[1] / total[0]
     print(f"{'mix':<16}{total[0]:>8.2f}{total[1]:>8.2f}{mix:>7.2f}   (but for {SCAN})")
     tracing.Watch.end = end  # type: ignore[method-assign]
-    return ok and mix <= MIX_LIMIT
+    return [*figures, Figure(NAME, f"all but {SCAN}: watched / unwatched", mix)]
 
 
 def _measure(bench: Bench, text: str, context: Path, mode: str) -> Cost:
@@ -322,7 +325,7 @@ EDITS: dict[str, Callable[[Path, int], object]] = {
 """Each with the number of the round, so that no round repeats another."""
 
 
-def project(traced: Bench, cascade: Bench, context: Path, rounds: int) -> bool:
+def project(traced: Bench, cascade: Bench, context: Path, rounds: int) -> list[Figure]:
     """Seconds of a rebuild for each kind of edit, with traces and without."""
     started = time.monotonic()
     traced.build(PROJECT, context, trace="auto")
@@ -331,9 +334,10 @@ def project(traced: Bench, cascade: Bench, context: Path, rounds: int) -> bool:
     cascade.build(PROJECT, context)
     print(f"first build, unwatched: {time.monotonic() - started:.1f} s")
     print(f"{'edit':<24}{'traced':>8}{'cascade':>9}{'times':>7}  run again")
-    ok = True
+    figures = []
+    wrong = 0
     for name, edit in EDITS.items():
-        figures: list[tuple[float, float]] = []
+        spent: list[tuple[float, float]] = []
         for number in range(rounds):
             changed = context.parent / f"edited-{number}"
             shutil.rmtree(changed, ignore_errors=True)
@@ -346,12 +350,12 @@ def project(traced: Bench, cascade: Bench, context: Path, rounds: int) -> bool:
                 started = time.monotonic()
                 results.append(bench.build(PROJECT, changed, trace=mode))
                 found.append(time.monotonic() - started)
-            figures.append((found[0], found[1]))
+            spent.append((found[0], found[1]))
             again, full = results
             if different := _different(again, full):
                 print(f"WRONG after {name}: {different[:5]}")
-                ok = False
-        fast, slow = (statistics.median(f[n] for f in figures) for n in (0, 1))
+                wrong += 1
+        fast, slow = (statistics.median(f[n] for f in spent) for n in (0, 1))
         ran = [
             kind
             for kind, step in zip(STEPS, again.steps[-len(STEPS) :], strict=True)
@@ -361,7 +365,12 @@ def project(traced: Bench, cascade: Bench, context: Path, rounds: int) -> bool:
             f"{name:<24}{fast:>8.2f}{slow:>9.2f}{slow / fast:>7.1f}  {', '.join(ran) or 'nothing'}",
             flush=True,
         )
-    return ok
+        again_text = ", ".join(ran) or "nothing"
+        figures += [
+            Figure(NAME, f"edit of {name} ({again_text} runs again): seconds, traced", fast),
+            Figure(NAME, f"edit of {name}: seconds, every step after COPY", slow),
+        ]
+    return [*figures, Figure(NAME, "rebuilds with another tree than without traces", wrong)]
 
 
 def _different(one: BuildResult, other: BuildResult) -> list[str]:
@@ -385,29 +394,35 @@ def _different(one: BuildResult, other: BuildResult) -> list[str]:
     return found
 
 
+def measure_all(root: Path, rounds: int, wanted: Sequence[str] = PARTS) -> list[Figure]:
+    """All figures, or those of the parts that are wanted."""
+    figures: list[Figure] = []
+    with tempfile.TemporaryDirectory() as made:
+        place = Path(made)
+        make_project(place / "project")
+        make_base(root, place / "base")
+        benches = [Bench(place / name, place / "base") for name in ("one", "two")]
+        try:
+            if "overhead" in wanted:
+                figures += overhead(benches[0], place / "project", rounds)
+            if "project" in wanted:
+                figures += project(benches[0], benches[1], place / "project", rounds)
+        finally:
+            for bench in benches:
+                bench.close()
+    return figures
+
+
 def main() -> int:
+    """Print the tables; 1 with `--check` when a figure is above its limit."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.tracing")
     parser.add_argument("--root", type=Path, required=True, help="a Debian root directory")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--check", action="store_true")
-    parser.add_argument("what", nargs="*", choices=["overhead", "project", []], default=[])
+    parser.add_argument("what", nargs="*", choices=[*PARTS, []], default=[])
     options = parser.parse_args()
-    wanted = options.what or ["overhead", "project"]
-    good = True
-    with tempfile.TemporaryDirectory() as made:
-        place = Path(made)
-        make_project(place / "project")
-        make_base(options.root, place / "base")
-        benches = [Bench(place / name, place / "base") for name in ("one", "two")]
-        try:
-            if "overhead" in wanted:
-                good &= overhead(benches[0], place / "project", options.rounds)
-            if "project" in wanted:
-                good &= project(*benches, place / "project", options.rounds)
-        finally:
-            for bench in benches:
-                bench.close()
-    return 1 if options.check and not good else 0
+    figures = measure_all(options.root, options.rounds, options.what or PARTS)
+    return report(figures, options.check)
 
 
 if __name__ == "__main__":
