@@ -170,6 +170,7 @@ class _Drive:
         self.began = time.monotonic()
         self.lost: set[CacheKey] = set()
         self.healed: set[DiffID] = set()
+        self.repeated: set[CacheKey] = set()
         self.refusals: dict[int, str] = {}
         self.auditor = self._auditor()
         self.evidence = Evidence(engine._store, engine._inputs)
@@ -377,7 +378,7 @@ class _Drive:
                 self.seconds[ask.vertex] = outcome.record.seconds
             self.walk.tell(Executed(ask.key, outcome.record, outcome.reused))
         elif isinstance(outcome, CacheError):
-            if not self._take_back(ask, outcome):
+            if not self._take_back(ask, outcome) and not self._repeat(ask, outcome):
                 self._answer(ask, BuildError(f"the cache failed while a step ran: {outcome}"))
         elif isinstance(outcome, LayerCacheError):
             if not (isinstance(outcome, Cancelled) and self.errors):
@@ -417,6 +418,16 @@ class _Drive:
         self.lost.update(records)
         for number, record in enumerate(records.values()):
             self.walk.tell(Lost(record, ask if number == len(records) - 1 else None))
+        return True
+
+    def _repeat(self, ask: AskExecute, error: CacheError) -> bool:
+        """Execute once more what met damage in a blob of its own, not in one that it was given:
+        the store does not trust that any more, and takes it anew."""
+        if ask.key in self.repeated:
+            return False
+        self.repeated.add(ask.key)
+        self._trouble("lost", error)
+        self._queue.append(ask)
         return True
 
     def _heal(

@@ -509,6 +509,36 @@ def test_a_damaged_blob_is_made_again():
     )
 
 
+def test_a_step_that_meets_damage_in_what_it_made_itself_runs_once_more():
+    """A blob has rotted that a step makes again: it is there, so it is not written, and an executor
+    that reads it meets the damage. The build goes on and heals it."""
+
+    class Reading(MemoryExecutor):
+        def execute(self, task, blobs):
+            result = super().execute(task, blobs)
+            with blobs.open(result.layer.descriptor.digest) as content:
+                while content.read(100):
+                    pass
+            return result
+
+    backend = MemoryBackend()
+    text = Dockerfile.parse("FROM scratch\nRUN one\n")
+    expected = Builder(Store(backend), executor=Reading(), jobs=1).build(text, context={}).state
+    for info in list(backend.list("")):
+        if info.name.startswith("blobs/"):
+            with backend.read(info.name) as content:
+                data = content.read()
+            backend.write(info.name, io.BytesIO(data[:-1] + bytes([data[-1] ^ 1])))
+        elif not info.name.startswith("format"):
+            backend.delete(info.name)
+    executor = Reading()
+    result = Builder(Store(backend), executor=executor, jobs=1).build(text, context={})
+
+    assert result.state == expected
+    assert len(executor.calls) == 2
+    assert snapshot(result.tree()) == oracle(text, {})
+
+
 def test_a_base_image_is_fetched_again():
     """A layer of a base image that is gone or damaged is fetched anew, however it is read."""
     text = Dockerfile.parse("FROM base:1\nRUN cat /app/a.txt > /f\nCOPY --from=base:2 /old /o\n")
