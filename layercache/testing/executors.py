@@ -7,7 +7,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import attrs
 
@@ -17,11 +17,12 @@ from layercache.errors import BuildError, Cancelled, StepFailed, UsageError
 from layercache.execution import Blobs, Executor, Result, StepTraits, Task
 from layercache.instructions import Field, Instruction, Value
 from layercache.matching import resolve
+from layercache.observations import Observations
 from layercache.operations import PARENT, Exec, Mount
 from layercache.testing.commands import Shell, owner_of
 from layercache.testing.memory import MemoryFiles
 from layercache.testing.trees import DictTree
-from layercache.trees import Node
+from layercache.trees import Node, Tree
 
 __all__ = [
     "Call",
@@ -49,7 +50,8 @@ def command_text(instruction: Instruction) -> str:
 class Call:
     """One execution: what was run on what, and what came of it (None: it failed).
 
-    `inputs` are role and fingerprint of everything but the parent.
+    `inputs` are role and fingerprint of everything but the parent; `choice` is what an
+    `UnstableExecutor` drew for it.
     """
 
     instruction: Instruction
@@ -57,6 +59,7 @@ class Call:
     inputs: tuple[tuple[str, Fingerprint], ...]
     diff_id: DiffID | None = None
     failed: bool = False
+    choice: int | None = None
 
     @property
     def text(self) -> str:
@@ -404,10 +407,12 @@ class ScriptedExecutor(_Wrapper):
 
 
 class UnstableExecutor(_Wrapper):
-    """Non-deterministic: each execution leaves a file of its own with a number in it.
+    """Non-deterministic: an execution leaves a file of its own with a number in it.
 
-    `chance` is how often (0 to 1); `log` lists every execution with the layer that came of it,
-    so that a test can tell which layer was made on which state.
+    `chance` is how often (0 to 1). The number is the choice that the execution made; an odd one
+    also makes it read /app/a.txt, so that what is looked at varies, too. `log` lists every
+    execution with the layer that came of it and its choice, so that a test can tell which layer
+    was made on which state, and what the same choice gives on another (`again`).
     """
 
     def __init__(self, inner: Executor, seed: int, chance: float = 1.0) -> None:
@@ -418,16 +423,36 @@ class UnstableExecutor(_Wrapper):
         self.log: list[Call] = []
 
     def execute(self, task: Task, blobs: Blobs) -> Result:
-        result = super().execute(task, blobs)
         with self._guard:
             varies = self._random.random() < self._chance
             number = self._random.getrandbits(64)
-        if varies:
-            parent: State = task.parent or SCRATCH
-            files = MemoryFiles(blobs.tree(parent))
-            files.become(blobs.tree(parent.plus(result.layer)))
-            files.write("/.unstable", b"%016x" % number)
-            result = attrs.evolve(result, layer=files.layer(blobs), observed=None)
+        choice = number if varies else None
+        result = self.again(task, blobs, choice)
         with self._guard:
-            self.log.append(Call.of(task, result))
+            self.log.append(attrs.evolve(Call.of(task, result), choice=choice))
         return result
+
+    def again(self, task: Task, blobs: Blobs, choice: int | None) -> Result:
+        """What executing `task` gives with a choice that was made before; not logged."""
+        result = super().execute(task, blobs)
+        if choice is None:
+            return result
+        parent: State = task.parent or SCRATCH
+        before, after = blobs.tree(parent), blobs.tree(parent.plus(result.layer))
+        reading = MemoryFiles(after)
+        content = b"%016x" % choice
+        found = reading.resolve("/app/a.txt") if choice % 2 else None
+        if found is not None and found.node is not None and found.node.is_file:
+            content += reading.read("/app/a.txt")
+        reading.write("/.unstable", content)
+        files = MemoryFiles(before)
+        files.become(cast(Tree, reading))
+        result = attrs.evolve(result, layer=files.layer(blobs))
+        if result.observed is None or reading.observed is None:
+            return result
+        seen = dict(result.observed.rows)
+        for path, bits in reading.observed.rows:
+            # What the command itself changed was claimed by it.
+            if before.lookup(path) == after.lookup(path):
+                seen[path] = seen.get(path, 0) | bits
+        return attrs.evolve(result, observed=Observations.of(seen, result.observed.derived))

@@ -1,8 +1,11 @@
 """The laws of caching, checked over edit histories.
 
 - With deterministic commands a cached build leaves what a clean build leaves, to the byte.
-- Whatever commands do, a cached build equals *some* clean build: each layer of it was made by
-  its step on exactly the state below it and from exactly the inputs of this build.
+- Whatever commands do, a cached build equals *some* clean build: each layer of it is one that its
+  step can give on exactly the state below it, from exactly the inputs of this build. One that
+  was reused by its whole parent was made there. One that was reused by a trace was made on
+  another state, by an execution that gives it on this one, too, when what it chose (what no key
+  sees: the clock, random numbers, the network) is held fast.
 
 Both hold whatever happens to the store meanwhile: records and blobs may go or rot.
 """
@@ -20,7 +23,7 @@ from layercache.builder import Builder
 from layercache.copying import copy_layer
 from layercache.descriptors import SCRATCH, State
 from layercache.digests import ChainID, DiffID, Fingerprint
-from layercache.errors import CacheError, LayerCacheError
+from layercache.errors import CacheError, LayerCacheError, StepFailed
 from layercache.execution import BoundInput, Executor, Task
 from layercache.graph import Graph, Input, Step
 from layercache.instructions import Instruction
@@ -68,6 +71,7 @@ class Tally:
     failed: int = 0
     hits: int = 0
     narrow: int = 0
+    traced: int = 0
     misses: int = 0
 
     def count(self, decisions: Iterable[Decision]) -> None:
@@ -75,6 +79,7 @@ class Tally:
         for decision in decisions:
             self.hits += decision.outcome == "hit"
             self.narrow += decision.evidence in ("rebase", "trace")
+            self.traced += decision.evidence == "trace"
             self.misses += decision.outcome == "miss"
 
     def add(self, other: Tally) -> None:
@@ -115,7 +120,7 @@ class World:
         self._unstable: list[UnstableExecutor] = []
         self._machines: list[tuple[Executor, Store]] = []
         for number in range(machines):
-            one: Executor = MemoryExecutor(base_images=True, secrets={"token": b"t0ken"})
+            one: Executor = _commands()
             if unstable is not None:
                 one = UnstableExecutor(one, unstable * 100 + number, chance=0.7)
                 self._unstable.append(one)
@@ -162,7 +167,7 @@ class World:
             lambda: clean_build(
                 recipe,
                 version.context,
-                executor=MemoryExecutor(base_images=True, secrets={"token": b"t0ken"}),
+                executor=_commands(),
                 images=self.images,
                 **version.options,
             )
@@ -176,11 +181,11 @@ class World:
     # -- no mixture -------------------------------------------------------------------------
 
     def _check_links(self, version: Version, store: Store, graph: Graph, walk: _Bound) -> None:
-        """Each bound state is its parent's plus a layer that its step once made on just that."""
+        """Each bound state is its parent's plus a layer that its step can give on just that."""
+        calls = [call for executor in self._unstable for call in executor.log]
         made: dict[tuple[Instruction, ChainID, _Inputs], set[DiffID | None]] = {}
-        for executor in self._unstable:
-            for call in executor.log:
-                made.setdefault(_place_of(call), set()).add(call.diff_id)
+        for call in calls:
+            made.setdefault(_place_of(call), set()).add(call.diff_id)
         bench = Workbench({"": version.context}, store)
         for decision in walk.decisions():
             step = graph.vertices[decision.vertex]
@@ -196,7 +201,16 @@ class World:
                 raise LawBroken(f"{step.origin.text!r} is not bound to its parent plus its layer")
             diff_id = None if layer is None else layer.diff_id
             if decision.evidence == "trace":
-                continue  # made on another state, of which it read nothing else
+                try:
+                    bench.tree(parent)
+                except CacheError:
+                    continue  # what it lies on has rotted meanwhile
+                if not self._is_possible(task, diff_id, calls, bench):
+                    raise LawBroken(
+                        f"{step.origin.text!r}: no execution that gave its layer {diff_id} gives "
+                        f"it on {parent.chain_id or 'scratch'}, the state it was put on"
+                    )
+                continue
             if isinstance(step.instruction, Exec):
                 if diff_id not in made.get(_place_of(Call.of(task, None)), ()):
                     raise LawBroken(
@@ -210,6 +224,27 @@ class World:
                 continue  # what it was copied from has rotted meanwhile
             if (None if copied is None else copied.diff_id) != diff_id:
                 raise LawBroken(f"{step.origin.text!r} copied something else than it would now")
+
+    def _is_possible(
+        self, task: Task, diff_id: DiffID | None, calls: Iterable[Call], bench: Workbench
+    ) -> bool:
+        """Whether an execution that once gave this layer gives it for `task`, choices held."""
+        wanted = Call.of(task, None)
+        once = {
+            call.choice
+            for call in calls
+            if (call.instruction, call.inputs) == (wanted.instruction, wanted.inputs)
+            and call.diff_id == diff_id
+        }
+        again = UnstableExecutor(_commands(), 0)
+        for choice in once:
+            try:
+                layer = again.again(task, bench, choice).layer
+            except StepFailed:
+                continue
+            if (None if layer is None else layer.diff_id) == diff_id:
+                return True
+        return False
 
     # -- mishaps ----------------------------------------------------------------------------
 
@@ -268,6 +303,10 @@ class _Bound(Protocol):
     def decisions(self) -> Sequence[Decision]: ...
 
     def state(self, vertex: int) -> State | None: ...
+
+
+def _commands() -> MemoryExecutor:
+    return MemoryExecutor(base_images=True, secrets={"token": b"t0ken"})
 
 
 def _place_of(call: Call) -> tuple[Instruction, ChainID, _Inputs]:

@@ -9,12 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from layercache.observations import ABSENT, CONTENT, FOUND, LINK, LISTING, METADATA
 from layercache.strategies import ChainKeys, ContentKeys
 from layercache.testing.executors import MemoryExecutor
 from layercache.testing.generating import SeededChoices, any_history
 from layercache.testing.laws import LawBroken, Tally, World, check_history
 from layercache.testing.layers import Layers
+from layercache.testing.memory import MemoryFiles
 from layercache.testing.strategies import edit_histories
+from layercache.testing.watching import any_watched_history
 from layercache.testing.wrong import ForgetfulKeys
 from tests.core.tally import SEED, law, tell
 
@@ -26,9 +29,30 @@ SUITES = {
     "content, unstable, decaying": (130, ContentKeys, 45, True, "off"),
     "content, traced": (120, ContentKeys, 0, False, "auto"),
     "content, traced, decaying": (100, ContentKeys, 45, False, "auto"),
+    "content, unstable, traced": (150, ContentKeys, 0, True, "auto"),
+    "content, unstable, traced, decaying": (100, ContentKeys, 45, True, "auto"),
     "chain": (50, ChainKeys, 0, False, "off"),
     "chain, unstable, decaying": (120, ChainKeys, 45, True, "off"),
 }
+
+
+WATCHED = {
+    # name: (histories, mishaps in per cent, unstable)
+    "watched": (150, 0, False),
+    "watched, unstable commands": (200, 0, True),
+    "watched, unstable, decaying": (100, 45, True),
+}
+"""Histories in which nearly every command is reused, or not, by what it looked at."""
+
+FORGOTTEN = {
+    "absent": ABSENT,
+    "found": FOUND,
+    "metadata": METADATA,
+    "link": LINK,
+    "content": CONTENT,
+    "listing": LISTING,
+}
+"""What a tracer may fail to say, as far as the commands of `layercache.testing` can show it."""
 
 
 def test_there_are_enough_histories():
@@ -56,6 +80,55 @@ def test_histories(name):
     assert total.hits > total.histories
     assert total.misses > total.histories
     assert total.failed < total.builds / 4
+    assert (total.traced > 0) == (trace == "auto")
+
+
+@pytest.mark.parametrize("name", WATCHED)
+def test_watched_histories(name):
+    """The same laws where steps are reused by traces: a layer that was made on another state is
+    one that its command gives on this one, too, with the same choices."""
+    histories, mishaps, unstable = WATCHED[name]
+    started, total = time.perf_counter(), Tally()
+    for seed in range(SEED, SEED + histories):
+        total.add(_watched(seed, unstable=unstable, mishaps=mishaps))
+    more = f"; {total.builds} builds, {total.hits} hits ({total.traced} by a trace)"
+    tell(f"histories, {name}", total.histories, time.perf_counter() - started, more=more)
+
+    assert total.histories == histories
+    assert total.traced > total.histories
+    assert total.misses > total.histories
+    assert not total.failed
+
+
+def _watched(seed: int, *, unstable: bool, mishaps: int = 0) -> Tally:
+    choices = SeededChoices(seed)
+    world = World(machines=2, unstable=seed if unstable else None, trace="auto")
+    check_history(any_watched_history(choices, 3), world, choices, mishaps=mishaps)
+    return world.tally
+
+
+@pytest.mark.parametrize("unstable", [False, True], ids=["faithful", "unstable"])
+@pytest.mark.parametrize("what", FORGOTTEN)
+def test_the_law_bites_where_a_trace_says_too_little(monkeypatch, what, unstable):
+    """A tracer that forgets one kind of observation is found, whatever else it says, also where
+    each command gives something else every time."""
+
+    def forgetful(self, path, bits):
+        note(self, path, bits)
+        if path in self._seen:
+            self._seen[path] &= ~FORGOTTEN[what]
+            if not self._seen[path]:
+                del self._seen[path]
+
+    note = MemoryFiles._note
+    monkeypatch.setattr(MemoryFiles, "_note", forgetful)
+
+    def run():
+        for seed in range(SEED, SEED + 1_000):
+            _watched(seed, unstable=unstable)
+
+    with pytest.raises(LawBroken):
+        run()
 
 
 @law(60)
