@@ -403,7 +403,18 @@ class _Build:
         name = str(given).removeprefix("docker-image://") if given is not None else need.name
         found = self._image_resolver().resolve(name, need.platform or None)
         self._bases[need] = found
+        self._compare_platforms(need, found.config)
         return BaseImage(need.name, found.state, found.config)
+
+    def _compare_platforms(self, need: ImageNeed, config: ImageConfig) -> None:
+        """Say so where a base image is for another platform than the one asked for."""
+        from layercache.images.platforms import Platform, host_platform
+
+        wanted = Platform.parse(need.platform) if need.platform else host_platform()
+        said = {"os": config.os, "architecture": config.architecture, "variant": config.variant}
+        offered = Platform.from_oci(said)
+        if offered is not None and not wanted.may_run(said):
+            self._note(f"{need.name} is an image for {offered}, not for {wanted}")
 
     def _image_resolver(self) -> Images:
         if self._images is None:

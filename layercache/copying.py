@@ -62,7 +62,10 @@ def copy_layer(task: Task, blobs: Blobs) -> Result:
     roles = {bound.role: bound.subject for bound in task.inputs}
     parent: Tree = blobs.tree(task.parent or SCRATCH) if _reads_parent(task) else _empty()
     with CopyPlan(task.instruction, parent, lambda role: blobs.tree(roles[role])) as plan:
-        return _write(plan, blobs)
+        output = b"".join(f"warning: {w}\n".encode() for w in plan.warnings)
+        if output:
+            blobs.log(output)
+        return attrs.evolve(_write(plan, blobs), output=output)
 
 
 def _reads_parent(task: Task) -> bool:
@@ -105,7 +108,8 @@ class CopyPlan:
     """What a COPY, ADD or WORKDIR does to a tree; a context manager, as archives are spooled.
 
     `changes` holds the outcome; nothing but `parent` and the trees was read for it, and of
-    files only archives. `trees` gives the tree behind a role.
+    files only archives. `trees` gives the tree behind a role. `warnings` are sentences about
+    what was likely meant in another way.
     """
 
     def __init__(self, instruction: object, parent: Tree, trees: Callable[[str], Tree]) -> None:
@@ -113,6 +117,7 @@ class CopyPlan:
         self._trees = trees
         self._unpackers: list[Unpacker] = []
         self._derived: list[tuple[str, str]] = []
+        self.warnings: list[str] = []
         try:
             if isinstance(instruction, MakeDirectory):
                 self._make_directory(instruction)
@@ -164,11 +169,14 @@ class CopyPlan:
             try:
                 owner = resolve_owner(instruction.user, self.changes.read_base)
             except BuildError:
-                owner = (0, 0)  # as BuildKit; a RUN as this user says what is wrong
+                owner = (0, 0)  # an unusable line; a RUN as this user says what is wrong
         target = self.changes.resolve(_bytes(instruction.path)).path
         self.changes.make_directories(target, *owner)
 
     # -- COPY and ADD -----------------------------------------------------------------------
+
+    def _warn(self, sentence: str) -> None:
+        self.warnings.append(sentence)
 
     def _copy(self, instruction: CopyFiles) -> None:
         owner = None
@@ -176,7 +184,7 @@ class CopyPlan:
             read = None if instruction.link else self.changes.read_base
             if read is not None:
                 self._derived.append(("owner", instruction.chown))
-            owner = resolve_owner(instruction.chown, read)
+            owner = resolve_owner(instruction.chown, read, self._warn)
         chmod = parse_mode(instruction.chmod) if instruction.chmod else None
         copier = _Copier(self.changes, instruction, owner, chmod)
         for source in instruction.sources:

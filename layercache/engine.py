@@ -177,6 +177,8 @@ class _Drive:
         self.replaced = self.evidence.replaced
         self.told: set[int] = set()
         self.errors: dict[int, LayerCacheError] = {}
+        self.before: set[int] = set()
+        self.said_before = False
         self.running = 0
         self._queue: list[AskExecute] = []
         self._done: list[tuple[AskExecute, object]] = []
@@ -232,7 +234,8 @@ class _Drive:
             if asks:
                 continue
             if self.errors:
-                self._queue.clear()
+                self._queue = [ask for ask in self._queue if ask.vertex in self.before]
+                self._tell_before()
             if self._queue:
                 self._start_some()
             elif not self.running:
@@ -362,14 +365,38 @@ class _Drive:
         self.walk.tell(Failed(ask, error))
         for decision in self.walk.decisions():
             if decision.error is error:
-                self._failed(decision.vertex, error)
+                self._missing(decision.vertex, error)
+
+    def _missing(self, vertex: int, error: LayerCacheError) -> None:
+        """A step reads what is not there: it fails in its turn, after the steps before it.
+
+        So these are kept, whoever comes first, and run only once when the source is there.
+        """
+        if self.engine._declines or (self.errors and not self.before):
+            self._failed(vertex, error)
+            return
+        self._note_error(vertex, error)
+        self.before |= Graph(self.graph.vertices, (vertex,)).needed()
+
+    def _tell_before(self) -> None:
+        """Say at once what the build will end with, where steps are still run before that."""
+        if self._queue and not self.said_before and self.errors:
+            self.said_before = True
+            error = self.errors[min(self.errors)]
+            where = f"line {error.line}: " if error.line is not None else ""
+            text = f"{where}{error}; the steps before it are run first, and kept"
+            self.engine.emit(Note(text, time.time()))
 
     def _failed(self, vertex: int, error: LayerCacheError) -> None:
+        self._note_error(vertex, error)
+        self.before.clear()
+        self.engine._stopping.set()
+
+    def _note_error(self, vertex: int, error: LayerCacheError) -> None:
         step = self.graph.vertices[vertex]
         if isinstance(step, Step) and error.line is None and step.origin.line:
             error.line = step.origin.line
         self.errors.setdefault(vertex, error)
-        self.engine._stopping.set()
 
     def _answer(self, ask: AskExecute, outcome: object) -> None:
         self._tell_executed(ask, outcome)

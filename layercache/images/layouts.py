@@ -7,6 +7,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, BinaryIO, Final, Protocol, cast
 
+import attrs
+
 from layercache.descriptors import LAYER_TAR, Descriptor
 from layercache.digests import DiffID, Digest, sha256
 from layercache.errors import HostileArchive, SourceError, UsageError
@@ -198,6 +200,8 @@ class _Layout:
                 + (f"; it holds {', '.join(known)}" if known else "")
             )
         what = f"{self._path}{f':{name}' if name else ''}"
+        if len(images) == 1:  # there is nothing to choose, whatever platform it is for
+            images = [attrs.evolve(images[0], platform=None)]
         chosen, data = select(self, images, platform, what=what)
         return find_in_manifest(self, chosen.digest, data, what=what)
 

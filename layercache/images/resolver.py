@@ -125,19 +125,19 @@ class Images:
 
         `scratch`; `oci-layout://PATH[:TAG][@DIGEST]` for an OCI layout (directory or archive)
         or a `docker save` archive; else an image reference. A tag is resolved once and stays
-        what it was for the life of this object; a digest pins. Raises `SourceError` when there
-        is no such image (for this platform), `HostileArchive` when it is not what it claims,
+        what it was for the life of this object; a digest pins. `platform` chooses among the
+        images of an index; a single image is taken, whatever it is for. Raises `SourceError`
+        when there is no such image, `HostileArchive` when it is not what it claims,
         `UsageError` for a name that is none.
         """
-        explicit = Platform.parse(platform) if platform else self._platform
-        wanted = explicit or host_platform()
+        wanted = Platform.parse(platform) if platform else self._platform or host_platform()
         key = (name, wanted)
         with self._lock:
             lock = self._names.setdefault(key, threading.Lock())
         with lock:
             known = self._resolved.get(key)
             if known is None:
-                known = self._resolve(name, wanted, explicit)
+                known = self._resolve(name, wanted)
                 self._register(known)
                 if not self._lazy:
                     known = attrs.evolve(known, layers=self._sized(known.layers))
@@ -245,7 +245,7 @@ class Images:
 
     # -- ------------------------------------------------------------------------------------
 
-    def _resolve(self, name: str, wanted: Platform, explicit: Platform | None) -> BaseImage:
+    def _resolve(self, name: str, wanted: Platform) -> BaseImage:
         if name == "scratch":
             config = ImageConfig.scratch(wanted.architecture, wanted.os, wanted.variant)
             return BaseImage(reference=name, digest=None, config=config)
@@ -259,9 +259,6 @@ class Images:
             config = ImageConfig.from_oci(found.config)
         except UsageError as error:
             raise HostileArchive(f"{name}: {error}") from error
-        if explicit is not None and not explicit.may_run(found.config):
-            offered = Platform.from_oci(found.config)
-            raise SourceError(f"{name} is an image for {offered}, not for {explicit}")
         layers = tuple(
             Layer(Descriptor(LAYER_TAR, Digest(diff_id), self._size(original, diff_id)), diff_id)
             for diff_id, original in zip(found.diff_ids, found.manifest.layers, strict=True)

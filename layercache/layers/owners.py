@@ -1,7 +1,8 @@
 """Whom `--chown` and USER name, looked up in the accounts of a tree as BuildKit does.
 
 Numbers are taken as they are (a lone user number is the group's, too), `root` is 0 without
-looking, other names are the first line of that name in /etc/passwd and /etc/group.
+looking, other names are the first line of that name in /etc/passwd and /etc/group. A name that
+stands in neither counts as not given: root, or the group of the user.
 """
 
 from __future__ import annotations
@@ -16,13 +17,18 @@ __all__ = ["resolve_owner"]
 _MAX_ID: Final = 0x7FFFFFFF
 
 
-def resolve_owner(owner: str, read: Callable[[bytes], bytes | None] | None) -> tuple[int, int]:
+def resolve_owner(
+    owner: str,
+    read: Callable[[bytes], bytes | None] | None,
+    unknown: Callable[[str], None] = lambda _: None,
+) -> tuple[int, int]:
     """User and group number of `user[:group]`.
 
     `read` gives the bytes of a path in the image, None where there is no such file; without it
-    (`--link`, which reads nothing of the image) names are an error.
+    (`--link`, which reads nothing of the image) names are an error. `unknown` is told of a name
+    that the image does not know, in a sentence.
 
-    Raises `BuildError` for a name that the image does not know, `UsageError` for a name without
+    Raises `BuildError` for an account without a usable number, `UsageError` for a name without
     `read`.
     """
     user, colon, group = owner.partition(":")
@@ -32,12 +38,20 @@ def resolve_owner(owner: str, read: Callable[[bytes], bytes | None] | None) -> t
         uid = gid = number
     elif user:
         line = _line(owner, "user", user, b"etc/passwd", read)
-        uid, gid = _field(line, 2, owner), _field(line, 3, owner)
+        if line is not None:
+            uid, gid = _field(line, 2, owner), _field(line, 3, owner)
+        else:
+            unknown(f"no user {user!r} in /etc/passwd: root is the owner")
     if colon:
         number = _number(group) if group else 0
-        if number is None:
-            number = _field(_line(owner, "group", group, b"etc/group", read), 2, owner)
-        gid = number
+        if number is not None:
+            gid = number
+        else:
+            line = _line(owner, "group", group, b"etc/group", read)
+            if line is not None:
+                gid = _field(line, 2, owner)
+            else:
+                unknown(f"no group {group!r} in /etc/group: the group is {gid}")
     return uid, gid
 
 
@@ -55,7 +69,7 @@ def _line(
     name: str,
     path: bytes,
     read: Callable[[bytes], bytes | None] | None,
-) -> list[bytes]:
+) -> list[bytes] | None:
     if read is None:
         raise UsageError(
             f"--chown={owner}: with --link the image is not read, so the {kind} {name!r} can't be "
@@ -65,7 +79,7 @@ def _line(
         fields = line.strip().split(b":")
         if fields[0] == name.encode() and len(fields) > 3:
             return fields
-    raise BuildError(f"the owner {owner!r} can't be found: no {kind} {name!r} in /{path.decode()}")
+    return None
 
 
 def _field(fields: list[bytes], number: int, owner: str) -> int:

@@ -348,8 +348,11 @@ def owner_of(text: str, files: MemoryFiles) -> tuple[int, int]:
         node = files.resolve("/" + path.decode()).node
         return files.read("/" + path.decode()) if node is not None else None
 
+    def refuse(sentence: str) -> None:
+        raise Refused(sentence)
+
     try:
-        return resolve_owner(text, read)
+        return resolve_owner(text, read, refuse)
     except Refused as error:
         raise BuildError(f"the owner {text!r} can't be found: {error}") from error
 

@@ -23,9 +23,9 @@ _LIMIT: Final = 8 << 20
 def derive(kind: str, text: str, tree: Tree) -> Value:
     """`("user", USER)`: uid, gid, groups, home; `("owner", CHOWN)`: uid, gid.
 
-    A text with the reason where there is no such account: then a step would fail, and the value
-    of no step that was recorded is equal to it. Raises `CacheError` when the files of accounts
-    can't be read.
+    A text with the reason where there is no such account to run as, or no usable one: then a step
+    would fail, and the value of no step that was recorded is equal to it. Raises `CacheError`
+    when the files of accounts can't be read.
     """
     try:
         if kind == "user":

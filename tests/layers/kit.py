@@ -42,6 +42,7 @@ class MemoryBlobs:
         self.trees = dict(trees or {})
         self.indexes: dict[str, LayerIndex] = {}
         self.cancel = False
+        self.output: list[bytes] = []
 
     def open(self, digest: Digest) -> BinaryIO:
         if digest not in self.blobs:
@@ -78,7 +79,7 @@ class MemoryBlobs:
         return self.trees[subject.name]
 
     def log(self, chunk: bytes) -> None:
-        raise AssertionError("nothing here logs")
+        self.output.append(chunk)
 
     def cancelled(self) -> bool:
         return self.cancel

@@ -221,12 +221,25 @@ def test_owners_by_number_and_name(chown: str, expected: str) -> None:
     assert found["a"] == f"file 0644 {expected} b'1'"
 
 
-@pytest.mark.parametrize("chown", ["nobody", "app:none", "app"])
-def test_unknown_owners_are_an_error(chown: str) -> None:
-    """A name that the image does not know is never silently root."""
-    parent = {} if chown == "app" else {"etc/passwd": PASSWD, "etc/group": GROUP}
-    with pytest.raises(BuildError, match="can't be found"):
-        built({"a": "1"}, copy("a", to="/a", chown=chown), parent=parent)
+@pytest.mark.parametrize(
+    ("chown", "accounts", "expected"),
+    [
+        ("nobody", True, "0:0"),
+        ("app:none", True, "1000:1001"),
+        ("none:staff", True, "0:50"),
+        ("app", False, "0:0"),
+    ],
+)
+def test_unknown_owners_are_root_and_said(chown: str, accounts: bool, expected: str) -> None:
+    """A name that the image does not know counts as not given, and the output says so."""
+    parent = {"etc/passwd": PASSWD, "etc/group": GROUP} if accounts else {}
+    blobs = MemoryBlobs()
+    state = base(blobs, parent)
+    blobs.trees["source"] = DictTree({"a": "1"})
+    state, result = run(blobs, copy("a", to="/a", chown=chown), state)
+    assert listing(blobs.tree(state))["a"] == f"file 0644 {expected} b'1'"
+    assert result.output.startswith(b"warning: no ")
+    assert b"".join(blobs.output) == result.output
 
 
 def test_names_with_link_are_refused() -> None:
