@@ -25,6 +25,33 @@ def test_any_cutting_gives_the_same_and_no_secret(pieces: list[bytes], cuts: lis
     assert text.replace(SECRET, MASK) == shown
 
 
+@given(st.data())
+def test_the_longest_secret_counts_wherever_it_is_cut(data: st.DataObject) -> None:
+    """A line that is a mask of its own, or another secret, does not uncover the rest."""
+    secret = b"first-line-of-it\nshort\nmore"
+    masks = masks_of([secret, b"first-line-of-it\nsh", b"more-or-less", b"ore"])
+    alphabet = st.sampled_from([secret, b"first-line-of-it\n", b"short", b"more-or-", b"m", b"x"])
+    text = b"".join(data.draw(st.lists(alphabet)))
+    cuts = data.draw(st.lists(st.integers(0, len(text))))
+    whole = Redactor(masks)
+    expected = whole.feed(text) + whole.end()
+    redactor = Redactor(masks)
+    edges = sorted({0, len(text), *cuts})
+    shown = b"".join(redactor.feed(text[start:end]) for start, end in pairwise(edges))
+    shown += redactor.end()
+
+    assert (shown, secret in shown) == (expected, False)
+    assert text.count(secret) <= shown.count(MASK)
+
+
+def test_a_secret_in_two_pieces_whose_first_line_is_long() -> None:
+    """Its short lines are masked with it, though they are no masks alone."""
+    redactor = Redactor(masks_of([b"user: somebody-else\npin 1234\n"]))
+    shown = redactor.feed(b"> user: somebody-else\n") + redactor.feed(b"pin 1234\nend\n")
+
+    assert shown == b"> ***\nend\n"
+
+
 def test_ordinary_output_is_not_held_back() -> None:
     """A line that can't begin a secret is shown at once."""
     redactor = Redactor(masks_of([SECRET]))

@@ -22,37 +22,57 @@ def masks_of(secrets: Iterable[bytes]) -> tuple[bytes, ...]:
 
 
 class Redactor:
-    """Replaces masks in a stream; holds back only what may be the beginning of one."""
+    """Replaces masks in a stream; holds back only what may be the beginning of one.
+
+    Of masks that begin at one place the longest counts, also where it comes in pieces and a
+    shorter one (a line of it) is there first.
+    """
 
     def __init__(self, masks: Iterable[bytes]) -> None:
-        self._masks = tuple(masks)
+        self._masks = tuple(sorted(masks, key=len, reverse=True))
         self._held = b""
 
     def feed(self, chunk: bytes) -> bytes:
         """What of the stream so far can be shown."""
         if not self._masks:
             return chunk
-        data = self._replaced(self._held + chunk)
-        keep = self._suspicious(data)
-        self._held = data[len(data) - keep :]
-        return data[: len(data) - keep]
+        return self._taken(self._held + chunk, last=False)
 
     def end(self) -> bytes:
         """The rest, at the end of the stream."""
-        rest, self._held = self._held, b""
-        return rest
+        return self._taken(self._held, last=True)
 
-    def _replaced(self, data: bytes) -> bytes:
-        for mask in self._masks:
-            data = data.replace(mask, MASK)
-        return data
+    def _taken(self, data: bytes, *, last: bool) -> bytes:
+        """What can be shown of `data`; the rest is held."""
+        shown: list[bytes] = []
+        position = 0
+        limit = len(data) if last else self._suspicious(data, 0)
+        # Where each mask is next; the longest come first.
+        places = [data.find(mask) for mask in self._masks]
+        while True:
+            found = min((place for place in places if place >= 0), default=limit)
+            if found >= limit:
+                break
+            mask = self._masks[places.index(found)]
+            shown += (data[position:found], MASK)
+            position = found + len(mask)
+            if not last and position > limit:
+                limit = self._suspicious(data, position)
+            for number, place in enumerate(places):
+                if 0 <= place < position:
+                    places[number] = data.find(self._masks[number], position)
+        shown.append(data[position:limit])
+        self._held = data[limit:]
+        return b"".join(shown)
 
-    def _suspicious(self, data: bytes) -> int:
-        """The length of the longest end of `data` that some mask begins with."""
-        longest = 0
+    def _suspicious(self, data: bytes, start: int) -> int:
+        """The first place from which on all of `data` is the beginning of some mask."""
+        view, first = memoryview(data), len(data)
         for mask in self._masks:
-            for size in range(min(len(mask) - 1, len(data)), longest, -1):
-                if data.endswith(mask[:size]):
-                    longest = size
+            place = data.find(mask[:1], max(start, len(data) - len(mask) + 1), first)
+            while place >= 0:
+                if mask.startswith(view[place:]):
+                    first = place
                     break
-        return longest
+                place = data.find(mask[:1], place + 1, first)
+        return first
