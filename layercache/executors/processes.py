@@ -20,6 +20,12 @@ MAX_OUTPUT = 2 << 20
 
 _TAIL_LINES = 20
 
+_LINGER_SECONDS = 1.0
+"""How long nothing must come until output ends that something still holds open."""
+
+_PIPE_SIZE = 1 << 20
+"""Bytes that may be in a pipe when the last writer has ended."""
+
 
 def run_command(
     args: Sequence[str],
@@ -30,12 +36,14 @@ def run_command(
     cancelled: Callable[[], bool],
     timeout: float | None = None,
     masks: Sequence[bytes] = (),
+    end: Callable[[], None] | None = None,
 ) -> bytes:
     """Run `args`; returns its output (standard output and error, in order), without `masks`.
 
     Raises `StepFailed` when it can't be started, ends with a status other than 0 or takes more
-    than `timeout` seconds, `Cancelled` when `cancelled` says so. Nothing that it started is
-    left running then, where the platform has process groups.
+    than `timeout` seconds, `Cancelled` when `cancelled` says so, and what `log` raises. Nothing
+    that it started is left running then, where the platform has process groups; `end` ends what
+    left the group. What can't be ended is not waited for, though it may hold the output open.
     """
     try:
         process = subprocess.Popen(
@@ -51,15 +59,16 @@ def run_command(
     except OSError as error:
         status = 127 if isinstance(error, FileNotFoundError) else 126
         raise StepFailed(f"{args[0]!r} can't be run: {error.strerror}", status=status) from error
-    collected = bytearray()
-    reader = threading.Thread(target=_pump, args=(process, collected, log, masks), daemon=True)
-    reader.start()
+    reader = _Reader(process, log, masks)
     try:
-        reason = _wait(process, cancelled, timeout)
+        reason = _wait(process, lambda: reader.error is not None or cancelled(), timeout)
     finally:
         _kill(process)
-        reader.join()
-    output = shorten(bytes(collected))
+        if end is not None:
+            end()
+        output = reader.finish()
+    if reader.error is not None:
+        raise reader.error
     if reason == "cancelled":
         raise Cancelled(f"{_shown(args)} was cancelled")
     if reason:
@@ -89,26 +98,66 @@ def _wait(
             return f"took longer than {timeout:g} s"
 
 
-def _pump(
-    process: subprocess.Popen[bytes],
-    collected: bytearray,
-    log: Callable[[bytes], None],
-    masks: Sequence[bytes],
-) -> None:
-    pipe = process.stdout
-    assert pipe is not None
-    redactor = Redactor(masks)
-    ended = False
-    while not ended:
-        read = os.read(pipe.fileno(), 1 << 16)
-        ended = not read
-        chunk = redactor.end() if ended else redactor.feed(read)
-        if chunk:
-            log(chunk)
-        collected += chunk
-        if len(collected) > 2 * MAX_OUTPUT:
-            collected[:] = shorten(bytes(collected))
-    pipe.close()
+class _Reader:
+    """Takes the output of `process` in a thread of its own, so that it never stands still.
+
+    `error` is what `log` raised; then the rest is read and goes nowhere.
+    """
+
+    def __init__(
+        self,
+        process: subprocess.Popen[bytes],
+        log: Callable[[bytes], None],
+        masks: Sequence[bytes],
+    ) -> None:
+        self.error: BaseException | None = None
+        self._process = process
+        self._log = log
+        self._redactor = Redactor(masks)
+        self._collected = bytearray()
+        self._lock = threading.Lock()
+        self._read = 0
+        self._finished = False
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def finish(self) -> bytes:
+        """The output, when whoever could write it has gone or can't be ended.
+
+        What is in the pipe is read, however slow `log` is, but no more than that.
+        """
+        before, known = self._read, -1
+        while self._thread.is_alive() and known < self._read < before + _PIPE_SIZE:
+            with self._lock:
+                known = self._read
+            self._thread.join(_LINGER_SECONDS)
+        with self._lock:
+            if not self._finished:
+                self._finished = True
+                self._take(self._redactor.end())
+            return shorten(bytes(self._collected))
+
+    def _run(self) -> None:
+        pipe = self._process.stdout
+        assert pipe is not None
+        with pipe:
+            while read := os.read(pipe.fileno(), 1 << 16):
+                with self._lock:
+                    if self._finished:
+                        return
+                    self._read += len(read)
+                    self._take(self._redactor.feed(read))
+
+    def _take(self, chunk: bytes) -> None:
+        if not chunk or self.error is not None:
+            return
+        self._collected += chunk
+        if len(self._collected) > 2 * MAX_OUTPUT:
+            self._collected[:] = shorten(bytes(self._collected))
+        try:
+            self._log(chunk)
+        except BaseException as error:  # noqa: BLE001  (raised where the command is waited for)
+            self.error = error
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:

@@ -198,9 +198,9 @@ class Workspace:
                     cancelled=blobs.cancelled,
                     timeout=self._timeout,
                     masks=self.masks,
+                    end=lambda: end_leftovers(ROOT_VARIABLE, root),
                 )
             finally:
-                end_leftovers(ROOT_VARIABLE, root)
                 os.unlink(running)
         return Result(layer=self._capture(root, stage, parent, blobs), output=output)
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
+import signal
 import stat
 import sys
 import threading
@@ -20,6 +22,7 @@ from layercache import (
     Request,
     Run,
     StepFailed,
+    StepOutput,
     UsageError,
     Workdir,
 )
@@ -289,6 +292,38 @@ def test_a_build_can_be_cancelled(builder: Builder, project: Path) -> None:
 
     assert not _running(b"62.25")
     assert decisions(build(builder, project, "FROM x\nRUN true\n")) == [None, "miss"]
+
+
+def test_a_daemon_is_ended_though_it_holds_the_output_open(builder: Builder, project: Path) -> None:
+    """A step ends with its command: what began a session of its own is not waited for."""
+    timer = threading.Timer(20, lambda: _kill_running(b"63.25"))
+    timer.start()
+    result = build(builder, project, "FROM x\nRUN (setsid sleep 63.25 &); echo started\n")
+    waited = not timer.is_alive()
+    timer.cancel()
+
+    assert (decisions(result), waited) == ([None, "miss"], False)
+    assert not _running(b"63.25")
+
+
+def test_an_observer_that_fails_ends_the_build(tmp_path: Path, project: Path) -> None:
+    """Its error is raised; the command doesn't wait for somebody to take its output."""
+
+    def observer(event: object) -> None:
+        if isinstance(event, StepOutput):
+            raise RuntimeError("a mistake of the observer")
+
+    executor = Workspace(tmp_path / "workspace", step_timeout=20)
+    builder = Builder(tmp_path / "cache", executor=executor, observers=[observer])
+    with pytest.raises(RuntimeError, match="a mistake of the observer"):
+        build(builder, project, "FROM x\nRUN while echo much; do true; done\n")
+
+
+def _kill_running(argument: bytes) -> None:
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError):
+            if argument in Path(f"/proc/{name}/cmdline").read_bytes():
+                os.kill(int(name), signal.SIGKILL)
 
 
 def _running(argument: bytes) -> bool:
