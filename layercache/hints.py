@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
@@ -19,10 +20,12 @@ def hint(steps: Sequence[StepReport]) -> str:
     by_place = {step.place: step for step in steps}
     costs: dict[tuple[int, int], float] = {}
     slowest: dict[tuple[int, int], StepReport] = {}
+    numbers: Counter[tuple[int, int]] = Counter()
     for step in steps:
         reason = step.reason
         if reason is None or reason.cause != "parent" or reason.step is None or step.op != "RUN":
             continue
+        numbers[reason.step] += 1
         costs[reason.step] = costs.get(reason.step, 0.0) + step.seconds
         if reason.step not in slowest or slowest[reason.step].seconds < step.seconds:
             slowest[reason.step] = step
@@ -35,8 +38,10 @@ def hint(steps: Sequence[StepReport]) -> str:
             continue
         slow = slowest[place]
         more = f" and {len(files) - 1} more" if len(files) > 1 else ""
+        steps_more = numbers[place] - 1
+        others = f" and {steps_more} other{'s' * (steps_more > 1)}" if steps_more else ""
         return (
-            f"{files[0]}{more} changed, which cost {_short(slow.text)!r} {cost:.1f} s: "
+            f"{files[0]}{more} changed, which cost {_short(slow.text)!r}{others} {cost:.1f} s: "
             f"copy only the files that it reads before it, and {_short(cause.text)!r} after it"
         )
     return ""

@@ -32,7 +32,7 @@ border-bottom:1px solid var(--line);vertical-align:top}.lc th{font-weight:600}
 .lc .tag{display:inline-block;border-radius:10px;padding:0 8px;color:#fff;font-size:12px}
 .lc .why{opacity:.8;font-size:13px}.lc .bar{position:relative;height:22px;margin:2px 0;
 background:var(--soft);border-radius:4px;overflow:hidden}
-.lc .bar i{position:absolute;top:0;bottom:0;min-width:2px;border-radius:4px;opacity:.85}
+.lc .bar i{position:absolute;top:0;bottom:0;min-width:2px;border-radius:4px;opacity:.5}
 .lc .bar span{position:relative;padding:0 6px;font-size:12px;line-height:22px;white-space:nowrap}
 .lc .scroll{overflow-x:auto}
 """
@@ -124,12 +124,14 @@ def _steps(report: Report, decided: Sequence[StepReport]) -> str:
         why = ""
         if step.reason is not None:
             why = f"<div class='why'>{escape(describe(step.reason, names))}</div>"
-        seconds = step.seconds if step.decision == "miss" else step.saved_seconds
+        seconds = _seconds(step.seconds)
+        if step.decision == "hit":
+            seconds = f"<span class='why'>saved {_seconds(step.saved_seconds)}</span>"
         rows.append(
             f"<tr><td class='n'>{step.stage}.{step.index}</td>"
             f"<td><span class='tag' style='background:var({colour})'>{name}</span></td>"
             f"<td><code>{escape(step.text)}</code>{why}</td>"
-            f"<td class='n'>{_seconds(seconds)}</td><td class='n'>{_bytes(step.size)}</td></tr>"
+            f"<td class='n'>{seconds}</td><td class='n'>{_bytes(step.size)}</td></tr>"
         )
     head = (
         "<tr><th>Step</th><th></th><th>Instruction</th><th class='n'>Seconds</th>"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import html.parser
 import json
 import shutil
@@ -12,6 +13,7 @@ import pytest
 
 from layercache import Builder
 from layercache.cli import main
+from layercache.explain import Change, Reason
 from layercache.rendering.chrome import chrome_trace
 from layercache.rendering.html import html_report
 from layercache.rendering.markdown import markdown_summary
@@ -50,6 +52,29 @@ def test_a_page_is_well_formed_and_needs_nothing_from_elsewhere() -> None:
     assert "<script" not in page
     assert "content of server.js changed" in page
     assert "reused" in page
+
+
+def test_the_page_has_the_advice_of_the_build_and_what_was_saved() -> None:
+    """As the terminal shows it: the file, the command that it cost most, and all of the cost."""
+    cause = Reason("files", (Change("file", path="a.py", what="content"),))
+    follows = Reason("parent", step=(0, 1))
+    steps = (
+        StepReport(stage=0, index=1, op="COPY", text="COPY . .", decision="miss", reason=cause),
+        *(
+            StepReport(
+                stage=0, index=n, op="RUN", text=f"RUN {n}", decision="miss", seconds=float(n),
+                reason=follows,
+            )
+            for n in (2, 3)
+        ),
+        StepReport(stage=1, index=1, op="RUN", text="RUN x", decision="hit", saved_seconds=4.0),
+    )  # fmt: skip
+    page = html.unescape(html_report(Report(ok=True, steps=steps), advice=["one more"]))
+
+    assert "<h2>Advice</h2><ul><li>one more</li><li>a.py changed, which cost 'RUN 3'" in page
+    assert "'RUN 3' and 1 other 5.0 s: copy only" in page
+    assert "saved 4.00 s" in page
+    assert "Advice" not in html_report(Report(ok=True, steps=steps[3:]))
 
 
 def test_text_of_a_recipe_never_becomes_markup() -> None:
