@@ -68,15 +68,18 @@ def export(
         return Exported(type=spec.type)
     try:
         if spec.type in {"local", "tar"}:
-            from layercache.images.flat import write_directory, write_tar
+            from layercache.layers.apply import export_tree, merged_tar
 
             if tree is None:
                 raise UsageError(f"--output type={spec.type} needs a root file system")
             if spec.type == "local":
-                write_directory(tree(), str(spec.dest), epoch)
+                place = str(spec.dest)
+                os.makedirs(place, exist_ok=True)
+                root = os.geteuid() == 0
+                export_tree(tree(), place, owners=root, epoch=epoch, spare=True)
             else:
                 with atomic_file(str(spec.dest)) as out:
-                    write_tar(tree(), out, epoch)
+                    merged_tar(tree(), out, epoch)
             return Exported(type=spec.type, dest=spec.dest)
         return _export_image(image, spec, content, fetch, epoch, registry)
     except OSError as error:

@@ -14,7 +14,9 @@ import sys
 from collections.abc import Iterator
 from typing import BinaryIO, Final, cast
 
-from layercache.errors import BuildError, CorruptObject
+import attrs
+
+from layercache.errors import BuildError, CorruptObject, UsageError
 from layercache.layers.beneath import Beneath, Fill
 from layercache.layers.index import Entry, LayerIndex, sort_key
 from layercache.layers.tar import LayerWriter
@@ -120,17 +122,31 @@ def apply(
             _write(out, entry, cast(Node, node), names, source)
 
 
-def export_tree(tree: Tree, directory: str | bytes | int, *, owners: bool = False) -> None:
+def export_tree(
+    tree: Tree,
+    directory: str | bytes | int,
+    *,
+    owners: bool = False,
+    epoch: int | None = None,
+    spare: bool = False,
+) -> None:
     """Write all of `tree` into a directory, over what is there; nothing is deleted besides.
 
-    Files belong to the calling user unless `owners`. Raises `BuildError` when the file system
-    refuses, and what reading `tree` raises.
+    Files belong to the calling user unless `owners`; times are clamped to `epoch`, in seconds,
+    where that is given. With `spare` a directory that holds something is never replaced by what
+    is none: `UsageError`. Raises `BuildError` when the file system refuses, and what reading
+    `tree` raises.
     """
     links: dict[object, bytes] = {}
     with Beneath(directory, owners=owners) as out:
-        for path, node in _walk(tree):
+        for path, node in _walk(tree, epoch):
             kind = out.kind(path)
             if kind is not None and not (node.is_dir and kind == stat.S_IFDIR):
+                if spare and kind == stat.S_IFDIR and not out.is_empty(path):
+                    raise UsageError(
+                        f"a directory with files is where {os.fsdecode(path)!r} should be "
+                        "written; empty the output directory first"
+                    )
                 out.remove(path)
                 kind = None
             if node.is_dir:
@@ -152,11 +168,14 @@ def export_tree(tree: Tree, directory: str | bytes | int, *, owners: bool = Fals
                 out.other(path, node)
 
 
-def merged_tar(tree: Tree, sink: BinaryIO) -> None:
-    """Write all of `tree` as one flat archive, in the form of a layer; the root has no entry."""
+def merged_tar(tree: Tree, sink: BinaryIO, epoch: int | None = None) -> None:
+    """Write all of `tree` as one flat archive, in the form of a layer; the root has no entry.
+
+    Times are clamped to `epoch`, in seconds, where that is given.
+    """
     links: dict[object, bytes] = {}
     writer = LayerWriter(sink)
-    for path, node in _walk(tree):
+    for path, node in _walk(tree, epoch):
         if not path:
             continue
         inode = _inode(tree, path)
@@ -171,14 +190,16 @@ def merged_tar(tree: Tree, sink: BinaryIO) -> None:
     writer.finish()
 
 
-def _walk(tree: Tree) -> Iterator[tuple[bytes, Node]]:
-    """Everything of a tree, depth first, siblings by their bytes."""
+def _walk(tree: Tree, epoch: int | None = None) -> Iterator[tuple[bytes, Node]]:
+    """Everything of a tree, depth first, siblings by their bytes, no time after `epoch`."""
     todo = [b""]
     while todo:
         path = todo.pop()
         node = tree.lookup(path)
         if node is None:
             continue
+        if epoch is not None and node.mtime > epoch:
+            node = attrs.evolve(node, mtime=epoch)
         yield path, node
         if node.is_dir:
             prefix = path + b"/" if path else b""

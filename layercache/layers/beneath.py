@@ -135,6 +135,8 @@ class Beneath:
         self._pending[path] = (node, None)
         wanted = {os.fsdecode(name) for name, _ in node.xattrs}
         try:
+            if not self._owners:  # root may write whatever the mode is
+                os.fchmod(descriptor, stat.S_IMODE(os.fstat(descriptor).st_mode) | stat.S_IRWXU)
             for name in list_xattrs(descriptor):
                 if name not in wanted and name.startswith(("user.", "trusted.")):
                     remove_xattr(descriptor, name)
@@ -157,6 +159,11 @@ class Beneath:
                 _remove(directory, name)
         except OSError as error:
             raise _trouble(path, error) from error
+
+    def is_empty(self, path: bytes) -> bool:
+        """Whether the directory `path`, which is there, holds nothing."""
+        with self._opened(path) as directory, os.scandir(directory) as entries:
+            return next(entries, None) is None
 
     def remove(self, path: bytes) -> None:
         """Remove what is at `path`, if anything is, with all that is below."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -238,6 +239,29 @@ def test_local_directory_is_the_root_file_system(tmp_path: Path) -> None:
     os.mkdir(tmp_path / "flat")
     run("tar", "-xpf", tmp_path / "flat.tar", "-C", tmp_path / "flat")
     assert snapshot(local) == snapshot(tmp_path / "flat")
+
+
+def test_flat_outputs_keep_hard_links(tmp_path: Path) -> None:
+    """Names of one file are names of one file in type=local and in type=tar, too."""
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        for name, kind, data in [("a/x", tarfile.REGTYPE, b"one"), ("b", tarfile.LNKTYPE, b"")]:
+            member = tarfile.TarInfo(name)
+            member.type, member.size, member.linkname = kind, len(data), "a/x" * (not data)
+            tar.addfile(member, io.BytesIO(data))
+    store = new_store()
+    with Images(store) as images:
+        image = build(store, images, tars=[archive.getvalue(), tar_of({"b2": b"one"})])
+        write(store, images, image, f"type=local,dest={tmp_path}/local")
+        write(store, images, image, f"type=local,dest={tmp_path}/local")
+        write(store, images, image, f"type=tar,dest={tmp_path}/flat.tar")
+    local = tmp_path / "local"
+    assert (local / "a/x").samefile(local / "b")
+    assert not (local / "b2").samefile(local / "b")
+    assert (local / "b").stat().st_nlink == 2
+    with tarfile.open(tmp_path / "flat.tar") as flat:
+        assert [m.name for m in flat if m.islnk()] == ["b"]
+        assert flat.extractfile("b").read() == b"one"  # type: ignore[union-attr]
 
 
 def test_local_directory_follows_no_links(tmp_path: Path) -> None:
