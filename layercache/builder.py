@@ -27,7 +27,7 @@ from layercache.graph import Graph, Step, Vertex
 from layercache.inputs import Inputs
 from layercache.keys import KeyStrategy
 from layercache.possible import could_match
-from layercache.predecessors import Against, against
+from layercache.predecessors import Against, against, trail_id
 from layercache.recipe import Dockerfile
 from layercache.reporter import Reporter
 from layercache.request import (
@@ -42,7 +42,7 @@ from layercache.request import (
 from layercache.result import BuildResult
 from layercache.strategies import ContentKeys
 from layercache.tracing.modes import trace_mode
-from layercache.trails import definition_of
+from layercache.trails import beginnings_of, definition_of
 from layercache.trees import Tree
 from layercache.walk import Walker
 from layercache.walkers import GraphWalker
@@ -228,7 +228,9 @@ class _Build:
         try:
             lowered = self._lower()
             lowered = attrs.evolve(lowered, graph=self._with_traits(lowered.graph))
-            self.store.prefetch([_definition(lowered)])
+            rows = _rows(lowered)
+            project = trail_id(project_of(self.request))
+            self.store.prefetch([definition_of(rows), project], lambda: beginnings_of(rows))
             steps = sum(isinstance(v, Step) for v in lowered.graph.vertices)
             self.builder.observe(BuildStarted(steps, time.time()))
             for name in lowered.unused_args:
@@ -457,14 +459,14 @@ class _Build:
         return makers
 
 
-def _definition(lowered: Lowered) -> str:
-    """The name under which any machine has left the trail of these steps."""
+def _rows(lowered: Lowered) -> list[tuple[int, int, str, str]]:
+    """The steps by which any machine names the trail of this target."""
     needed = lowered.graph.needed()
-    return definition_of(
+    return [
         (row.origin.stage, row.origin.index, row.origin.op, row.origin.text)
         for row in lowered.rows
         if row.vertex in needed and row.origin.onbuild is None
-    )
+    ]
 
 
 def _line_naming(instructions: Sequence[Any], image: str) -> int | None:

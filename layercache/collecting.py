@@ -33,7 +33,17 @@ _SUSPICIOUS: Final = 366 * 86_400.0
 _PROBE: Final = "probe/clock"
 
 _HINTS: Final = frozenset(
-    {"refs", "trails", "facts", "accounts", "selectors", "untraced", "results", "layer-size"}
+    {
+        "refs",
+        "trails",
+        "beginnings",
+        "facts",
+        "accounts",
+        "selectors",
+        "untraced",
+        "results",
+        "layer-size",
+    }
 )
 """Kinds of small objects that only help to find or to spare work: they go with everything."""
 

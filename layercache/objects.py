@@ -90,11 +90,15 @@ class Objects:
         names = [info.name.removeprefix(prefix) for info in self.backend.list(prefix)]
         return [trail for name in sorted(names) if (trail := self.get_trail(name)) is not None]
 
-    def prefetch(self, names: Sequence[str]) -> None:
-        """Fetch the trail of the first of these names that a remote has, with its records.
+    def prefetch(
+        self, names: Sequence[str], beginnings: Callable[[], Sequence[str]] = tuple
+    ) -> None:
+        """Fetch those trails of these names that remotes have, with their records.
 
-        One request for each name tried; nothing where there are no remotes. `definition_of`
-        (`layercache.trails`) gives a name that is the same on every machine.
+        One round trip, a request for each name; nothing where there are no remotes. `definition_of`
+        (`layercache.trails`) gives a name that is the same on every machine. Where no trail is
+        found, that of a target is taken which begins alike (`beginnings_of`): one round trip
+        more to find it and one to fetch it.
         """
 
     def put_trail(self, trail: Trail) -> None:
@@ -117,6 +121,25 @@ class Objects:
     def get_derived(self, kind: str, name: str) -> bytes | None:
         """A thing computed from others that was kept to spare computing it again."""
         return self._get_sealed("derived", self._derived_name(kind, name), kind + " " + name)
+
+    def get_beginning(self, names: Sequence[str]) -> str | None:
+        """The target whose trail begins as the first of these names says that one has."""
+        kept = {self._derived_name("beginnings", name): name for name in names}
+        found = self.read_small(list(kept)) if kept else {}
+        for stored, name in kept.items():
+            try:
+                if stored in found:
+                    bound = "beginnings " + name
+                    payload = unseal("derived", bound, found[stored], self._verifier)
+                    return payload.decode("ascii")
+            except (CorruptObject, UnicodeDecodeError) as error:
+                self._damage(stored, CorruptObject(str(error)))
+        return None
+
+    def beginning(self, name: str, target: str) -> tuple[str, bytes]:
+        """The object, by name and bytes, that says that the trail of `target` begins so."""
+        sealed = seal("derived", "beginnings " + name, target.encode(), self._verifier)
+        return self._derived_name("beginnings", name), sealed
 
     def put_derived(self, kind: str, name: str, payload: bytes) -> None:
         """Keep such a thing; `kind` is a word, `name` what it was computed from."""

@@ -23,7 +23,7 @@ from layercache.records import Record
 from layercache.remotes import Remote, Unavailable
 from layercache.storage import Syncs
 from layercache.tracing.known import merge_selectors
-from layercache.trails import Fact, Trail, definition_of, encode_trail
+from layercache.trails import Fact, Trail, beginnings_of, definition_of, encode_trail
 
 if TYPE_CHECKING:
     from layercache.tiers import TieredStore
@@ -163,7 +163,8 @@ class Pusher:
         store = self._store()
         if store is None:
             return
-        name = definition_of((s.stage, s.index, s.op, s.text) for s in trail.steps)
+        rows = [(s.stage, s.index, s.op, s.text) for s in trail.steps]
+        name = definition_of(rows)
         there, data = self._there.get(name) or self.remote.trail(name)
         verifier = self.remote.store.verifier
         trail = attrs.evolve(trail, facts=_merged(trail, store.facts_for(trail), there))
@@ -192,6 +193,8 @@ class Pusher:
             self.remote.call(remote.sync)  # what the trail names is there before it is
         for target, content in named.items():
             self._write(f"{self.remote.store.prefix}trails/{target}", content)
+        for beginning in () if there is not None else beginnings_of(rows):
+            self._write(*self.remote.store.beginning(beginning, name))
         self._there[name] = (trail, named[name])
 
     def _send_record(self, record: Record, *, fresh: bool) -> None:

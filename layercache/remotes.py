@@ -24,6 +24,8 @@ T = TypeVar("T")
 
 _FIRST_PAUSE: Final = 5.0
 _LONGEST_PAUSE: Final = 300.0
+_EACH: Final = 16 * 1024
+"""Bytes that a further object of a batch counts as: not all are fetched at once."""
 _SLOWEST: Final = 256 * 1024
 """Bytes a second below which a transfer counts as hanging."""
 
@@ -115,7 +117,7 @@ class Remote:
 
     def small(self, names: Sequence[str]) -> Mapping[str, bytes]:
         """The small objects of these names that are there: one round trip."""
-        return self.call(lambda: self.store.read_small(names))
+        return self.call(lambda: self.store.read_small(names), (len(names) - 1) * _EACH)
 
     def records(self, keys: Sequence[CacheKey]) -> dict[CacheKey, Record]:
         """Verified records; what is damaged or not trusted is left out."""
@@ -137,14 +139,26 @@ class Remote:
 
         return self.call(read)
 
+    def beginning(self, names: Sequence[str]) -> str | None:
+        """A target that begins as the first of `names` says that one has: one round trip."""
+        return self.call(lambda: self.store.get_beginning(names))
+
     def trail(self, target: str) -> tuple[Trail | None, bytes]:
         """The trail of `target` and its bytes; (None, b"") when there is none that verifies."""
-        name = f"{self.store.prefix}trails/{target}"
-        data = self.small([name]).get(name)
-        if data is None:
-            return None, b""
-        try:
-            return decode_trail(target, data, self.store.verifier), data
-        except CorruptObject as error:
-            self._report("corrupt", name, f"{self.name}: {error}")
-            return None, b""
+        return self.trails([target])[target]
+
+    def trails(self, targets: Sequence[str]) -> dict[str, tuple[Trail | None, bytes]]:
+        """As `trail`, for several in one round trip."""
+        names = {target: f"{self.store.prefix}trails/{target}" for target in targets}
+        there = self.small(list(names.values())) if names else {}
+        found: dict[str, tuple[Trail | None, bytes]] = dict.fromkeys(targets, (None, b""))
+        for target, name in names.items():
+            if name not in there:
+                continue
+            try:
+                trail = decode_trail(target, there[name], self.store.verifier)
+            except CorruptObject as error:
+                self._report("corrupt", name, f"{self.name}: {error}")
+            else:
+                found[target] = (trail, there[name])
+        return found

@@ -43,7 +43,6 @@ class Reporter:
         self._inputs = inputs
         self._name = trail_id(project)
         self._steps: tuple[StepReport, ...] = ()
-        self._trail = self._read_trail()
         self._against = against
 
     @functools.cached_property
@@ -64,7 +63,8 @@ class Reporter:
         except CacheError:
             return
 
-    def _read_trail(self) -> Trail | None:
+    @functools.cached_property
+    def _trail(self) -> Trail | None:
         try:
             return self._store.get_trail(self._name)
         except CacheError:

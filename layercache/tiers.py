@@ -8,7 +8,7 @@ build of the same target: the trail there is written last, and says what there i
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, BinaryIO, Final, cast
 
 from layercache.blobs import VerifyingReader
@@ -77,6 +77,8 @@ class TieredStore(Store):
         self._used: dict[tuple[str, str], Fingerprint] = {}
         self._trails: dict[str, Trail] = {}
         self._derived: dict[tuple[str, str], bytes | None] = {}
+        self._asked: dict[str, Trail | None] = {}
+        """What remotes said of the trails that this build asked for."""
         self._bringing: dict[Digest, threading.Lock] = {}
 
     def __getstate__(self) -> dict[str, object]:
@@ -230,12 +232,30 @@ class TieredStore(Store):
             self._trails.setdefault(target, trail)
             if self._complete(trail):
                 return trail
-        there = self._remote_trail(target)
-        return trail or there
+        if target not in self._asked:
+            self._ask_for([target])
+        return trail or self._asked.pop(target)
 
-    def prefetch(self, names: Sequence[str]) -> None:
-        for name in names:
-            if self._remote_trail(name) is not None:
+    def prefetch(
+        self, names: Sequence[str], beginnings: Callable[[], Sequence[str]] = tuple
+    ) -> None:
+        if not self._sources:
+            return
+        local = super().get_trail
+        own = [trail for name in names if (trail := local(name)) is not None]
+        here = {trail.target for trail in own if self._complete(trail)}
+        wanted = [name for name in names if name not in here]
+        self._ask_for(wanted)
+        if here or any(self._asked[name] is not None for name in wanted):
+            return
+        starts = beginnings()
+        for remote in self._sources:
+            try:
+                target = remote.beginning(starts)
+            except CacheError:
+                continue  # said once by the remote
+            if target is not None:
+                self._ask_for([target])
                 return
 
     def _complete(self, trail: Trail) -> bool:
@@ -243,23 +263,31 @@ class TieredStore(Store):
         records = trail.records()
         return bool(records) and len(super().lookup(list(records))) == len(records)
 
-    def _remote_trail(self, target: str) -> Trail | None:
+    def _ask_for(self, targets: Sequence[str]) -> None:
+        """Look for the trails of these targets: one round trip for each remote, until all are
+        found."""
+        self._asked.update(dict.fromkeys(targets))
         for remote in self._sources:
+            missing = [target for target in targets if self._asked[target] is None]
+            if not missing:
+                return
             try:
-                trail, data = remote.trail(target)
+                found = remote.trails(missing)
             except CacheError:
-                continue
-            for pusher in self._pushers:
-                if pusher.remote is remote:
-                    pusher.knows(target, trail, data)
-            if trail is None:
-                continue
-            for record in trail.records().values():
-                self._remember(remote, record)
-            for fact in trail.facts:
-                self._facts.setdefault((fact.subject, fact.selector), fact.fingerprint)
-            return trail
-        return None
+                continue  # said once by the remote
+            for target, (trail, data) in found.items():
+                for pusher in self._pushers:
+                    if pusher.remote is remote:
+                        pusher.knows(target, trail, data)
+                if trail is not None:
+                    self._asked[target] = trail
+                    self._predict(remote, trail)
+
+    def _predict(self, remote: Remote, trail: Trail) -> None:
+        for record in trail.records().values():
+            self._remember(remote, record)
+        for fact in trail.facts:
+            self._facts.setdefault((fact.subject, fact.selector), fact.fingerprint)
 
     def put_trail(self, trail: Trail) -> None:
         super().put_trail(trail)
@@ -319,6 +347,7 @@ class TieredStore(Store):
         super().commit()
         trails, self._trails = list(self._trails.values()), {}
         self._absent.clear()
+        self._asked.clear()
         self._derived.clear()
         for pusher in self._pushers:
             for trail in trails:

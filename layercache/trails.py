@@ -6,7 +6,7 @@ the walk checks the chain link by link; a wrong, stale or missing trail costs ti
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 import attrs
@@ -29,7 +29,15 @@ from layercache.instructions import Field
 from layercache.records import Record
 from layercache.values import frozen
 
-__all__ = ["Fact", "Trail", "TrailStep", "decode_trail", "definition_of", "encode_trail"]
+__all__ = [
+    "Fact",
+    "Trail",
+    "TrailStep",
+    "beginnings_of",
+    "decode_trail",
+    "definition_of",
+    "encode_trail",
+]
 
 _DEFINITION: Final = "layercache 2026-11 definition of a target 1"
 
@@ -112,6 +120,15 @@ def definition_of(rows: Iterable[tuple[int, int, str, str]]) -> str:
     `rows` are (stage, index, op, text) of the steps that make decisions.
     """
     return blake3(pack(tuple(rows)), derive_key_context=_DEFINITION).hexdigest()
+
+
+def beginnings_of(rows: Sequence[tuple[int, int, str, str]]) -> tuple[str, ...]:
+    """The names of the first 2, 4, 8, … steps of a target, the longest first, all apart.
+
+    Two targets that begin alike share the name of at least half of what they share.
+    """
+    lengths = [1 << power for power in range(1, len(rows).bit_length())]
+    return tuple(definition_of(rows[:length]) for length in reversed(lengths))
 
 
 def encode_trail(trail: Trail, verifier: Verifier | None = None) -> bytes:

@@ -24,7 +24,15 @@ from layercache.errors import CorruptObject
 from layercache.instructions import Field
 from layercache.keys import InputMaterial, KeyMaterial
 from layercache.records import Record
-from layercache.trails import Fact, Trail, TrailStep, decode_trail, definition_of, encode_trail
+from layercache.trails import (
+    Fact,
+    Trail,
+    TrailStep,
+    beginnings_of,
+    decode_trail,
+    definition_of,
+    encode_trail,
+)
 
 scalars = st.one_of(
     st.none(),
@@ -161,6 +169,17 @@ def test_a_trail_survives_a_damaged_record_in_it():
     assert list(again.records()) == [RECORD.key]
     with pytest.raises(CorruptObject):
         decode_trail("u", encode_trail(trail))
+
+
+def test_beginnings_are_shared_by_targets_that_begin_alike():
+    """The longest first; what two targets share is named up to at least its half."""
+    rows = [(0, number, "RUN", f"RUN {number}") for number in range(20)]
+    other = [*rows[:9], *((0, n, "RUN", "other") for n in range(9, 40))]
+
+    assert [len(beginnings_of(rows[:n])) for n in (0, 1, 2, 3, 4, 20)] == [0, 0, 1, 1, 2, 4]
+    assert beginnings_of(rows)[0] == definition_of(rows[:16])
+    shared = [name for name in beginnings_of(other) if name in beginnings_of(rows)]
+    assert shared == [definition_of(rows[:n]) for n in (8, 4, 2)]
 
 
 def test_the_format_stays():
