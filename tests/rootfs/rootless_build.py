@@ -107,6 +107,13 @@ def single_owners(bench: Bench) -> None:
         expect(True, "newuidmap" in str(error))
     else:
         raise AssertionError("no error")
+    for script, hinted in (("touch /x; chown app /x", True), ("exit 3", False)):
+        try:
+            bench.sh(script)
+        except StepFailed as error:
+            expect(hinted, "newuidmap" in str(error))
+        else:
+            raise AssertionError("no error")
 
 
 def foreign_owners_stay(bench: Bench) -> None:

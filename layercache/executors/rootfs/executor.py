@@ -404,7 +404,19 @@ class RootfsExecutor:
             how, status = f"exit status {ended.code}", ended.code
             if ended.code < 0:
                 how, status = f"killed by signal {-ended.code}", 128 - ended.code
-            raise StepFailed(f"{what} did not complete: {how}{output.tail()}", status=status)
+            text = f"{what} did not complete: {how}{output.tail()}{self._hint(output)}"
+            raise StepFailed(text, status=status)
+
+    def _hint(self, output: Output) -> str:
+        """What only this mode made fail, as far as the output tells."""
+        single = self._namespace is not None and self._namespace.single
+        # What chown says of an owner that the user namespace does not have (EINVAL).
+        if not single or "Invalid argument" not in output.tail():
+            return ""
+        return (
+            "\nThis user namespace has one user only, so files can't be given to others than root: "
+            "install newuidmap and give the user a range in /etc/subuid, or build as root"
+        )
 
 
 def _user_namespace() -> UserNamespace:
