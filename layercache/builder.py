@@ -117,7 +117,9 @@ class Builder:
     def build(self, recipe: Dockerfile | Sequence[Any], **options: Any) -> BuildResult:
         """Build `recipe`; options are the fields of `Request`.
 
-        Raises what went wrong as a `LayerCacheError`, whose `report` has the steps so far.
+        Raises what went wrong as a `LayerCacheError`, whose `report` has the steps so far. A
+        `KeyboardInterrupt` while steps are decided or executed goes on to the caller, when what
+        runs has ended; its `__cause__` is a `Cancelled` with such a report.
         """
         return self.run(Request(recipe=checked_recipe(recipe), **options))
 
@@ -225,6 +227,7 @@ class _Build:
             self.store, self.inputs, project_of(self.request), against=self._against()
         )
         result: BuildResult | None = None
+        interrupt: KeyboardInterrupt | None = None
         try:
             lowered = self._lower()
             lowered = attrs.evolve(lowered, graph=self._with_traits(lowered.graph))
@@ -248,6 +251,7 @@ class _Build:
                 cancelled=self.cancelled,
             )
             run = engine.run(lowered.graph)
+            interrupt = run.interrupt
             if not self.execute:
                 run = self._without_hope(lowered, run)
             result = reporter.result(
@@ -260,7 +264,7 @@ class _Build:
                 fetch=self._ensure,
                 again=lambda: self.builder.run(self.request),
             )
-            if self.execute:
+            if self.execute and interrupt is None:
                 self._keep(reporter, lowered, run, result)
             if run.error is not None:
                 raise run.error
@@ -270,6 +274,8 @@ class _Build:
             seconds = time.monotonic() - self.started
             error.report = reporter.failure(error, seconds)
             self.builder.observe(BuildFinished(False, seconds, time.time(), str(error)))
+            if interrupt is not None:
+                raise interrupt from error
             raise
         finally:
             self.inputs.close()

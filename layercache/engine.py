@@ -90,7 +90,8 @@ class Run:
     the walk did); `lost` the keys whose hit was taken back; `refusals` says why a step that was
     to be watched left no trace, `known` what was known of steps without their
     parent before; `audits` has the paths that differ where an audit found a trace wrong.
-    `error` is the first in graph order.
+    `error` is the first in graph order; `interrupt` what ended the walk early, for the caller
+    to raise.
     """
 
     decisions: tuple[Decision, ...]
@@ -101,6 +102,7 @@ class Run:
     refusals: Mapping[int, str] = attrs.field(factory=dict)
     known: Mapping[CacheKey, Known] = attrs.field(factory=dict)
     audits: Mapping[CacheKey, Sequence[str]] = attrs.field(factory=dict)
+    interrupt: KeyboardInterrupt | None = None
 
 
 class Engine:
@@ -143,8 +145,8 @@ class Engine:
     def run(self, graph: Graph) -> Run:
         """Walk `graph` to its targets.
 
-        Errors of steps are in the result, not raised; `KeyboardInterrupt` stops the steps that
-        run and goes on to the caller.
+        Errors of steps are in the result, not raised, and so is a `KeyboardInterrupt`, which
+        stops the steps that run; a second one goes on to the caller at once.
         """
         return _Drive(self, graph).run()
 
@@ -188,23 +190,30 @@ class _Drive:
     # -- the loop ---------------------------------------------------------------------------
 
     def run(self) -> Run:
+        interrupt: KeyboardInterrupt | None = None
         try:
             self._loop()
             while self._audit():
                 self._loop()
-        except BaseException:
+        except BaseException as raised:
             self.engine._stopping.set()
             self._drain()
-            raise
+            if not isinstance(raised, KeyboardInterrupt):
+                raise
+            interrupt = raised
         finally:
             if self._threads is not None:
                 self._threads.shutdown(wait=True)
         decisions = tuple(self.walk.decisions())
+        if interrupt is not None:
+            decisions = self._interrupted(decisions)
         for decision in decisions:
             self._tell_decision(decision)
         error = self.errors[min(self.errors)] if self.errors else None
         if error is None and self.engine._cancelled.is_set():
             error = Cancelled("the build was cancelled")
+        if interrupt is not None:
+            error = Cancelled("interrupted")
         return Run(
             decisions,
             self.seconds,
@@ -214,6 +223,17 @@ class _Drive:
             self.refusals,
             self.evidence.before,
             self.auditor.paths,
+            interrupt,
+        )
+
+    def _interrupted(self, decisions: Sequence[Decision]) -> tuple[Decision, ...]:
+        """A step that ran when the build was interrupted was executed, and failed."""
+        error = Cancelled("the step was interrupted")
+        return tuple(
+            attrs.evolve(decision, outcome="miss", error=error)
+            if decision.outcome == "skip" and decision.vertex in self.started
+            else decision
+            for decision in decisions
         )
 
     def _loop(self) -> None:

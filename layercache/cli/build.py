@@ -66,9 +66,9 @@ def _run(
     try:
         result, exported = perform(options, execute=execute)
         report = result.report
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
         if options.json:
-            print_json(_bare_failure(Cancelled("interrupted")).to_dict())
+            print_json(_interrupted(interrupt).to_dict())
         raise
     except (LayerCacheError, OSError) as raised:
         error = raised if isinstance(raised, LayerCacheError) else of_the_system(raised)
@@ -93,6 +93,13 @@ def _run(
                 file=sys.stderr,
             )
     return status
+
+
+def _interrupted(interrupt: KeyboardInterrupt) -> Report:
+    """The report of a build that was interrupted: with the steps so far, if it got to them."""
+    cause = interrupt.__cause__
+    found = cause.report if isinstance(cause, Cancelled) else None
+    return found if isinstance(found, Report) else _bare_failure(Cancelled("interrupted"))
 
 
 def _bare_failure(error: LayerCacheError) -> Report:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -155,9 +156,12 @@ def test_a_context_that_is_a_file(project: Project) -> None:
 
 @pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
 def test_interrupted(project: Project) -> None:
-    """Ctrl-C ends a build with 130, and what its command started is gone."""
+    """Ctrl-C ends a build with 130, and what its command started is gone.
+
+    The steps so far are told, as of every build that fails.
+    """
     mark = project.directory / "mark"
-    project.write(Dockerfile=f"FROM x\nRUN touch {mark} && sleep 60\n")
+    project.write(Dockerfile=f"FROM x\nRUN true\nRUN touch {mark} && sleep 60\nRUN false\n")
     command = [sys.executable, "-m", "layercache", "build", "--cache", str(project.cache)]
     command += ["--executor", "workspace", "--json", str(project.context)]
     with subprocess.Popen(
@@ -171,7 +175,9 @@ def test_interrupted(project: Project) -> None:
     assert 130 == process.returncode, err
     assert "Traceback" not in err
     assert "interrupted" in err
-    assert "" == out or '"ok": false' in out
+    told = json.loads(out)
+    assert (False, "cancelled") == (told["ok"], told["error"]["code"])
+    assert [None, "miss", "miss", "skip"] == [step["decision"] for step in told["steps"]]
 
 
 def test_a_reader_that_goes_away(project: Project) -> None:

@@ -298,11 +298,22 @@ def test_cancelled_from_another_thread(jobs):
 
 
 def test_an_interrupt_stops_running_steps():
-    """Ctrl-C while a step runs reaches the caller; other steps are told to stop."""
+    """Ctrl-C while a step runs reaches the caller; other steps are told to stop.
+
+    What was decided until then can be had; the step that ran counts as executed.
+    """
     executor = ScriptedExecutor({"one": KeyboardInterrupt()})
     for jobs in (1, 3):
-        with pytest.raises(KeyboardInterrupt):
-            Builder(executor=executor, jobs=jobs).build(DIAMOND, context=FILES)
+        observer = RecordingObserver()
+        builder = Builder(executor=executor, jobs=jobs, observers=[observer])
+        with pytest.raises(KeyboardInterrupt) as caught:
+            builder.build(DIAMOND, context=FILES)
+        report = caught.value.__cause__.report
+        decisions = {step.text: step.decision for step in report.steps}
+        assert report.error.code == "cancelled"
+        assert [d for text, d in decisions.items() if "one" in text] == ["miss"]
+        assert "skip" in decisions.values()
+        assert [e.ok for e in observer.of(BuildFinished)] == [False]
 
 
 def test_an_observer_that_raises_ends_the_build():
