@@ -21,6 +21,8 @@ from layercache.backends import local
 from layercache.backends.local import LocalBackend
 from layercache.backends.memory import MemoryBackend
 from layercache.builder import Builder
+from layercache.collecting import verify
+from layercache.dockerfile.instructions import Copy, From, Run
 from layercache.errors import CacheError
 from layercache.store import Store
 from layercache.testing.storage import make_record
@@ -29,6 +31,8 @@ from tests.store.test_faulty_storage import CONTEXT, RECIPE, Writes, _build, _di
 SEED = int(os.environ.get("LAYERCACHE_SEED", "20261124"))
 SOAK = int(os.environ.get("LAYERCACHE_SOAK", "1"))
 """How many times as long to go on as a quick run does."""
+SOAK_SECONDS = float(os.environ.get("LAYERCACHE_SOAK_SECONDS", "6"))
+"""How long processes go on beside each other."""
 
 posix = pytest.mark.skipif(os.name != "posix", reason="needs fork and signals")
 
@@ -368,6 +372,45 @@ def test_a_killed_holder_blocks_nobody(fast_directory):
         assert got
 
 
+@posix
+def test_builders_on_one_directory(fast_directory, capsys):
+    """16 processes build what they like for a while: each image is that of a build alone."""
+    started = time.monotonic()
+    directory = fast_directory / "cache"
+    counted = fast_directory / "counted"
+    end = time.time() + SOAK_SECONDS
+
+    def work(number):
+        rng = random.Random(SEED + number)
+        while time.time() < end:
+            names = [rng.choice("abcd") + str(place) for place in range(rng.randrange(1, 5))]
+            recipe = [From("scratch"), *(Run(["write", name]) for name in names)]
+            recipe.insert(rng.randrange(1, len(recipe) + 1), Copy("input", "/input"))
+            files = {"input": b"input %d" % rng.randrange(3)}
+            anew = rng.random() < 0.1
+            with Store(LocalBackend(directory, durability="none")) as store:
+                result = Builder(store, executor=Writes(), jobs=2).build(
+                    recipe, context=files, project=f"p{number % 5}", no_cache=anew
+                )
+                alone = Builder(executor=Writes(), jobs=1).build(recipe, context=files)
+                assert _diff_ids(result) == _diff_ids(alone)
+                assert _intact(store, result)
+            hits = sum(step.decision == "hit" for step in result.steps)
+            with open(counted, "ab", buffering=0) as out:
+                out.write(b"%d\n" % hits)
+
+    children = [_child(lambda n=n: work(n)) for n in range(16)]
+    statuses = [os.waitpid(pid, 0)[1] for pid in children]
+    hits = [int(line) for line in counted.read_text().split()]
+
+    assert statuses == [0] * 16
+    assert sum(hits) > 0
+    assert verify(Store(LocalBackend(directory))) == ()
+    with capsys.disabled():
+        wall = time.monotonic() - started
+        print(f"builders on one directory: {len(hits)} run, seed {SEED}, wall {wall:.1f} s")
+
+
 # -- directories that can't be written --------------------------------------------------------
 
 
@@ -433,7 +476,8 @@ def test_a_full_disk(small_disk, capsys):
     """Wherever the space runs out, the build is right, and heals when there is space again."""
     started = time.monotonic()
     expected = _diff_ids(_build(Store(MemoryBackend()), Writes()))
-    for point in range(64):
+    points = min(64 * SOAK, 256)  # then all of the disk, page by page
+    for point in range(points):
         directory = small_disk / "cache"
         shutil.rmtree(directory, ignore_errors=True)
         filler = small_disk / "filler"
@@ -456,13 +500,13 @@ def test_a_full_disk(small_disk, capsys):
         assert executor.runs == 0
         store.close()
     with capsys.disabled():
-        print(f"full disk: 64 run, seed none, wall {time.monotonic() - started:.1f} s")
+        print(f"full disk: {points} run, seed none, wall {time.monotonic() - started:.1f} s")
 
 
 def test_no_inodes_left(small_disk):
     """The same when files can't be created."""
     expected = _diff_ids(_build(Store(MemoryBackend()), Writes()))
-    for leave in (0, 3, 7, 12, 20):
+    for leave in (0, 3, 7, 12, 20) if SOAK == 1 else range(64):
         directory = small_disk / "cache"
         shutil.rmtree(directory, ignore_errors=True)
         fillers = []

@@ -19,7 +19,13 @@ from layercache.retention import KeepDuration, KeepStorage
 from layercache.storage import Cleans, Holds
 from layercache.store import Store
 from layercache.testing.storage import make_record
-from tests.store.test_crashes import SEED, _child, fast_directory, posix  # noqa: F401
+from tests.store.test_crashes import (  # noqa: F401
+    SEED,
+    SOAK_SECONDS,
+    _child,
+    fast_directory,
+    posix,
+)
 
 YEARS = 10 * 365 * 86_400
 
@@ -167,9 +173,8 @@ def test_debris_of_dead_processes_goes(tmp_path):
 def test_collections_beside_readers_and_writers(fast_directory, capsys):  # noqa: F811
     """8 readers and 8 writers, a collector, and a clock that jumps by ten years both ways."""
     started = time.monotonic()
-    seconds = float(os.environ.get("LAYERCACHE_SOAK_SECONDS", "6"))
     directory = fast_directory / "cache"
-    end = time.time() + seconds
+    end = time.time() + SOAK_SECONDS
     number = 60
 
     def content(step):
