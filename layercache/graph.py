@@ -110,11 +110,22 @@ class GraphBuilder:
         self._sources: dict[Source, int] = {}
 
     def source(self, source: Source) -> int:
-        """The vertex number of `source`."""
+        """The vertex number of `source`.
+
+        Raises `UsageError` for one that is equal to another but says something else, as types
+        do where `1` equals `True`: the content of the one would pass for the other's.
+        """
         number = self._sources.get(source)
         if number is None:
             number = self._sources[source] = len(self._vertices)
             self._vertices.append(source)
+            return number
+        known = self._vertices[number]
+        if known is not source and not isinstance(known, Step) and _said(known) != _said(source):
+            raise UsageError(
+                f"the sources {known.name} and {source.name} are equal, but not by their "
+                "definitions: compare all that tells them apart, types included"
+            )
         return number
 
     def step(self, step: Step) -> int:
@@ -125,3 +136,7 @@ class GraphBuilder:
     def build(self, targets: Sequence[int]) -> Graph:
         """The graph so far."""
         return Graph(vertices=tuple(self._vertices), targets=tuple(targets))
+
+
+def _said(source: Source) -> str:
+    return repr(tuple(source.definition()))  # tells 1 and True apart

@@ -62,6 +62,10 @@ class Source(Protocol):
 
     `name` is what people call it; `definition` identifies it within one build, so that the same
     question is asked once. It is no part of any key: a source counts by its content.
+
+    Of an embedder's own type it needs one more method, `fetch()`: what it holds, as a `Tree` or
+    a mapping of paths to contents. That is called once for a build, when something of it has to
+    be known; it raises `SourceError` or `OSError` when it can't.
     """
 
     @property

@@ -11,14 +11,14 @@ import tempfile
 import urllib.error
 import urllib.request
 import weakref
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 from blake3 import blake3
 
 from layercache.dockerfile.copies import url_name
-from layercache.errors import SourceError
+from layercache.errors import SourceError, UsageError
 from layercache.instructions import Source
 from layercache.sources import GitSource, UrlSource
 from layercache.trees import Node, Tree, directory_digest, node_digest
@@ -39,7 +39,25 @@ def open_remote(source: Source, store: Store) -> Tree:
         return _fetch(source, store)
     if isinstance(source, GitSource):
         return _checkout(source)
-    raise SourceError(f"nothing here can open the source {source.name}")
+    fetch = getattr(source, "fetch", None)
+    if fetch is None:
+        raise SourceError(
+            f"nothing here can open the source {source.name}: give its type a method fetch() "
+            "that returns a Tree or a mapping of paths to contents"
+        )
+    try:
+        found = fetch()
+    except OSError as error:
+        raise SourceError(f"{source.name} can't be fetched: {error}") from error
+    if isinstance(found, Mapping):
+        from layercache.testing.trees import DictTree
+
+        return DictTree(found)
+    if not isinstance(found, Tree):
+        raise UsageError(
+            f"{source.name}: fetch() gave {type(found).__name__}, not a Tree or a mapping of paths"
+        )
+    return found
 
 
 class FileTree:
