@@ -224,7 +224,7 @@ class _Build:
 
     def run(self) -> BuildResult:
         reporter = Reporter(
-            self.store, self.inputs, project_of(self.request), against=self._against()
+            self.store, self.inputs, project_of(self.request), self.builder._keys, self._against()
         )
         result: BuildResult | None = None
         interrupt: KeyboardInterrupt | None = None

@@ -17,7 +17,7 @@ from layercache.explain import Change, Earlier, Reason, compare
 from layercache.graph import Base, Step
 from layercache.inputs import Inputs
 from layercache.instructions import Field
-from layercache.keys import InputMaterial, KeyMaterial
+from layercache.keys import InputMaterial, KeyMaterial, KeyStrategy
 from layercache.listings import FileChange, decode_listing, diff_listings, listing
 from layercache.narrowing import weak_key
 from layercache.operations import PARENT
@@ -41,10 +41,16 @@ class Reasons:
     """
 
     def __init__(
-        self, store: Store, inputs: Inputs, trail: Trail | None, against: Against | None
+        self,
+        store: Store,
+        inputs: Inputs,
+        keys: KeyStrategy,
+        trail: Trail | None,
+        against: Against | None,
     ) -> None:
         self._store = store if against is None else against.store
         self._inputs = inputs
+        self._keys = keys
         self._trail = trail if against is None else against.trail
         self._against = against
 
@@ -62,11 +68,14 @@ class Reasons:
             if row is None:
                 continue
             if self._against is not None:
-                if decision.key is None or self._as_against(row, decision):
+                if decision.outcome == "skip" or self._as_against(row, decision):
                     continue
             elif decision.outcome not in {"miss", "would-run"}:
                 continue
-            found[vertex] = self._reason(lowered, decisions, decision, row, run, found)
+            reason = self._reason(lowered, decisions, decision, row, run, found)
+            if self._against is not None and decision.key is None and reason.cause == "parent":
+                continue  # nothing is known to differ
+            found[vertex] = reason
         return found
 
     def _reason(
@@ -88,24 +97,38 @@ class Reasons:
             paths = run.audits[decision.key]
             return Reason("audit", tuple(Change("file", path, "content") for path in paths))
         earlier = self.earlier(row)
-        if earlier is None or earlier.record is None or decision.material is None:
+        if earlier is None or earlier.record is None:
             return Reason("first-build")
+        material = decision.material or self._expected(step, decision, earlier.record)
         if earlier.key == decision.key:
             return Reason("evicted", compared_with=earlier.key)
         parent = next((e.vertex for e in step.inputs if e.role == PARENT), None)
         base = parent is not None and isinstance(lowered.graph.vertices[parent], Base)
         reason = compare(
             Earlier(earlier.key, redact(earlier.key, _widened(earlier.record))),
-            redact(earlier.key, decision.material),
-            self._file_changes(lowered, decisions, step, decision, earlier.record),
+            redact(earlier.key, material),
+            self._file_changes(lowered, decisions, step, material, earlier.record),
             base=base,
         )
+        if decision.material is None and reason.cause == "evicted":
+            result = Change("step", PARENT, "result")  # all that can differ is what it waits for
+            reason = attrs.evolve(reason, cause="parent", changes=(result,))
         if any(change.kind == "step" for change in reason.changes):
             reason = attrs.evolve(reason, step=self._culprit(lowered, decisions, parent, known))
             seen = self._seen(decisions, decision, parent, lowered, run)
             if seen is not None and reason.cause in {"parent", "base"}:
                 reason = attrs.evolve(reason, cause="observed", changes=(seen, *reason.changes))
         return reason
+
+    def _expected(self, step: Step, decision: Decision, earlier: Record) -> KeyMaterial:
+        """The material of a step that waits for others, if these come out as before."""
+        old = {entry.role: entry.fingerprint for entry in _widened(earlier).inputs}
+        known = decision.inputs or (None,) * len(step.inputs)
+        inputs = [
+            fingerprint or old.get(edge.role) or Fingerprint("")
+            for edge, fingerprint in zip(step.inputs, known, strict=True)
+        ]
+        return self._keys.material(step, inputs)
 
     def _seen(
         self,
@@ -156,13 +179,10 @@ class Reasons:
         lowered: Lowered,
         decisions: Mapping[int, Decision],
         step: Step,
-        decision: Decision,
+        material: KeyMaterial,
         earlier: Record,
     ) -> dict[Fingerprint, Sequence[FileChange]]:
         found: dict[Fingerprint, Sequence[FileChange]] = {}
-        material = decision.material
-        if material is None:
-            return found
         old = {entry.role: entry.fingerprint for entry in earlier.material.inputs}
         stored = dict(earlier.manifests)
         for edge, entry in zip(step.inputs, material.inputs, strict=True):

@@ -14,6 +14,7 @@ from layercache.engine import Run
 from layercache.errors import CacheError, LayerCacheError
 from layercache.graph import Base, Step
 from layercache.inputs import Inputs
+from layercache.keys import KeyStrategy
 from layercache.narrowing import weak_key
 from layercache.predecessors import Against, tag_project, trail_id
 from layercache.report import ErrorReport, ImageReport, Report, StepReport
@@ -37,10 +38,16 @@ class Reporter:
     """Turns decisions into reports, with the reason of every miss."""
 
     def __init__(
-        self, store: Store, inputs: Inputs, project: str, against: Against | None = None
+        self,
+        store: Store,
+        inputs: Inputs,
+        project: str,
+        keys: KeyStrategy,
+        against: Against | None = None,
     ) -> None:
         self._store = store
         self._inputs = inputs
+        self._keys = keys
         self._name = trail_id(project)
         self._steps: tuple[StepReport, ...] = ()
         self._against = against
@@ -49,7 +56,7 @@ class Reporter:
     def _reasons(self) -> Reasons:
         from layercache.reasons import Reasons  # a build that reuses everything gives none
 
-        return Reasons(self._store, self._inputs, self._trail, self._against)
+        return Reasons(self._store, self._inputs, self._keys, self._trail, self._against)
 
     def keep_totals(self, report: Report) -> None:
         """Add this build to the counts of the cache's life; a lost race loses a count."""

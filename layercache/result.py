@@ -201,7 +201,8 @@ def explain_step(step: StepReport, steps: Sequence[StepReport]) -> str:
         verb = "would run" if step.decision in {"would-run", "undetermined"} else verb
         from layercache.explain import CAUSES, describe
 
-        lines.append(f"  {verb}: {CAUSES[reason.cause]}: {describe(reason, names)}")
+        cause, described = CAUSES[reason.cause], describe(reason, names)
+        lines.append(f"  {verb}: {cause}" + (f": {described}" if described != cause else ""))
         for change in reason.changes:
             values = ""
             if change.old is not None or change.new is not None:
@@ -213,6 +214,10 @@ def explain_step(step: StepReport, steps: Sequence[StepReport]) -> str:
             lines.append(
                 f"  compared with the last build of this step, {reason.compared_with[:16]}"
             )
+    elif step.decision == "would-run":
+        lines.append(
+            "  would run: not in this cache; the build compared with has it, as far as known"
+        )
     followers = [s for s in steps if s.reason is not None and s.reason.step == step.place]
     if followers:
         cost = sum(s.seconds for s in followers)
