@@ -1,11 +1,12 @@
 """All benchmarks in one run, with the machine that they ran on.
 
-    python -m benchmarks [--check] [--quick] [--rounds N] [--write FILE] [NAME...]
+    python -m benchmarks [--check] [--quick] [--rounds N] [--write FILE] [--tools DIR] [NAME...]
 
-NAME is one or more of contexts, scaling, steps, archives, store, rootfs, peers (all by default) and
-tracing, which needs `--root` (see `benchmarks.tracing`). Every figure is printed with its limit
-from `floors.toml`; with `--check` the exit status is 1 when one is above it. `--quick` leaves the
-largest corpora out. `--write` puts the tables between the markers in FILE, a page of the
+NAME is one or more of counts, contexts, scaling, steps, archives, store, rootfs, peers (all by
+default) and tracing, which needs `--root` (see `benchmarks.tracing`). Every figure is printed
+with its limit from `floors.toml`; with `--check` the exit status is 1 when one is above it.
+`--quick` leaves the largest corpora out. `--tools` names a directory of other
+tools' programs, for peers. `--write` puts the tables between the markers in FILE, a page of the
 documentation.
 """
 
@@ -27,10 +28,12 @@ from benchmarks.figures import Figure
 BEGIN = "<!-- figures: begin -->"
 END = "<!-- figures: end -->"
 
-NAMES = ("contexts", "scaling", "steps", "archives", "store", "rootfs", "peers", "tracing")
+NAMES = (
+    "counts", "contexts", "scaling", "steps", "archives", "store", "rootfs", "peers", "tracing",
+)  # fmt: skip
 
 
-def machine() -> list[str]:
+def machine(tools: str | None = None) -> list[str]:
     """What the figures were measured on, in lines."""
     model = platform.processor() or platform.machine()
     try:
@@ -40,13 +43,16 @@ def machine() -> list[str]:
             )
     except OSError:
         pass
+    from benchmarks.peers import versions
+
     load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
     return [
         f"{os.cpu_count()} × {model}, {platform.system()} {platform.release()}",
         f"Python {platform.python_version()}, "
         + ", ".join(f"{name} {version(name)}" for name in ("attrs", "blake3", "fsspec")),
         ", ".join(filter(None, (_tool(["git", "--version"]), _tool(["tar", "--version"])))),
-        f"load while it ran: {load}",
+        f"found beside it: {versions(tools) or 'no other tool'}",
+        f"load averages at the end (1, 5, 15 minutes): {load}",
     ]
 
 
@@ -57,9 +63,11 @@ def _tool(command: Sequence[str]) -> str:
     return done.stdout.partition("\n")[0]
 
 
-def benchmark(name: str, rounds: int | None, quick: bool, root: str | None) -> list[Figure]:
+def benchmark(
+    name: str, rounds: int | None, quick: bool, root: str | None, tools: str | None
+) -> list[Figure]:
     """The figures of one benchmark."""
-    from benchmarks import archives, contexts, peers, rootfs, scaling, steps, store
+    from benchmarks import archives, contexts, counts, peers, rootfs, scaling, steps, store
 
     sizes = (10_000,) if quick else (10_000, 100_000)
     if name == "tracing":
@@ -70,13 +78,14 @@ def benchmark(name: str, rounds: int | None, quick: bool, root: str | None) -> l
 
         return tracing.measure_all(Path(root), rounds or 3)
     runs: dict[str, Callable[[], list[Figure]]] = {
+        "counts": counts.measure_all,
         "contexts": lambda: contexts.measure_all(rounds or 5, sizes),
         "scaling": lambda: scaling.measure_all(rounds or 3, scaling.SIZES[: 3 if quick else None]),
         "steps": lambda: steps.measure_all(rounds or 7, sizes),
         "archives": lambda: archives.measure_all(rounds or 5),
         "store": lambda: store.measure_all(rounds or 7),
         "rootfs": lambda: rootfs.measure_all(rounds or 15),
-        "peers": lambda: peers.measure_all(rounds or 3),
+        "peers": lambda: peers.measure_all(rounds or 3, tools=tools),
     }
     return runs[name]()
 
@@ -123,6 +132,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, help="of each comparison; a fitting number each")
     parser.add_argument("--quick", action="store_true", help="without the largest corpora")
     parser.add_argument("--root", help="a Debian root directory, for tracing")
+    parser.add_argument("--tools", help="a directory of other tools' programs, for peers")
     parser.add_argument("--check", action="store_true", help="1 when a figure is above its limit")
     parser.add_argument("--write", metavar="FILE", help="put the tables into this page")
     options = parser.parse_args(arguments)
@@ -131,11 +141,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     figures: list[Figure] = []
     for name in options.names or NAMES:
         print(f"{name}:", flush=True)
-        found = benchmark(name, options.rounds, options.quick, options.root)
+        found = benchmark(name, options.rounds, options.quick, options.root, options.tools)
         for figure in found:
             print(f"  {figure}", flush=True)
         figures += found
-    about = machine()
+    about = machine(options.tools)
     print(*about, sep="\n")
     if options.write:
         write(options.write, tables(figures, about))

@@ -19,8 +19,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
-from benchmarks.figures import Figure, cpu, interleaved, report, timed
+from benchmarks.figures import Figure, cpu, environment, interleaved, report, timed
 from layercache.patterns import Ignore
 
 NAME = "contexts"
@@ -105,6 +106,43 @@ def generate(root: str, files: int, seed: int = 1) -> None:
             made += 1
 
 
+class Scan(NamedTuple):
+    """A scan with fingerprints, in a process of its own.
+
+    CPU seconds in all, of further copies, and until the first answer (the stat cache is then not
+    yet saved); files opened; peak memory in bytes; wall seconds of the process.
+    """
+
+    total: float
+    more: float
+    opened: int
+    peak: int
+    answer: float
+    wall: float
+
+
+def scan(root: str, cache: str, copies: int = 1) -> Scan:
+    """Scan and fingerprint in a new process."""
+    began = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-c", CHECK, root, cache, str(copies)],
+        check=True,
+        capture_output=True,
+        env=environment(),
+    )
+    return Scan(*json.loads(done.stdout), time.perf_counter() - began)
+
+
+def forget(root: str) -> None:
+    """Drop the contents below `root` from memory; names and stamps stay there."""
+    os.sync()  # what is not yet written can't be dropped
+    for where, _, names in os.walk(root):
+        for name in names:
+            descriptor = os.open(os.path.join(where, name), os.O_RDONLY)
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+            os.close(descriptor)
+
+
 class Bench:
     """One corpus with its cache, its repository and the compiled floor."""
 
@@ -133,19 +171,9 @@ class Bench:
             subprocess.run(["gcc", "-O2", "-o", program, program + ".c"], check=True)
         return cpu([program, self.root, *words])
 
-    def check(self, copies: int = 1) -> tuple[float, float, int, int, float]:
-        """Scan and fingerprint in a new process.
-
-        CPU of all of it, of further copies, files opened, peak memory in bytes, CPU until the
-        first answer (the stat cache is not yet saved).
-        """
-        done = subprocess.run(
-            [sys.executable, "-c", CHECK, self.root, self.cache, str(copies)],
-            check=True,
-            capture_output=True,
-        )
-        total, more, opened, peak, answer = json.loads(done.stdout)
-        return float(total), float(more), int(opened), int(peak), float(answer)
+    def check(self, copies: int = 1) -> Scan:
+        """Scan and fingerprint in a new process."""
+        return scan(self.root, self.cache, copies)
 
     def whole(self) -> float:
         """CPU of the whole process, interpreter start and imports included."""
@@ -155,14 +183,14 @@ class Bench:
         """CPU of a first scan, in process."""
         if os.path.exists(self.cache):
             os.unlink(self.cache)
-        return self.check()[0]
+        return self.check().total
 
     def edited(self) -> float:
         """CPU until the answer after one file changed."""
         with open(os.path.join(self.root, *self._some_file()), "ab") as out:
             out.write(b"x")
         time.sleep(0.05)
-        return self.check()[4]
+        return self.check().answer
 
     def _some_file(self) -> tuple[str, ...]:
         where, _, names = next(entry for entry in os.walk(self.root) if entry[2])
@@ -178,7 +206,7 @@ class Bench:
     def touched(self) -> float:
         """CPU of a scan after every file got new stamps."""
         self.touch()
-        return self.check()[0]
+        return self.check().total
 
     def touched_floor(self) -> float:
         """CPU of the floor in the same situation (access times are due, too)."""
@@ -234,7 +262,7 @@ def measure(place: str, files: int, rounds: int) -> list[Figure]:
     again = interleaved(
         rounds,
         {
-            "check": lambda: bench.check()[0],
+            "check": lambda: bench.check().total,
             "whole": bench.whole,
             "walk": bench.floor,
             "status": bench.git_status,
@@ -242,15 +270,29 @@ def measure(place: str, files: int, rounds: int) -> list[Figure]:
         },
     )
     # A few ms of difference: the least of many of each, or the noise is all there is to see.
-    works = {"same": lambda: bench.check()[4], "edited": bench.edited}
+    works = {"same": lambda: bench.check().answer, "edited": bench.edited}
     answers = interleaved(3 * rounds, works, min)
     add("nothing changed / C walk with stat", again["check"] / again["walk"])
     add("nothing changed / find", again["check"] / again["find"])
     add("nothing changed, whole process / git status", again["whole"] / again["status"])
     add("one file changed: ms over nothing changed", (answers["edited"] - answers["same"]) * 1000)
-    _, more, opened, *_ = bench.check(20)
-    add("20 COPY of it: ms over one", more * 1000)
-    add("files opened when nothing changed", opened)
+    copied = bench.check(20)
+    add("20 COPY of it: ms over one", copied.more * 1000)
+    add("files opened when nothing changed", copied.opened)
+
+    def cold() -> float:
+        forget(bench.root)
+        os.unlink(bench.cache)
+        return bench.check().wall
+
+    def warm() -> float:
+        os.unlink(bench.cache)
+        return bench.check().wall
+
+    if hasattr(os, "posix_fadvise"):
+        scans = interleaved(max(1, rounds // 2), {"cold": cold, "warm": warm}, min)
+        add("first scan, contents on disk: wall s", scans["cold"])
+        add("first scan, contents in memory: wall s", scans["warm"])
 
     touched = interleaved(max(1, rounds // 2), {"ours": bench.touched, "read": bench.touched_floor})
     floor = touched["read"] + bench.hashing()

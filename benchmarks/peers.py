@@ -1,18 +1,19 @@
 """Other tools where nothing changed, beside ours: those that are found on the machine.
 
-    python -m benchmarks.peers [--rounds N] [--files N]
+    python -m benchmarks.peers [--rounds N] [--files N] [--tools DIR]
 
 CPU seconds of one command over the corpus of `benchmarks.contexts`, of a builder's daemon too
 where it has one. Builders build `FROM scratch` and one `COPY . /`; dvc tracks the directory,
 SCons has one target that depends on every file, joblib hashes the contents. They do different
-things, and more of other things: the figures tell what people pay, not who is better.
+things, and more of other things: the figures tell what people pay, not who is better. `--tools`
+names a directory of programs, such as that of a virtual environment with dvc, SCons and joblib.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -69,10 +70,46 @@ def works(command: Sequence[str]) -> bool:
     return subprocess.run(command, capture_output=True).returncode == 0
 
 
-def peers(place: str, project: Project) -> dict[str, Callable[[], float]]:
+def versions(tools: str | None) -> str:
+    """What is compared with, in a line."""
+    found = []
+    for name in ("docker", "buildctl", "buildah", "podman", "dvc", "scons"):
+        path = shutil.which(name, path=_path(tools))
+        if path is None:
+            continue
+        done = subprocess.run([path, "--version"], capture_output=True, text=True)
+        number = re.search(r"\d+\.\d[\w.]*", done.stdout)
+        found.append(f"{name} {number[0] if number else '?'}")
+    if (python := _with_joblib(tools)) is not None:
+        words = [python, "-c", "import joblib; print(joblib.__version__)"]
+        found.append(
+            f"joblib {subprocess.run(words, capture_output=True, text=True).stdout.strip()}"
+        )
+    return ", ".join(found)
+
+
+def _path(tools: str | None) -> str:
+    return os.pathsep.join(filter(None, (tools, os.environ.get("PATH"))))
+
+
+def _with_joblib(tools: str | None) -> str | None:
+    """An interpreter that has joblib."""
+    for python in (os.path.join(tools, "python") if tools else None, sys.executable):
+        if (
+            python
+            and not subprocess.run([python, "-c", "import joblib"], capture_output=True).returncode
+        ):
+            return python
+    return None
+
+
+def peers(place: str, project: Project, tools: str | None) -> dict[str, Callable[[], float]]:
     """What is found here, ready to be run again with nothing to do."""
     found: dict[str, Callable[[], float]] = {}
-    env = environment()
+    env = environment() | {"PATH": _path(tools)}
+
+    def which(name: str) -> bool:
+        return shutil.which(name, path=env["PATH"]) is not None
 
     def ready(name: str, command: Sequence[str], cwd: str = place) -> None:
         def run() -> float:
@@ -89,51 +126,71 @@ def peers(place: str, project: Project) -> dict[str, Callable[[], float]]:
 
     if works(["docker", "buildx", "version"]) and works(["docker", "version"]):
         ready("docker buildx", ["docker", "buildx", "build", "-q", project.context])
+    if works(["buildctl", "debug", "workers"]):
+        places = [
+            word
+            for name in ("context", "dockerfile")
+            for word in ("--local", f"{name}={project.context}")
+        ]
+        ready("buildctl", ["buildctl", "build", "--frontend", "dockerfile.v0", *places])
     for name in ("buildah", "podman"):
-        if shutil.which(name) is not None:
+        if which(name):
             store = ["--root", f"{place}/{name}", "--runroot", f"{place}/{name}-run"]
             command = [name, *store, "build", "--layers", "-q", project.context]
             ready(f"{name} build", command)
-    if shutil.which("dvc") is not None:
+    if which("dvc"):
         work = os.path.join(place, "dvc")
         os.mkdir(work)
         shutil.copytree(project.context, os.path.join(work, "context"))
-        subprocess.run(["dvc", "init", "-q", "--no-scm"], cwd=work, check=True)
-        subprocess.run(["dvc", "add", "-q", "context"], cwd=work, check=True)
+        subprocess.run(["dvc", "init", "-q", "--no-scm"], cwd=work, check=True, env=env)
+        subprocess.run(["dvc", "add", "-q", "context"], cwd=work, check=True, env=env)
         ready("dvc status", ["dvc", "status", "-q"], work)
-    if shutil.which("scons") is not None:
+    if which("scons"):
         with open(os.path.join(place, "SConstruct"), "w") as out:
             out.write(SCONS)
         os.symlink(project.context, os.path.join(place, "context"))
         ready("scons", ["scons", "-Q", "-s"])
-    if importlib.util.find_spec("joblib") is not None:
-        ready("joblib.hash of the contents", [sys.executable, "-c", JOBLIB, project.context])
+    python = _with_joblib(tools)
+    if python is not None:
+        ready("joblib.hash of the contents", [python, "-c", JOBLIB, project.context])
     return found
 
 
-def measure_all(rounds: int, files: int = 10_000) -> list[Figure]:
+def measure_all(rounds: int, files: int = 10_000, tools: str | None = None) -> list[Figure]:
     """One figure for each peer that is here; a line says which are not."""
     with tempfile.TemporaryDirectory(prefix="layercache-bench-") as place:
         project = Project(place, "corpus", RECIPE)
         generate(project.context, files)
         project.build()
         project.build()
-        here = peers(place, project)
-        taken = interleaved(rounds, {"ours": project.build, **here})
+        here = peers(place, project, tools)
+        taken = interleaved(rounds, {"layercache": project.build, **here})
         for name in ("buildah", "podman"):  # their layers are mounted below
             if shutil.which(name) is not None:
                 words = ["--root", f"{place}/{name}", "--runroot", f"{place}/{name}-run"]
                 subprocess.run([name, *words, "rmi", "-a", "-f"], capture_output=True)
-    known = ("docker buildx", "buildah build", "podman build", "dvc status", "scons", "joblib")
+    known = (
+        "docker buildx",
+        "buildctl",
+        "buildah build",
+        "podman build",
+        "dvc status",
+        "scons",
+        "joblib",
+    )
     missing = [name for name in known if not any(name in other for other in here)]
     if missing:
-        print(f"peers: not on this machine: {', '.join(missing)}")
-    for name, seconds in taken.items():
-        print(f"  {name:30} {seconds:8.3f} s CPU")
-    return [
-        Figure(NAME, f"{files:,} files, nothing changed: {name} / layercache", s / taken["ours"])
+        print(f"peers: not on this machine, or not working: {', '.join(missing)}")
+    seconds = [
+        Figure(NAME, f"{files:,} files, nothing changed: {name}, CPU s", s)
         for name, s in taken.items()
-        if name != "ours"
+    ]
+    return seconds + [
+        Figure(
+            NAME, f"{files:,} files, nothing changed: {name} / layercache", s / taken["layercache"]
+        )
+        for name, s in taken.items()
+        if name != "layercache"
     ]
 
 
@@ -142,8 +199,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.peers")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--files", type=int, default=10_000)
+    parser.add_argument("--tools", help="a directory of programs that is searched first")
     options = parser.parse_args(arguments)
-    return report(measure_all(options.rounds, options.files), check=False)
+    return report(measure_all(options.rounds, options.files, options.tools), check=False)
 
 
 if __name__ == "__main__":

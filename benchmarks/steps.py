@@ -56,6 +56,9 @@ from layercache.walk import (
 from layercache.walkers import GraphWalker
 
 steps = int(sys.argv[1])
+if len(sys.argv) > 2:
+    import gc
+    gc.disable()
 path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 vertices, last = [Base("scratch", SCRATCH), ContextSource()], 0
 for number in range(steps):
@@ -149,15 +152,19 @@ def unchanged(place: str, files: int, rounds: int) -> list[Figure]:
     bench = Bench(place, files)
     project = Project(place, os.path.basename(bench.root), RECIPE)
     project.write("package.json", "{}")
-    bench.git_add()
+    add = bench.git_add()
     bench.git_commit()
-    project.build()
+    first = project.build()
     project.build()
     found = interleaved(rounds, {"command": project.build, "status": bench.git_status})
     shutil.rmtree(bench.root)
     shutil.rmtree(project.cache)
-    name = f"{files:,} files, nothing changed: the command / git status"
-    return [Figure(NAME, name, found["command"] / found["status"])]
+    what = f"{files:,} files, nothing changed: the command"
+    return [
+        Figure(NAME, f"{files:,} files, first build: the command / git add", first / add),
+        Figure(NAME, f"{what} / git status", found["command"] / found["status"]),
+        Figure(NAME, f"{what}: ms", found["command"] * 1000),
+    ]
 
 
 def many_steps(place: str, rounds: int) -> list[Figure]:
@@ -196,18 +203,23 @@ def large_layers(place: str, rounds: int) -> list[Figure]:
 
 def walking() -> list[Figure]:
     """Keys and walk over answers in memory, in processes of their own."""
-    taken = {}
-    for steps in (10_000, 100_000):
+
+    def walked(*words: str) -> list[float]:
         done = subprocess.run(
-            [sys.executable, "-c", WALK, str(steps)],
+            [sys.executable, "-c", WALK, *words],
             check=True,
             capture_output=True,
             env=environment(),
         )
-        taken[steps] = json.loads(done.stdout)
+        found: list[float] = json.loads(done.stdout)
+        return found
+
+    taken = {steps: walked(str(steps)) for steps in (10_000, 100_000)}
     walk, key, bare = taken[10_000]
+    uncollected = walked("10000", "no collector")[0]
     return [
         Figure(NAME, "10,000 steps, keys and walk over answers in memory: s", walk),
+        Figure(NAME, "10,000 steps, the same without Python's cycle collector: s", uncollected),
         Figure(NAME, "100,000 steps / ten times 10,000 steps", taken[100_000][0] / walk / 10),
         Figure(NAME, "a key / BLAKE3 of its bytes", key / bare),
     ]

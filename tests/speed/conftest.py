@@ -24,6 +24,7 @@ class Told:
     opened: list[str]
     listed: list[str]
     written: list[str]
+    asked: list[str]
     syncs: int
     modules: list[str]
     bytes_read: int

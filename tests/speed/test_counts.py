@@ -64,6 +64,47 @@ def test_one_changed_file_is_read_alone(project: Project) -> None:
     assert set() == opened(project.build())
 
 
+@pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="the kernel counts no bytes here")
+def test_one_changed_file_is_the_bytes_read(project: Project) -> None:
+    """Deciding after a file grew by a megabyte reads a megabyte more than where nothing changed:
+    none of the other files, which are as large."""
+    extra = 1 << 20
+    for number in range(8):
+        project.write(f"file{number}.bin", os.urandom(extra))
+    project.write("Dockerfile", "FROM scratch\nCOPY . /\n")
+    project.build()
+    same = project.plan()
+    project.write("file3.bin", os.urandom(extra))
+    changed = project.plan()
+
+    assert abs(changed.bytes_read - same.bytes_read - extra) < extra // 4
+
+
+def test_an_ignored_directory_is_left_alone(project: Project) -> None:
+    """Below a directory that the ignore file names nothing is opened, listed or asked for, in a
+    first build, an unchanged one, and one after a change in there; an exception opens it."""
+    corpus(project, 100)
+    for number in range(20):
+        project.write(f"node_modules/package{number}/index.js", "x")
+    inside = str(project.context / "node_modules")
+
+    def calls(told: Told) -> set[str]:
+        paths = {*told.opened, *told.listed, *told.asked}
+        return {p for p in paths if p.startswith(inside + os.sep)} | {
+            p for p in (*told.opened, *told.listed) if os.path.basename(p) == "node_modules"
+        }
+
+    project.write(".dockerignore", "node_modules\n")
+    assert set() == calls(project.build())
+    assert set() == calls(project.build())
+    project.write("node_modules/package7/index.js", "another")
+    project.write("node_modules/new/index.js", "new")
+    assert set() == calls(project.build())
+    # The calls would be seen: nothing here rests on looking in the wrong place.
+    project.write(".dockerignore", "node_modules\n!node_modules/package3\n")
+    assert any("package3" in path for path in calls(project.build()))
+
+
 @pytest.mark.parametrize("durability", ["batch", "none"])
 def test_syncs(project: Project, durability: str) -> None:
     """A build makes its results durable in at most three calls, however many steps it has; one

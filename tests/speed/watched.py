@@ -3,7 +3,8 @@
     python watched.py REPORT ARGUMENTS...
 
 Writes a JSON object to REPORT: `status`; `opened` and `listed`, the paths in the order of the
-calls; `written`, those opened for writing; `syncs`, how often something was made durable;
+calls; `written`, those opened for writing; `asked`, those whose stat data, link or attributes
+were asked for; `syncs`, how often something was made durable;
 `modules`, what was loaded beyond what starts the interpreter; `bytes_read`, what read calls gave.
 """
 
@@ -20,7 +21,7 @@ PLACE = os.path.dirname(os.path.abspath(__file__))
 def main() -> int:
     """Run the command."""
     report, *arguments = sys.argv[1:]
-    found: dict[str, list[str]] = {"opened": [], "listed": [], "written": []}
+    found: dict[str, list[str]] = {"opened": [], "listed": [], "written": [], "asked": []}
     syncs = 0
     sys.path[:] = [path for path in sys.path if os.path.abspath(path) != PLACE]
 
@@ -31,7 +32,7 @@ def main() -> int:
             writes = isinstance(flags, int) and flags & (os.O_WRONLY | os.O_RDWR)
             found["written" if writes else "opened"].append(os.fsdecode(path))
         elif event in {"os.scandir", "os.listdir"}:
-            found["listed"].append(str(path) if isinstance(path, int) else os.fsdecode(path or "."))
+            found["listed"].append(place(path, None))
 
     def counted(call):
         def wrapped(*arguments):
@@ -40,6 +41,17 @@ def main() -> int:
             return call(*arguments)
 
         return wrapped
+
+    def asking(call):
+        def wrapped(path=".", *arguments, **options):
+            found["asked"].append(place(path, options.get("dir_fd")))
+            return call(path, *arguments, **options)
+
+        return wrapped
+
+    for name in ("stat", "lstat", "access", "readlink", "listxattr", "getxattr"):
+        if hasattr(os, name):
+            setattr(os, name, asking(getattr(os, name)))
 
     for name in ("fsync", "fdatasync", "sync"):
         if hasattr(os, name):
@@ -70,6 +82,22 @@ def main() -> int:
     with open(report, "w") as out:
         json.dump(told, out)
     return status
+
+
+READLINK = os.readlink
+
+
+def place(path: object, directory: int | None) -> str:
+    """The path that a call means, given as such, as a descriptor, or within a directory."""
+    if isinstance(path, int):
+        directory, path = path, ""
+    text = os.fsdecode(path or "")  # type: ignore[arg-type]
+    if directory is not None:
+        try:
+            text = os.path.join(READLINK(f"/proc/self/fd/{directory}"), text)
+        except OSError:
+            text = os.path.join(f"descriptor {directory}", text)
+    return text.rstrip("/") or "."
 
 
 def bytes_read() -> int:
