@@ -45,9 +45,7 @@ def make(root: str, files: int) -> None:
 def look(root: str, cache: str) -> tuple[float, int]:
     """CPU seconds and peak bytes of one look at the context, in a new process."""
     words = [sys.executable, "-c", CHECK, root, cache, "1"]
-    total, _, _, peak, _ = json.loads(
-        subprocess.run(words, check=True, capture_output=True).stdout
-    )
+    total, _, _, peak, _ = json.loads(subprocess.run(words, check=True, capture_output=True).stdout)
     return float(total), int(peak)
 
 
