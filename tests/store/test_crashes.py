@@ -71,7 +71,7 @@ def test_killed_at_random_points(fast_directory, capsys):
     rng = random.Random(SEED)
     directory = fast_directory / "cache"
     acknowledged: list[int] = []
-    number = 0
+    number = checked = 0
     for run in range(200 * SOAK):
         reader, writer = os.pipe()
 
@@ -94,7 +94,8 @@ def test_killed_at_random_points(fast_directory, capsys):
             done = [int(line) for line in answers.read().split()]
         acknowledged += done
         number += 1000
-        if run % 10 == 9:
+        if run + 1 == checked + max(10, checked // 4):  # rarer as they become many: it reads all
+            checked = run + 1
             _check(LocalBackend(directory), acknowledged)
     store = Store(LocalBackend(directory))
     last = max((n for n in acknowledged if n % 3 == 0), default=None)
