@@ -112,7 +112,7 @@ class DockerfileError(LayerCacheError, ValueError):
     def __init__(self, problems: Sequence[Problem]) -> None:
         super().__init__("\n".join(map(str, problems)))
         self.problems = tuple(problems)
-        self.line = self.problems[0].line if self.problems else None
+        self.line = self.problems[0].line or None if self.problems else None
 
     def __reduce__(self) -> tuple[type[DockerfileError], tuple[tuple[Problem, ...]]]:
         return type(self), (self.problems,)

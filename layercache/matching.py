@@ -244,6 +244,8 @@ def _missing(tree: Tree, path: bytes) -> SourceError:
     rule = tree.excluded(path) if isinstance(tree, Excludes) else None
     if rule is not None:
         message += f": it is excluded by {rule}"
+    elif (node := tree.lookup(path)) is not None and node.is_link:
+        message += f": it is a link to {_decode(node.link)!r}, which is not in there"
     else:
         near = _near(tree, path)
         if near is not None:

@@ -141,6 +141,9 @@ def test_what_is_missing_says_what_may_be_meant() -> None:
         select(tree, Files(("srver.js",)))
     with pytest.raises(SourceError, match="did you mean 'Docs'"):
         select(tree, Files(("docs",)))
+    out = DictTree({"out": link("/etc")})
+    with pytest.raises(SourceError, match="it is a link to '/etc', which is not in there"):
+        select(out, Files(("out/",)))
 
     class Ignoring(DictTree):
         def excluded(self, path: bytes) -> str | None:

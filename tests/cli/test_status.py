@@ -81,7 +81,10 @@ def test_the_line_is_named(project: Project) -> None:
     failed = project.build()
     project.write(Dockerfile="# comment\nFROM x\nCPOY a b\n")
     malformed = project.build()
+    project.write(Dockerfile="")
+    empty = project.build()
 
+    assert empty.json["error"]["line"] is None  # lines count from 1
     assert 5 == failed.json["error"]["line"]
     assert 3 == malformed.json["error"]["line"]
     assert "did you mean COPY?" in malformed.err
