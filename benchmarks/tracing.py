@@ -18,163 +18,31 @@ so no network is used. With `--check` the exit status is 1 when a limit is misse
 from __future__ import annotations
 
 import argparse
-import base64
-import hashlib
-import io
-import json
 import os
 import resource
 import shutil
 import statistics
 import subprocess
 import sys
-import tarfile
 import tempfile
 import time
-import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks.figures import Figure, report
+from benchmarks.projects import STEPS, UNSTEADY, make_project
 from layercache import Builder, Dockerfile
 from layercache.executors.rootfs import RootfsExecutor, tracing
 from layercache.locations import open_store
 from layercache.result import BuildResult
 from layercache.testing.images import make_layout
 
-UNSTEADY = (
-    "/var/log/", "/var/cache/ldconfig/", "/var/cache/apt/", "/var/lib/apt/", "/var/lib/dpkg/",
-    "/root/.npm/",
-)  # fmt: skip
-"""What differs between any two runs of apt, dpkg, ldconfig and npm: logs and caches."""
-
 NAME = "tracing"
 
 SCAN = "whole tree"
 
 PARTS = ("overhead", "project")
-
-
-# -- inputs -------------------------------------------------------------------------------------
-
-
-def make_project(root: Path) -> None:
-    """An application: wheels, npm tarballs, a package, C and Python sources."""
-    for part in ("wheels", "tgz", "debs", "native", "src"):
-        (root / part).mkdir(parents=True)
-    names = []
-    for number in range(10):
-        names.append(f"pkg{number}==1.0")
-        _wheel(root / "wheels" / f"pkg{number}-1.0-py3-none-any.whl", f"pkg{number}", 150)
-    (root / "requirements.txt").write_text("\n".join(names) + "\n")
-    _npm(root, 12)
-    _deb(root / "debs" / "tool_1.0_all.deb")
-    objects = []
-    for number in range(100):
-        body = "\n".join(f"int f{number}_{n}(int x) {{ return x * {n}; }}" for n in range(60))
-        (root / "native" / f"m{number}.c").write_text(
-            f"#include <stdio.h>\n#include <stdlib.h>\n{body}\n"
-        )
-        objects.append(f"m{number}.o")
-    (root / "native" / "main.c").write_text("int main(void) { return 0; }\n")
-    (root / "Makefile").write_text(
-        "OBJS = " + " ".join(f"build/{name}" for name in objects) + "\n"
-        "build/app: $(OBJS) native/main.c\n\t$(CC) -o $@ $^\n"
-        "build/%.o: native/%.c\n\t@mkdir -p build\n\t$(CC) -O1 -c -o $@ $<\n"
-    )
-    for number in range(400):
-        (root / "src" / f"m{number}.py").write_text(
-            "".join(f"def f{n}(x):\n    return x + {n}\n\n\n" for n in range(120))
-        )
-    (root / "check.py").write_text(
-        "import ast, glob\n"
-        "print(sum(len(ast.parse(open(f).read()).body) for f in sorted(glob.glob('src/*.py'))))\n"
-    )
-    (root / "README.md").write_text("read me\n")
-    (root / "LICENSE").write_text("none\n")
-
-
-def _wheel(path: Path, name: str, modules: int) -> None:
-    info = f"{name}-1.0.dist-info"
-    files = {f"{name}/__init__.py": b"from .m0 import f\n"}
-    for number in range(modules):
-        text = "".join(f"def f{n}(x):\n    return x - {n}\n\n\n" for n in range(80))
-        files[f"{name}/m{number}.py"] = ("def f():\n    return 1\n\n\n" + text).encode()
-    files[f"{info}/METADATA"] = f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n".encode()
-    files[f"{info}/WHEEL"] = b"Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
-    record = [f"{n},sha256={_urlsafe(c)},{len(c)}" for n, c in files.items()]
-    files[f"{info}/RECORD"] = "\n".join([*record, f"{info}/RECORD,,"]).encode()
-    with zipfile.ZipFile(path, "w") as archive:
-        for file, content in files.items():
-            archive.writestr(zipfile.ZipInfo(file, (2020, 1, 1, 0, 0, 0)), content)
-
-
-def _urlsafe(content: bytes) -> str:
-    return base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=").decode()
-
-
-def _npm(root: Path, count: int) -> None:
-    packages: dict[str, Any] = {}
-    wanted = {}
-    for number in range(count):
-        name, file = f"dep{number}", f"tgz/dep{number}-1.0.0.tgz"
-        out = io.BytesIO()
-        with tarfile.open(fileobj=out, mode="w:gz", compresslevel=1) as archive:
-            content = {"package.json": json.dumps({"name": name, "version": "1.0.0"})}
-            for module in range(150):
-                content[f"lib/m{module}.js"] = f"exports.f = x => x + {module};\n" * 40
-            for path, text in content.items():
-                info = tarfile.TarInfo(f"package/{path}")
-                info.size = len(text)
-                archive.addfile(info, io.BytesIO(text.encode()))
-        (root / file).write_bytes(out.getvalue())
-        digest = base64.b64encode(hashlib.sha512(out.getvalue()).digest()).decode()
-        wanted[name] = f"file:{file}"
-        packages[f"node_modules/{name}"] = {
-            "version": "1.0.0",
-            "resolved": f"file:{file}",
-            "integrity": f"sha512-{digest}",
-        }
-    top = {"name": "app", "version": "1.0.0", "dependencies": wanted}
-    lock = {"lockfileVersion": 3, "requires": True, "packages": {"": top, **packages}}
-    (root / "package.json").write_text(json.dumps(top, indent=1))
-    (root / "package-lock.json").write_text(
-        json.dumps({"name": "app", "version": "1.0.0", **lock}, indent=1)
-    )
-
-
-def _deb(path: Path) -> None:
-    with tempfile.TemporaryDirectory() as made:
-        place = Path(made, "usr", "share", "tool")
-        place.mkdir(parents=True)
-        for number in range(500):
-            (place / f"f{number}").write_text(f"{number}\n" * 100)
-        control = Path(made, "DEBIAN")
-        control.mkdir()
-        (control / "control").write_text(
-            "Package: tool\nVersion: 1.0\nArchitecture: all\nMaintainer: nobody <n@example.org>\n"
-            "Description: a tool\n"
-        )
-        (control / "postinst").write_text("#!/bin/sh\nset -e\nldconfig\n")
-        os.chmod(control / "postinst", 0o755)
-        subprocess.run(
-            ["dpkg-deb", "--root-owner-group", "-b", made, str(path)],
-            check=True,
-            stdout=subprocess.DEVNULL,
-        )
-
-
-STEPS = {
-    "apt": "DEBIAN_FRONTEND=noninteractive apt-get install -y -qq ./debs/tool_1.0_all.deb "
-    ">/dev/null 2>&1",
-    "pip": "PIP_BREAK_SYSTEM_PACKAGES=1 SOURCE_DATE_EPOCH=1 pip install -q --no-index "
-    "--find-links wheels --no-cache-dir --root-user-action=ignore --disable-pip-version-check "
-    "-r requirements.txt",
-    "npm": "npm ci --offline --no-audit --no-fund --silent --cache /tmp/npm && rm -rf /tmp/npm",
-    "make": "make -s",
-    "python": "python3 -B check.py > /checked",
-}
 
 
 # -- building -----------------------------------------------------------------------------------
@@ -384,7 +252,7 @@ def _different(one: BuildResult, other: BuildResult) -> list[str]:
         for name in names[0] | names[1]:
             child = path + b"/" + name if path else name
             text = "/" + os.fsdecode(child)
-            if (text + "/").startswith(UNSTEADY) or text.startswith(UNSTEADY):
+            if text.startswith(UNSTEADY):
                 continue
             nodes = [tree.lookup(child) for tree in trees]
             if nodes[0] != nodes[1]:
