@@ -19,7 +19,7 @@ from tests.tracing.battery import EXPECTED, battery_base, missing, observe, prog
 from tests.tracing.fuzz import context
 from tests.tracing.holes import CASES, Case, wrong_hits
 from tests.tracing.machines import Machine
-from tests.tracing.tracers import use_tracer
+from tests.tracing.tracers import drops, use_tracer
 
 
 @pytest.fixture(scope="module")
@@ -49,18 +49,11 @@ def test_directed_cases(
 
 # -- mutants ------------------------------------------------------------------------------------
 
-_DROP: Final = """\
-note = TraceFS.note
-def dropped(self, path, bit):
-    note(self, path, bit & ~{bit})
-TraceFS.note = dropped
-"""
-
 TRACERS: Final = {
-    **{f"drops {letter}": _DROP.format(bit=bit) for letter, bit in (
+    **{f"drops {letter}": drops(bit) for letter, bit in (
         ("N", 1), ("E", 2), ("S", 4), ("L", 16), ("R", 32), ("D", 64), ("X", 128)
     )},
-    "drops Z": _DROP.format(bit=8),
+    "drops Z": drops(8),
     "lets the kernel keep attributes": """\
 lookup = TraceFS._lookup
 def kept(self, node, data):

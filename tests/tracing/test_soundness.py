@@ -6,8 +6,10 @@ from collections.abc import Callable
 
 import pytest
 
+from layercache.observations import ABSENT, CONTENT, LISTING
 from tests.tracing.fuzz import Tally, fuzz
 from tests.tracing.machines import Machine
+from tests.tracing.tracers import drops, use_tracer
 
 SEED = 20261124
 
@@ -28,6 +30,24 @@ def test_every_hit_equals_a_real_run(machines: Callable[..., Machine]) -> None:
     _report(tally, SEED)
     assert tally.refused == []
     assert tally.wrong == []
+
+
+@pytest.mark.parametrize("bit", [ABSENT, CONTENT, LISTING], ids=["absent", "content", "listing"])
+def test_a_tracer_that_says_too_little_is_found(
+    machines: Callable[..., Machine], monkeypatch: pytest.MonkeyPatch, bit: int
+) -> None:
+    """The same comparison finds a hit that is wrong, or the executor refuses the step."""
+    plain = machines()
+    plain.build("FROM base\nRUN true\n")
+    use_tracer(monkeypatch, drops(bit))
+    tally = fuzz(
+        machines(),
+        plain,
+        SEED,
+        lambda t: bool(t.wrong or t.refused) or t.hits >= 300,
+        compare_recordings=False,
+    )
+    assert tally.wrong or tally.refused
 
 
 @pytest.mark.soak

@@ -8,7 +8,7 @@ import pytest
 
 from layercache.executors.rootfs import helper, tracing
 
-__all__ = ["use_tracer"]
+__all__ = ["drops", "use_tracer"]
 
 _CODE = """\
 import sys; sys.path.append(sys.argv[1])
@@ -17,6 +17,18 @@ TraceFS = t.TraceFS
 {patch}
 t.main(int(sys.argv[2]))
 """
+
+_DROP = """\
+note = TraceFS.note
+def dropped(self, path, bit):
+    note(self, path, bit & ~{bit})
+TraceFS.note = dropped
+"""
+
+
+def drops(bit: int) -> str:
+    """The patch of a tracer that never says `bit`."""
+    return _DROP.format(bit=bit)
 
 
 def use_tracer(monkeypatch: pytest.MonkeyPatch, patch: str) -> None:
