@@ -32,10 +32,9 @@ def perform(executor: Executor | None, task: Task, blobs: Blobs) -> Result:
     """Execute one task; runs wherever the pool puts it.
 
     COPY, ADD and WORKDIR run no command: their layer is a function of the trees alone and is
-    the same for all executors, unless an executor says `files = True` and takes them itself.
+    the same for all executors.
     """
-    own = getattr(executor, "files", False)
-    if not own and isinstance(task.instruction, CopyFiles | MakeDirectory):
+    if isinstance(task.instruction, CopyFiles | MakeDirectory):
         from layercache.copying import copy_layer
 
         return copy_layer(task, blobs)

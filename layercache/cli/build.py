@@ -73,7 +73,7 @@ def _run(
     except (LayerCacheError, OSError) as raised:
         error = raised if isinstance(raised, LayerCacheError) else of_the_system(raised)
         found = error.report
-        report = found if isinstance(found, Report) else _bare_failure(error)
+        report = found if isinstance(found, Report) else bare_failure(error)
         status = status_of(error)
         print(f"layercache: {error}", file=sys.stderr)
         if options.json:
@@ -99,10 +99,10 @@ def _interrupted(interrupt: KeyboardInterrupt) -> Report:
     """The report of a build that was interrupted: with the steps so far, if it got to them."""
     cause = interrupt.__cause__
     found = cause.report if isinstance(cause, Cancelled) else None
-    return found if isinstance(found, Report) else _bare_failure(Cancelled("interrupted"))
+    return found if isinstance(found, Report) else bare_failure(Cancelled("interrupted"))
 
 
-def _bare_failure(error: LayerCacheError) -> Report:
+def bare_failure(error: LayerCacheError) -> Report:
     return Report(ok=False, error=ErrorReport(error.code, str(error), error.line))
 
 

@@ -23,6 +23,7 @@ def parse(arguments: Sequence[str]) -> tuple[Command, argparse.Namespace]:
         # What people run all day: the options of the other commands aren't made for it.
         parser = _Parser(prog=f"layercache {named}", formatter_class=_Narrow, allow_abbrev=False)
         parser.description = _BUILD_COMMANDS[named]
+        parser.json = "--json" in arguments
         parser.set_defaults(command=named)
         _build_command(parser, named)
         parser.formatter_class = argparse.HelpFormatter
@@ -57,7 +58,9 @@ def _all_commands() -> argparse.ArgumentParser:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says which option may have been meant."""
+    """Says which option may have been meant; with `json`, as a report too."""
+
+    json = False
 
     def error(self, message: str) -> NoReturn:
         unknown = re.match(r"unrecognized arguments: (--[^ =]+)", message)
@@ -66,6 +69,12 @@ class _Parser(argparse.ArgumentParser):
 
             found = get_close_matches(unknown[1], re.findall(r"--[a-z-]+", self.format_help()), 1)
             message += f" (did you mean {found[0]}?)" if found else ""
+        if self.json:
+            from layercache.cli.build import bare_failure
+            from layercache.cli.requests import print_json
+            from layercache.errors import UsageError
+
+            print_json(bare_failure(UsageError(message)).to_dict())
         super().error(message)
 
 

@@ -266,10 +266,6 @@ class _Wrapper:
         return bool(getattr(self.inner, "base_images", True))
 
     @property
-    def files(self) -> bool:
-        return bool(getattr(self.inner, "files", False))
-
-    @property
     def masks(self) -> tuple[bytes, ...]:
         return tuple(getattr(self.inner, "masks", ()))
 

@@ -243,3 +243,18 @@ def test_the_other_distribution_is_named(
     assert 0 == ran.status
     assert "layercache 1.8.0" in ran.err
     assert "another project" in ran.err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("build", "--json", "--no-such", "."), ("plan", "--json"), ("explain", "--json", "a", "b")],
+)
+def test_options_that_are_wrong_are_reported_too(
+    call: Callable[..., Ran], words: tuple[str, ...]
+) -> None:
+    """`--json` prints its object also where the command line can't be read."""
+    ran = call(*words)
+
+    assert ran.status == 2
+    assert (ran.json["ok"], ran.json["error"]["code"], ran.json["steps"]) == (False, "usage", [])
+    assert ran.json["error"]["message"] in ran.err
