@@ -175,10 +175,19 @@ class Columns:
 
     def forget_directory(self, directory: int) -> None:
         """Something in the directory changed."""
-        parents = self.parents
         while directory >= 0 and self.dir_known[directory]:
             self.dir_known[directory] = 0
-            directory = parents[directory]
+            directory = self._parent(directory)
+
+    def _parent(self, directory: int) -> int:
+        if not directory:
+            return -1
+        # One edit asks for the directories above one file: not worth finding those of all.
+        if self._parents is None and self._asked * _SEARCH <= len(self.dir_paths):
+            found = self.number(self.dir_paths[directory].rpartition(b"/")[0])
+            if found is not None:
+                return found
+        return self.parents[directory]
 
     def add_directory(self, path: bytes, row: Row, flags: int) -> None:
         """Begin a directory; its files are added next."""

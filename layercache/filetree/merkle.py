@@ -6,6 +6,7 @@ The Merkle digests are those of `trees.directory_digest`, made from slices of th
 from __future__ import annotations
 
 import struct
+from bisect import bisect_right
 from collections.abc import Sequence
 
 from layercache.errors import SourceError
@@ -124,8 +125,7 @@ class Merkle:
         file = known.find(0, starts[directory], starts[end])
         number = directory
         while file >= 0:
-            while starts[number + 1] <= file:
-                number += 1
+            number = bisect_right(starts, file, number) - 1
             self._learn(number, file, starts[number + 1])
             file = known.find(0, starts[number + 1], starts[end])
 
