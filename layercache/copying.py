@@ -39,9 +39,10 @@ from layercache.layers.tar import LayerWriter
 from layercache.layers.times import LAYER_TIME, copied_time
 from layercache.layers.unpacking import Unpacker
 from layercache.layers.view import StateTree
+from layercache.matching import Selected, select, walk
 from layercache.observations import ABSENT, FOUND, LINK, Observations
 from layercache.operations import CopyFiles, CopySource, MakeDirectory
-from layercache.selections import Files, Selected, select, walk
+from layercache.selections import Files
 from layercache.trees import CAPABILITY, Node, Tree
 
 if TYPE_CHECKING:

@@ -21,10 +21,11 @@ from layercache.dockerfile.options import BaseImage, Lowered, Options
 from layercache.errors import SourceError, UsageError
 from layercache.graph import Step
 from layercache.listings import diff_listings, listing
+from layercache.matching import fingerprint
 from layercache.operations import SOURCE, CopyFiles
 from layercache.patterns import Ignore
 from layercache.recipe import Dockerfile
-from layercache.selections import Files, fingerprint
+from layercache.selections import Files
 from layercache.sources import ContextSource
 from layercache.testing.trees import DictTree
 from layercache.trees import Node

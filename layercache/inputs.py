@@ -15,8 +15,9 @@ from layercache.digests import ChainID, DiffID, Digest, Fingerprint, sha256
 from layercache.errors import CorruptObject, NotFound, SourceError
 from layercache.instructions import Source, Value
 from layercache.keys import frame
+from layercache.matching import fingerprint
 from layercache.mounted import mount_fingerprint
-from layercache.selections import Everything, Files, Observed, Selector, fingerprint
+from layercache.selections import Everything, Files, Observed, Selector
 from layercache.sources import ContextSource, UrlSource
 from layercache.tracing.known import KnownSelectors
 from layercache.trees import Tree

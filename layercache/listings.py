@@ -9,15 +9,13 @@ import stat
 import struct
 import zlib
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, runtime_checkable
+from typing import Final, NamedTuple, Protocol, runtime_checkable
 
 from layercache.errors import CorruptObject
 from layercache.matching import select, walk
+from layercache.selections import Files
 from layercache.trees import CAPABILITY, Node, Tree, node_digest
 from layercache.values import frozen
-
-if TYPE_CHECKING:
-    from layercache.selections import Files
 
 __all__ = [
     "FileChange",

@@ -1,27 +1,30 @@
 """What COPY's words mean in a tree: matches, links followed inside the root, what comes along.
 
-Works over any `Tree`; `selections` re-exports what is public. Pure.
+`select` answers `Files`, `walk` lists what a match brings along, `fingerprint` digests it all.
+Works over any `Tree`. Pure.
 """
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
+from typing import Final, Protocol, runtime_checkable
 
 import attrs
+from blake3 import blake3
 
+from layercache.digests import Fingerprint
 from layercache.errors import SourceError
 from layercache.patterns import Glob, Ignore, State, clean, has_wildcards
+from layercache.selections import Files
 from layercache.trees import Child, Node, Tree, directory_digest
 from layercache.values import frozen
-
-if TYPE_CHECKING:
-    from layercache.selections import Files
 
 __all__ = [
     "Excludes",
     "Filtered",
     "Selected",
+    "fingerprint",
     "refuse_whiteout",
     "resolve",
     "select",
@@ -33,6 +36,7 @@ MAX_LINKS: Final = 255
 """Symbolic links followed in one path before it counts as a loop (BuildKit's limit)."""
 
 _WHITEOUT: Final = b".wh."
+_SELECTION: Final = "layercache 2026-11 selection digest 1"
 
 
 @frozen
@@ -352,3 +356,30 @@ def tree_digest(tree: Tree, path: bytes, exclude: State | None = None) -> bytes 
             if digest is not None:
                 name = here.rpartition(b"/")[2]
                 frames[-1][3].append((name, node.mode, digest, node.uid, node.gid))
+
+
+def fingerprint(tree: Tree, files: Files) -> Fingerprint:
+    """The digest of what `files` selects: everything of it that can change the copied tree.
+
+    Names, types, permission bits, owners as the tree reports them, link targets, capabilities,
+    bytes. Not: times, the mode of the tree's root, the modes of the parents that `--parents`
+    makes. Raises what `select` raises.
+    """
+    parts: list[bytes] = []
+    for match in select(tree, files):
+        if match.exclude is not None and not match.relative:
+            digest = tree_digest(tree, match.path, match.exclude if match.node.is_dir else None)
+        else:
+            digest = tree_digest(tree, match.path, match.exclude)
+        if digest is None:
+            if match.relative:
+                continue  # excluded with all that is below it
+            digest = directory_digest(())
+        node = match.node
+        name = (match.relative or match.name) if files.named else b""
+        mode, uid, gid = (node.mode, node.uid, node.gid) if match.path else (0, 0, 0)
+        parts.append(
+            struct.pack("<IIIII", match.pattern_index, len(name), mode, uid, gid) + name + digest
+        )
+    hasher = blake3(b"".join(parts), derive_key_context=_SELECTION)
+    return Fingerprint(hasher.hexdigest())

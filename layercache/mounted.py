@@ -14,7 +14,8 @@ from typing import Final, Protocol, runtime_checkable
 from blake3 import blake3
 
 from layercache.digests import Fingerprint
-from layercache.selections import Files, select, walk
+from layercache.matching import select, walk
+from layercache.selections import Files
 from layercache.trees import Node, Tree
 
 __all__ = ["SharesFiles", "mount_fingerprint"]

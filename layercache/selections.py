@@ -1,40 +1,17 @@
-"""Selectors: which part of an input a step reads, and what that part is.
+"""Selectors: which part of an input a step reads.
 
-`Everything`, `Nothing`, `Observed` and `Files` are values. `select` answers `Files` over any
-`Tree` with COPY's rules, `walk` lists what a match brings along, `fingerprint` digests it all,
-`listing` keeps it for explanations. All pure.
+`Everything`, `Nothing`, `ByKey`, `Observed` and `Files` are values; `matching` answers `Files`
+over a tree, `listings` keeps the answer for explanations.
 """
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Sequence
 from typing import Final, Protocol, runtime_checkable
 
-from blake3 import blake3
-
-from layercache.digests import Fingerprint
 from layercache.instructions import Field
-from layercache.listings import (
-    FileChange,
-    Listed,
-    decode_listing,
-    diff_listings,
-    encode_listing,
-    listing,
-)
-from layercache.matching import (
-    Excludes,
-    Filtered,
-    Selected,
-    resolve,
-    select,
-    tree_digest,
-    walk,
-)
 from layercache.observations import CONTRACT
 from layercache.patterns import clean
-from layercache.trees import Tree, directory_digest
 from layercache.values import frozen
 
 __all__ = [
@@ -43,28 +20,13 @@ __all__ = [
     "NOTHING",
     "ByKey",
     "Everything",
-    "Excludes",
-    "FileChange",
     "Files",
-    "Filtered",
-    "Listed",
     "Nothing",
     "Observed",
-    "Selected",
     "Selector",
-    "decode_listing",
-    "diff_listings",
-    "encode_listing",
-    "fingerprint",
-    "listing",
-    "resolve",
-    "select",
-    "tree_digest",
-    "walk",
 ]
 
 _DOTS: Final = ("", ".", "..")
-_SELECTION: Final = "layercache 2026-11 selection digest 1"
 
 
 @runtime_checkable
@@ -188,30 +150,3 @@ def _base(pattern: str) -> str:
     if "/" not in pattern and pattern not in _DOTS:
         return pattern
     return clean("/" + pattern).rpartition("/")[2] or "."
-
-
-def fingerprint(tree: Tree, files: Files) -> Fingerprint:
-    """The digest of what `files` selects: everything of it that can change the copied tree.
-
-    Names, types, permission bits, owners as the tree reports them, link targets, capabilities,
-    bytes. Not: times, the mode of the tree's root, the modes of the parents that `--parents`
-    makes. Raises what `select` raises.
-    """
-    parts: list[bytes] = []
-    for match in select(tree, files):
-        if match.exclude is not None and not match.relative:
-            digest = tree_digest(tree, match.path, match.exclude if match.node.is_dir else None)
-        else:
-            digest = tree_digest(tree, match.path, match.exclude)
-        if digest is None:
-            if match.relative:
-                continue  # excluded with all that is below it
-            digest = directory_digest(())
-        node = match.node
-        name = (match.relative or match.name) if files.named else b""
-        mode, uid, gid = (node.mode, node.uid, node.gid) if match.path else (0, 0, 0)
-        parts.append(
-            struct.pack("<IIIII", match.pattern_index, len(name), mode, uid, gid) + name + digest
-        )
-    hasher = blake3(b"".join(parts), derive_key_context=_SELECTION)
-    return Fingerprint(hasher.hexdigest())

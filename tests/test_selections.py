@@ -19,7 +19,8 @@ from layercache.listings import (
     encode_listing,
     listing,
 )
-from layercache.selections import Files, Selected, fingerprint, resolve, select, walk
+from layercache.matching import Selected, fingerprint, resolve, select, walk
+from layercache.selections import Files
 from layercache.testing.trees import DictTree, directory, file, link
 from layercache.trees import CAPABILITY, Node
 

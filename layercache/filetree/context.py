@@ -22,9 +22,9 @@ from layercache.filetree.merkle import Merkle
 from layercache.filetree.mounts import Mounts
 from layercache.filetree.scanning import Counts, refresh
 from layercache.listings import Listed, list_by_walking, listed_digest
-from layercache.matching import refuse_whiteout
+from layercache.matching import Selected, fingerprint, refuse_whiteout, select
 from layercache.patterns import Ignore, State
-from layercache.selections import Files, Selected, fingerprint, select
+from layercache.selections import Files
 from layercache.trees import CAPABILITY, Node, node_digest
 
 __all__ = ["Context", "ContextTree"]

@@ -26,8 +26,8 @@ ORDER = (
     "descriptors trees",
     # the model
     "automaton components patterns differences observations operations storage",
-    "configuration matching listings references sources",
-    "selections testing.trees",
+    "configuration references selections sources",
+    "matching listings testing.trees",
     "execution graph keys layers.index layers.times mounted",
     "bypass codec records strategies walk explain",
     # deciding

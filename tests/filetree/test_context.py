@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from layercache.errors import SourceError
 from layercache.filetree import Context
 from layercache.listings import listing
+from layercache.matching import fingerprint, select, walk
 from layercache.patterns import Ignore
-from layercache.selections import Files, fingerprint, select, walk
+from layercache.selections import Files
 from layercache.testing.trees import DictTree, directory, file, link
 from layercache.trees import CAPABILITY, Node, Tree
 from tests.filetree import disk

@@ -22,7 +22,7 @@ from layercache import Builder, Field, Files, Result, Task
 from layercache.descriptors import LAYER_TAR, Layer
 from layercache.execution import Blobs
 from layercache.layers.tar import LayerWriter
-from layercache.selections import select, walk
+from layercache.matching import select, walk
 from layercache.trees import Node, Tree
 
 

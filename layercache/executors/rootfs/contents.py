@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from layercache.errors import BuildError
 from layercache.layers.times import LAYER_TIME, copied_time
-from layercache.selections import Files, select, walk
+from layercache.matching import select, walk
+from layercache.selections import Files
 
 if TYPE_CHECKING:
     from layercache.trees import Node, Tree
