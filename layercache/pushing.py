@@ -12,7 +12,7 @@ import threading
 import time
 import weakref
 from collections import deque
-from typing import TYPE_CHECKING, Final
+from typing import BinaryIO, Final, Protocol
 
 import attrs
 
@@ -24,9 +24,6 @@ from layercache.remotes import Remote, Unavailable
 from layercache.storage import Syncs
 from layercache.tracing.known import merge_selectors
 from layercache.trails import Fact, Trail, beginnings_of, definition_of, encode_trail
-
-if TYPE_CHECKING:
-    from layercache.tiers import TieredStore
 
 __all__ = ["Pusher"]
 
@@ -44,10 +41,23 @@ class _Derived:
     payload: bytes
 
 
+class Local(Protocol):
+    """What is sent from."""
+
+    def open_blob(self, digest: Digest) -> BinaryIO:
+        """The blob's bytes, verified at the end."""
+
+    def facts_for(self, trail: Trail) -> tuple[Fact, ...]:
+        """The facts that were used about the states of `trail`, in a fixed order."""
+
+    def report(self, kind: str, name: str, message: str) -> None:
+        """Tell whoever listens."""
+
+
 class Pusher:
     """One remote that is written, by one thread in the background."""
 
-    def __init__(self, store: TieredStore, remote: Remote) -> None:
+    def __init__(self, store: Local, remote: Remote) -> None:
         self.remote = remote
         self._store = weakref.ref(store)
         self._wake = threading.Condition()

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import posixpath
-from typing import TYPE_CHECKING
 
 from layercache.configuration import HistoryEntry
 from layercache.digests import check_digest
+from layercache.dockerfile.fold import StageFold
 from layercache.dockerfile.heredocs import HereDoc
 from layercache.dockerfile.instructions import Add, Copy
 from layercache.dockerfile.places import located, problem
@@ -17,9 +17,6 @@ from layercache.instructions import Source
 from layercache.operations import SOURCE, CopyFiles, CopySource
 from layercache.selections import EVERYTHING, Files
 from layercache.sources import GitSource, UrlSource
-
-if TYPE_CHECKING:
-    from layercache.dockerfile.fold import StageFold
 
 __all__ = ["lower_copy"]
 

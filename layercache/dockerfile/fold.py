@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Final, TypeAlias
 
 import attrs
 
 from layercache.configuration import HistoryEntry, ImageConfig
 from layercache.descriptors import SCRATCH
 from layercache.dockerfile import instructions as written
-from layercache.dockerfile.copies import lower_copy
 from layercache.dockerfile.limits import Budget
-from layercache.dockerfile.metadata import METADATA
 from layercache.dockerfile.options import BaseImage, ImageNeed, Options, Row
 from layercache.dockerfile.parser import parse_trigger
 from layercache.dockerfile.places import (
@@ -23,7 +21,6 @@ from layercache.dockerfile.places import (
     origin_of,
     problem,
 )
-from layercache.dockerfile.runs import lower_run
 from layercache.dockerfile.scopes import Variables
 from layercache.dockerfile.stages import Stages, StageText
 from layercache.errors import UsageError
@@ -33,7 +30,7 @@ from layercache.operations import PARENT, SOURCE, CopyFiles, CopySource, MakeDir
 from layercache.selections import EVERYTHING, Files, Selector
 from layercache.sources import ContextSource
 
-__all__ = ["StageFold"]
+__all__ = ["Handler", "StageFold"]
 
 
 class StageFold:
@@ -42,7 +39,8 @@ class StageFold:
     After `run`: `vertex` is what the stage leaves, `rows` and `history` list its instructions,
     `missing` the images and `wanted` the stages it could not go on without; `arguments` are
     those that ARG declared so far, in order. `labels`, `ports`, `volumes` and `triggers` grow
-    line by line and join the configuration at the end.
+    line by line and join the configuration at the end. `handlers` fold the kinds of instructions
+    that it does not fold itself.
     """
 
     def __init__(
@@ -56,8 +54,10 @@ class StageFold:
         globals: Variables,
         images: Mapping[ImageNeed, BaseImage],
         budget: Budget,
+        handlers: Mapping[type, Handler],
     ) -> None:
         self.stage = stage
+        self._handlers = handlers
         self.graph = graph
         self.options = options
         self.vertex = -1
@@ -303,16 +303,12 @@ class StageFold:
             self.rows.append(Row(origin, self.vertex, decides=True))
             self._note(HistoryEntry.of(origin.text, layer=True, operation=False))
             return
-        handler = _HANDLERS.get(type(instruction))
-        metadata = METADATA.get(type(instruction))
+        handler = _OWN.get(type(instruction)) or self._handlers.get(type(instruction))
         missing = len(self.missing)
         try:
-            if metadata is not None:
-                entry = metadata(self, instruction)
-            elif handler is not None:
-                entry = handler(self, instruction, origin)
-            else:
+            if handler is None:
                 raise UsageError(f"{instruction.op} can't be used here")
+            entry = handler(self, instruction, origin)
         except UsageError as error:
             raise problem(instruction, str(error)) from error
         step = self.vertex if self.vertex != before else None
@@ -385,11 +381,11 @@ def _platform_of(config: ImageConfig) -> str:
     return "/".join(part for part in parts if part)
 
 
-_HANDLERS: dict[type, Callable[[StageFold, Any, Origin], HistoryEntry | None]] = {
+Handler: TypeAlias = Callable[[StageFold, Any, Origin], HistoryEntry | None]
+"""Folds one kind of instruction; None is no line of history."""
+
+_OWN: Final[Mapping[type, Handler]] = {
     written.Arg: StageFold._arg,
     written.Env: StageFold._env,
     written.Workdir: StageFold._workdir,
-    written.Run: lower_run,
-    written.Copy: lower_copy,
-    written.Add: lower_copy,
 }

@@ -9,12 +9,16 @@ are listed and not looked into.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Final
 
-from layercache.dockerfile.fold import StageFold
+from layercache.dockerfile.copies import lower_copy
+from layercache.dockerfile.fold import Handler, StageFold
 from layercache.dockerfile.instructions import Add, Arg, Copy, Run, Workdir
 from layercache.dockerfile.limits import Budget
+from layercache.dockerfile.metadata import METADATA
 from layercache.dockerfile.options import BaseImage, ImageNeed, Lowered, Needs, Options, Row
 from layercache.dockerfile.places import AnyInstruction, is_dockerfile, located, origin_of
+from layercache.dockerfile.runs import lower_run
 from layercache.dockerfile.scopes import PROXIES, Variables, automatic_arguments
 from layercache.dockerfile.stages import (
     StageText,
@@ -25,6 +29,13 @@ from layercache.dockerfile.stages import (
 from layercache.graph import GraphBuilder
 
 __all__ = ["lower"]
+
+_HANDLERS: Final[Mapping[type, Handler]] = {
+    **METADATA,
+    Run: lower_run,
+    Copy: lower_copy,
+    Add: lower_copy,
+}
 
 
 def lower(
@@ -62,6 +73,7 @@ def lower(
                     globals=variables,
                     images=images,
                     budget=budget,
+                    handlers=_HANDLERS,
                 )
                 folds[stage.number].run()
         found = set().union(*(fold.wanted for fold in folds.values()))

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from layercache.configuration import Healthcheck as HealthcheckConfig
 from layercache.configuration import HistoryEntry, ports
 from layercache.dockerfile import instructions as written
+from layercache.dockerfile.fold import Handler, StageFold
 from layercache.dockerfile.numbers import parse_duration
 from layercache.dockerfile.places import located
 from layercache.errors import UsageError
-
-if TYPE_CHECKING:
-    from layercache.dockerfile.fold import StageFold
 
 __all__ = ["METADATA"]
 
@@ -117,7 +115,7 @@ def _go_words(values: Sequence[str]) -> str:
     return "[" + " ".join(values) + "]"
 
 
-METADATA: Final[Mapping[type, Callable[[StageFold, Any], HistoryEntry | None]]] = {
+_FOLDED: Final[Mapping[type, Callable[[StageFold, Any], HistoryEntry | None]]] = {
     written.Label: _label,
     written.Cmd: _cmd,
     written.Entrypoint: _entrypoint,
@@ -130,4 +128,11 @@ METADATA: Final[Mapping[type, Callable[[StageFold, Any], HistoryEntry | None]]] 
     written.Healthcheck: _healthcheck,
     written.Maintainer: _maintainer,
 }
-"""How each of them is folded; None is no line of history."""
+
+
+def _handler(fold_it: Callable[[StageFold, Any], HistoryEntry | None]) -> Handler:
+    return lambda fold, instruction, _: fold_it(fold, instruction)
+
+
+METADATA: Final[Mapping[type, Handler]] = {kind: _handler(how) for kind, how in _FOLDED.items()}
+"""How each of them is folded: none of them makes a step."""

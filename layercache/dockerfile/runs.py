@@ -6,6 +6,7 @@ import posixpath
 from typing import TYPE_CHECKING
 
 from layercache.configuration import HistoryEntry
+from layercache.dockerfile.fold import StageFold
 from layercache.dockerfile.heredocs import HereDoc
 from layercache.dockerfile.instructions import Run
 from layercache.dockerfile.places import located, problem
@@ -16,7 +17,6 @@ from layercache.selections import Files
 
 if TYPE_CHECKING:
     from layercache.dockerfile import mounts as written
-    from layercache.dockerfile.fold import StageFold
 
 __all__ = ["lower_run"]
 
