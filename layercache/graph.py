@@ -121,7 +121,7 @@ class GraphBuilder:
             self._vertices.append(source)
             return number
         known = self._vertices[number]
-        if known is not source and not isinstance(known, Step) and _said(known) != _said(source):
+        if known is not source and not isinstance(known, Step) and not _same(known, source):
             raise UsageError(
                 f"the sources {known.name} and {source.name} are equal, but not by their "
                 "definitions: compare all that tells them apart, types included"
@@ -138,5 +138,9 @@ class GraphBuilder:
         return Graph(vertices=tuple(self._vertices), targets=tuple(targets))
 
 
-def _said(source: Source) -> str:
-    return repr(tuple(source.definition()))  # tells 1 and True apart
+def _same(one: Source, other: Source) -> bool:
+    """Whether two sources say the same, types included."""
+    fields, others = tuple(one.definition()), tuple(other.definition())
+    if all(type(field.value) is str for field in fields):
+        return fields == others  # the usual ones
+    return repr(fields) == repr(others)  # tells 1 and True apart
