@@ -10,7 +10,7 @@ One class holds it all: the states of a step and the answers that move it are on
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from layercache.descriptors import SCRATCH, State
 from layercache.digests import CacheKey, ChainID, Fingerprint
@@ -57,6 +57,9 @@ _Work: TypeAlias = tuple[CacheKey, ChainID | None]
 
 _Wanted: TypeAlias = tuple[State | Source, Selector]
 """What a fingerprint is asked of: a subject and a selector."""
+
+_NO_FINGERPRINT: Final = Fingerprint("")
+"""For what is no input that just got known; made once, because it is needed for every step."""
 
 
 class GraphWalker:
@@ -146,9 +149,9 @@ class GraphWalk:
                 for place, edge in enumerate(vertex.inputs):
                     self._readers[edge.vertex].append((number, place))
                     if isinstance(selectors[place], Nothing):
-                        self._work.append((number, place, Fingerprint("")))
+                        self._work.append((number, place, _NO_FINGERPRINT))
                 if not selectors:
-                    self._work.append((number, -1, Fingerprint("")))
+                    self._work.append((number, -1, _NO_FINGERPRINT))
             else:
                 self._subjects[number] = vertex.state if isinstance(vertex, Base) else vertex
         for number in list(self._subjects):
@@ -183,7 +186,8 @@ class GraphWalk:
                         raise UsageError(f"no such key was asked for: {key}")
                     self._found.setdefault(key, found)
                     self._look_again((key, False))
-                    self._look_at(self._narrowings.users(key))
+                    if users := self._narrowings.users(key):
+                        self._look_at(users)
             case (
                 Fingerprinted(AskFingerprint(selector=Observed()) as ask)
                 | Failed(AskFingerprint(selector=Observed()) as ask)
@@ -259,7 +263,7 @@ class GraphWalk:
             selector = vertex.selectors[place]
             if vertex.fingerprints[place] is not None or isinstance(selector, Nothing):
                 # Its key did not need this subject, but binding or executing it may.
-                self._work.append((reader, -1, Fingerprint("")))
+                self._work.append((reader, -1, _NO_FINGERPRINT))
             elif isinstance(selector, ByKey):
                 if number not in self._steps and isinstance(subject, State):
                     self._work.append((reader, place, Fingerprint(subject.chain_id)))
@@ -315,7 +319,7 @@ class GraphWalk:
 
     def _look_again(self, group: _Group) -> None:
         for number in self._waiting.get(group, ()):
-            self._work.append((number, -1, Fingerprint("")))
+            self._work.append((number, -1, _NO_FINGERPRINT))
 
     def _settle(self, number: int, vertex: _Vertex) -> None:
         """A keyed vertex: bind it if its record is known, else ask for what is missing."""
