@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import resource
 import shutil
 import statistics
 import subprocess
@@ -30,7 +29,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks.figures import Figure, report
+from benchmarks.figures import Figure, own_cpu, report
 from benchmarks.projects import STEPS, UNSTEADY, make_project
 from layercache import Builder, Dockerfile
 from layercache.executors.rootfs import RootfsExecutor, tracing
@@ -139,22 +138,14 @@ def _measure(bench: Bench, text: str, context: Path, mode: str) -> Cost:
     """One execution of the last step. The helper process is ended, so that what its children
     used is counted."""
     bench.executor.close()
-    before = _used()
+    before = own_cpu()
     started = time.monotonic()
     result = bench.build(text, context, trace=mode, no_cache=lambda o: o.op == "RUN")
     wall = time.monotonic() - started
     bench.executor.close()
     if result.steps[-1].untraced:
         raise SystemExit(f"not traced: {result.steps[-1].untraced}")
-    return Cost(_used() - before, wall)
-
-
-def _used() -> float:
-    found = 0.0
-    for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN):
-        usage = resource.getrusage(who)
-        found += usage.ru_utime + usage.ru_stime
-    return found
+    return Cost(own_cpu() - before, wall)
 
 
 def _median(costs: Sequence[Cost]) -> Cost:

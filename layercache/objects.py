@@ -127,24 +127,25 @@ class Objects:
         kept = {self._derived_name("beginnings", name): name for name in names}
         found = self.read_small(list(kept)) if kept else {}
         for stored, name in kept.items():
-            try:
-                if stored in found:
-                    bound = "beginnings " + name
-                    payload = unseal("derived", bound, found[stored], self._verifier)
-                    return payload.decode("ascii")
-            except (CorruptObject, UnicodeDecodeError) as error:
-                self._damage(stored, CorruptObject(str(error)))
+            if stored in found:
+                target = self._opened("derived", stored, "beginnings " + name, found[stored])
+                if target is not None and target.isascii():
+                    return target.decode("ascii")
+                if target is not None:
+                    self._damage(stored, CorruptObject("the name of a target is no ASCII text"))
         return None
 
     def beginning(self, name: str, target: str) -> tuple[str, bytes]:
         """The object, by name and bytes, that says that the trail of `target` begins so."""
-        sealed = seal("derived", "beginnings " + name, target.encode(), self._verifier)
-        return self._derived_name("beginnings", name), sealed
+        return self._derived_object("beginnings", name, target.encode())
 
     def put_derived(self, kind: str, name: str, payload: bytes) -> None:
         """Keep such a thing; `kind` is a word, `name` what it was computed from."""
+        self._put_small(*self._derived_object(kind, name, payload))
+
+    def _derived_object(self, kind: str, name: str, payload: bytes) -> tuple[str, bytes]:
         sealed = seal("derived", kind + " " + name, payload, self._verifier)
-        self._put_small(self._derived_name(kind, name), sealed)
+        return self._derived_name(kind, name), sealed
 
     def references(self) -> dict[str, bytes]:
         """All references by name. They are the roots that retention starts from."""
@@ -266,8 +267,10 @@ class Objects:
 
     def _get_sealed(self, kind: str, name: str, bound: str) -> bytes | None:
         data = self._get_small(name)
-        if data is None:
-            return None
+        return None if data is None else self._opened(kind, name, bound, data)
+
+    def _opened(self, kind: str, name: str, bound: str, data: bytes) -> bytes | None:
+        """The payload; None, and an event, where it is not right."""
         try:
             return unseal(kind, bound, data, self._verifier)
         except CorruptObject as error:

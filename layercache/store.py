@@ -93,26 +93,35 @@ class Store(Objects):
                 ask.append(key)
         if not ask:
             return found
-        stages = self._stages is not None
         try:
-            data = self.read_small([self.record_name(key) for key in ask])
+            there = self._published(ask)
         except CacheError as error:
             self._trouble(self.record_name(ask[0]), error)
             return found
         missing: list[CacheKey] = []
         for key in ask:
-            name = self.record_name(key)
-            record = self._decode(key, name, data.get(name))
-            if record is None and stages:
-                record = self._staged_record(key, name)
-                if record is None and name not in data:
+            record = there.get(key)
+            if record is None and self._stages is not None:
+                record = self._staged_record(key, self.record_name(key))
+                if record is not None:
+                    found[key] = record
+                elif key not in there:
                     missing.append(key)
-            if record is not None and self._usable(record):
+            elif record is not None and self._usable(record):
                 found[key] = record
         for key, record in self._just_published(missing).items():
             if self._usable(record):
                 found[key] = record
         return found
+
+    def _published(self, keys: Sequence[CacheKey]) -> dict[CacheKey, Record | None]:
+        """What lies under those keys that have something, None where it is damaged. Raises
+        `CacheError`."""
+        names = {key: self.record_name(key) for key in keys}
+        data = self.read_small(list(names.values()))
+        return {
+            key: self._decode(key, name, data[name]) for key, name in names.items() if name in data
+        }
 
     def _just_published(self, keys: Sequence[CacheKey]) -> dict[CacheKey, Record]:
         """The records that a twin acknowledged between a look at their place and one at where
@@ -120,17 +129,11 @@ class Store(Objects):
         if not keys:
             return {}
         try:
-            data = self.read_small([self.record_name(key) for key in keys])
+            there = self._published(keys)
         except CacheError as error:
             self._trouble(self.record_name(keys[0]), error)
             return {}
-        found = {}
-        for key in keys:
-            name = self.record_name(key)
-            record = self._decode(key, name, data.get(name))
-            if record is not None:
-                found[key] = record
-        return found
+        return {key: record for key, record in there.items() if record is not None}
 
     def rely_on(self, records: Iterable[Record]) -> None:
         """A build relies on these: renew stamps older than half the grace period of collections.
@@ -240,7 +243,7 @@ class Store(Objects):
             return own
         name = self.record_name(key)
         try:
-            record = self._decode(key, name, self.read_small([name]).get(name))
+            record = self._published((key,)).get(key)
         except CacheError as error:
             self._trouble(name, error)
             return None

@@ -15,6 +15,17 @@ import pytest
 WATCHED = Path(__file__).with_name("watched.py")
 ROOT = Path(__file__).parents[2]
 
+RECIPE = """\
+FROM scratch
+WORKDIR /app
+COPY package*.json ./
+RUN echo install > installed
+COPY . .
+RUN echo build > built
+CMD ["./built"]
+"""
+"""Of the guide's shape."""
+
 
 @attrs.frozen
 class Told:

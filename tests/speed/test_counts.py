@@ -7,17 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.speed.conftest import Project, Told
-
-RECIPE = """\
-FROM scratch
-WORKDIR /app
-COPY package*.json ./
-RUN echo install > installed
-COPY . .
-RUN echo build > built
-CMD ["./built"]
-"""
+from tests.speed.conftest import RECIPE, Project, Told
 
 
 def corpus(project: Project, files: int) -> None:

@@ -5,17 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 
-from tests.speed.conftest import Project
-
-RECIPE = """\
-FROM scratch
-WORKDIR /app
-COPY package*.json ./
-RUN echo install > installed
-COPY . .
-RUN echo build > built
-CMD ["./built"]
-"""
+from tests.speed.conftest import RECIPE, Project
 
 HEAVY = (
     # the standard library's heavy weights

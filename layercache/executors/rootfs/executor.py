@@ -85,7 +85,11 @@ class RootfsExecutor:
         self._timeout = step_timeout
         if rootless is None:
             rootless = os.geteuid() != 0
-        self._namespace = _user_namespace() if rootless else None
+        self._namespace: UserNamespace | None = None
+        if rootless:
+            from layercache.executors.rootfs.namespaces import user_namespace
+
+            self._namespace = user_namespace()
         self._trust = trust
         self._insecure = allow_insecure
         self._durable = durable
@@ -417,12 +421,6 @@ class RootfsExecutor:
             "\nThis user namespace has one user only, so files can't be given to others than root: "
             "install newuidmap and give the user a range in /etc/subuid, or build as root"
         )
-
-
-def _user_namespace() -> UserNamespace:
-    from layercache.executors.rootfs.namespaces import user_namespace
-
-    return user_namespace()
 
 
 def _secret(name: str, value: bytes | str | os.PathLike[str]) -> bytes:
