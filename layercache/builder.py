@@ -23,6 +23,7 @@ from layercache.engine import Engine, Run
 from layercache.errors import LayerCacheError, UsageError
 from layercache.events import BuildFinished, BuildStarted, CacheTrouble, Event, Note, Observer
 from layercache.execution import Executor, StepTraits
+from layercache.framing import share
 from layercache.graph import Graph, Step, Vertex
 from layercache.inputs import Inputs
 from layercache.keys import KeyStrategy
@@ -52,7 +53,7 @@ if TYPE_CHECKING:
 
     from layercache.images.resolver import BaseImage as ResolvedImage
     from layercache.images.resolver import Images
-    from layercache.instructions import Field, Instruction
+    from layercache.instructions import Field
     from layercache.probing import Probed
     from layercache.store import Store, StoreEvent
 
@@ -216,8 +217,6 @@ class _Build:
         self.store = builder._store
         self.started = time.monotonic()
         self.executor = builder._executor
-        self._traits: tuple[Field, ...] | None = None
-        self._traits_of: Callable[[Instruction, str], Sequence[Field]] | None = None
         self._images: Images | None = None
         self._bases: dict[ImageNeed, ResolvedImage] = {}
         self.inputs = Inputs(self.store, self._contexts(), fetch=self._fetch, write=self.execute)
@@ -363,16 +362,21 @@ class _Build:
 
     def _with_traits(self, graph: Graph) -> Graph:
         """The graph with the executor's traits on the steps that execute commands."""
-        vertices: list[Any] = []
+        vertices = list(graph.vertices)
         needed = graph.needed()
-        for number, vertex in enumerate(graph.vertices):
-            if number in needed and _runs_commands(vertex):
-                vertex = self._step_with_traits(vertex)
-            vertices.append(vertex)
-        for number in needed:
-            check = getattr(self.executor, "check", None)
+        commands = [
+            (number, vertex)
+            for number, vertex in enumerate(vertices)
+            if number in needed and _runs_commands(vertex)
+        ]
+        for (number, step), traits in zip(commands, self._traits_of(commands), strict=True):
+            wanted = self.request.trace
+            trace = trace_mode(wanted(step.origin) if callable(wanted) else wanted)
+            vertices[number] = attrs.evolve(step, traits=traits, trace=trace)
+        check = getattr(self.executor, "check", None)
+        for number in sorted(needed) if check else ():
             vertex = vertices[number]
-            if isinstance(vertex, Step) and check is not None:
+            if check and isinstance(vertex, Step):
                 try:
                     check(vertex.instruction)
                 except LayerCacheError as error:
@@ -380,18 +384,15 @@ class _Build:
                     raise
         return Graph(tuple(vertices), graph.targets)
 
-    def _step_with_traits(self, step: Step) -> Step:
+    def _traits_of(self, commands: Sequence[tuple[int, Step]]) -> list[tuple[Field, ...]]:
+        if not commands:
+            return []
         executor = self.need_executor()
-        if self._traits is None:
-            self._traits = tuple(executor.traits)
-            self._traits_of = executor.traits_of if isinstance(executor, StepTraits) else None
-        traits = self._traits
-        if self._traits_of is not None:
-            stage = step.origin.stage_name or str(step.origin.stage)
-            traits += tuple(self._traits_of(step.instruction, stage))
-        wanted = self.request.trace
-        trace = trace_mode(wanted(step.origin) if callable(wanted) else wanted)
-        return attrs.evolve(step, traits=traits, trace=trace)
+        common = share(*executor.traits)
+        if not isinstance(executor, StepTraits):
+            return [common] * len(commands)
+        asked = [(s.instruction, s.origin.stage_name or str(s.origin.stage)) for _, s in commands]
+        return [(*common, *further) for further in executor.traits_of_steps(asked)]
 
     def need_executor(self) -> Executor:
         """The executor, made when a step first needs one."""

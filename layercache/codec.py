@@ -16,14 +16,16 @@ from blake3 import blake3
 from layercache.descriptors import Descriptor, Layer
 from layercache.digests import CacheKey, ChainID, DiffID, Digest, Fingerprint
 from layercache.errors import CorruptObject
+from layercache.framing import frame
 from layercache.instructions import Field, Value
-from layercache.keys import InputMaterial, KeyMaterial, frame
+from layercache.keys import InputMaterial, KeyMaterial
 from layercache.records import Record
 
 __all__ = [
     "FORMAT",
     "Packed",
     "Verifier",
+    "check_record",
     "decode_record",
     "encode_record",
     "is_redacted",
@@ -42,6 +44,8 @@ FORMAT: Final = 1
 
 Packed: TypeAlias = "bool | int | float | str | bytes | tuple[Packed, ...] | None"
 """What `pack` takes: the values of fields, and floating point numbers."""
+
+_Rows: TypeAlias = "tuple[tuple[str, Value] | tuple[str, Value, bool], ...]"
 
 _MAGIC: Final = b"lco"
 _SEAL: Final = "layercache 2026-11 sealed object 1: "
@@ -270,21 +274,28 @@ def redact(key: CacheKey, material: KeyMaterial) -> KeyMaterial:
 # -- records --------------------------------------------------------------------------------
 
 
+class _ClosedMaterial:
+    """Material in its stored form."""
+
+    __slots__ = ("data",)
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+
+    def open(self) -> KeyMaterial:
+        value = unpack(self.data)
+        try:
+            return _material(*value)
+        except (TypeError, ValueError) as error:
+            raise CorruptObject(f"a stored material has another shape: {error}") from error
+
+
 def record_value(record: Record) -> Packed:
     """`record` as plain values, private ones redacted."""
-    material = redact(record.key, record.material)
     layer = record.layer
     return (
         record.key,
-        material.scheme,
-        material.name,
-        tuple(_field(field) for field in material.fields),
-        tuple(_field(field) for field in material.traits),
-        tuple(
-            (i.role, i.fingerprint, tuple(_field(field) for field in i.selector))
-            for i in material.inputs
-        ),
-        material.salt,
+        _packed_material(record),
         None
         if layer is None
         else (
@@ -302,6 +313,25 @@ def record_value(record: Record) -> Packed:
     )
 
 
+def _packed_material(record: Record) -> bytes:
+    if isinstance(record.closed, _ClosedMaterial):
+        return record.closed.data
+    material = redact(record.key, record.material)
+    return pack(
+        (
+            material.scheme,
+            material.name,
+            tuple(_field(field) for field in material.fields),
+            tuple(_field(field) for field in material.traits),
+            tuple(
+                (i.role, i.fingerprint, tuple(_field(field) for field in i.selector))
+                for i in material.inputs
+            ),
+            material.salt,
+        )
+    )
+
+
 def _field(field: Field) -> Packed:
     return (field.label, field.value, True) if field.private else (field.label, field.value)
 
@@ -316,51 +346,54 @@ def record_from(value: Any) -> Record:
 
 def _record(value: Any) -> Record:
     # The shape is checked by unpacking, and the types of what decides anything by hand.
-    (
-        key,
-        scheme,
-        name,
-        fields,
-        traits,
-        inputs,
-        salt,
-        layer,
-        parent,
-        seconds,
-        created,
-        generation,
-        log,
-        manifests,
-    ) = value
-    for text in (key, scheme, name, salt, parent, log or ""):
+    key, material, layer, parent, seconds, created, generation, log, manifests = value
+    for text in (key, parent, log or ""):
         if type(text) is not str:
             raise TypeError("a text is something else")
     if type(seconds) is not float or type(created) is not float or type(generation) is not int:
         raise TypeError("a number is something else")
+    if type(material) is not bytes:
+        raise TypeError("the material is something else")
     return Record(
         key=CacheKey(key),
-        material=KeyMaterial(
-            scheme=scheme,
-            name=name,
-            fields=_fields(fields),
-            traits=_fields(traits),
-            inputs=tuple(
-                InputMaterial(role, _fields(selector), Fingerprint(fingerprint))
-                for role, fingerprint, selector in inputs
-            ),
-            salt=salt,
-        ),
+        material=_ClosedMaterial(material),
         layer=None if layer is None else _layer(*layer),
         parent=ChainID(parent),
         seconds=seconds,
         created=created,
         generation=generation,
         log=None if log is None else Digest(log),
-        manifests=tuple((Fingerprint(f), Digest(d)) for f, d in manifests),
+        manifests=tuple([(Fingerprint(f), Digest(d)) for f, d in manifests]),
     )
 
 
-def _fields(rows: tuple[tuple[str, Value] | tuple[str, Value, bool], ...]) -> tuple[Field, ...]:
+def _material(
+    scheme: str,
+    name: str,
+    fields: _Rows,
+    traits: _Rows,
+    inputs: tuple[tuple[str, str, _Rows], ...],
+    salt: str,
+) -> KeyMaterial:
+    for text in (scheme, name, salt):
+        if type(text) is not str:
+            raise TypeError("a text is something else")
+    return KeyMaterial(
+        scheme=scheme,
+        name=name,
+        fields=_fields(fields),
+        traits=_fields(traits),
+        inputs=tuple(
+            [
+                InputMaterial(role, _fields(selector), Fingerprint(fingerprint))
+                for role, fingerprint, selector in inputs
+            ]
+        ),
+        salt=salt,
+    )
+
+
+def _fields(rows: _Rows) -> tuple[Field, ...]:
     return tuple([Field(*row) for row in rows])
 
 
@@ -378,8 +411,17 @@ def encode_record(record: Record, verifier: Verifier | None = None) -> bytes:
 
 
 def decode_record(key: CacheKey, data: bytes, verifier: Verifier | None = None) -> Record:
-    """The record stored under `key`; raises `CorruptObject` for any other bytes."""
+    """The record stored under `key`; raises `CorruptObject` for any other bytes.
+
+    Its material stays as it is stored until somebody asks for it.
+    """
     record = record_from(unpack(unseal("record", key, data, verifier)))
     if record.key != key:
         raise CorruptObject(f"record {key} is of another key")
     return record
+
+
+def check_record(record: Record) -> None:
+    """Raises `CorruptObject` where the material of `record` is stored in another shape."""
+    if record.closed is not None:
+        record.closed.open()

@@ -16,7 +16,7 @@ from typing import Final
 
 import attrs
 
-from layercache.codec import decode_record
+from layercache.codec import check_record, decode_record
 from layercache.digests import CacheKey, Digest
 from layercache.errors import CacheError, CorruptObject, NotFound
 from layercache.records import Record
@@ -110,7 +110,9 @@ def _look(store: Store) -> _Contents:
         key = CacheKey(rest.rpartition("/")[2])
         try:
             with store.backend.read(info.name) as content:
-                records[info.name] = decode_record(key, content.read(), store.verifier)
+                record = decode_record(key, content.read(), store.verifier)
+            check_record(record)
+            records[info.name] = record
         except NotFound:
             continue  # another collection was faster
         except CorruptObject as error:

@@ -109,5 +109,10 @@ class Executor(Protocol):
 class StepTraits(Protocol):
     """Optional: facts about the executor that differ from step to step."""
 
-    def traits_of(self, instruction: Instruction, stage: str) -> Sequence[Field]:
-        """Further traits of one step; `stage` is its stage's name or number."""
+    def traits_of_steps(
+        self, steps: Sequence[tuple[Instruction, str]]
+    ) -> Sequence[Sequence[Field]]:
+        """Further traits of each of a build's steps: an instruction, its stage's name or number.
+
+        Asked once in a build for all of them, so that what they share is looked up once.
+        """

@@ -12,8 +12,9 @@ from typing import Final
 import attrs
 
 from layercache.digests import CacheKey, Fingerprint
+from layercache.framing import frame
 from layercache.instructions import Field, Value
-from layercache.keys import KeyMaterial, frame
+from layercache.keys import KeyMaterial
 from layercache.listings import FileChange
 from layercache.operations import PARENT
 

@@ -13,8 +13,8 @@ from layercache.codec import pack, unpack
 from layercache.descriptors import Layer, State
 from layercache.digests import ChainID, DiffID, Digest, Fingerprint, sha256
 from layercache.errors import CorruptObject, NotFound, SourceError
+from layercache.framing import frame
 from layercache.instructions import Source, Value
-from layercache.keys import frame
 from layercache.matching import fingerprint
 from layercache.mounted import mount_fingerprint
 from layercache.selections import Everything, Files, Observed, Selector

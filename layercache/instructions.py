@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol, TypeAlias, runtime_checkable
 
+import attrs
+
 from layercache.values import frozen
 
 __all__ = ["Field", "Instruction", "Source", "Value"]
@@ -29,6 +31,8 @@ class Field:
     label: str
     value: Value
     private: bool = False
+    framed: str | None = attrs.field(default=None, init=False, eq=False, repr=False)
+    """Its frame, where that is kept because many definitions hold it (`framing.share`)."""
 
 
 @runtime_checkable

@@ -11,6 +11,7 @@ from typing import Final
 
 import attrs
 
+from layercache.framing import share
 from layercache.instructions import Field, Value
 from layercache.values import frozen
 
@@ -104,10 +105,7 @@ class Exec:
     commands = True
 
     def definition(self) -> tuple[Field, ...]:
-        private = frozenset(self.arguments)
-        fields = [Field("command", self.args)]
-        fields.append(Field("env order", tuple(name for name, _ in self.env)))
-        fields += [Field(f"env {n}", v, private=n in private) for n, v in self.env]
+        fields = [Field("command", self.args), *_environment(self.env, self.arguments)]
         fields += [
             Field(f"mount {m.target or m.env or m.id}", _pairs(m.definition()))
             for m in self.ordered_mounts
@@ -137,6 +135,16 @@ class Exec:
         return tuple(sorted(self.mounts, key=_mount_order))
 
 
+@functools.lru_cache(maxsize=64)
+def _environment(env: tuple[tuple[str, str], ...], arguments: tuple[str, ...]) -> tuple[Field, ...]:
+    """As `_surroundings`, of what the command finds in its environment."""
+    private = frozenset(arguments)
+    return share(
+        Field("env order", tuple([name for name, _ in env])),
+        *[Field(f"env {name}", value, private=name in private) for name, value in env],
+    )
+
+
 @functools.lru_cache(maxsize=64, typed=True)
 def _surroundings(
     user: str,
@@ -150,7 +158,7 @@ def _surroundings(
     platform: str,
 ) -> tuple[Field, ...]:
     """Fields that the commands of a recipe mostly share, made once for all of them."""
-    return (
+    return share(
         Field("user", user),
         Field("workdir", workdir),
         Field("network", network),
@@ -163,8 +171,7 @@ def _surroundings(
     )
 
 
-_NO_FILES: Final = Field("files", ())
-_NO_TOOLS: Final = Field("tools", ())
+_NO_FILES, _NO_TOOLS = share(Field("files", ()), Field("tools", ()))
 
 
 def _mount_order(mount: Mount) -> tuple[str, ...]:
@@ -249,7 +256,7 @@ def _manners(
     keep_git_dir: bool,
 ) -> tuple[Field, ...]:
     """As `_surroundings`, of COPY and ADD."""
-    return (
+    return share(
         Field("chown", chown),
         Field("chmod", chmod),
         Field("link", link),

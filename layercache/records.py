@@ -2,12 +2,36 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
+import attrs
+
 from layercache.descriptors import Layer
 from layercache.digests import CacheKey, ChainID, Digest, Fingerprint
+from layercache.errors import CorruptObject
 from layercache.keys import KeyMaterial
 from layercache.values import frozen
 
-__all__ = ["Record"]
+__all__ = ["Closed", "Record"]
+
+
+class Closed(Protocol):
+    """Material as it is stored, opened when somebody asks: a hit needs none of it."""
+
+    def open(self) -> KeyMaterial:
+        """What it holds; raises `CorruptObject` where that is no material."""
+
+
+def _opened(material: KeyMaterial | Closed) -> KeyMaterial:
+    if isinstance(material, KeyMaterial):
+        return material
+    try:
+        return material.open()
+    except CorruptObject:
+        return _NOTHING_SAID
+
+
+_NOTHING_SAID = KeyMaterial("", "", ())
 
 
 @frozen
@@ -23,7 +47,7 @@ class Record:
     """
 
     key: CacheKey
-    material: KeyMaterial
+    _material: KeyMaterial | Closed = attrs.field(eq=_opened)
     layer: Layer | None
     parent: ChainID = ChainID("")
     seconds: float = 0.0
@@ -31,3 +55,18 @@ class Record:
     generation: int = 0
     log: Digest | None = None
     manifests: tuple[tuple[Fingerprint, Digest], ...] = ()
+
+    @property
+    def material(self) -> KeyMaterial:
+        """What the key was made of, private values as digests once it was stored.
+
+        It explains and decides nothing: where somebody sealed another shape, it says nothing.
+        """
+        if not isinstance(self._material, KeyMaterial):
+            object.__setattr__(self, "_material", _opened(self._material))
+        return self._material  # type: ignore[return-value]
+
+    @property
+    def closed(self) -> Closed | None:
+        """The material as it is stored, as long as nobody asked for it."""
+        return None if isinstance(self._material, KeyMaterial) else self._material

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, Protocol, runtime_checkable
 
+from layercache.framing import share
 from layercache.instructions import Field
 from layercache.observations import CONTRACT
 from layercache.patterns import clean
@@ -130,13 +131,12 @@ class Files:
 
 
 # Fields that many definitions share; thousands of steps then hold one of each.
-_EVERYTHING: Final = (Field("selector", "everything"),)
-_NOTHING: Final = (Field("selector", "nothing"),)
-_KEY: Final = (Field("selector", "key"),)
-_FILES: Final = Field("selector", "files")
-_NO_EXCLUDE: Final = Field("exclude", ())
+_EVERYTHING: Final = share(Field("selector", "everything"))
+_NOTHING: Final = share(Field("selector", "nothing"))
+_KEY: Final = share(Field("selector", "key"))
+_FILES, _NO_EXCLUDE = share(Field("selector", "files"), Field("exclude", ()))
 _MANNERS: Final = {
-    (parents, wildcards): (Field("parents", parents), Field("wildcards", wildcards))
+    (parents, wildcards): share(Field("parents", parents), Field("wildcards", wildcards))
     for parents in (False, True)
     for wildcards in (False, True)
 }

@@ -53,6 +53,8 @@ class Store(Objects):
         )
         self._own: dict[CacheKey, Record] = {}
         self._failed: set[CacheKey] = set()
+        # What looking records up saw of their blobs, until somebody relies on them.
+        self._stamps: dict[Digest, float] = {}
         self.blobs = Blobs(backend, self._prefix, self._report, self._trouble)
 
     def __repr__(self) -> str:
@@ -138,19 +140,24 @@ class Store(Objects):
     def rely_on(self, records: Iterable[Record]) -> None:
         """A build relies on these: renew stamps older than half the grace period of collections.
 
-        Costs two looks for each where looking is cheap, nothing elsewhere. A cache that can't
-        be written is read as it is.
+        Costs a look or two for each where looking is cheap, nothing elsewhere. A cache that
+        can't be written is read as it is.
         """
         if self._stats is None or self._touches is None:
             return
         limit = time.time() - GRACE / 2
-        names = []
+        names, old = [], []
         for record in records:
             names.append(self.record_name(record.key))
             if record.layer is not None:
-                names.append(self.blobs.name(record.layer.descriptor.digest))
+                digest = record.layer.descriptor.digest
+                seen = self._stamps.pop(digest, None)
+                if seen is None:
+                    names.append(self.blobs.name(digest))
+                elif seen < limit:
+                    old.append(self.blobs.name(digest))
         try:
-            old = [n for n in names if (info := self._stats.stat(n)) and info.stamp < limit]
+            old += [n for n in names if (info := self._stats.stat(n)) and info.stamp < limit]
             if old:
                 self._touches.touch(old)
         except CacheError as error:
@@ -207,6 +214,10 @@ class Store(Objects):
         self.blobs.hold(descriptor.digest)
         if self._stats is None and not self.blobs.kept_aside(descriptor.digest):
             return not self.blobs.damaged(descriptor.digest)
+        stamp = self.blobs.stamp(descriptor) if self._stats is not None else None
+        if stamp is not None:
+            self._stamps[descriptor.digest] = stamp
+            return True
         return self.has_blob(descriptor)
 
     def put(self, record: Record, *, replace: bool = False) -> Record:

@@ -26,7 +26,7 @@ else:
         for field in cls.__attrs_attrs__:
             if field.repr is not False:
                 show = field.repr if callable(field.repr) else repr
-                fields.append(f"{field.name}={show(getattr(self, field.name))}")
+                fields.append(f"{field.alias}={show(getattr(self, field.alias))}")
         return f"{cls.__qualname__.rpartition('>.')[2]}({', '.join(fields)})"
 
 

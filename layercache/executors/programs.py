@@ -5,13 +5,18 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from blake3 import blake3
 
 __all__ = ["Programs", "program_names"]
 
 _SHELLS = {"sh", "bash", "dash", "ash", "zsh", "ksh"}
+_PLAIN = dict.fromkeys(
+    b" \t_-./,:=+@%0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+)
+"""Characters that are words and space to a shell and nothing else."""
+
 _BLOCK = 1 << 20
 
 
@@ -31,15 +36,21 @@ def program_names(args: Sequence[str]) -> list[str]:
 
 
 def _named(text: str) -> list[str]:
+    if not text.translate(_PLAIN):
+        return _commands(text.split())  # what the lexer would give, in a tenth of the time
     import shlex
 
     lexer = shlex.shlex(text, posix=True, punctuation_chars="();<>|&\n")
     lexer.whitespace = " \t\r"
     lexer.whitespace_split = True
+    return _commands(lexer)
+
+
+def _commands(tokens: Iterable[str]) -> list[str]:
     found: list[str] = []
     start = True
     try:
-        for token in lexer:
+        for token in tokens:
             if set(token) <= set("();<>|&\n"):
                 start = not set(token) & set("<>")
             elif start and "=" in token and token.partition("=")[0].isidentifier():

@@ -8,6 +8,7 @@ what else of the host they read is not seen. It runs only when named.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import platform
 import stat
@@ -25,6 +26,7 @@ from layercache.execution import Blobs, Result, Task
 from layercache.executors.leftovers import end_leftovers
 from layercache.executors.programs import Programs, program_names
 from layercache.executors.rootfs.redaction import masks_of
+from layercache.framing import share
 from layercache.instructions import Field, Instruction
 from layercache.locks import locked
 from layercache.operations import CopyFiles, Exec
@@ -106,18 +108,33 @@ class Workspace:
             *(Field(name, os.environ[name]) for name in _COUNTED if name in os.environ),
         )
 
-    def traits_of(self, instruction: Instruction, stage: str) -> Sequence[Field]:
+    def traits_of_steps(
+        self, steps: Sequence[tuple[Instruction, str]]
+    ) -> Sequence[Sequence[Field]]:
         """The root's path, and the content of the programs that the command names."""
-        found = [Field("root", self.root(stage))]
-        if isinstance(instruction, Exec):
-            environment = dict(instruction.env)
-            path = environment.get("PATH", os.environ.get("PATH", ""))
-            names = [*program_names(instruction.args), *self._tools, *instruction.tools]
-            for name in dict.fromkeys(names):
-                digest = self._programs.digest(name, path)
-                if digest is not None:
-                    found.append(Field(f"program {name}", digest))
+        # Looked up once for all steps of a build, and anew for the next build.
+        programs = functools.cache(self._program)
+        roots = {stage: share(Field("root", self.root(stage))) for _, stage in steps}
+        inherited = os.environ.get("PATH", "")
+        found = []
+        for instruction, stage in steps:
+            fields = roots[stage]
+            if isinstance(instruction, Exec):
+                path = dict(instruction.env).get("PATH", inherited)
+                names = [*program_names(instruction.args), *self._tools, *instruction.tools]
+                fields += tuple(
+                    [
+                        program
+                        for name in dict.fromkeys(names)
+                        if (program := programs(name, path)) is not None
+                    ]
+                )
+            found.append(fields)
         return found
+
+    def _program(self, name: str, path: str) -> Field | None:
+        digest = self._programs.digest(name, path)
+        return None if digest is None else share(Field(f"program {name}", digest))[0]
 
     def root(self, stage: str) -> str:
         """The root directory of a stage (its name or number), at a path that stays the same."""

@@ -24,8 +24,8 @@ import attrs
 from blake3 import blake3
 
 from layercache.errors import BuildError, StepFailed
+from layercache.framing import frame
 from layercache.instructions import Value
-from layercache.keys import frame
 from layercache.layers.owners import resolve_owner
 from layercache.testing.memory import MemoryFiles, Refused
 

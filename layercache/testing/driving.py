@@ -12,9 +12,10 @@ from layercache.descriptors import LAYER_TAR, SCRATCH, Descriptor, Layer, State
 from layercache.digests import CacheKey, DiffID, Fingerprint, sha256
 from layercache.errors import SourceError, StepFailed
 from layercache.execution import Task
+from layercache.framing import frame
 from layercache.graph import Base, Graph, GraphBuilder, Input, Step
 from layercache.instructions import Field, Source
-from layercache.keys import KeyStrategy, cache_key, frame
+from layercache.keys import KeyStrategy, cache_key
 from layercache.narrowing import narrowed, weak_key
 from layercache.operations import PARENT, SOURCE, CopyFiles, CopySource
 from layercache.records import Record

@@ -16,8 +16,8 @@ from typing import Any, BinaryIO
 from layercache.descriptors import SCRATCH, State
 from layercache.errors import BuildError, StepFailed
 from layercache.execution import Executor, StepTraits, Task
+from layercache.framing import frame
 from layercache.instructions import Field, Instruction, Source
-from layercache.keys import frame
 from layercache.layers.times import LAYER_TIME
 from layercache.matching import select, walk
 from layercache.operations import Exec, Mount
@@ -265,7 +265,7 @@ class ExecutorSuite:
 def _traits(executor: Executor, instruction: Instruction) -> tuple[Field, ...]:
     traits = tuple(executor.traits)
     if isinstance(executor, StepTraits):
-        traits += tuple(executor.traits_of(instruction, "0"))
+        traits += tuple(executor.traits_of_steps([(instruction, "0")])[0])
     return traits
 
 

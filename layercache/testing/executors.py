@@ -269,10 +269,12 @@ class _Wrapper:
     def masks(self) -> tuple[bytes, ...]:
         return tuple(getattr(self.inner, "masks", ()))
 
-    def traits_of(self, instruction: Instruction, stage: str) -> Sequence[Field]:
+    def traits_of_steps(
+        self, steps: Sequence[tuple[Instruction, str]]
+    ) -> Sequence[Sequence[Field]]:
         if isinstance(self.inner, StepTraits):
-            return self.inner.traits_of(instruction, stage)
-        return ()
+            return self.inner.traits_of_steps(steps)
+        return [()] * len(steps)
 
     def check(self, instruction: Instruction) -> None:
         check = getattr(self.inner, "check", None)

@@ -17,9 +17,10 @@ from typing import Any
 
 import attrs
 
+from layercache.framing import frame
 from layercache.graph import Step
 from layercache.instructions import Field, Instruction
-from layercache.keys import cache_key, frame
+from layercache.keys import cache_key
 from layercache.strategies import ContentKeys
 
 __all__ = ["InstructionSuite"]

@@ -202,10 +202,10 @@ class World:
             diff_id = None if layer is None else layer.diff_id
             if decision.evidence == "trace":
                 try:
-                    bench.tree(parent)
+                    possible = self._is_possible(task, diff_id, calls, bench)
                 except CacheError:
                     continue  # what it lies on has rotted meanwhile
-                if not self._is_possible(task, diff_id, calls, bench):
+                if not possible:
                     raise LawBroken(
                         f"{step.origin.text!r}: no execution that gave its layer {diff_id} gives "
                         f"it on {parent.chain_id or 'scratch'}, the state it was put on"

@@ -12,7 +12,7 @@ import attrs
 from blake3 import blake3
 
 from layercache.digests import Fingerprint
-from layercache.keys import frame
+from layercache.framing import frame
 from layercache.observations import (
     ABSENT,
     ATTRIBUTES,

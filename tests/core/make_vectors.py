@@ -45,7 +45,7 @@ def _corners() -> Iterator[tuple[str, KeyMaterial]]:
         "text decomposed": "gru\u0308n",
         "text of stray bytes": b"\xff\xfe/\x80".decode("utf-8", "surrogateescape"),
         "lone surrogates": "\ud83d\ude00",
-        "text like a frame": "s\x01\0\0\0\0\0\0\0a",
+        "text like a frame": "s1:a",
         "bytes": b"1",
         "no bytes": b"",
         "all bytes": bytes(range(256)),

@@ -22,7 +22,7 @@ PACKAGE = Path(layercache.__file__).parent
 ORDER = (
     # words
     "_version errors expressions values",
-    "digests instructions",
+    "digests framing instructions",
     "descriptors trees",
     # the model
     "automaton components patterns differences observations operations storage",

@@ -12,9 +12,10 @@ from layercache.digests import Fingerprint
 from layercache.dockerfile.lowering import lower
 from layercache.dockerfile.options import Lowered, Options
 from layercache.errors import UsageError
+from layercache.framing import frame
 from layercache.graph import Input, Step
 from layercache.instructions import Field
-from layercache.keys import InputMaterial, KeyMaterial, cache_key, frame
+from layercache.keys import InputMaterial, KeyMaterial, cache_key
 from layercache.operations import PARENT, CopyFiles, CopySource, Exec, MakeDirectory, Mount
 from layercache.recipe import Dockerfile
 from layercache.selections import Files

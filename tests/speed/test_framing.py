@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from layercache.digests import Fingerprint
+from layercache.framing import frame, share
 from layercache.instructions import Field
-from layercache.keys import InputMaterial, KeyMaterial, cache_key, frame
+from layercache.keys import InputMaterial, KeyMaterial, cache_key
 
 
 class Word(enum.StrEnum):
@@ -25,7 +26,10 @@ VALUES = st.recursive(
     lambda inner: st.lists(inner, max_size=4).map(tuple),
     max_leaves=12,
 )
-FIELDS = st.lists(st.builds(Field, TEXTS, VALUES), max_size=5).map(tuple)
+FIELDS = st.lists(
+    st.builds(Field, TEXTS, VALUES) | st.builds(Field, TEXTS, VALUES).map(lambda f: share(f)[0]),
+    max_size=5,
+).map(tuple)
 MATERIALS = st.builds(
     KeyMaterial,
     scheme=st.just("test/1"),
@@ -55,6 +59,14 @@ def test_keys_are_digests_of_the_frame(material: KeyMaterial) -> None:
         tuple((i.role, plain(i.selector), i.fingerprint) for i in material.inputs),
         material.salt,
     )
-    context = "layercache 2026-11 cache key: test/1"
+    context = "layercache 2026-11 cache key 2: test/1"
     expected = blake3(frame(value), derive_key_context=context)  # type: ignore[arg-type]
     assert expected.hexdigest() == cache_key(material)
+
+
+def test_a_frame_is_what_the_documentation_says() -> None:
+    """Type, length, content; texts in UTF-8, bytes as the characters of their numbers."""
+    assert frame(("user", "root")) == b"(2:s4:users4:root"
+    assert frame((None, True, False, -26, b"\xff", "\xe4", ())) == (
+        b"(7:ntfi-1a;b1:\xc3\xbfs1:\xc3\xa4(0:"
+    )

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from layercache.codec import (
+    check_record,
     decode_record,
     encode_record,
     is_redacted,
@@ -146,13 +147,41 @@ def test_redacted_values_tell_nothing_across_records():
 def test_other_shapes_are_refused():
     """A sealed value that is no record, and a record that names another key."""
     key = RECORD.key
-    for value in (None, 1, (), (key,) * 14, "text", (key, *(None,) * 13)):
+    for value in (None, 1, (), (key,) * 9, "text", (key, *(None,) * 8)):
         with pytest.raises(CorruptObject):
             decode_record(key, seal("record", key, pack(value)))
     other = CacheKey("cd" * 32)
     moved = unseal("record", key, encode_record(RECORD))
     with pytest.raises(CorruptObject):
         decode_record(other, seal("record", other, moved))
+
+
+def test_material_of_another_shape_says_nothing():
+    """It decides nothing: the record stands, and is found by whoever looks for damage."""
+    parts = list(unpack(unseal("record", RECORD.key, encode_record(RECORD))))
+    for wrong in (b"", b"wild", pack(None), pack((1, 2)), pack((1,) * 6), pack(("",) * 5 + (1,))):
+        parts[1] = wrong
+        record = decode_record(RECORD.key, seal("record", RECORD.key, pack(tuple(parts))))
+        with pytest.raises(CorruptObject):
+            check_record(record)
+        assert record.layer == RECORD.layer
+        assert record.material == KeyMaterial("", "", ())
+    parts[1] = None
+    with pytest.raises(CorruptObject):
+        decode_record(RECORD.key, seal("record", RECORD.key, pack(tuple(parts))))
+
+
+def test_a_stored_record_is_kept_as_it_is():
+    """Stored again, unopened or opened, a record has the same bytes."""
+    stored = encode_record(RECORD)
+    again = decode_record(RECORD.key, stored)
+
+    assert again.closed is not None
+    assert encode_record(again) == stored
+    assert "RUN" in repr(again)
+    assert again.closed is None
+    assert encode_record(again) == stored
+    assert encode_record(attrs.evolve(again, generation=3)) != stored
 
 
 def test_a_trail_survives_a_damaged_record_in_it():
@@ -194,6 +223,6 @@ FROZEN = {
         "0900000005000000286e7466696473622808000000030000000200000001000000000000002d3132"
         "000000000000f83fc3a400"
     ),
-    "record": ("6c636f01000008d249616dc4e8e8b45e11b7686569b9671a3a5eec3983b530e68d68d65a3a6f"),
+    "record": ("6c636f010000018666ecc9f8163bac62d8a928a7e993ce18777602c19303854677f0e8fa7476"),
     "definition": ("2aac20ca8e370cdbda9e0682fc0282c705229f1965a32745b6251086ed59a611"),
 }

@@ -13,6 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from layercache import (
     Builder,
@@ -27,6 +29,7 @@ from layercache import (
     Workdir,
 )
 from layercache.errors import BuildError, Cancelled, ExecutorUnavailable
+from layercache.executors.programs import program_names
 from layercache.executors.workspace import Workspace
 from layercache.report import Report
 from layercache.result import BuildResult
@@ -360,6 +363,14 @@ def test_another_program_of_the_same_name_runs_the_command_again(
     assert content(changed, "out") == b"two\n"
     assert changed.steps[1].reason is not None
     assert changed.steps[1].reason.cause == "executor"
+
+
+@given(st.text("ab if do while ! {=A_1./-:,+@%\t", max_size=20))
+def test_plain_commands_are_read_like_others(text: str) -> None:
+    """A text without quotes and operators names what the shell's lexer finds in it."""
+    lexed = program_names(["sh", "-c", text + " #"])  # a comment is for the lexer
+
+    assert program_names(["sh", "-c", text]) == lexed
 
 
 def test_instructions_as_values(builder: Builder, project: Path) -> None:

@@ -22,7 +22,7 @@ from blake3 import blake3
 from layercache.digests import Fingerprint
 from layercache.errors import BuildError, Cancelled
 from layercache.executors.rootfs.scratch import Scratch
-from layercache.keys import frame
+from layercache.framing import frame
 from layercache.operations import Mount
 
 __all__ = ["CacheDirectory", "Caches"]

@@ -27,8 +27,8 @@ from blake3 import blake3
 from layercache.descriptors import SCRATCH, Layer, State
 from layercache.errors import BuildError, CorruptObject
 from layercache.executors.rootfs.scratch import Scratch
+from layercache.framing import frame
 from layercache.instructions import Value
-from layercache.keys import frame
 from layercache.layers.index import IMPLIED, OPAQUE, WHITEOUT
 
 if TYPE_CHECKING:
