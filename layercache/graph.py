@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 import attrs
 
@@ -33,6 +33,9 @@ class Origin:
     stage_name: str = ""
 
 
+_NOWHERE: Final = Origin()
+
+
 @frozen
 class Input:
     """An edge: the vertex read (its number in the graph), the role, what the step reads of it."""
@@ -55,7 +58,7 @@ class Step:
     traits: tuple[Field, ...] = ()
     bypass: bool = False
     trace: str = "off"
-    origin: Origin = attrs.field(factory=Origin, eq=False)
+    origin: Origin = attrs.field(default=_NOWHERE, eq=False)
 
 
 @frozen

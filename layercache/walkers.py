@@ -55,8 +55,14 @@ _Group: TypeAlias = tuple[CacheKey, bool]
 _Work: TypeAlias = tuple[CacheKey, ChainID | None]
 """What is executed once: a key, and the parent's chain ID where the key does not tell it."""
 
+_Known: TypeAlias = tuple[CacheKey, bool, ChainID | None]
+"""What one record answers: a group, and the parent's chain ID where the key does not tell it."""
+
 _Wanted: TypeAlias = tuple[State | Source, Selector]
 """What a fingerprint is asked of: a subject and a selector."""
+
+_PARENT_ALONE: Final = (EVERYTHING,)
+_FEW: Final = 8
 
 _NO_FINGERPRINT: Final = Fingerprint("")
 """For what is no input that just got known; made once, because it is needed for every step."""
@@ -93,8 +99,10 @@ class _Vertex:
         self.step = step
         self.selectors = selectors
         self.chained = any(isinstance(selector, ByKey) for selector in selectors)
-        self.fingerprints: list[Fingerprint | None] = [None] * len(self.selectors)
         self.missing = len(self.selectors)
+        # Of few inputs a tuple: the cycle collector need not look at it, and walks hold many.
+        unknown: tuple[Fingerprint | None, ...] = (None,) * self.missing
+        self.fingerprints = unknown if self.missing <= _FEW else list(unknown)
         self.material: KeyMaterial | None = None
         self.group: _Group | None = None
         self.record: Record | None = None
@@ -103,6 +111,14 @@ class _Vertex:
         self.state: State | None = None
         self.error: LayerCacheError | None = None
         self.refused = False
+
+    def know(self, place: int, fingerprint: Fingerprint | None) -> None:
+        """The fingerprint of one input is this, or not known any more."""
+        found = self.fingerprints
+        if isinstance(found, list):
+            found[place] = fingerprint
+        else:
+            self.fingerprints = (*found[:place], fingerprint, *found[place + 1 :])
 
 
 class GraphWalk:
@@ -115,7 +131,7 @@ class GraphWalk:
         self._narrows = keys if isinstance(keys, Narrows) else None
         self._steps: dict[int, _Vertex] = {}
         self._subjects: dict[int, State | Source] = {}
-        self._readers: dict[int, list[tuple[int, int]]] = {}
+        self._readers: dict[int, tuple[tuple[int, int], ...]] = {}
         # What is still to be done: (vertex, place of a resolved input, its fingerprint), or
         # place -1 for "look at the vertex again".
         self._work: list[tuple[int, int, Fingerprint]] = []
@@ -124,8 +140,11 @@ class GraphWalk:
         self._wanting: dict[_Wanted, list[tuple[int, int]]] = {}
         self._answers: dict[_Wanted, Fingerprint] = {}
         self._unanswerable: dict[_Wanted, LayerCacheError | None] = {}
-        self._waiting: dict[_Group, list[int]] = {}
-        self._known: dict[tuple[CacheKey, bool, ChainID | None], tuple[Record, bool]] = {}
+        # The steps of each key: one, nearly always, and further ones where there are any.
+        self._first: dict[_Group, int] = {}
+        self._further: dict[_Group, list[int]] = {}
+        self._known: dict[_Known, Record] = {}
+        self._made: set[_Known] = set()
         self._found: dict[CacheKey, Record | None] = {}
         self._looked: set[CacheKey] = set()
         self._executing: set[_Work] = set()
@@ -139,21 +158,24 @@ class GraphWalk:
 
     def _begin(self) -> None:
         needed = sorted(self._graph.needed())
-        self._readers = {number: [] for number in needed}
+        readers: dict[int, list[tuple[int, int]]] = {number: [] for number in needed}
         for number in needed:
             vertex = self._graph.vertices[number]
             if isinstance(vertex, Step):
                 selectors = tuple([self._keys.selector(vertex, edge) for edge in vertex.inputs])
+                if len(selectors) == 1 and selectors[0] is EVERYTHING:
+                    selectors = _PARENT_ALONE  # one for all of them
                 known = self._steps[number] = _Vertex(vertex, selectors)
                 self._chained = self._chained or known.chained
                 for place, edge in enumerate(vertex.inputs):
-                    self._readers[edge.vertex].append((number, place))
+                    readers[edge.vertex].append((number, place))
                     if isinstance(selectors[place], Nothing):
                         self._work.append((number, place, _NO_FINGERPRINT))
                 if not selectors:
                     self._work.append((number, -1, _NO_FINGERPRINT))
             else:
                 self._subjects[number] = vertex.state if isinstance(vertex, Base) else vertex
+        self._readers = {number: tuple(found) for number, found in readers.items()}
         for number in list(self._subjects):
             self._offer(number)
         self._run()
@@ -248,7 +270,7 @@ class GraphWalk:
             if place >= 0:
                 if vertex.fingerprints[place] is not None:
                     continue
-                vertex.fingerprints[place] = fingerprint
+                vertex.know(place, fingerprint)
                 vertex.missing -= 1
             if vertex.missing == 0:
                 if vertex.group is None:
@@ -306,7 +328,8 @@ class GraphWalk:
         vertex.material = self._keys.material(vertex.step, fingerprints)
         key = cache_key(vertex.material)
         vertex.group = (key, vertex.step.bypass)
-        self._waiting.setdefault(vertex.group, []).append(number)
+        if self._first.setdefault(vertex.group, number) != number:
+            self._further.setdefault(vertex.group, []).append(number)
         for reader, place in self._readers[number] if self._chained else ():
             if isinstance(self._steps[reader].selectors[place], ByKey):
                 self._work.append((reader, place, Fingerprint(key)))
@@ -317,8 +340,28 @@ class GraphWalk:
         for key in keys:
             self._look_again((key, False))
 
+    def _steps_of(self, group: _Group) -> Sequence[int]:
+        """The steps that have this key."""
+        first = self._first.get(group)
+        if first is None:
+            return ()
+        further = self._further.get(group)
+        return (first, *further) if further else (first,)
+
+    def _leave(self, group: _Group, number: int) -> None:
+        """A step has this key no more."""
+        further = self._further.get(group, [])
+        if self._first[group] != number:
+            further.remove(number)
+        elif further:
+            self._first[group] = further.pop(0)
+        else:
+            del self._first[group]
+        if not further:
+            self._further.pop(group, None)
+
     def _look_again(self, group: _Group) -> None:
-        for number in self._waiting.get(group, ()):
+        for number in self._steps_of(group):
             self._work.append((number, -1, _NO_FINGERPRINT))
 
     def _settle(self, number: int, vertex: _Vertex) -> None:
@@ -331,8 +374,8 @@ class GraphWalk:
         if vertex.chained and base is None:
             if not bypass:
                 self._look_up(key)
-        elif (key, bypass, base) in self._known:
-            self._bind(number, vertex, *self._known[key, bypass, base])
+        elif (record := self._known.get((key, bypass, base))) is not None:
+            self._bind(number, vertex, record, (key, bypass, base) not in self._made)
         elif bypass or (key in self._found and self._found[key] is None):
             if bypass or not self._narrow(vertex, group):
                 self._execute(vertex, (key, base))
@@ -371,7 +414,7 @@ class GraphWalk:
         if record is None:
             return False
         self._by[group[0]] = found
-        self._known[*group, None] = (record, True)
+        self._known[*group, None] = record
         self._look_again(group)
         return True
 
@@ -389,7 +432,10 @@ class GraphWalk:
         """
         key, base = work
         if work in self._fresh:
-            self._known[key, vertex.step.bypass, base] = self._fresh[work]
+            known = (key, vertex.step.bypass, base)
+            self._known[known], reused = self._fresh[work]
+            if not reused:
+                self._made.add(known)
             self._look_again((key, vertex.step.bypass))
         elif work in self._refused:
             self._end(vertex, self._refused[work])
@@ -405,8 +451,8 @@ class GraphWalk:
         if vertex.chained and record.parent != base:
             self._execute(vertex, (group[0], base))
             return
-        self._known[*group, base] = (record, True)
-        if len(self._waiting[group]) == 1:
+        self._known[*group, base] = record
+        if group not in self._further:
             self._bind(number, vertex, record, True)
         else:
             self._look_again(group)
@@ -448,7 +494,7 @@ class GraphWalk:
         observe = vertex.step.trace != "off"
         task = Task(vertex.step.instruction, tuple(bound), material.traits, bypass, observe)
         self._executing.add(work)
-        first = min(self._waiting[(key, bypass)])
+        first = min(self._steps_of((key, bypass)))
         self._asks.append(AskExecute(key, task, material, first))
 
     # -- answers to executions ------------------------------------------------------------
@@ -501,14 +547,15 @@ class GraphWalk:
         for group in ((key, False), (key, True), *narrower):
             for base in bases:
                 known = self._known.get((*group, base))
-                if known is not None and known[0].layer == record.layer:
+                if known is not None and known.layer == record.layer:
                     del self._known[*group, base]
+                    self._made.discard((*group, base))
                     self._unbind_all(group, record)
             self._look_again(group)
 
     def _unbind_all(self, group: _Group, record: Record) -> None:
         """Take the states away that this record made."""
-        for number in tuple(self._waiting.get(group, ())):
+        for number in self._steps_of(group):
             made = self._steps[number].record
             if made is not None and made.layer == record.layer:
                 self._unbind(number)
@@ -543,10 +590,10 @@ class GraphWalk:
 
     def _forget_input(self, number: int, vertex: _Vertex, place: int) -> None:
         if vertex.fingerprints[place] is not None:
-            vertex.fingerprints[place] = None
+            vertex.know(place, None)
             vertex.missing += 1
         if vertex.group is not None:
-            self._waiting[vertex.group].remove(number)
+            self._leave(vertex.group, number)
             vertex.group = None
             vertex.material = None
 

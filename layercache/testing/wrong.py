@@ -190,7 +190,7 @@ class MixingWalker:
 class _MixingWalk(GraphWalk):
     def _consider(self, *arguments: Any) -> None:
         vertex, group, record = arguments[-3:]
-        self._known[*group, self._base(vertex)] = (record, True)
+        self._known[*group, self._base(vertex)] = record
         self._look_again(group)
 
 
