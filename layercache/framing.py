@@ -10,11 +10,14 @@ that none is the beginning of another and neighbours can't be cut otherwise:
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Final
 
 from layercache.errors import UsageError
 from layercache.instructions import Field, Value
 
 __all__ = ["frame", "framed_field", "share"]
+
+_SHALLOW: Final = 8
 
 
 def frame(value: Value) -> bytes:
@@ -25,18 +28,26 @@ def frame(value: Value) -> bytes:
     return _framed(value).encode("utf-8", "surrogatepass")
 
 
-def _framed(value: Value) -> str:
-    """The text that `frame` encodes; the short way for a text and for a tuple of texts."""
-    if type(value) is str:
-        return f"s{len(value)}:{value}"
-    if type(value) is tuple:
-        return f"({len(value)}:" + "".join(
-            [f"s{len(item)}:{item}" if type(item) is str else _nested(item) for item in value]
-        )
+def _framed(value: Value, depth: int = 0) -> str:
+    """The text that `frame` encodes; the short way for texts and flat tuples."""
+    kind = type(value)
+    if kind is str:
+        return f"s{len(value)}:{value}"  # type: ignore[arg-type,str-bytes-safe]
+    if value is None:
+        return "n"
+    if kind is bool:
+        return "t" if value else "f"
+    if kind is tuple and depth < _SHALLOW:
+        parts = [
+            f"s{len(item)}:{item}" if type(item) is str else _framed(item, depth + 1)
+            for item in value  # type: ignore[union-attr]
+        ]
+        return f"({len(parts)}:" + "".join(parts)
     return _nested(value)
 
 
 def _nested(value: Value) -> str:
+    """The same for any value, however deep."""
     parts: list[str] = []
     # A stack of iterators, not recursion: values may nest as deep as an embedder likes.
     stack: list[Iterator[Value]] = [iter((value,))]

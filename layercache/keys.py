@@ -93,7 +93,8 @@ def cache_key(material: KeyMaterial) -> CacheKey:
         if type(role) is not str or type(found) is not str:
             role, found = _text(role), _text(found)
         parts.append(f"(3:s{len(role)}:{role}({len(selector)}:")
-        parts += [field.framed or framed_field(field) for field in selector]
+        for field in selector:
+            parts.append(field.framed or framed_field(field))
         parts.append(f"s{len(found)}:{found}")
     parts.append(f"s{len(salt)}:{salt}")
     data = "".join(parts).encode("utf-8", "surrogatepass")
