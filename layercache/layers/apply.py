@@ -260,6 +260,8 @@ class _Source:
         self._descriptor = -1
         self._position = 0
         self._in_kernel = True
+        self._window = memoryview(bytearray(CHUNK))
+        self._window_at = self._window_size = 0
         try:
             descriptor = blob.fileno()
             if stat.S_ISREG(os.fstat(descriptor).st_mode) and not _wraps(blob):
@@ -283,18 +285,21 @@ class _Source:
     def fill(self, offset: int, size: int, path: bytes) -> Fill:
         """What writes `size` bytes from `offset` on to a descriptor."""
 
-        def fill(descriptor: int) -> None:
-            if self._descriptor < 0:
-                self._stream(descriptor, offset, size, path)
-            elif size <= _SMALL:
-                data = os.pread(self._descriptor, size, offset)
-                if len(data) != size:
-                    raise _cut(path)
-                _write_all(descriptor, data)
-            else:
-                self._copy(descriptor, offset, size, path)
+        if self._descriptor < 0:
+            return lambda to: self._stream(to, offset, size, path)
+        if size > _SMALL:
+            return lambda to: self._copy(to, offset, size, path)
+        return lambda to: _write_all(to, self._small(offset, size, path))
 
-        return fill
+    def _small(self, offset: int, size: int, path: bytes) -> memoryview:
+        """A small piece, valid until the next: one reading serves many, which lie side by side."""
+        at = offset - self._window_at
+        if at < 0 or at + size > self._window_size:
+            self._window_size = os.preadv(self._descriptor, [self._window], offset)
+            self._window_at, at = offset, 0
+            if size > self._window_size:
+                raise _cut(path)
+        return self._window[at : at + size]
 
     def _stream(self, descriptor: int, offset: int, size: int, path: bytes) -> None:
         while self._position < offset + size:
@@ -371,7 +376,7 @@ def _spooled(blob: BinaryIO) -> BinaryIO:
     return cast(BinaryIO, spool)
 
 
-def _write_all(descriptor: int, data: bytes) -> None:
+def _write_all(descriptor: int, data: bytes | memoryview) -> None:
     count = os.write(descriptor, data)
     while count < len(data):
         count += os.write(descriptor, memoryview(data)[count:])

@@ -254,7 +254,7 @@ class Beneath:
     def _describe(self, path: bytes, descriptor: int, node: Node, *, owned: bool = False) -> None:
         if self._owners and not owned:
             os.fchown(descriptor, node.uid, node.gid)
-        os.fchmod(descriptor, stat.S_IMODE(node.mode))
+        os.fchmod(descriptor, node.mode & 0o7777)
         if node.xattrs:
             self._attributes(path, descriptor, node, follow=True)
         mtime = node.mtime * 10**9

@@ -118,7 +118,16 @@ class LayerIndex:
         return len(self.paths)
 
     def __iter__(self) -> Iterator[Entry]:
-        return map(self.entry, range(len(self.paths)))
+        xattrs = self.xattrs
+        for row, values in enumerate(self._table):
+            mode, uid, gid, size, mtime, offset, flags, content = values
+            if flags or mode & 0o170000 != 0o100000:
+                yield self.entry(row)
+                continue
+            # As `entry` gives it, in half the time: nearly all entries are plain files.
+            attributes = xattrs.get(row, ())
+            node = Node(mode, uid, gid, size, mtime, content, b"", (0, 0), attributes)
+            yield Entry(self.paths[row], node, offset)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, LayerIndex) and self.encode() == other.encode()
