@@ -1,16 +1,14 @@
 """The engine: drives a walk, answers its asks from inputs, store and executor.
 
-Deciding is the walk's; everything here is doing. One thread talks to the walk; executions run
-side by side on a pool. A fault of the cache never fails a build: what is lost is taken back and
-made again.
+Deciding is the walk's; everything here is doing. One thread talks to the walk; executions
+(`attempts`) run side by side on a pool. A fault of the cache never fails a build: what is lost is
+taken back and made again.
 
 One class drives one walk from beginning to end; its state is why it is not spread further.
 """
 
 from __future__ import annotations
 
-import io
-import os
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,7 +16,8 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from layercache.descriptors import SCRATCH, Layer, State
+from layercache.attempts import Attempts, Made
+from layercache.descriptors import Layer, State
 from layercache.digests import CacheKey, DiffID
 from layercache.errors import (
     BuildError,
@@ -28,29 +27,22 @@ from layercache.errors import (
     SourceError,
 )
 from layercache.events import (
-    CacheTrouble,
     Event,
     Note,
     Observer,
     StepExecuted,
     StepFinished,
-    StepOutput,
-    StepStarted,
 )
-from layercache.execution import Executor, Result, Task
-from layercache.graph import Graph, Origin, Step
+from layercache.execution import Executor
+from layercache.graph import Graph, Step
 from layercache.inputs import Inputs
 from layercache.instructions import Source
-from layercache.keys import KeyStrategy, Narrows
-from layercache.listings import encode_listing, listing
-from layercache.performing import Window, carry, perform
+from layercache.keys import KeyStrategy
 from layercache.records import Record
-from layercache.selections import ByKey, Files, Observed, Selector
+from layercache.selections import Observed, Selector
 from layercache.tracing.audit import Auditor
-from layercache.tracing.evidence import Evidence
 from layercache.tracing.known import Known
 from layercache.values import frozen
-from layercache.variations import note_results
 from layercache.walk import (
     AskExecute,
     AskFingerprint,
@@ -74,9 +66,6 @@ if TYPE_CHECKING:
     from layercache.store import Store
 
 __all__ = ["Engine", "Run"]
-
-LISTING_MEDIA_TYPE = "application/vnd.layercache.listing.v1"
-LOG_MEDIA_TYPE = "application/vnd.layercache.log.v1"
 
 _MAX_LOST = 1000
 """Hits taken back in one build before it gives up: a store that loses as fast as it is healed."""
@@ -168,15 +157,21 @@ class _Drive:
         self.graph = graph
         self.walk: Walk = engine._walker.start(graph, engine._keys)
         self.seconds: dict[int, float] = {}
-        self.started: dict[int, float] = {}
-        self.began = time.monotonic()
-        self.lost: set[CacheKey] = set()
         self.healed: set[DiffID] = set()
         self.repeated: set[CacheKey] = set()
-        self.refusals: dict[int, str] = {}
+        self.attempts = Attempts(
+            graph,
+            engine._store,
+            engine._inputs,
+            engine._executor,
+            engine._keys,
+            emit=engine.emit,
+            stopping=engine.stopping,
+            pool=engine._pool,
+        )
+        self.lost = self.attempts.lost
+        self.replaced = self.attempts.evidence.replaced
         self.auditor = self._auditor()
-        self.evidence = Evidence(engine._store, engine._inputs)
-        self.replaced = self.evidence.replaced
         self.told: set[int] = set()
         self.errors: dict[int, LayerCacheError] = {}
         self.before: set[int] = set()
@@ -219,9 +214,9 @@ class _Drive:
             self.seconds,
             frozenset(self.lost),
             error,
-            self.started,
-            self.refusals,
-            self.evidence.before,
+            self.attempts.started,
+            self.attempts.refusals,
+            self.attempts.evidence.before,
             self.auditor.paths,
             interrupt,
         )
@@ -231,7 +226,7 @@ class _Drive:
         error = Cancelled("the step was interrupted")
         return tuple(
             attrs.evolve(decision, outcome="miss", error=error)
-            if decision.outcome == "skip" and decision.vertex in self.started
+            if decision.outcome == "skip" and decision.vertex in self.attempts.started
             else decision
             for decision in decisions
         )
@@ -270,8 +265,8 @@ class _Drive:
             self.walk,
             engine._inputs,
             engine._store,
-            execute=self._execute_again,
-            trouble=lambda error: self._trouble("audit", error),
+            execute=self.attempts.again,
+            trouble=lambda error: self.attempts.trouble("audit", error),
             note=lambda text: engine.emit(Note(text, time.time())),
         )
 
@@ -281,12 +276,9 @@ class _Drive:
             return False
         return self.auditor.audit()
 
-    def _execute_again(self, ask: AskExecute) -> Record:
-        """Execute a task beside the walk; nothing is stored under its key yet."""
-        window = self._window(ask)
-        started = time.monotonic()
-        result = self._perform(ask.task, window)
-        return self._record(ask, result, window, time.monotonic() - started)
+    def _attempt(self, ask: AskExecute) -> object:
+        made = self.auditor.made.get(ask.key)
+        return self.attempts.attempt(ask) if made is None else Made(made, reused=False)
 
     def _start_some(self) -> None:
         self._queue.sort(key=lambda ask: ask.vertex)
@@ -346,7 +338,7 @@ class _Drive:
         try:
             found.update(self.engine._store.lookup(keys))
         except CacheError as error:
-            self._trouble("lookup", error)
+            self.attempts.trouble("lookup", error)
         if not self.engine._declines:
             self.engine._store.rely_on(record for record in found.values() if record is not None)
         # What a bypassing step of this build replaced must not depend on who came first.
@@ -356,7 +348,7 @@ class _Drive:
     def _selectors(self, ask: AskSelectors) -> None:
         found: dict[CacheKey, Sequence[Selector]] = {}
         for key in ask.keys:
-            found[key] = [c.selector for c in self.evidence.known(key).candidates]
+            found[key] = [c.selector for c in self.attempts.evidence.known(key).candidates]
         self.walk.tell(Selectors(found))
 
     def _fingerprint(self, ask: AskFingerprint) -> None:
@@ -364,7 +356,7 @@ class _Drive:
             if isinstance(ask.selector, Observed):
                 self.engine._inputs.known.observations(ask.selector)
         except CacheError as error:
-            self._trouble("lookup", error)
+            self.attempts.trouble("lookup", error)
             self.walk.tell(Declined(ask))
             return
         try:
@@ -420,7 +412,7 @@ class _Drive:
 
     def _answer(self, ask: AskExecute, outcome: object) -> None:
         self._tell_executed(ask, outcome)
-        if isinstance(outcome, _Made):
+        if isinstance(outcome, Made):
             if not outcome.reused:
                 self.seconds[ask.vertex] = outcome.record.seconds
             self.walk.tell(Executed(ask.key, outcome.record, outcome.reused))
@@ -461,7 +453,7 @@ class _Drive:
         }
         if not records or len(self.lost) >= _MAX_LOST:
             return False
-        self._trouble("lost", error)
+        self.attempts.trouble("lost", error)
         self.lost.update(records)
         for number, record in enumerate(records.values()):
             self.walk.tell(Lost(record, ask if number == len(records) - 1 else None))
@@ -473,7 +465,7 @@ class _Drive:
         if ask.key in self.repeated:
             return False
         self.repeated.add(ask.key)
-        self._trouble("lost", error)
+        self.attempts.trouble("lost", error)
         self._queue.append(ask)
         return True
 
@@ -489,29 +481,26 @@ class _Drive:
             try:
                 fetched = self.engine._inputs.heal(layer) or fetched
             except LayerCacheError as failure:
-                self._trouble("lost", failure)  # the ask then fails with what it met itself
+                self.attempts.trouble("lost", failure)  # the ask then fails with what it met itself
         if fetched:
-            self._trouble("lost", error)
+            self.attempts.trouble("lost", error)
             if isinstance(ask, AskExecute):
                 self._queue.append(ask)
             else:
                 self._fingerprint(ask)
         return fetched
 
-    def _trouble(self, kind: str, error: LayerCacheError) -> None:
-        self.engine.emit(CacheTrouble(kind, str(error), time.time()))
-
     def _tell_executed(self, ask: AskExecute, outcome: object) -> None:
-        if isinstance(outcome, _Made) and outcome.reused:
+        if isinstance(outcome, Made) and outcome.reused:
             return
-        seconds = outcome.record.seconds if isinstance(outcome, _Made) else 0.0
-        error = None if isinstance(outcome, _Made) else str(outcome)
-        origin = self._origin(ask.vertex)
+        seconds = outcome.record.seconds if isinstance(outcome, Made) else 0.0
+        error = None if isinstance(outcome, Made) else str(outcome)
+        origin = self.attempts.origin(ask.vertex)
         event = StepExecuted(ask.vertex, origin, ask.key, time.time(), seconds, error)
         self.engine.emit(event)
 
     def _tell_decision(self, decision: Decision) -> None:
-        origin = self._origin(decision.vertex)
+        origin = self.attempts.origin(decision.vertex)
         record = decision.record
         reused = decision.outcome == "hit" and record is not None
         self.engine.emit(
@@ -526,149 +515,3 @@ class _Drive:
                 error=str(decision.error) if decision.error else None,
             )
         )
-
-    def _origin(self, vertex: int) -> Origin:
-        step = self.graph.vertices[vertex]
-        return step.origin if isinstance(step, Step) else Origin()
-
-    # -- executing --------------------------------------------------------------------------
-
-    def _attempt(self, ask: AskExecute) -> object:
-        """Execute, or adopt what another build just made; any error is returned."""
-        try:
-            return self._execute(ask)
-        except BaseException as error:  # noqa: BLE001  (carried to the driving thread)
-            return error
-
-    def _execute(self, ask: AskExecute) -> _Made:
-        engine, store = self.engine, self.engine._store
-        if ask.key in self.auditor.made:
-            return _Made(self.auditor.made[ask.key], reused=False)
-        fresh = ask.task.bypass or ask.key in self.lost
-        with store.lock(ask.key, engine.stopping):
-            found = store.lookup([ask.key]).get(ask.key)
-            if found is not None and not fresh and not _of_another_parent(found, ask.task):
-                return _Made(found, reused=True)
-            if ask.task.bypass:
-                self.replaced.setdefault(ask.key, found)
-            if engine.stopping():
-                raise Cancelled("the build was stopped before this step")
-            engine.emit(StepStarted(ask.vertex, self._origin(ask.vertex), ask.key, time.time()))
-            window = self._window(ask)
-            task, barred = ask.task, ""
-            if task.observe:
-                barred = self.evidence.barred(ask.material)
-                task = attrs.evolve(task, observe=not barred)
-            started = time.monotonic()
-            self.started[ask.vertex] = started - self.began
-            try:
-                result = self._perform(task, window)
-            except LayerCacheError as error:
-                # The last lines of the output are in the message, and secrets may be in them.
-                error.args = tuple(window.masked_text(arg) for arg in error.args)
-                raise
-            except BrokenPipeError:
-                raise  # whoever watches has gone
-            except OSError as error:
-                raise _refused(error) from error
-            seconds = time.monotonic() - started
-            record = self._record(ask, result, window, seconds)
-            try:
-                stands = store.put(record, replace=fresh or found is not None)
-                if found is not None:
-                    note_results(store, ask.key, (found.layer, record.layer))
-                    record = attrs.evolve(record, generation=stands.generation)
-                self._keep_evidence(ask, record, result, barred, again=fresh or bool(self.lost))
-            except CacheError as error:
-                self._trouble("write", error)
-            return _Made(record, reused=False)
-
-    def _keep_evidence(
-        self, ask: AskExecute, record: Record, result: Result, barred: str, *, again: bool
-    ) -> None:
-        """What the execution looked at of its parent, where the strategy makes use of it."""
-        keys, step = self.engine._keys, self.graph.vertices[ask.vertex]
-        if not isinstance(keys, Narrows) or not isinstance(step, Step):
-            return
-        evidence = keys.narrows(step)
-        if evidence is None:
-            return
-        reason = barred or result.refusal
-        if result.observed is not None:
-            reason = self.evidence.keep(record, ask.task, result.observed, evidence, again=again)
-        elif ask.task.observe and not reason:
-            reason = "this executor does not watch commands"
-        if reason:
-            self.refusals[ask.vertex] = reason
-            self.evidence.refuse(record, reason)
-            text = self._origin(ask.vertex).text or record.material.name
-            self.engine.emit(Note(f"not traced: {text}: {reason}", time.time()))
-
-    def _window(self, ask: AskExecute) -> Window:
-        """What the step of `ask` sees; its output becomes events."""
-        engine, origin = self.engine, self._origin(ask.vertex)
-        return Window(
-            engine._store,
-            engine._inputs,
-            masks=getattr(engine._executor, "masks", ()),
-            say=lambda chunk: engine.emit(StepOutput(ask.vertex, origin, chunk)),
-            stopping=engine.stopping,
-        )
-
-    def _perform(self, task: Task, window: Window) -> Result:
-        executor, pool = self.engine._executor, self.engine._pool
-        try:
-            if pool is None:
-                return perform(executor, task, window)
-            for bound in task.inputs:
-                if isinstance(bound.subject, State):
-                    self.engine._inputs.fetch(bound.subject)
-            return carry(pool, executor, task, window)
-        finally:
-            window.end()
-
-    def _record(self, ask: AskExecute, result: Result, window: Window, seconds: float) -> Record:
-        parent = ask.task.parent or SCRATCH
-        log = None
-        manifests = []
-        try:
-            if output := window.masked(result.output):
-                log = self.engine._store.add_blob(io.BytesIO(output), LOG_MEDIA_TYPE).digest
-            for bound in ask.task.inputs:
-                if isinstance(bound.selector, Files):
-                    rows = encode_listing(listing(window.tree(bound.subject), bound.selector))
-                    stored = self.engine._store.add_blob(io.BytesIO(rows), LISTING_MEDIA_TYPE)
-                    manifests.append((bound.fingerprint, stored.digest))
-        except CacheError as error:
-            self._trouble("write", error)  # only explanations need these
-        return Record(
-            key=ask.key,
-            material=ask.material,
-            layer=result.layer,
-            parent=parent.chain_id,
-            seconds=seconds,
-            created=time.time(),
-            log=log,
-            manifests=tuple(manifests),
-        )
-
-
-def _refused(error: OSError) -> BuildError:
-    """What the system refused an executor: a full disk, most likely."""
-    place = f" ({os.fsdecode(error.filename)})" if isinstance(error.filename, str | bytes) else ""
-    return BuildError(f"the step can't be executed here: {error.strerror or error}{place}")
-
-
-def _of_another_parent(record: Record, task: Task) -> bool:
-    """Whether `record` is of an execution on other content, which its key does not tell."""
-    parent = task.parent or SCRATCH
-    chained = any(isinstance(bound.selector, ByKey) for bound in task.inputs)
-    return chained and record.parent != parent.chain_id
-
-
-@frozen
-class _Made:
-    """An execution that ended well; `reused` when another build made the record meanwhile."""
-
-    record: Record
-    reused: bool

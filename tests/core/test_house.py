@@ -40,6 +40,7 @@ ORDER = (
     "contexts copying executors remote remotes tiers pushing collecting predecessors tracing",
     "inputs",
     "performing",
+    "attempts",
     "engine result reasons reporter probing request",
     "builder history",
     "testing",
