@@ -20,6 +20,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 
+from benchmarks.buildkit import ENVIRONMENT, build_command
 from benchmarks.contexts import generate
 from benchmarks.figures import Figure, cpu, environment, interleaved, report
 from benchmarks.steps import Project
@@ -124,8 +125,9 @@ def peers(place: str, project: Project, tools: str | None) -> dict[str, Callable
         else:
             found[name] = run
 
-    if works(["docker", "buildx", "version"]) and works(["docker", "version"]):
-        ready("docker buildx", ["docker", "buildx", "build", "-q", project.context])
+    if (command := build_command(project.context)) is not None:
+        env |= ENVIRONMENT
+        ready("docker (BuildKit)", command)
     if works(["buildctl", "debug", "workers"]):
         places = [
             word
@@ -170,7 +172,7 @@ def measure_all(rounds: int, files: int = 10_000, tools: str | None = None) -> l
                 words = ["--root", f"{place}/{name}", "--runroot", f"{place}/{name}-run"]
                 subprocess.run([name, *words, "rmi", "-a", "-f"], capture_output=True)
     known = (
-        "docker buildx",
+        "docker",
         "buildctl",
         "buildah build",
         "podman build",

@@ -11,7 +11,8 @@ DIR is a Debian root with python3, pip, gcc, make, node and npm, as this makes i
 tracer and the capture included, as a ratio of medians. *project*: `COPY . .` first, five RUN
 steps after it; for each kind of edit the seconds of a rebuild with `trace="auto"` beside those of
 the ordinary cascade (`trace="off"`, every step after the COPY runs), and whether the trees are
-equal but for the files that differ between any two runs of apt. All inputs are made on the spot,
+equal but for the files that differ between any two runs of apt; where a Docker daemon answers,
+BuildKit rebuilds beside it. All inputs are made on the spot,
 so no network is used. With `--check` the exit status is 1 when a limit is missed. Needs root.
 """
 
@@ -29,6 +30,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from benchmarks.buildkit import (
+    BASE,
+    ENVIRONMENT,
+    build_command,
+    import_base,
+    remove_base,
+)
 from benchmarks.figures import Figure, own_cpu, report
 from benchmarks.projects import STEPS, UNSTEADY, make_project
 from layercache import Builder, Dockerfile
@@ -184,19 +192,37 @@ EDITS: dict[str, Callable[[Path, int], object]] = {
 """Each with the number of the round, so that no round repeats another."""
 
 
-def project(traced: Bench, cascade: Bench, context: Path, rounds: int) -> list[Figure]:
-    """Seconds of a rebuild for each kind of edit, with traces and without."""
+def build_with_buildkit(context: Path) -> float | None:
+    """Wall seconds of a build of `PROJECT` by BuildKit; None where there is none."""
+    recipe = context.parent / "Dockerfile.buildkit"
+    recipe.write_text(PROJECT.replace("FROM debian", f"FROM {BASE}"))
+    command = build_command(str(context), "-f", str(recipe))
+    if command is None:
+        return None
+    started = time.monotonic()
+    subprocess.run(command, check=True, capture_output=True, env=os.environ | ENVIRONMENT)
+    return time.monotonic() - started
+
+
+def project(traced: Bench, cascade: Bench, root: Path, context: Path, rounds: int) -> list[Figure]:
+    """Seconds of a rebuild for each kind of edit, with traces, without, and by BuildKit."""
+    if build_command(".") is None:
+        print("tracing: no BuildKit beside it, no Docker daemon answers")
+    else:
+        import_base(root)
+        print(f"first build, BuildKit: {build_with_buildkit(context):.1f} s")
     started = time.monotonic()
     traced.build(PROJECT, context, trace="auto")
     print(f"first build, watched: {time.monotonic() - started:.1f} s")
     started = time.monotonic()
     cascade.build(PROJECT, context)
     print(f"first build, unwatched: {time.monotonic() - started:.1f} s")
-    print(f"{'edit':<24}{'traced':>8}{'cascade':>9}{'times':>7}  run again")
+    print(f"{'edit':<24}{'traced':>8}{'cascade':>9}{'times':>7}{'BuildKit':>9}  run again")
     figures = []
     wrong = 0
     for name, edit in EDITS.items():
         spent: list[tuple[float, float]] = []
+        others: list[float] = []
         for number in range(rounds):
             changed = context.parent / f"edited-{number}"
             shutil.rmtree(changed, ignore_errors=True)
@@ -210,6 +236,8 @@ def project(traced: Bench, cascade: Bench, context: Path, rounds: int) -> list[F
                 results.append(bench.build(PROJECT, changed, trace=mode))
                 found.append(time.monotonic() - started)
             spent.append((found[0], found[1]))
+            if (other := build_with_buildkit(changed)) is not None:
+                others.append(other)
             again, full = results
             if different := _different(again, full):
                 print(f"WRONG after {name}: {different[:5]}")
@@ -221,7 +249,8 @@ def project(traced: Bench, cascade: Bench, context: Path, rounds: int) -> list[F
             if step.decision == "miss"
         ]
         print(
-            f"{name:<24}{fast:>8.2f}{slow:>9.2f}{slow / fast:>7.1f}  {', '.join(ran) or 'nothing'}",
+            f"{name:<24}{fast:>8.2f}{slow:>9.2f}{slow / fast:>7.1f}"
+            f"{statistics.median(others) if others else 0:>9.2f}  {', '.join(ran) or 'nothing'}",
             flush=True,
         )
         again_text = ", ".join(ran) or "nothing"
@@ -229,6 +258,11 @@ def project(traced: Bench, cascade: Bench, context: Path, rounds: int) -> list[F
             Figure(NAME, f"edit of {name} ({again_text} runs again): seconds, traced", fast),
             Figure(NAME, f"edit of {name}: seconds, every step after COPY", slow),
         ]
+        if others:
+            figures.append(
+                Figure(NAME, f"edit of {name}: seconds, BuildKit", statistics.median(others))
+            )
+    remove_base()
     return [*figures, Figure(NAME, "rebuilds with another tree than without traces", wrong)]
 
 
@@ -265,7 +299,7 @@ def measure_all(root: Path, rounds: int, wanted: Sequence[str] = PARTS) -> list[
             if "overhead" in wanted:
                 figures += overhead(benches[0], place / "project", rounds)
             if "project" in wanted:
-                figures += project(benches[0], benches[1], place / "project", rounds)
+                figures += project(benches[0], benches[1], root, place / "project", rounds)
         finally:
             for bench in benches:
                 bench.close()
