@@ -121,6 +121,42 @@ class _Vertex:
             self.fingerprints = (*found[:place], fingerprint, *found[place + 1 :])
 
 
+class _Sharers:
+    """The steps of each key: one, nearly always, and further ones where there are any."""
+
+    __slots__ = ("_first", "_further")
+
+    def __init__(self) -> None:
+        self._first: dict[_Group, int] = {}
+        self._further: dict[_Group, list[int]] = {}
+
+    def join(self, group: _Group, number: int) -> None:
+        """A step has this key now."""
+        if self._first.setdefault(group, number) != number:
+            self._further.setdefault(group, []).append(number)
+
+    def leave(self, group: _Group, number: int) -> None:
+        """It has this key no more."""
+        further = self._further.get(group, [])
+        if self._first[group] != number:
+            further.remove(number)
+        elif further:
+            self._first[group] = further.pop(0)
+        else:
+            del self._first[group]
+        if not further:
+            self._further.pop(group, None)
+
+    def of(self, group: _Group) -> Sequence[int]:
+        """The steps that have this key, the first that came first."""
+        first = self._first.get(group)
+        return () if first is None else (first, *self._further.get(group, ()))
+
+    def shared(self, group: _Group) -> bool:
+        """Whether several steps have this key."""
+        return group in self._further
+
+
 class GraphWalk:
     """One build under way; see `Walk`."""
 
@@ -140,9 +176,7 @@ class GraphWalk:
         self._wanting: dict[_Wanted, list[tuple[int, int]]] = {}
         self._answers: dict[_Wanted, Fingerprint] = {}
         self._unanswerable: dict[_Wanted, LayerCacheError | None] = {}
-        # The steps of each key: one, nearly always, and further ones where there are any.
-        self._first: dict[_Group, int] = {}
-        self._further: dict[_Group, list[int]] = {}
+        self._sharers = _Sharers()
         self._known: dict[_Known, Record] = {}
         self._made: set[_Known] = set()
         self._found: dict[CacheKey, Record | None] = {}
@@ -328,8 +362,7 @@ class GraphWalk:
         vertex.material = self._keys.material(vertex.step, fingerprints)
         key = cache_key(vertex.material)
         vertex.group = (key, vertex.step.bypass)
-        if self._first.setdefault(vertex.group, number) != number:
-            self._further.setdefault(vertex.group, []).append(number)
+        self._sharers.join(vertex.group, number)
         for reader, place in self._readers[number] if self._chained else ():
             if isinstance(self._steps[reader].selectors[place], ByKey):
                 self._work.append((reader, place, Fingerprint(key)))
@@ -340,28 +373,8 @@ class GraphWalk:
         for key in keys:
             self._look_again((key, False))
 
-    def _steps_of(self, group: _Group) -> Sequence[int]:
-        """The steps that have this key."""
-        first = self._first.get(group)
-        if first is None:
-            return ()
-        further = self._further.get(group)
-        return (first, *further) if further else (first,)
-
-    def _leave(self, group: _Group, number: int) -> None:
-        """A step has this key no more."""
-        further = self._further.get(group, [])
-        if self._first[group] != number:
-            further.remove(number)
-        elif further:
-            self._first[group] = further.pop(0)
-        else:
-            del self._first[group]
-        if not further:
-            self._further.pop(group, None)
-
     def _look_again(self, group: _Group) -> None:
-        for number in self._steps_of(group):
+        for number in self._sharers.of(group):
             self._work.append((number, -1, _NO_FINGERPRINT))
 
     def _settle(self, number: int, vertex: _Vertex) -> None:
@@ -452,7 +465,7 @@ class GraphWalk:
             self._execute(vertex, (group[0], base))
             return
         self._known[*group, base] = record
-        if group not in self._further:
+        if not self._sharers.shared(group):
             self._bind(number, vertex, record, True)
         else:
             self._look_again(group)
@@ -494,7 +507,7 @@ class GraphWalk:
         observe = vertex.step.trace != "off"
         task = Task(vertex.step.instruction, tuple(bound), material.traits, bypass, observe)
         self._executing.add(work)
-        first = min(self._steps_of((key, bypass)))
+        first = min(self._sharers.of((key, bypass)))
         self._asks.append(AskExecute(key, task, material, first))
 
     # -- answers to executions ------------------------------------------------------------
@@ -555,7 +568,7 @@ class GraphWalk:
 
     def _unbind_all(self, group: _Group, record: Record) -> None:
         """Take the states away that this record made."""
-        for number in self._steps_of(group):
+        for number in self._sharers.of(group):
             made = self._steps[number].record
             if made is not None and made.layer == record.layer:
                 self._unbind(number)
@@ -593,7 +606,7 @@ class GraphWalk:
             vertex.know(place, None)
             vertex.missing += 1
         if vertex.group is not None:
-            self._leave(vertex.group, number)
+            self._sharers.leave(vertex.group, number)
             vertex.group = None
             vertex.material = None
 
