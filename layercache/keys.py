@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
 from blake3 import blake3
 
 from layercache.digests import CacheKey, Fingerprint
+from layercache.errors import UsageError
 from layercache.framing import framed_field
 from layercache.instructions import Field
 from layercache.selections import Selector
@@ -76,10 +77,10 @@ def cache_key(material: KeyMaterial) -> CacheKey:
     """The key of `material`: BLAKE3 in `derive_key` mode, one context for each scheme.
 
     Hashed is the frame of (name, fields, traits, ((role, selector, fingerprint), …), salt),
-    fields being tuples of (label, value).
+    fields being tuples of (label, value). Raises `UsageError` for what can't be framed.
     """
     # One list, filled in place: a key is to cost little more than hashing it.
-    name, fields, traits, salt = (material.name, material.fields, material.traits, material.salt)
+    name, fields, traits, salt = material.name, material.fields, material.traits, material.salt
     if type(name) is not str or type(salt) is not str:
         name, salt = _text(name), _text(salt)
     parts = [f"(5:s{len(name)}:{name}({len(fields)}:"]
@@ -91,7 +92,7 @@ def cache_key(material: KeyMaterial) -> CacheKey:
     for read in material.inputs:
         role, selector, found = read.role, read.selector, read.fingerprint
         if type(role) is not str or type(found) is not str:
-            role, found = _text(role), _text(found)
+            role, found = _text(role), Fingerprint(_text(found))
         parts.append(f"(3:s{len(role)}:{role}({len(selector)}:")
         for field in selector:
             parts.append(field.framed or framed_field(field))
@@ -101,6 +102,11 @@ def cache_key(material: KeyMaterial) -> CacheKey:
     return CacheKey(blake3(data, derive_key_context=_CONTEXT + material.scheme).hexdigest())
 
 
-def _text(text: Any) -> Any:
+def _text(text: Any) -> str:
     """The plain text below a subclass, which may write itself in another way."""
+    if not isinstance(text, str):
+        raise UsageError(
+            f"key material can't have {type(text).__name__} for its name, its salt, a role or a "
+            "fingerprint: these are texts"
+        )
     return str.__str__(text)

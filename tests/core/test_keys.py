@@ -104,6 +104,20 @@ def test_other_types_are_refused(value):
         frame(value)
 
 
+def test_material_of_other_types_is_refused():
+    """So is key material whose name, role, fingerprint or salt is no text."""
+    read = InputMaterial("parent", (), Fingerprint("f"))
+    good = KeyMaterial("content/1", "X", (), (), (read,), "salt")
+    for wrong in (
+        attrs.evolve(good, name=None),
+        attrs.evolve(good, salt=1),
+        attrs.evolve(good, inputs=(attrs.evolve(read, role=b"parent"),)),
+        attrs.evolve(good, inputs=(attrs.evolve(read, fingerprint=None),)),
+    ):
+        with pytest.raises(UsageError, match="these are texts"):
+            cache_key(wrong)
+
+
 # -- what counts ----------------------------------------------------------------------------
 
 
