@@ -318,26 +318,35 @@ def _remove(
     removed = []
     with _seized(store, sorted(wanted)) as free:
         held = wanted - set(free)
+        seen = {info.name: info.stamp for info in contents.infos}
+        # A build that came and went since all was looked at has written, or relied on, what it
+        # acknowledged: its stamp is then new.
+        renewed: set[str] = set()
+        for kind in sorted({_kind(store, name) for name in records}):
+            renewed |= _renewed(store, f"{kind}/", seen)
         spared = [name for name in records if layers[name] in held]
         for name in records:
-            if layers[name] not in held:
+            if layers[name] not in held and name not in renewed:
                 store.backend.delete(name)
                 removed.append(name)
-        # A build may have begun to rely on a blob since it was looked at: its stamp is then new.
-        seen = {info.name: info.stamp for info in contents.infos}
-        again = {info.name: info.stamp for info in store.backend.list(f"{store.prefix}blobs/")}
-        referred = set(held)
+        again = _renewed(store, "blobs/", seen)
+        referred = held | {store.blobs.name(digest) for digest in _pins(store)}
         for name in spared:
             referred |= {store.blobs.name(d) for d in _blobs(contents.records[name])}
-        for info in store.backend.list(f"{store.prefix}ac/"):
-            if seen.get(info.name) != info.stamp:
-                referred |= _blobs_of(store, info.name)
+        for name in _renewed(store, "ac/", seen):
+            referred |= _blobs_of(store, name)
         for name in rest:
-            if again.get(name, seen.get(name)) == seen.get(name) and name not in referred:
+            if name not in again and name not in referred:
                 store.backend.delete(name)
                 removed.append(name)
     store.forget()
     return removed
+
+
+def _renewed(store: Store, kind: str, seen: Mapping[str, float]) -> set[str]:
+    """What has another stamp now than when it was `seen`, or was not there."""
+    infos = store.backend.list(store.prefix + kind)
+    return {info.name for info in infos if seen.get(info.name) != info.stamp}
 
 
 def _layer_name(store: Store, record: Record | None) -> str:

@@ -6,7 +6,8 @@ import json
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from layercache.backends.local import LocalBackend
 from layercache.cli import main
 from layercache.collecting import collect, entries_of, usage, verify
 from layercache.errors import CacheError
+from layercache.images.tags import list_tags
 from layercache.retention import KeepBuilds, KeepDuration, KeepStorage
 from layercache.store import Store
 
@@ -260,3 +262,65 @@ def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert main(["cache", "prune", "--all", "--cache", cache]) == 0
     with Store(LocalBackend(cache)) as store:
         assert entries_of(store) == ()
+
+
+class Interrupted(LocalBackend):
+    """Between a collection's look and its removals, `meanwhile` happens."""
+
+    meanwhile: Callable[[], object] | None = None
+
+    def seize(self, names: Sequence[str]) -> AbstractContextManager[Sequence[str]]:
+        meanwhile, self.meanwhile = self.meanwhile, None
+        if meanwhile is not None:
+            meanwhile()
+        return super().seize(names)
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_a_build_that_came_and_went_meanwhile(store: Store, tmp_path: Path, damaged: bool) -> None:
+    """What it acknowledged stays: an old record that it relied on, a damaged one that it made
+    anew."""
+    directory = tmp_path / "cache"
+    build(store, 0)
+    for path in (directory / "ac").rglob("*"):
+        if damaged and path.is_file():
+            path.chmod(0o644)
+            path.write_bytes(b"damaged")
+    age(directory, 30)
+    backend = Interrupted(directory)
+
+    def meanwhile() -> None:
+        with Store(LocalBackend(directory)) as other:
+            build(other, 0)
+
+    backend.meanwhile = meanwhile
+    collect(Store(backend), [KeepDuration(DAY)])
+    result = Builder(Store(LocalBackend(directory))).build(
+        Dockerfile.parse(TEXT), context={"a": "a0" * 100, "b": "b0" * 100}
+    )
+
+    assert [s.decision for s in result.steps] == [None, "hit", "hit"]
+    assert verify(Store(LocalBackend(directory))) == ()
+
+
+def test_a_tag_that_was_set_meanwhile_holds_its_layers(store: Store, tmp_path: Path) -> None:
+    """Also layers that no record refers to any more."""
+    directory = tmp_path / "cache"
+    build(store, 0, tags=["kept:1"])
+    (kept,) = list_tags(store)
+    ((name, tag),) = store.references().items()
+    for path in (directory / "ac").rglob("*"):
+        if path.is_file():
+            path.unlink()
+    store.delete_reference(name)
+    age(directory, 30)
+    backend = Interrupted(directory)
+
+    def meanwhile() -> None:
+        with Store(LocalBackend(directory)) as other:
+            other.put_reference(name, tag)
+            other.commit()
+
+    backend.meanwhile = meanwhile
+    collect(Store(backend), [])
+    assert all(store.blobs.stamp(layer) is not None for layer in kept.layers)
