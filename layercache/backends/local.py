@@ -28,6 +28,7 @@ from layercache.storage import ObjectInfo, check_name
 __all__ = ["LocalBackend"]
 
 DURABILITIES: Final = ("full", "batch", "none")
+_CHARACTERS: Final = "abcdefghijklmnopqrstuvwxyz0123456789._-"
 _COPY_SIZE: Final = 1 << 18
 _SMALL: Final = 1 << 16
 _LARGEST: Final = 1 << 30
@@ -415,11 +416,13 @@ def _files(
         for entry in entries:
             if not at and entry.name in skip:
                 continue
+            if entry.name.startswith(".") or entry.name.strip(_CHARACTERS):
+                continue  # no object's: `lost+found`, what NFS keeps of a file that is open
             name = f"{at}/{entry.name}" if at else entry.name
             try:
-                if entry.is_dir(follow_symlinks=False):
+                if entry.is_dir(follow_symlinks=not at):  # the first level may lie elsewhere
                     stack.append(name)
-                else:
+                elif entry.is_file(follow_symlinks=False):
                     yield name, entry.stat(follow_symlinks=False)
             except OSError:
                 continue  # gone meanwhile

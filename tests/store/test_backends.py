@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 
 import pytest
 
@@ -10,9 +11,13 @@ from layercache.backends import open_backend
 from layercache.backends.fsspec import FsspecBackend
 from layercache.backends.local import LocalBackend
 from layercache.backends.memory import MemoryBackend
+from layercache.collecting import collect, verify
 from layercache.errors import LayerCacheError, UsageError
+from layercache.retention import KeepDuration
+from layercache.store import Store
 from layercache.testing.faults import FAULTS, FaultyBackend, SloppyBackend
-from layercache.testing.storage import BackendSuite
+from layercache.testing.storage import BackendSuite, make_record
+from tests.store.test_crashes import posix
 
 
 class TestMemory(BackendSuite):
@@ -150,3 +155,31 @@ def test_a_file_is_no_directory(tmp_path):
         LocalBackend(tmp_path / "file")
     with pytest.raises(UsageError, match="durability"):
         LocalBackend(tmp_path, durability="some")
+
+
+@posix
+def test_what_is_no_object_is_left_alone(tmp_path):
+    """A cache at the root of a file system, on NFS, with a note of its owner, or a first level
+    that lies elsewhere: none of it is listed, none of it ends a collection or is removed."""
+    store = Store(LocalBackend(tmp_path / "cache"))
+    record = store.put(make_record(store, 1))
+    store.commit()
+    os.rename(tmp_path / "cache" / "blobs", tmp_path / "elsewhere")
+    os.symlink(tmp_path / "elsewhere", tmp_path / "cache" / "blobs")
+    os.utime(tmp_path / "cache" / "blobs", (1, 1), follow_symlinks=False)
+    (tmp_path / "cache" / "lost+found").mkdir(mode=0)
+    for name in ("cache/Note", "elsewhere/README", "elsewhere/sha256/.nfs0000000000a1"):
+        (tmp_path / name).write_bytes(b"not mine")
+        os.utime(tmp_path / name, (1, 1))
+    os.mkfifo(tmp_path / "elsewhere" / "fifo")
+    listed = sorted(info.name for info in store.backend.list(""))
+    done = collect(store, [KeepDuration(1e9)], grace=0)
+
+    assert listed == [
+        f"ac/{record.key[:2]}/{record.key}",
+        store.blobs.name(record.layer.descriptor.digest),
+        "format",
+    ]
+    assert done.removed == ()
+    assert verify(store) == ()
+    assert os.path.islink(tmp_path / "cache" / "blobs")
