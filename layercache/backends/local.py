@@ -61,6 +61,7 @@ class LocalBackend:
         self._count = 0
         self._unsynced: list[str] = []
         self._root_fd = -1
+        self._closer: Callable[[], object] | None = None
         self._locks = RangeLocks(os.path.join(self.directory, "locks"))
         self._holds = RangeHolds(os.path.join(self.directory, "locks"))
 
@@ -122,7 +123,7 @@ class LocalBackend:
 
     def write(self, name: str, content: BinaryIO) -> None:
         check_name(name)
-        temporary = self._temporary()
+        temporary = os.path.join(self.spool(), self._unique())
         try:
             with open(temporary, "xb", buffering=0, opener=_read_only_file) as out:
                 while chunk := content.read(_COPY_SIZE):
@@ -155,7 +156,10 @@ class LocalBackend:
                 self._fail("touch", name, error)
 
     def spool(self) -> str:
-        return os.path.dirname(self._temporary())
+        directory = os.path.join(self.directory, "tmp")
+        if self._root_fd < 0 or not os.path.isdir(directory):
+            self._begin_writing(directory)
+        return directory
 
     def adopt(self, path: str, name: str) -> bool:
         try:
@@ -168,34 +172,36 @@ class LocalBackend:
             self._fail("write", name, error)
         return True
 
-    def _temporary(self) -> str:
-        """A path nobody else uses, in a directory that is there and on the same file system."""
-        self._begin_writing()
+    def _unique(self) -> str:
+        """A file name that nobody else uses."""
         with self._guard:
             self._count += 1
             count = self._count
-        unique = f"{os.getpid():x}-{count:x}-{os.urandom(6).hex()}"
-        return os.path.join(self.directory, "tmp", unique)
+        return f"{os.getpid():x}-{count:x}-{os.urandom(6).hex()}"
 
     def release(self) -> None:
         """Give up what is held open, where nothing is left to sync; the next write opens it."""
         with self._guard:
-            if self._root_fd > 0 and not self._unsynced:
+            if self._root_fd > 0 and self._closer is not None and not self._unsynced:
                 self._closer()
                 self._root_fd = -1
 
-    def _begin_writing(self) -> None:
-        if self._root_fd >= 0:
-            return
+    def _begin_writing(self, spool: str) -> None:
+        """Make the directory, anew where somebody removed it under us, and hold it open."""
         with self._guard:
-            if self._root_fd >= 0:
-                return
             try:
-                os.makedirs(os.path.join(self.directory, "tmp"), exist_ok=True)
+                os.makedirs(spool, exist_ok=True)
+                if os.name != "posix":
+                    self._root_fd = 0
+                    return
                 # Held open from before the first write: syncfs reports only later failures.
-                self._root_fd = os.open(self.directory, os.O_RDONLY) if os.name == "posix" else 0
-                if self._root_fd > 0:
-                    self._closer = weakref.finalize(self, os.close, self._root_fd)
+                if self._root_fd > 0 and self._closer is not None:
+                    if os.path.samestat(os.fstat(self._root_fd), os.stat(self.directory)):
+                        return
+                    self._closer()
+                    self._root_fd = -1
+                self._root_fd = os.open(self.directory, os.O_RDONLY)
+                self._closer = weakref.finalize(self, os.close, self._root_fd)
             except OSError as error:
                 self._fail("create", "tmp", error)
 
@@ -282,7 +288,7 @@ class LocalBackend:
         self, name: str, give_up: Callable[[], bool] | None = None
     ) -> AbstractContextManager[bool]:
         try:
-            self._begin_writing()
+            self.spool()
         except CacheError:
             pass  # nothing can be stored here, so nobody needs to wait
         return self._locks.lock(name, give_up)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 
 from layercache.backends.fsspec import FsspecBackend
@@ -9,7 +11,7 @@ from layercache.backends.local import LocalBackend
 from layercache.backends.memory import MemoryBackend, shared_memory
 from layercache.store import Store
 from layercache.testing.faults import CountingBackend
-from layercache.testing.storage import StoreSuite
+from layercache.testing.storage import StoreSuite, make_record
 
 
 class TestMemory(StoreSuite):
@@ -71,3 +73,23 @@ def test_counting():
 
     assert store.get_fact("a", "b") == "c"
     assert backend.requests - before == 1
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_directory_that_was_removed_is_made_again(tmp_path, whole):
+    """A store that lives on writes on, with its directory gone or only what was in it."""
+    directory = tmp_path / "cache"
+    events = []
+    store = Store(LocalBackend(directory), on_event=events.append)
+    store.put(make_record(store, 1))
+    store.commit()
+    if whole:
+        shutil.rmtree(directory)
+    else:
+        for entry in list(directory.iterdir()):
+            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+    record = store.put(make_record(store, 1))
+    store.commit()
+
+    assert Store(LocalBackend(directory)).lookup([record.key]) == {record.key: record}
+    assert events == []
