@@ -161,6 +161,7 @@ class Blobs:
         self._verified: dict[Digest, Identity] = {}
         self._aside: dict[Digest, str] = {}
         self._scratch: str | None = None
+        self._told: set[str] = set()
         self.written: set[Digest] = set()
         """What the backend took since this was last cleared."""
 
@@ -196,7 +197,10 @@ class Blobs:
     def hold(self, digest: Digest) -> None:
         """Keep collections from taking the blob until the backend is released."""
         if self._holds is not None:
-            self._holds.hold((self.name(digest),))
+            try:
+                self._holds.hold((self.name(digest),))
+            except CacheError as error:
+                self._trouble(self.name(digest), error)
 
     def has(self, descriptor: Descriptor) -> bool:
         """Whether the blob is there, by name and size."""
@@ -308,7 +312,7 @@ class Blobs:
                     _remove(path)
         except CacheError as error:
             self._keep(path, digest)
-            self._report("degraded", name, f"a blob is kept for this build only: {error}")
+            self._degraded(name, "a blob is kept for this build only", error)
             return descriptor
         with self._guard:
             self.written.add(digest)
@@ -324,12 +328,20 @@ class Blobs:
             self._report("healed", name, f"blob {digest} was written again")
         return descriptor
 
+    def _degraded(self, name: str, what: str, error: Exception) -> None:
+        """Say what a failure leads to: once, not for each blob."""
+        with self._guard:
+            known = what in self._told
+            self._told.add(what)
+        if not known:
+            self._report("degraded", name, f"{what}: {error}")
+
     def _spool_directory(self) -> str:
         if isinstance(self._backend, Adopts):
             try:
                 return self._backend.spool()
             except CacheError as error:
-                self._report("degraded", "tmp", str(error))
+                self._trouble("tmp", error)
         return self._own_directory()
 
     def _own_directory(self) -> str:
@@ -383,7 +395,7 @@ class Blobs:
         elsewhere = self._own_directory()
         if os.path.dirname(path) == elsewhere:
             raise error
-        self._report("degraded", "tmp", f"writing goes on in {elsewhere!r}: {error}")
+        self._degraded("tmp", f"writing goes on in {elsewhere!r}", error)
         new_path, new_out = _new_file(elsewhere)
         at = 0
         while at < size:

@@ -100,17 +100,14 @@ class _Contents:
 
 def _look(store: Store) -> _Contents:
     prefix = store.prefix
-    infos = tuple(store.backend.list(prefix))
+    infos = tuple(store.medium.list(prefix))
     records: dict[str, Record] = {}
     damaged: dict[str, str] = {}
     for info in infos:
-        kind, _, rest = info.name.removeprefix(prefix).partition("/")
-        if kind != "ac":
+        if _kind(store, info.name) != "ac":
             continue
-        key = CacheKey(rest.rpartition("/")[2])
         try:
-            with store.backend.read(info.name) as content:
-                record = decode_record(key, content.read(), store.verifier)
+            record = _record(store, info.name)
             check_record(record)
             records[info.name] = record
         except NotFound:
@@ -118,6 +115,17 @@ def _look(store: Store) -> _Contents:
         except CorruptObject as error:
             damaged[info.name] = str(error)
     return _Contents(infos, records, damaged, _pins(store), _builds(store, infos))
+
+
+def _record(store: Store, name: str) -> Record:
+    """The record of that name. Raises `CacheError`: one that can't be read is not damaged, and
+    what it refers to is not free."""
+    try:
+        with store.medium.read(name) as content:
+            data = content.read()
+    except OSError as error:
+        raise CacheError(f"can't read {name}: {error}") from error
+    return decode_record(CacheKey(name.rpartition("/")[2]), data, store.verifier)
 
 
 def _pins(store: Store) -> dict[Digest, tuple[str, ...]]:
@@ -220,11 +228,11 @@ def _now(store: Store, infos: Sequence[ObjectInfo], *, write: bool) -> float:
         return here if 0 <= here - newest <= _SUSPICIOUS else newest
     name = store.prefix + _PROBE
     try:
-        store.backend.write(name, io.BytesIO(b"now"))
-        stamp = next((i.stamp for i in store.backend.list(name) if i.name == name), newest)
+        store.medium.write(name, io.BytesIO(b"now"))
+        stamp = next((i.stamp for i in store.medium.list(name) if i.name == name), newest)
     except CacheError:
         return newest  # a full medium: ages are then counted from the last write
-    store.backend.delete(name)
+    store.medium.delete(name)
     return newest if stamp - newest > _SUSPICIOUS else stamp
 
 
@@ -277,8 +285,8 @@ def collect(
     debris = 0
     if not dry_run:
         removed = _remove(store, doomed, removed[len(doomed) :], contents)
-    if isinstance(store.backend, Cleans):
-        debris = store.backend.clean(dry_run)
+    if isinstance(store.medium, Cleans):
+        debris = store.medium.clean(dry_run)
     freed = sum(sizes.get(name, 0) for name in removed) + debris
     return Collected(verdicts=verdicts, removed=tuple(removed), freed=freed, dry_run=dry_run)
 
@@ -327,7 +335,7 @@ def _remove(
         spared = [name for name in records if layers[name] in held]
         for name in records:
             if layers[name] not in held and name not in renewed:
-                store.backend.delete(name)
+                store.medium.delete(name)
                 removed.append(name)
         again = _renewed(store, "blobs/", seen)
         referred = held | {store.blobs.name(digest) for digest in _pins(store)}
@@ -337,7 +345,7 @@ def _remove(
             referred |= _blobs_of(store, name)
         for name in rest:
             if name not in again and name not in referred:
-                store.backend.delete(name)
+                store.medium.delete(name)
                 removed.append(name)
     store.forget()
     return removed
@@ -345,7 +353,7 @@ def _remove(
 
 def _renewed(store: Store, kind: str, seen: Mapping[str, float]) -> set[str]:
     """What has another stamp now than when it was `seen`, or was not there."""
-    infos = store.backend.list(store.prefix + kind)
+    infos = store.medium.list(store.prefix + kind)
     return {info.name for info in infos if seen.get(info.name) != info.stamp}
 
 
@@ -357,17 +365,15 @@ def _layer_name(store: Store, record: Record | None) -> str:
 
 def _seized(store: Store, names: Sequence[str]) -> AbstractContextManager[Sequence[str]]:
     """Those of `names` that no running build holds, kept so meanwhile."""
-    if isinstance(store.backend, Holds):
-        return store.backend.seize(names)
+    if isinstance(store.medium, Holds):
+        return store.medium.seize(names)
     return nullcontext(names)
 
 
 def _blobs_of(store: Store, name: str) -> set[str]:
     """The blobs of a record that was written while a collection ran."""
     try:
-        with store.backend.read(name) as content:
-            key = CacheKey(name.rpartition("/")[2])
-            record = decode_record(key, content.read(), store.verifier)
+        record = _record(store, name)
     except (NotFound, CorruptObject):
         return set()
     return {store.blobs.name(digest) for digest in _blobs(record)}
@@ -390,7 +396,7 @@ def usage(store: Store) -> Usage:
     objects: dict[str, int] = {}
     size: dict[str, int] = {}
     names = {"ac": "records", "refs": "references"}
-    for info in store.backend.list(store.prefix):
+    for info in store.medium.list(store.prefix):
         kind = _kind(store, info.name)
         kind = names.get(kind, kind)
         objects[kind] = objects.get(kind, 0) + 1
@@ -437,7 +443,7 @@ def verify(
         return tuple(found)
     repaired = []
     for damage in sorted(found, key=lambda d: _kind(store, d.name) != "ac"):
-        store.backend.delete(damage.name)
+        store.medium.delete(damage.name)
         repaired.append(attrs.evolve(damage, repaired=True))
     store.forget()
     return tuple(repaired)

@@ -14,6 +14,7 @@ from typing import BinaryIO, Final
 from layercache.codec import FORMAT, Verifier, pack, seal, unpack, unseal
 from layercache.digests import CacheKey, Fingerprint
 from layercache.errors import CacheError, CorruptObject, NotFound, UsageError
+from layercache.medium import medium_of
 from layercache.storage import Backend, BatchReader, Stages, Stats, Touches
 from layercache.trails import Trail, decode_trail, encode_trail
 from layercache.values import frozen
@@ -63,10 +64,12 @@ class Objects:
         self._told: set[tuple[str, str]] = set()
         self._marked = False
         # Looking for a capability costs more than using it: once is enough.
-        self._stats = backend if isinstance(backend, Stats) else None
-        self._touches = backend if isinstance(backend, Touches) else None
-        self._stages = backend if isinstance(backend, Stages) else None
-        self._batches = backend if isinstance(backend, BatchReader) else None
+        self.medium = medium = medium_of(backend)
+        """The backend, with whatever it raises as `CacheError`."""
+        self._stats = medium if isinstance(medium, Stats) else None
+        self._touches = medium if isinstance(medium, Touches) else None
+        self._stages = medium if isinstance(medium, Stages) else None
+        self._batches = medium if isinstance(medium, BatchReader) else None
         if self._stats is not None:
             self._check_format()
 
@@ -87,7 +90,7 @@ class Objects:
     def trails(self) -> list[Trail]:
         """Every trail that verifies. Costs a request for each where the backend is remote."""
         prefix = f"{self._prefix}trails/"
-        names = [info.name.removeprefix(prefix) for info in self.backend.list(prefix)]
+        names = [info.name.removeprefix(prefix) for info in self.medium.list(prefix)]
         return [trail for name in sorted(names) if (trail := self.get_trail(name)) is not None]
 
     def prefetch(
@@ -137,13 +140,25 @@ class Objects:
 
     def beginning(self, name: str, target: str) -> tuple[str, bytes]:
         """The object, by name and bytes, that says that the trail of `target` begins so."""
-        return self._derived_object("beginnings", name, target.encode())
+        return self.derived_object("beginnings", name, target.encode())
+
+    def read_derived(self, kinds: Sequence[str], name: str) -> dict[str, bytes]:
+        """As `get_derived` for several kinds at once; raises `CacheError`."""
+        stored = {kind: self._derived_name(kind, name) for kind in kinds}
+        data = self.read_small(list(stored.values()))
+        opened = {
+            kind: self._opened("derived", at, kind + " " + name, data[at])
+            for kind, at in stored.items()
+            if at in data
+        }
+        return {kind: payload for kind, payload in opened.items() if payload is not None}
 
     def put_derived(self, kind: str, name: str, payload: bytes) -> None:
         """Keep such a thing; `kind` is a word, `name` what it was computed from."""
-        self._put_small(*self._derived_object(kind, name, payload))
+        self._put_small(*self.derived_object(kind, name, payload))
 
-    def _derived_object(self, kind: str, name: str, payload: bytes) -> tuple[str, bytes]:
+    def derived_object(self, kind: str, name: str, payload: bytes) -> tuple[str, bytes]:
+        """What `put_derived` writes, by name and bytes."""
         sealed = seal("derived", kind + " " + name, payload, self._verifier)
         return self._derived_name(kind, name), sealed
 
@@ -151,7 +166,7 @@ class Objects:
         """All references by name. They are the roots that retention starts from."""
         found = {}
         prefix = f"{self._prefix}refs/"
-        names = [info.name for info in self.backend.list(prefix)]
+        names = [info.name for info in self.medium.list(prefix)]
         names += [name for name in self._staged if name.startswith(prefix)]
         for name in dict.fromkeys(names):
             payload = self._get_sealed("reference", name, name.removeprefix(self._prefix))
@@ -189,13 +204,13 @@ class Objects:
         with self._guard:
             self._staged.pop(stored, None)
             self._small.pop(stored, None)
-        self.backend.delete(stored)
+        self.medium.delete(stored)
         return there
 
     def write(self, name: str, content: BinaryIO) -> None:
         """Write an object by its full name; raises `CacheError`. For those who copy stores."""
         self._mark_format()
-        self.backend.write(name, content)
+        self.medium.write(name, content)
 
     def report(self, kind: str, name: str, message: str) -> None:
         """Tell whoever listens."""
@@ -249,7 +264,7 @@ class Objects:
         found = {}
         for name in names:
             try:
-                with self.backend.read(name) as content:
+                with self.medium.read(name) as content:
                     found[name] = content.read(_LARGE)
             except NotFound:
                 continue
@@ -292,7 +307,7 @@ class Objects:
                     if not name.startswith(f"{self._prefix}ac/"):
                         self._small[name] = data
             else:
-                self.backend.write(name, io.BytesIO(data))
+                self.medium.write(name, io.BytesIO(data))
         except CacheError as error:
             self._trouble(name, error)
             return
@@ -348,7 +363,7 @@ class Objects:
         if not self._marked:
             self._marked = True
             try:
-                self.backend.write("format", io.BytesIO(_MARKER + b"%d\n" % FORMAT))
+                self.medium.write("format", io.BytesIO(_MARKER + b"%d\n" % FORMAT))
             except CacheError as error:
                 self._trouble("format", error)
 

@@ -20,7 +20,7 @@ from layercache.codec import encode_record
 from layercache.digests import CacheKey, Digest
 from layercache.errors import CacheError, NotFound
 from layercache.records import Record
-from layercache.remotes import Remote, Unavailable
+from layercache.remotes import Remote, Transfer, Unavailable
 from layercache.storage import Syncs
 from layercache.tracing.known import merge_selectors
 from layercache.trails import Fact, Trail, beginnings_of, definition_of, encode_trail
@@ -66,6 +66,7 @@ class Pusher:
         self._stopped = False
         self._thread: threading.Thread | None = None
         self._failed = False
+        self._said = False
         self._sent: set[CacheKey] = set()
         self._blobs: set[Digest] = set()
         self._suspects: set[Digest] = set()
@@ -100,7 +101,7 @@ class Pusher:
         with self._wake:
             while self._jobs or self._busy:
                 left = end - time.monotonic()
-                if left <= 0 or not self.remote.available:
+                if left <= 0 or not self.remote.writable:
                     return False
                 self._wake.wait(min(left, 0.2))
             return not self._failed
@@ -146,7 +147,8 @@ class Pusher:
             except Exception as error:  # noqa: BLE001  (a thread has nobody to raise to)
                 self._failed = True
                 store = self._store()
-                if store is not None:
+                known, self._said = self._said, True
+                if store is not None and not known:
                     store.report("degraded", self.remote.name, f"sending failed: {error!r}")
             finally:
                 with self._wake:
@@ -162,12 +164,12 @@ class Pusher:
             self._send_trail(job)
 
     def _send_derived(self, job: _Derived) -> None:
-        remote = self.remote.store
         payload = job.payload
+        there = self.remote.derived((job.kind,), job.name).get(job.kind)
         if job.kind == "selectors":
-            there = self.remote.call(lambda: remote.get_derived(job.kind, job.name))
             payload = merge_selectors(payload, there)
-        self.remote.call(lambda: remote.put_derived(job.kind, job.name, payload), len(payload))
+        if payload != there:
+            self._write(*self.remote.store.derived_object(job.kind, job.name, payload))
 
     def _send_trail(self, trail: Trail) -> None:
         store = self._store()
@@ -198,9 +200,9 @@ class Pusher:
             other = present.get(key)
             if other is None or other.generation < record.generation:
                 self._send_record(record, fresh=False)
-        remote = self.remote.store.backend
+        remote = self.remote.store.medium
         if isinstance(remote, Syncs):
-            self.remote.call(remote.sync)  # what the trail names is there before it is
+            self.remote.call(remote.sync, write=True)  # what the trail names is there before it is
         for target, content in named.items():
             self._write(f"{self.remote.store.prefix}trails/{target}", content)
         for beginning in () if there is not None else beginnings_of(rows):
@@ -227,7 +229,7 @@ class Pusher:
             return
         name = remote.blobs.name(digest)
         if ask and digest not in self._suspects:
-            infos = self.remote.call(lambda: list(remote.backend.list(name)))
+            infos = self.remote.call(lambda: list(remote.medium.list(name)))
             if any(i.name == name and (not size or i.size == size) for i in infos):
                 self._blobs.add(digest)
                 return
@@ -240,15 +242,20 @@ class Pusher:
             if size:
                 raise Unavailable(f"blob {digest} is not here to be sent") from None
             return  # only explanations need it
+        transfer = Transfer()
         with content:
-            self.remote.call(lambda: remote.write(name, content), size)
+            watched = transfer.watch(content)
+            self.remote.call(
+                lambda: remote.write(name, watched), size, write=True, transfer=transfer
+            )
         self._suspects.discard(digest)
         self._blobs.add(digest)
 
     def _write(self, name: str, data: bytes) -> None:
         import io
 
-        self.remote.call(lambda: self.remote.store.write(name, io.BytesIO(data)))
+        write = self.remote.store.write
+        self.remote.call(lambda: write(name, io.BytesIO(data)), len(data), write=True)
 
 
 def _merged(trail: Trail, used: tuple[Fact, ...], there: Trail | None) -> tuple[Fact, ...]:

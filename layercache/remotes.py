@@ -6,19 +6,20 @@ the first call that works again ends that.
 
 from __future__ import annotations
 
+import io
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final, TypeVar
+from typing import BinaryIO, Final, TypeVar, cast
 
 from layercache.codec import decode_record
 from layercache.digests import CacheKey
-from layercache.errors import CacheError, CorruptObject, NotFound
+from layercache.errors import CacheError, CorruptObject, LayerCacheError, NotFound
 from layercache.records import Record
 from layercache.store import Store
 from layercache.trails import Trail, decode_trail
 
-__all__ = ["Remote", "Unavailable"]
+__all__ = ["Remote", "Transfer", "Unavailable"]
 
 T = TypeVar("T")
 
@@ -28,16 +29,64 @@ _EACH: Final = 16 * 1024
 """Bytes that a further object of a batch counts as: not all are fetched at once."""
 _SLOWEST: Final = 256 * 1024
 """Bytes a second below which a transfer counts as hanging."""
+_AT_ONCE: Final = 64 << 20
+"""Bytes that a client may fetch or send without showing that any come."""
 
 
 class Unavailable(CacheError):
     """The remote is not asked for now, or did not answer in time."""
 
 
+class Transfer:
+    """Content on its way: how much has come, and whether anybody still waits for it."""
+
+    def __init__(self) -> None:
+        self.moved = 0
+        self.abandoned = False
+
+    def watch(self, content: BinaryIO, most: int | None = None) -> BinaryIO:
+        """`content`, of at most that many bytes if that is known; reading it counts."""
+        return cast(BinaryIO, _Watched(content, self, most))
+
+
+class _Watched(io.RawIOBase):
+    def __init__(self, content: BinaryIO, transfer: Transfer, most: int | None) -> None:
+        super().__init__()
+        self._content = content
+        self._transfer = transfer
+        self._most = most
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int | None = -1) -> bytes:
+        transfer = self._transfer
+        if transfer.abandoned:
+            raise CacheError("nobody waits for this content any more")
+        data = self._content.read(-1 if size is None else size)
+        transfer.moved += len(data)
+        if self._most is not None and transfer.moved > self._most:
+            raise CacheError(f"content has more than {self._most} bytes")
+        return data
+
+    def readall(self) -> bytes:
+        return self.read()
+
+
+class _State:
+    """Whether reading (or writing) works, and since when and for how long it is left alone."""
+
+    def __init__(self) -> None:
+        self.down = False
+        self.until = 0.0
+        self.pause = _FIRST_PAUSE
+
+
 class Remote:
     """One remote store, asked with a deadline of `deadline` seconds for a call.
 
-    Transfers of content get more time, by size. `report` is told (kind, name, message).
+    Content gets more time, as long as it keeps coming. `report` is told (kind, name, message).
+    A remote that can be read and not written is read on.
     """
 
     def __init__(
@@ -48,24 +97,36 @@ class Remote:
         self._deadline = deadline
         self._report = report
         self._guard = threading.Lock()
-        self._down_until = 0.0
-        self._pause = _FIRST_PAUSE
-        self._down = False
+        self._reading = _State()
+        self._writing = _State()
 
     def __repr__(self) -> str:
         return f"Remote({self.name})"
 
     @property
     def available(self) -> bool:
-        """Whether a call would be tried now."""
-        return not self._down or time.monotonic() >= self._down_until
+        """Whether it would be asked now."""
+        return _over(self._reading)
 
-    def call(self, function: Callable[[], T], size: int = 0) -> T:
-        """What `function` gives, within the deadline for `size` bytes of content.
+    @property
+    def writable(self) -> bool:
+        """Whether something would be sent now."""
+        return self.available and _over(self._writing)
 
-        Raises `NotFound` and `CorruptObject` as they are; else `Unavailable`.
+    def call(
+        self,
+        function: Callable[[], T],
+        size: int = 0,
+        *,
+        write: bool = False,
+        transfer: Transfer | None = None,
+    ) -> T:
+        """What `function` gives, within the deadline for `size` bytes and what `transfer` moved.
+
+        Raises `NotFound`, `CorruptObject` and what is no failure of the remote as they are; else
+        `Unavailable`.
         """
-        if not self.available:
+        if not (self.writable if write else self.available):
             raise Unavailable(f"{self.name} failed and is not asked for now")
         done = threading.Event()
         values: list[T] = []
@@ -80,36 +141,52 @@ class Remote:
 
         # A hanging client can't be interrupted, only left behind.
         threading.Thread(target=run, name="layercache-remote", daemon=True).start()
-        limit = self._deadline + size / _SLOWEST
-        if not done.wait(limit):
-            raise self._failed(CacheError(f"{self.name} did not answer within {limit:.0f} s"))
+        began = time.monotonic()
+        # A size may be a remote's own claim: what is more than this must be seen to come.
+        limit = self._deadline + min(size, _AT_ONCE) / _SLOWEST
+        while not done.wait(max(0.0, began + limit - time.monotonic())):
+            moved = transfer.moved / _SLOWEST if transfer is not None else 0.0
+            if time.monotonic() - began < limit + moved:
+                done.wait(min(self._deadline, began + limit + moved - time.monotonic()))
+                continue
+            if transfer is not None:
+                transfer.abandoned = True
+            message = f"{self.name} did not answer within {limit + moved:.0f} s"
+            raise self._failed(CacheError(message), write)
         if values:
-            self._worked()
+            self._worked(write)
             return values[0]
         error = errors[0]
         if isinstance(error, NotFound | CorruptObject):
-            self._worked()
+            self._worked(write)
         elif isinstance(error, CacheError):
-            raise self._failed(error)
+            raise self._failed(error, write)
+        elif isinstance(error, Exception) and not isinstance(error, LayerCacheError):
+            failure = CacheError(f"{self.name}: {error!r}")
+            failure.__cause__ = error
+            raise self._failed(failure, write)
         raise error
 
-    def _failed(self, error: CacheError) -> Unavailable:
+    def _failed(self, error: CacheError, write: bool) -> Unavailable:
+        state = self._writing if write else self._reading
         with self._guard:
-            first = not self._down
-            self._down = True
-            self._down_until = time.monotonic() + self._pause
-            self._pause = min(self._pause * 2, _LONGEST_PAUSE)
+            first = not state.down
+            state.down = True
+            state.until = time.monotonic() + state.pause
+            state.pause = min(state.pause * 2, _LONGEST_PAUSE)
         if first:
-            message = f"the build goes on without {self.name}: {error}"
-            self._report("degraded", self.name, message)
+            what = "nothing is sent to" if write else "the build goes on without"
+            self._report("degraded", self.name, f"{what} {self.name}: {error}")
         failure = Unavailable(str(error))
         failure.__cause__ = error
         return failure
 
-    def _worked(self) -> None:
-        if self._down:
+    def _worked(self, write: bool) -> None:
+        for state in (self._reading, self._writing) if write else (self._reading,):
+            if not state.down:
+                continue
             with self._guard:
-                was, self._down, self._pause = self._down, False, _FIRST_PAUSE
+                was, state.down, state.pause = state.down, False, _FIRST_PAUSE
             if was:
                 self._report("recovered", self.name, f"{self.name} answers again")
 
@@ -132,12 +209,7 @@ class Remote:
 
     def derived(self, kinds: Sequence[str], name: str) -> dict[str, bytes]:
         """The derived objects of one name that are there and verify, by kind."""
-
-        def read() -> dict[str, bytes]:
-            found = {kind: self.store.get_derived(kind, name) for kind in kinds}
-            return {kind: payload for kind, payload in found.items() if payload is not None}
-
-        return self.call(read)
+        return self.call(lambda: self.store.read_derived(kinds, name))
 
     def beginning(self, names: Sequence[str]) -> str | None:
         """A target that begins as the first of `names` says that one has: one round trip."""
@@ -162,3 +234,7 @@ class Remote:
             else:
                 found[target] = (trail, there[name])
         return found
+
+
+def _over(state: _State) -> bool:
+    return not state.down or time.monotonic() >= state.until

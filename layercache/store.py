@@ -55,7 +55,7 @@ class Store(Objects):
         self._failed: set[CacheKey] = set()
         # What looking records up saw of their blobs, until somebody relies on them.
         self._stamps: dict[Digest, float] = {}
-        self.blobs = Blobs(backend, self._prefix, self._report, self._trouble)
+        self.blobs = Blobs(self.medium, self._prefix, self._report, self._trouble)
 
     def __repr__(self) -> str:
         return f"Store({self.backend!r})"
@@ -169,7 +169,7 @@ class Store(Objects):
         if self._stats is None:
             return None
         names = []
-        for info in self.backend.list(f"{self._prefix}ac/"):
+        for info in self.medium.list(f"{self._prefix}ac/"):
             names.append(info.name)
             if len(names) > limit:
                 return None
@@ -272,9 +272,9 @@ class Store(Objects):
         Saves work only. Gives False at once where the backend has no locks. A holder that dies
         lets go. `give_up` is asked while waiting; True ends the wait.
         """
-        if not isinstance(self.backend, Locks):
+        if not isinstance(self.medium, Locks):
             return nullcontext(False)
-        return self.backend.lock(self.record_name(key), give_up)
+        return self.medium.lock(self.record_name(key), give_up)
 
     # -- CAS ----------------------------------------------------------------------------------
 
@@ -364,16 +364,22 @@ class Store(Objects):
                 if key in self._failed or self._aside(record)
             }
             self._small.clear()
-            if isinstance(self.backend, Holds):
-                self.backend.unhold()
+            self._unhold()
+
+    def _unhold(self) -> None:
+        if isinstance(self.medium, Holds):
+            try:
+                self.medium.unhold()
+            except CacheError as error:
+                self._trouble("holds", error)
 
     def _acknowledge(self, names: Sequence[str]) -> None:
-        if isinstance(self.backend, Syncs):
-            self.backend.sync()
-        if names and isinstance(self.backend, Stages):
-            self.backend.publish(names)
-            if isinstance(self.backend, Syncs):
-                self.backend.sync()
+        if isinstance(self.medium, Syncs):
+            self.medium.sync()
+        if names and isinstance(self.medium, Stages):
+            self.medium.publish(names)
+            if isinstance(self.medium, Syncs):
+                self.medium.sync()
 
     def _aside(self, record: Record) -> bool:
         """Whether the record's blob is with this object only."""
@@ -387,11 +393,13 @@ class Store(Objects):
 
     def close(self) -> None:
         """End the use of this object; what was not committed is not acknowledged."""
-        if isinstance(self.backend, Holds):
-            self.backend.unhold()
+        self._unhold()
         self.blobs.close()
-        if isinstance(self.backend, Releases):
-            self.backend.release()
+        if isinstance(self.medium, Releases):
+            try:
+                self.medium.release()
+            except CacheError as error:
+                self._trouble("close", error)
 
 
 def _order(record: Record) -> tuple[int, bytes]:

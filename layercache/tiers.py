@@ -17,7 +17,7 @@ from layercache.digests import CacheKey, Digest, Fingerprint
 from layercache.errors import CacheError, CorruptObject, NotFound, UsageError
 from layercache.pushing import Pusher
 from layercache.records import Record
-from layercache.remotes import Remote
+from layercache.remotes import Remote, Transfer
 from layercache.storage import Backend, Stats
 from layercache.store import Store
 from layercache.trails import Fact, Trail
@@ -33,6 +33,8 @@ usable on another state, without its layers."""
 
 _TOGETHER: Final = ("untraced", "selectors")
 _LARGEST_DERIVED: Final = 4 << 20
+_LARGEST_UNKNOWN: Final = 1 << 30
+"""Bytes of content that nothing says the size of: logs, listings."""
 
 
 class TieredStore(Store):
@@ -58,12 +60,12 @@ class TieredStore(Store):
     ) -> None:
         super().__init__(backend, **options)
         self._options = {"deadline": deadline, "linger": linger}
-        remotes: dict[tuple[str, str], Remote] = {}
+        remotes: dict[tuple[int, str, int], Remote] = {}
         self._sources: list[Remote] = []
         targets: list[Remote] = []
         for stores, into in ((cache_from, self._sources), (cache_to, targets)):
             for store in stores:
-                name = (repr(store.backend), store.prefix)
+                name = (id(store.backend), store.prefix, id(store.verifier))
                 if name not in remotes:
                     remotes[name] = Remote(store, deadline=deadline, report=self._report)
                 into.append(remotes[name])
@@ -174,12 +176,12 @@ class TieredStore(Store):
 
     def _local(self, digest: Digest) -> bool:
         """Whether the local backend has, or may have, the blob."""
-        if self.blobs.kept_aside(digest) or not isinstance(self.backend, Stats):
+        if self.blobs.kept_aside(digest) or not isinstance(self.medium, Stats):
             return True
         if self.blobs.damaged(digest):
             return False
         try:
-            return self.backend.stat(self.blobs.name(digest)) is not None
+            return self.medium.stat(self.blobs.name(digest)) is not None
         except CacheError:
             return False
 
@@ -209,17 +211,18 @@ class TieredStore(Store):
             )
 
     def _fetch(self, remote: Remote, digest: Digest, descriptor: Descriptor | None) -> None:
-        size = descriptor.size if descriptor else 0
+        size = descriptor.size if descriptor else None
+        media_type = descriptor.media_type if descriptor else LAYER_TAR
+        transfer = Transfer()
 
-        def transfer() -> Descriptor:
-            source = remote.store.backend.read(remote.store.blobs.name(digest))
-            with VerifyingReader(
-                source, digest, descriptor.size if descriptor else None
-            ) as content:
-                media_type = descriptor.media_type if descriptor else LAYER_TAR
-                return self.blobs.add(cast(BinaryIO, content), media_type)
+        def fetch() -> Descriptor:
+            source = remote.store.medium.read(remote.store.blobs.name(digest))
+            with VerifyingReader(source, digest, size) as content:
+                most = _LARGEST_UNKNOWN if size is None else size
+                watched = transfer.watch(cast(BinaryIO, content), most)
+                return self.blobs.add(watched, media_type)
 
-        remote.call(transfer, size)
+        remote.call(fetch, size or 0, transfer=transfer)
         for record in list(self._seen.values()):
             if record.layer is not None and record.layer.descriptor.digest == digest:
                 super().put(record)

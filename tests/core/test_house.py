@@ -34,7 +34,7 @@ ORDER = (
     "events narrowing possible report hints retention trails trust statistics needs advise",
     "variations walkers dockerfile recipe rendering",
     # the I/O line: what is below may touch the world
-    "layers filetree locations locks materialize xattrs",
+    "layers filetree locations locks materialize medium xattrs",
     "backends blobs objects sinks",
     "images store",
     "contexts copying executors remote remotes tiers pushing collecting predecessors tracing",
@@ -51,7 +51,7 @@ ORDER = (
 A name is a module or a whole package; a dotted one is a single module of a package.
 """
 
-LINE = ORDER.index("layers filetree locations locks materialize xattrs")
+LINE = ORDER.index("layers filetree locations locks materialize medium xattrs")
 
 ABOVE_THE_LINE = frozenset(
     name for line in ORDER[:LINE] for name in line.split() if name not in {"recipe", "rendering"}

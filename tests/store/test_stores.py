@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import shutil
 
 import pytest
 
+from layercache import Builder, Dockerfile
 from layercache.backends.fsspec import FsspecBackend
 from layercache.backends.local import LocalBackend
 from layercache.backends.memory import MemoryBackend, shared_memory
+from layercache.collecting import collect
+from layercache.errors import CacheError
 from layercache.store import Store
 from layercache.testing.faults import CountingBackend
 from layercache.testing.storage import StoreSuite, make_record
@@ -93,3 +98,109 @@ def test_a_directory_that_was_removed_is_made_again(tmp_path, whole):
 
     assert Store(LocalBackend(directory)).lookup([record.key]) == {record.key: record}
     assert events == []
+
+
+class Raises:
+    """Four methods, of which one raises what its author forgot to translate."""
+
+    def __init__(self, method, error):
+        self.inner = MemoryBackend()
+        self.method = method
+        self.error = error
+
+    def _call(self, method, *arguments):
+        if method == self.method:
+            raise self.error
+        return getattr(self.inner, method)(*arguments)
+
+    def read(self, name):
+        return self._call("read", name)
+
+    def write(self, name, content):
+        self._call("write", name, content)
+
+    def delete(self, name):
+        self._call("delete", name)
+
+    def list(self, prefix):
+        return self._call("list", prefix)
+
+
+class RaisesMore(Raises):
+    """And all that a backend may offer beyond."""
+
+    def hold(self, names):
+        self._call("hold")
+
+    def unhold(self):
+        self._call("unhold")
+
+    def seize(self, names):
+        return self._call("seize") or contextlib.nullcontext(names)
+
+    def lock(self, name, give_up=None):
+        return self._call("lock") or contextlib.nullcontext(True)
+
+    def sync(self):
+        self._call("sync")
+
+    def release(self):
+        self._call("release")
+
+    def stat(self, name):
+        return self._call("stat", name)
+
+    def touch(self, names):
+        self._call("touch", names)
+
+    def _call(self, method, *arguments):
+        if method == self.method or hasattr(self.inner, method):
+            return super()._call(method, *arguments)
+        return None
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(5, "broken"), RuntimeError("broken"), KeyError(0)], ids=repr
+)
+@pytest.mark.parametrize(
+    "method",
+    ["read", "write", "list", "stat", "touch", "hold", "unhold", "lock", "sync", "release"],
+)
+def test_whatever_a_backend_raises_costs_hits_only(method, error):
+    """An error of any kind is a failure of the medium: said once, and the build goes on."""
+    kind = Raises if method in {"read", "write", "list"} else RaisesMore
+    backend = kind(method, error)
+    events = []
+    text = "FROM scratch\nCOPY a /\nCOPY b /\nCOPY c /\n"
+    for _ in range(2):
+        with Store(backend, on_event=events.append) as store:
+            result = Builder(store).build(
+                Dockerfile.parse(text), context={"a": "1", "b": "2", "c": "3"}
+            )
+            assert len(result.state.layers) == 3
+    assert len(events) <= 4
+    assert {event.kind for event in events} <= {"degraded"}
+    with pytest.raises(CacheError):
+        collect(Store(Raises("list", error)), [])
+    assert repr(Store(backend)) == f"Store({backend!r})"
+    assert Store(backend).backend is backend
+
+
+class Broken(io.BytesIO):
+    def read(self, size=-1):
+        raise OSError(116, "Stale file handle")
+
+
+def test_a_record_that_can_not_be_read_ends_a_collection(tmp_path):
+    """It may be intact: what it refers to is not free."""
+
+    class Stale(LocalBackend):
+        def read(self, name):
+            return Broken() if name.startswith("ac/") else super().read(name)
+
+    store = Store(Stale(tmp_path))
+    record = store.put(make_record(store, 1))
+    store.commit()
+    with pytest.raises(CacheError, match="Stale"):
+        collect(store, [], grace=0)
+    assert store.has_blob(record.layer.descriptor)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+import os
 import stat
 import threading
 import time
 
+import attrs
 import pytest
 
 from layercache.backends.local import LocalBackend
@@ -14,7 +16,7 @@ from layercache.backends.memory import MemoryBackend
 from layercache.builder import Builder
 from layercache.descriptors import LAYER_TAR, Layer
 from layercache.dockerfile.instructions import Copy, From, Run
-from layercache.errors import CacheError
+from layercache.errors import CacheError, NotFound
 from layercache.execution import Result
 from layercache.layers.tar import LayerWriter
 from layercache.store import Store
@@ -349,7 +351,7 @@ def test_a_remote_that_comes_back_is_used_again(tmp_path):
     events = []
     store = tiered(Store(LocalBackend(tmp_path / "c"), on_event=events.append), cache_from=[flaky])
     with store:
-        store._sources[0]._pause = 0.0  # no need to wait for it here
+        store._sources[0]._reading.pause = 0.0  # no need to wait for it here
         store.get_trail("x")
         time.sleep(0.01)
         store.get_trail("x")
@@ -413,3 +415,146 @@ def test_namespaces_of_untrusted_writers(tmp_path):
 
     assert Store(backend).lookup([record.key]) == {}
     assert Store(backend, namespace="pr-17").lookup([record.key])
+
+
+class Raising(CountingBackend):
+    """One method raises what it likes."""
+
+    def __init__(self, inner, method, error):
+        super().__init__(inner)
+        self.method = method
+        self.error = error
+
+    def _count(self, method, names):
+        super()._count(method, names)
+        if method == self.method:
+            raise self.error
+
+
+@pytest.mark.parametrize("error", [OSError(5, "broken"), ValueError("broken"), CacheError("x")])
+@pytest.mark.parametrize("method", ["read", "write", "list"])
+def test_whatever_a_remote_raises_costs_hits_only(tmp_path, method, error):
+    """And is said once, however many objects there are."""
+    shared = Raising(MemoryBackend(), method, error)
+    events = []
+    local = Store(LocalBackend(tmp_path / "c"), on_event=events.append)
+    with tiered(local, cache_from=[shared], cache_to=[shared], linger=5) as store:
+        assert _build(store, _recipe(8))[0] == 8
+        for number in range(8):
+            store.put_derived("untraced", f"{number}", b"why")
+    assert {event.kind for event in events} <= {"degraded"}
+    assert len(events) <= 2  # it failed; and not all was sent
+
+
+def test_what_can_be_read_and_not_written_gives_its_hits(tmp_path):
+    """A failing write is no reason to do without what is there, and reading ends no warning."""
+    shared = MemoryBackend()
+    with _machine(tmp_path, "one", shared) as store:
+        _build(store, _recipe(6))
+    refusing = Raising(shared, "write", OSError(13, "Permission denied"))
+    events = []
+    local = Store(LocalBackend(tmp_path / "two"), on_event=events.append)
+    with tiered(local, cache_from=[refusing], cache_to=[refusing], linger=5) as store:
+        changed = [*_recipe(0), Run(["touch", "first"])]
+        assert _build(store, changed)[0] == 1
+        store.flush(5)
+        assert not store._pushers[0].remote.writable
+        store._pushers[0].remote._writing.until = 0.0
+        assert _build(store, _recipe(6))[0] == 0
+        store.put_derived("untraced", "x", b"why")
+        store.flush(5)
+
+    assert [event.kind for event in events] == ["degraded", "degraded"]
+    assert events[0].message.startswith("nothing is sent to")
+
+
+def test_remotes_are_told_apart_by_what_they_are(tmp_path):
+    """Not by what they are called: two of one name, or one in two domains of trust."""
+    empty, full = MemoryBackend(), MemoryBackend()
+    _build(Store(full), _recipe(3))
+    for name in list(full._objects):
+        if not name.startswith("ac/") and not name.startswith("blobs/"):
+            full.delete(name)
+    empty._objects = {f"x/{number}": (b"", 0.0) for number in range(len(full._objects))}
+    assert repr(empty) == repr(full)
+    with tiered(Store(MemoryBackend()), cache_from=[empty, full]) as store:
+        assert _build(store, _recipe(3))[0] == 0
+
+    mine, theirs = KeyedVerifier(b"m" * 32, "mine"), KeyedVerifier(b"t" * 32, "theirs")
+    shared = MemoryBackend()
+    signed = [Store(shared, verifier=theirs)], [Store(shared, verifier=mine)]
+    local = Store(MemoryBackend(), verifier=mine)
+    with tiered(local, cache_from=signed[0], cache_to=signed[1]) as store:
+        _build(store, _recipe(3))
+    assert len(Store(shared, verifier=mine).all_records(9) or ()) == 3
+
+
+class Dripping(MemoryBackend):
+    """Layers come a byte at a time, for ever."""
+
+    def __init__(self):
+        super().__init__()
+        self.drips = 0
+
+    def read(self, name):
+        if "blobs/" not in name:
+            return super().read(name)
+        backend = self
+
+        class Drip(io.RawIOBase):
+            def read(self, size=-1):
+                backend.drips += 1
+                time.sleep(0.01)
+                return b"x"
+
+        return Drip()
+
+
+def test_a_remote_that_claims_much_and_sends_little_is_left_alone(tmp_path):
+    """A record may claim any size: time is given for what comes. What nobody waits for ends."""
+    shared = Dripping()
+    writer = Store(shared)
+    _build(writer, _recipe(1))
+    (record,) = writer.all_records(9)
+    descriptor = attrs.evolve(record.layer.descriptor, size=1 << 60)
+    layer = attrs.evolve(record.layer, descriptor=descriptor)
+    for name in [n for n in shared._objects if not n.startswith("blobs/")]:
+        shared.delete(name)
+    writer.put(attrs.evolve(record, layer=layer), replace=True)
+    store = tiered(Store(LocalBackend(tmp_path)), cache_from=[shared], deadline=0.2)
+    store._sources[0].call(lambda: None, 1 << 62)
+    began = time.monotonic()
+    with pytest.MonkeyPatch.context() as patch, store:
+        patch.setattr("layercache.remotes._AT_ONCE", 0)
+        found = store.lookup([record.key])
+        with pytest.raises(NotFound):
+            store.open_blob(found[record.key].layer.descriptor.digest)
+        assert time.monotonic() - began < 5
+        time.sleep(0.1)
+        drips = shared.drips
+        time.sleep(0.2)
+        assert shared.drips == drips
+    assert os.listdir(tmp_path / "tmp") == []
+
+
+def test_content_that_keeps_coming_is_waited_for(tmp_path):
+    """Longer than a deadline, in steps that none exceeds."""
+
+    class Slow(MemoryBackend):
+        def read(self, name):
+            content = super().read(name)
+            if "blobs/" not in name:
+                return content
+
+            class Steady(io.RawIOBase):
+                def read(self, size=-1):
+                    time.sleep(0.1)
+                    return content.read(1 << 18)
+
+            return Steady()
+
+    shared = Slow()
+    record = Store(shared).put(make_record(Store(shared), 1, b"x" * (5 << 18)))
+    with tiered(Store(LocalBackend(tmp_path)), cache_from=[shared], deadline=0.3) as store:
+        store.lookup([record.key])
+        assert len(store.read_blob(record.layer.descriptor.digest)) == 5 << 18
