@@ -11,6 +11,8 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any, BinaryIO, Final, cast
 
+import attrs
+
 from layercache.blobs import VerifyingReader
 from layercache.descriptors import LAYER_TAR, Descriptor
 from layercache.digests import CacheKey, Digest, Fingerprint
@@ -80,7 +82,7 @@ class TieredStore(Store):
         self._trails: dict[str, Trail] = {}
         self._derived: dict[tuple[str, str], bytes | None] = {}
         self._asked: dict[str, Trail | None] = {}
-        """What remotes said of the trails that this build asked for."""
+        """What remotes said of the trails that this build asked for; emptied at the end of any."""
         self._bringing: dict[Digest, threading.Lock] = {}
 
     def __getstate__(self) -> dict[str, object]:
@@ -139,9 +141,23 @@ class TieredStore(Store):
         return origin is not None and origin[0].available and digest not in self._lost
 
     def put(self, record: Record, *, replace: bool = False) -> Record:
+        if replace:
+            record = self._above_others(record)
         record = super().put(record, replace=replace)
         for pusher in self._pushers:
             pusher.record(record)
+        return record
+
+    def _above_others(self, record: Record) -> Record:
+        """`record` with a generation above what the remotes have for its key: theirs would else
+        win over it again."""
+        for remote in self._sources:
+            try:
+                other = remote.records([record.key]).get(record.key)
+            except CacheError:
+                continue  # said once by the remote
+            if other is not None and other.generation >= record.generation:
+                record = attrs.evolve(record, generation=other.generation + 1)
         return record
 
     # -- CAS ----------------------------------------------------------------------------------
@@ -237,7 +253,7 @@ class TieredStore(Store):
                 return trail
         if target not in self._asked:
             self._ask_for([target])
-        return trail or self._asked.pop(target)
+        return trail or self._asked.pop(target, None)
 
     def prefetch(
         self, names: Sequence[str], beginnings: Callable[[], Sequence[str]] = tuple
@@ -249,7 +265,7 @@ class TieredStore(Store):
         here = {trail.target for trail in own if self._complete(trail)}
         wanted = [name for name in names if name not in here]
         self._ask_for(wanted)
-        if here or any(self._asked[name] is not None for name in wanted):
+        if here or any(self._asked.get(name) is not None for name in wanted):
             return
         starts = beginnings()
         for remote in self._sources:
@@ -271,7 +287,7 @@ class TieredStore(Store):
         found."""
         self._asked.update(dict.fromkeys(targets))
         for remote in self._sources:
-            missing = [target for target in targets if self._asked[target] is None]
+            missing = [target for target in targets if self._asked.get(target) is None]
             if not missing:
                 return
             try:
@@ -324,18 +340,17 @@ class TieredStore(Store):
         if (kind, name) not in self._derived:
             # What is always asked for together is fetched together.
             kinds = _TOGETHER if kind in _TOGETHER else (kind,)
-            for one in kinds:
-                self._derived[one, name] = None
+            found: dict[str, bytes] = {}
             for remote in self._sources:
                 try:
                     found = remote.derived(kinds, name)
                 except CacheError:
                     continue
-                for one, data in found.items():
-                    self._derived[one, name] = self._derived[one, name] or data
                 if found:
                     break
-        return self._derived[kind, name]
+            self._derived.update({(one, name): found.get(one) for one in kinds})
+        # Another build over this object may have ended meanwhile, and what it forgets is absent.
+        return self._derived.get((kind, name))
 
     def put_derived(self, kind: str, name: str, payload: bytes) -> None:
         super().put_derived(kind, name, payload)

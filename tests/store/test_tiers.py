@@ -19,6 +19,7 @@ from layercache.dockerfile.instructions import Copy, From, Run
 from layercache.errors import CacheError, NotFound
 from layercache.execution import Result
 from layercache.layers.tar import LayerWriter
+from layercache.remotes import Remote
 from layercache.store import Store
 from layercache.testing.faults import FAULTS, CountingBackend, FaultyBackend
 from layercache.testing.storage import StoreSuite, make_record
@@ -558,3 +559,43 @@ def test_content_that_keeps_coming_is_waited_for(tmp_path):
     with tiered(Store(LocalBackend(tmp_path)), cache_from=[shared], deadline=0.3) as store:
         store.lookup([record.key])
         assert len(store.read_blob(record.layer.descriptor.digest)) == 5 << 18
+
+
+def test_what_replaces_is_above_what_others_have(tmp_path):
+    """The last that was made without the cache stands, whichever machine made it."""
+    shared = MemoryBackend()
+
+    def build(name, **options):
+        with _machine(tmp_path, name, shared) as store:
+            _build(store, _recipe(2), **options)
+        return {record.generation for record in Store(shared).all_records(9)}
+
+    assert build("one") == {0}
+    assert build("one", no_cache=True) == {1}
+    assert build("two", no_cache=True) == {2}
+    assert build("one", no_cache=True) == {3}
+    assert build("two") == {3}
+
+
+def test_builds_side_by_side_over_one_object(tmp_path):
+    """What one build forgets at its end is not missed by another that is under way."""
+    shared = MemoryBackend()
+    with _machine(tmp_path, "one", shared) as store:
+        _build(store, _recipe(3))
+    store = tiered(Store(MemoryBackend()), cache_from=[shared])
+    trails, derived = Remote.trails, Remote.derived
+
+    def forgetful(method):
+        def call(*arguments):
+            found = method(*arguments)
+            store.commit()  # as another build does when it ends
+            return found
+
+        return call
+
+    with pytest.MonkeyPatch.context() as patch, store:
+        patch.setattr(Remote, "trails", forgetful(trails))
+        patch.setattr(Remote, "derived", forgetful(derived))
+        assert _build(store, _recipe(3))[0] == 0
+        assert store.get_derived("untraced", "x") is None
+        assert store.get_trail("0" * 64) is None
