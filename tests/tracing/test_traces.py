@@ -88,7 +88,7 @@ def test_a_miss_names_the_first_thing_that_differs(machine: Machine) -> None:
             continue
         assert reason is not None
         assert reason.cause == "observed"
-        assert reason.changes[0].path == "/app/req"
+        assert (reason.changes[0].path, reason.changes[0].what) == ("/app/req", "content")
         assert reason.step == (0, 2)
 
 
@@ -196,11 +196,39 @@ def test_a_cache_mount_is_a_reason_not_to_trace(machine: Machine) -> None:
     assert last.to_dict()["steps"][-1]["untraced"] == last.steps[-1].untraced
 
 
-def test_a_mount_over_the_accounts_is_a_reason(machine: Machine) -> None:
-    """Who runs the command would not be who the parent says."""
-    text = "FROM base\nRUN --mount=type=tmpfs,target=/etc cat /etc/passwd; true\n"
-    result = machine.build(text, trace="auto")
-    assert "accounts" in (result.steps[-1].untraced or "")
+MOUNTED = """\
+FROM base
+COPY . /w
+RUN sh /w/links; chmod 777 /w
+USER u
+RUN --mount=type=bind,source=passwd,target={} id > /w/out; echo $HOME >> /w/out
+"""
+
+
+@pytest.mark.parametrize(
+    ("target", "links", "later"),
+    [
+        ("/etc/passwd", "true", "true"),
+        ("/e/passwd", "ln -s etc /e", "mkdir -p /e"),
+        ("/usr/etc/passwd", "mkdir -p /usr/etc; mv /etc/passwd /usr/etc; "
+         "ln -s ../usr/etc/passwd /etc", "mkdir -p /usr/etc; cp /etc/passwd /usr/etc"),
+    ],
+    ids=["there", "by a link", "behind a link"],
+)  # fmt: skip
+def test_a_mount_over_the_accounts_says_who_runs_the_command(
+    machines: Callable[..., Machine], target: str, links: str, later: str
+) -> None:
+    """Whatever leads to it: as unwatched, and it counts where the accounts are."""
+    machine, clean = machines(), machines()
+    text = MOUNTED.format(target)
+    user = "u:x:{0}:{0}::/{0}:/bin/sh\n"
+    links, later = (f"echo {user.format(5)!r} > /etc/passwd; {more}" for more in (links, later))
+    files = {"passwd": user.format(7), "links": links}
+    _same(machine.build(text, files, trace="auto"), clean, text, files)
+    again = machine.build(text, {**files, "noise": "1"}, trace="auto")
+    assert evidence(again)[-1] == "trace"
+    files["links"] = later
+    _same(machine.build(text, files, trace="auto"), clean, text, files)
 
 
 def test_a_step_that_fails_leaves_nothing(machine: Machine) -> None:
@@ -243,8 +271,17 @@ def test_where_nothing_can_be_traced_all_is_as_without(
     [
         "def read(self, node, data): import os; os._exit(1)\nTraceFS._read = read",
         "def read(self, node, data): raise OSError(5, 'Input/output error')\nTraceFS._read = read",
+        """\
+lookup = TraceFS._lookup
+def hide(self, node, data):
+    if bytes(data[:-1]) == b'req':
+        self.note(b'w/req', t.ABSENT)
+        raise OSError(2, 'No such file or directory')
+    return lookup(self, node, data)
+TraceFS._lookup = hide
+""",
     ],
-    ids=["dies", "can't read"],
+    ids=["dies", "can't read", "says that nothing is there"],
 )
 def test_a_tracer_that_fails_takes_nothing_with_it(
     machines: Callable[..., Machine], monkeypatch: pytest.MonkeyPatch, patch: str

@@ -294,11 +294,9 @@ class RootfsExecutor:
             result = Result(layer=layer, output=kept)
             if isinstance(noting, tracing.Watched):
                 found = tracing.observations_of(seen, noting, index, tree, instruction.user)
-                result = (
-                    attrs.evolve(result, refusal=found)
-                    if isinstance(found, str)
-                    else attrs.evolve(result, observed=found)
-                )
+                if isinstance(found, str):
+                    raise tracing.TracerFailed(found)
+                result = attrs.evolve(result, observed=found)
             if layer is not None and index is not None:
                 session.unpacked.adopt(parent, layer, index, container, tree)
             return result

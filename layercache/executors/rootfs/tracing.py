@@ -43,9 +43,6 @@ __all__ = [
     "refusal_of",
 ]
 
-_ACCOUNTS: Final = ("/", "/etc", "/etc/passwd", "/etc/group")
-"""Where a mount would change who a user is, which is worked out of the parent alone."""
-
 _SKELETON: Final = frozenset(
     (b"proc", b"sys", b"dev", b"etc", b"etc/hosts", b"etc/hostname", b"etc/resolv.conf")
 )
@@ -61,8 +58,6 @@ def refusal_of(instruction: Exec, parent: State, blobs: Blobs) -> str:
     for mount in instruction.mounts:
         if mount.type == "cache":
             return "it has a cache mount: what it reads depends on what that holds"
-        if "/" + mount.target.strip("/") in _ACCOUNTS:
-            return f"something is mounted over the accounts of the image ({mount.target})"
     for layer in parent.layers:
         for pairs in blobs.index(layer).xattrs.values():
             if any(name.startswith(_ACL) for name, _ in pairs):
@@ -76,7 +71,10 @@ def has_attributes(parent: State, blobs: Blobs) -> bool:
 
 
 def identity_of(instruction: Exec, tree: Tree) -> list[Any] | None:
-    """Who runs the command: uid, gid, groups, home; None when there is no such user."""
+    """Who runs the command: uid, gid, groups, home; None when there is no such user, or when a
+    mount may cover the accounts: then they are read inside, which is seen as any reading is."""
+    if instruction.mounts:
+        return None
     found = derive("user", instruction.user, tree)
     if not isinstance(found, tuple):
         return None
