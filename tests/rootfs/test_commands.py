@@ -8,6 +8,7 @@ import pytest
 
 from layercache.descriptors import SCRATCH
 from layercache.errors import BuildError, StepFailed, UsageError
+from layercache.layers.times import LAYER_TIME
 from layercache.operations import Exec
 from layercache.testing.images import tar_of
 
@@ -204,6 +205,15 @@ def test_hosts_and_names(bench: Bench) -> None:
     assert "127.0.0.1\tlocalhost layercache\n" in out
     assert "10.0.0.9\tdb\n127.0.0.1\tme\n" in out
     assert result.layer is None
+
+
+def test_what_the_image_lacks_has_a_time_like_everything_else(bench: Bench) -> None:
+    """The directory that /etc/hosts is in does not tell when the build began."""
+    program = bench.read(bench.base, "bin/busybox")
+    state = bench.layer(tar_of({"bin/busybox": program}, mode=0o755))
+    result = bench.run("/bin/busybox", "stat", "-c", "%Y", "/etc", state=state)
+
+    assert result.output == b"%d\n" % LAYER_TIME
 
 
 def test_files_of_the_surroundings_can_t_be_changed(bench: Bench) -> None:

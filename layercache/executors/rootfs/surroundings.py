@@ -47,6 +47,8 @@ class Surroundings:
             os.chmod(path, 0o755)  # whatever the umask of this process is
         for name in ("hosts", "hostname", "resolv.conf"):
             self._write(os.path.join("skeleton", "etc", name), b"")
+        for path in (self.skeleton, *points):
+            os.utime(path, (LAYER_TIME, LAYER_TIME))  # seen where the image has no such directory
         try:
             with open("/etc/resolv.conf", "rb") as file:
                 resolver = file.read(1 << 20)
