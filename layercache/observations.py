@@ -30,7 +30,7 @@ __all__ = [
     "Observations",
 ]
 
-CONTRACT: Final = 1
+CONTRACT: Final = 2
 """The version of what counts as observed; part of every key that rests on observations."""
 
 ABSENT: Final = 1
@@ -38,9 +38,9 @@ ABSENT: Final = 1
 FOUND: Final = 2
 """E: looked up and found: type, mode, owner, device numbers, extended attributes."""
 METADATA: Final = 4
-"""S: stat: modification time, and which other names the file has."""
+"""S: modification time, and which other names the file has; known from the lookup on."""
 SIZE: Final = 8
-"""Z: the size of a file."""
+"""Z: the size of a file or link."""
 LINK: Final = 16
 """L: the target of a symbolic link."""
 CONTENT: Final = 32
@@ -53,14 +53,15 @@ ATTRIBUTES: Final = 128
 BITS: Final = {
     ABSENT: "N",
     FOUND: "E",
-    METADATA: "S",
-    SIZE: "Z",
-    LINK: "L",
     CONTENT: "R",
+    LINK: "L",
     LISTING: "D",
     ATTRIBUTES: "X",
+    SIZE: "Z",
+    METADATA: "S",
 }
-"""Each bit with its letter, in the order in which their values are compared."""
+"""Each bit with its letter, in the order in which their values are compared: another time says
+least of all why something differs."""
 
 WHOLE: Final = FOUND | METADATA | SIZE | LINK | CONTENT | ATTRIBUTES
 """Everything about what is at a path, but for what a directory holds."""

@@ -150,19 +150,19 @@ def values_of(observations: Observations, tree: Tree, derive: Derive) -> Values:
             continue
         if bits & (ABSENT | FOUND):
             parts.append(_identity(node))
-        if bits & METADATA:
-            others = names(path) if node.is_file else ()
-            parts.append(frame((node.mtime, tuple(others))))
-        if bits & SIZE:
-            parts.append(b"%d" % node.size if node.is_file else b"none")
-        if bits & LINK:
-            parts.append(b"to " + node.link)
         if bits & CONTENT:
             parts.append(b"is " + node.content)
+        if bits & LINK:
+            parts.append(b"to " + node.link)
         if bits & LISTING:
             parts.append(_listing(tree, path, node))
         if bits & ATTRIBUTES:
             parts.append(frame(node.xattrs))
+        if bits & SIZE:
+            parts.append(_size(node))
+        if bits & METADATA:
+            others = names(path) if node.is_file else ()
+            parts.append(frame((node.mtime, tuple(others))))
     return Values(observations, tuple(parts))
 
 
@@ -173,6 +173,12 @@ def _no_names(path: bytes) -> Sequence[bytes]:
 def _identity(node: Node) -> bytes:
     found = _NODE(node.mode, node.uid, node.gid, *node.device)
     return found + frame(node.xattrs) if node.xattrs else found
+
+
+def _size(node: Node) -> bytes:
+    if node.is_link:
+        return b"%d" % len(node.link)
+    return b"%d" % node.size if node.is_file else b"none"
 
 
 def _listing(tree: Tree, path: bytes, node: Node) -> bytes:

@@ -26,10 +26,12 @@ EXPECTED: Final[dict[str, dict[str, str]]] = {
     "stat_file": {F: "ES"},
     "stat_directory": {"t/dir": "ES"},
     "stat_absent": {"t/absent": "N"},
-    "lstat_link": {"t/link": "ES"},
+    "lstat_link": {"t/link": "ESZ"},
     "fstat_open": {F: "ES"},
     "stat_path_fd": {F: "ES"},
     "statx_file": {F: "ES"},
+    "statx_cached": {F: "ESZ"},
+    "statx_cached_after_read": {F: "ESRZ"},
     "access_file": {F: "E"},
     "access_absent": {"t/absent": "N"},
     "faccessat2_file": {F: "E"},
@@ -68,10 +70,12 @@ EXPECTED: Final[dict[str, dict[str, str]]] = {
     "hole_by_seek": {F: "EZ"},
     "uring_open": {F: "ER"},
     "uring_statx": {F: "ES"},
+    "uring_statx_cached": {F: "ESZ"},
     "int80_open": {F: "ER"},
     "xattr_get": {"t/marked": "EX"},
     "xattr_absent": {F: "EX"},
     "xattr_list": {"t/marked": "EX"},
+    "xattr_list_none": {F: "EX"},
     "exec_script": {"t/script": "ER", "t/dir/again": "ER"},
     "exec_static": {"t/dir/again": "ER"},
     "exec_by_fd": {"t/dir/again": "ER"},
@@ -88,6 +92,7 @@ EXPECTED: Final[dict[str, dict[str, str]]] = {
     "rename_file": {F: "ESR", "t/absent": "N"},
     "rename_over": {F: "ESR", "t/other": "E"},
     "rename_no_replace": {F: "E", "t/other": "E"},
+    "rename_exchange": {F: "ESR", "t/other": "ESR"},
     "hard_link": {F: "ESR", "t/absent": "N"},
     "unlink_file": {F: "E"},
     "unlink_absent": {"t/absent": "N"},
@@ -139,8 +144,8 @@ def program() -> bytes | None:
         return Path(command[-2]).read_bytes()
 
 
-def battery_base() -> bytes:
-    """The layer that the battery looks at."""
+def battery_base(*, attributes: bool = True) -> bytes:
+    """The layer that the battery looks at; one of its files has extended attributes, or none."""
     observe = program()
     assert observe is not None
     out = io.BytesIO()
@@ -167,7 +172,8 @@ def battery_base() -> bytes:
         add("t/other", b"other")
         add("t/nothing", b"")
         add("t/big", _BIG)
-        add("t/marked", b"marked", pax_headers={"SCHILY.xattr.user.mark": "value"})
+        marks = {"SCHILY.xattr.user.mark": "value"} if attributes else {}
+        add("t/marked", b"marked", pax_headers=marks)
         add("t/script", b"#!/t/dir/again nothing\n")
         add("t/device", b"", type=tarfile.CHRTYPE, devmajor=1, devminor=3)
         for name, target in (

@@ -98,6 +98,17 @@ KIND(stat_path_fd) {
     need(fstatat(fd, "", &info, AT_EMPTY_PATH));
 }
 KIND(statx_file) { struct statx x; need(statx(AT_FDCWD, "/t/file", 0, STATX_ALL, &x)); }
+KIND(statx_cached) {
+    struct statx x;
+    need(statx(AT_FDCWD, "/t/file", AT_STATX_DONT_SYNC, STATX_BASIC_STATS, &x));
+}
+KIND(statx_cached_after_read) {
+    struct statx x;
+    int fd = rd("/t/file");
+    take(fd);
+    take(fd);
+    need(statx(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_BASIC_STATS, &x));
+}
 KIND(access_file) { need(access("/t/file", R_OK)); }
 KIND(access_absent) { if (!access("/t/absent", F_OK)) exit(1); }
 KIND(faccessat2_file) { need(syscall(439, AT_FDCWD, "/t/file", R_OK, AT_EACCESS)); }
@@ -175,6 +186,11 @@ KIND(uring_statx) {
     struct statx x;
     ring(IORING_OP_STATX, AT_FDCWD, (uintptr_t)"/t/file", STATX_ALL, (uintptr_t)&x, 0);
 }
+KIND(uring_statx_cached) {
+    struct statx x;
+    ring(IORING_OP_STATX, AT_FDCWD, (uintptr_t)"/t/file", STATX_BASIC_STATS, (uintptr_t)&x,
+         AT_STATX_DONT_SYNC);
+}
 KIND(int80_open) {
 #ifdef __x86_64__
     /* The 32-bit entry takes 32-bit pointers. */
@@ -193,6 +209,7 @@ KIND(int80_open) {
 KIND(xattr_get) { need(getxattr("/t/marked", "user.mark", buffer, sizeof buffer)); }
 KIND(xattr_absent) { if (getxattr("/t/file", "user.none", buffer, 9) >= 0) exit(1); }
 KIND(xattr_list) { need(listxattr("/t/marked", buffer, sizeof buffer)); }
+KIND(xattr_list_none) { if (listxattr("/t/file", buffer, sizeof buffer)) exit(1); }
 KIND(exec_script) { run("/t/script"); }
 KIND(exec_static) { run("/t/dir/again"); }
 KIND(exec_by_fd) {
@@ -224,6 +241,9 @@ KIND(rename_file) { need(rename("/t/file", "/t/absent")); }
 KIND(rename_over) { need(rename("/t/file", "/t/other")); }
 KIND(rename_no_replace) {
     if (!syscall(SYS_renameat2, AT_FDCWD, "/t/file", AT_FDCWD, "/t/other", 1)) exit(1);
+}
+KIND(rename_exchange) {
+    need(syscall(SYS_renameat2, AT_FDCWD, "/t/file", AT_FDCWD, "/t/other", 2));
 }
 KIND(hard_link) { need(link("/t/file", "/t/absent")); }
 KIND(unlink_file) { need(unlink("/t/file")); }
@@ -281,7 +301,8 @@ KIND(nothing) { }
 #define ROW(name) {#name, name}
 static struct { const char *name; void (*run)(void); } kinds[] = {
     ROW(read_file), ROW(open_absent), ROW(stat_file), ROW(stat_directory), ROW(stat_absent),
-    ROW(lstat_link), ROW(fstat_open), ROW(stat_path_fd), ROW(statx_file), ROW(access_file),
+    ROW(lstat_link), ROW(fstat_open), ROW(stat_path_fd), ROW(statx_file), ROW(statx_cached),
+    ROW(statx_cached_after_read), ROW(uring_statx_cached), ROW(rename_exchange), ROW(access_file),
     ROW(access_absent), ROW(faccessat2_file), ROW(readlink_link), ROW(follow_link),
     ROW(follow_chain), ROW(follow_directory_link), ROW(dangling_link),
     ROW(absent_beneath_directory), ROW(dotdot), ROW(list_directory), ROW(list_empty),
@@ -292,6 +313,7 @@ static struct { const char *name; void (*run)(void); } kinds[] = {
     ROW(copy_range), ROW(size_by_fionread), ROW(size_by_seek), ROW(size_by_read),
     ROW(size_by_sendfile), ROW(size_by_fiemap), ROW(hole_by_seek), ROW(uring_open),
     ROW(uring_statx), ROW(int80_open), ROW(xattr_get), ROW(xattr_absent), ROW(xattr_list),
+    ROW(xattr_list_none),
     ROW(exec_script), ROW(exec_static), ROW(exec_by_fd), ROW(exec_absent),
     ROW(append_copies_up), ROW(chmod_copies_up), ROW(chown_copies_up), ROW(utime_copies_up),
     ROW(truncate_copies_up), ROW(write_into_middle), ROW(overwrite), ROW(create_exclusive),

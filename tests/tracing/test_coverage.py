@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -56,6 +57,17 @@ def test_bytes_that_are_not_read_do_not_count(bench: Bench, kind: str) -> None:
     result = observe(bench, "/observe", kind)
     assert result.observed is not None
     assert "R" not in letters(result.observed, "t/file")
+
+
+def test_a_list_of_attributes_is_empty_in_an_image_without(bench: Bench, tmp_path: Path) -> None:
+    """It is no error, as it is none unwatched."""
+    plain = Bench(tmp_path, battery_base(attributes=False))
+    try:
+        result = observe(plain, "/observe", "xattr_list_none")
+    finally:
+        plain.executor.close()
+    assert result.observed is not None
+    assert letters(result.observed, "t/file") == "EZS"
 
 
 def test_there_are_enough_kinds() -> None:

@@ -54,19 +54,11 @@ TRACERS: Final = {
         ("N", 1), ("E", 2), ("S", 4), ("L", 16), ("R", 32), ("D", 64), ("X", 128)
     )},
     "drops Z": drops(8),
-    "lets the kernel keep attributes": """\
-lookup = TraceFS._lookup
-def kept(self, node, data):
-    found = bytearray(lookup(self, node, data))
-    found[24:32] = (1 << 30).to_bytes(8, "little")
-    return bytes(found)
-TraceFS._lookup = kept
-""",
-    "lets the kernel keep attributes after a read": """\
-getattr_ = TraceFS._getattr
-def kept(self, node, data):
-    return (1 << 30).to_bytes(8, "little") + getattr_(self, node, data)[8:]
-TraceFS._getattr = kept
+    "waits for a question before it says that times count": """\
+note = TraceFS.note
+def asked(self, path, bit):
+    note(self, path, bit & ~4 if bit & 2 else bit)
+TraceFS.note = asked
 """,
     "forgets the first request of each kind": """\
 note = TraceFS.note

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from layercache.observations import ABSENT, CONTENT, LISTING
+from layercache.observations import ABSENT, CONTENT, LISTING, METADATA, SIZE
 from tests.tracing.fuzz import Tally, fuzz
 from tests.tracing.machines import Machine
 from tests.tracing.tracers import drops, use_tracer
@@ -32,7 +32,10 @@ def test_every_hit_equals_a_real_run(machines: Callable[..., Machine]) -> None:
     assert tally.wrong == []
 
 
-@pytest.mark.parametrize("bit", [ABSENT, CONTENT, LISTING], ids=["absent", "content", "listing"])
+# Times and sizes of copied files tell their contents, too.
+@pytest.mark.parametrize(
+    "bit", [ABSENT, CONTENT | METADATA | SIZE, LISTING], ids=["absent", "content", "listing"]
+)
 def test_a_tracer_that_says_too_little_is_found(
     machines: Callable[..., Machine], monkeypatch: pytest.MonkeyPatch, bit: int
 ) -> None:

@@ -24,7 +24,6 @@ import struct
 
 from layercache.executors.rootfs import _mounts, _wire
 from layercache.executors.rootfs import _syscalls as sys_
-from layercache.layers.times import LAYER_TIME
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -76,10 +75,6 @@ _MAX_WRITE = 4096
 _PAGES = 256
 _EVER = 1 << 30
 """Seconds that the kernel may keep an answer: for as long as a step can run."""
-_SPAN = 1 << 24
-"""Seconds before LAYER_TIME that the times of copied files are in (`layers.times`). Such a time
-tells the content, so it counts only when it is asked for. Any other is the same for as long as
-the file comes from the same step or image, and not worth a question of its own."""
 _MAX_FILES = 64
 _KEPT = (b"security.capability", b"user.")
 """Extended attributes that a layer holds (`layers.capture`); ACLs are refused before."""
@@ -202,24 +197,21 @@ class TraceFS:
                 raise
             self.note(path, ABSENT)
             return _ENTRY.pack(0, 0, _EVER, 0, 0, 0) + bytes(_ATTR.size)
-        # The size comes with the entry, and the kernel may use it without asking for it.
-        bits = FOUND | SIZE if stat.S_ISREG(info.st_mode) else FOUND
-        telling = bits & SIZE and -_SPAN <= info.st_mtime - LAYER_TIME < 0
-        self.note(path, bits if telling else bits | METADATA)
+        # All attributes come with the entry, and the kernel may show them without asking: the size
+        # to FIONREAD, everything to statx(AT_STATX_DONT_SYNC).
+        sized = stat.S_ISREG(info.st_mode) or stat.S_ISLNK(info.st_mode)
+        self.note(path, FOUND | METADATA | SIZE if sized else FOUND | METADATA)
         number = self._numbers.get(path)
         if number is None:
             number = self._numbers[path] = len(self._paths)
             self._paths.append(path)
-        # No time is given to the attributes of such a file: the first stat comes here and is seen.
-        return _ENTRY.pack(number, 0, _EVER, 0 if telling else _EVER, 0, 0) + _attributes(info)
+        return _ENTRY.pack(number, 0, _EVER, _EVER, 0, 0) + _attributes(info)
 
     def _getattr(self, node: int, data: memoryview) -> bytes:
         path = self._paths[node]
         info = os.stat(path or b".", dir_fd=self._root, follow_symlinks=False)
-        by_file = data[0] & 1  # FUSE_GETATTR_FH: a read met the end of the file
-        self.note(path, SIZE if by_file else METADATA)
-        valid = _EVER if self.seen[path] & METADATA else 0
-        return _ATTR_HEAD.pack(valid, 0, 0) + _attributes(info)
+        self.note(path, METADATA)
+        return _ATTR_HEAD.pack(_EVER, 0, 0) + _attributes(info)
 
     def _readlink(self, node: int, data: memoryview) -> bytes:
         path = self._paths[node]
@@ -280,6 +272,7 @@ class TraceFS:
         size = struct.unpack_from("<I", data)[0]
         name = bytes(data[8:]).rstrip(b"\0")
         if not self._attributes:
+            # The kernel asks no more, else it would for every program that is started.
             raise OSError(errno.ENOSYS, "there are none")
         path = self._paths[node]
         if not name.startswith(_KEPT) or name.startswith(b"user.overlay."):
@@ -291,7 +284,7 @@ class TraceFS:
     def _listxattr(self, node: int, data: memoryview) -> bytes:
         size = struct.unpack_from("<I", data)[0]
         if not self._attributes:
-            raise OSError(errno.ENOSYS, "there are none")
+            return _sized(size, b"")
         path = self._paths[node]
         self.note(path, ATTRIBUTES)
         names = [os.fsencode(n) for n in os.listxattr(self._place(path), follow_symlinks=False)]
