@@ -454,6 +454,7 @@ class _Drive:
         if not records or len(self.lost) >= _MAX_LOST:
             return False
         self.attempts.trouble("lost", error)
+        self.engine._inputs.forget_states()  # they read the layers that the records named
         self.lost.update(records)
         for number, record in enumerate(records.values()):
             self.walk.tell(Lost(record, ask if number == len(records) - 1 else None))

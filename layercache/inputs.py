@@ -197,6 +197,13 @@ class Inputs:
                 self._states[state.chain_id] = tree
             return tree
 
+    def forget_states(self) -> None:
+        """Open states anew: what their layers are stored as turned out to be wrong. A state is
+        known by what is in it, so that the right ones have the same name."""
+        with self._lock:
+            self._states.clear()
+            self._layers.clear()
+
     def _content(self, layer: Layer, offset: int, size: int) -> BinaryIO:
         try:
             return self._store.open_range(layer.descriptor, offset, size)

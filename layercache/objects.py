@@ -167,15 +167,16 @@ class Objects:
         found = {}
         prefix = f"{self._prefix}refs/"
         names = [info.name for info in self.medium.list(prefix)]
-        names += [name for name in self._staged if name.startswith(prefix)]
+        with self._guard:
+            names += [name for name in self._staged if name.startswith(prefix)]
         for name in dict.fromkeys(names):
             payload = self._get_sealed("reference", name, name.removeprefix(self._prefix))
             if payload is not None:
                 try:
-                    text, value = unpack(payload)
-                    found[str(text)] = bytes(value)
-                except (CorruptObject, TypeError, ValueError) as error:
-                    self._damage(name, CorruptObject(f"a reference is malformed: {error}"))
+                    text, value = _reference(payload)
+                    found[text] = value
+                except CorruptObject as error:
+                    self._damage(name, error)
         return dict(sorted(found.items()))
 
     def get_reference(self, name: str) -> bytes | None:
@@ -185,11 +186,11 @@ class Objects:
         if payload is None:
             return None
         try:
-            text, value = unpack(payload)
-        except (CorruptObject, TypeError, ValueError) as error:
-            self._damage(stored, CorruptObject(f"a reference is malformed: {error}"))
+            text, value = _reference(payload)
+        except CorruptObject as error:
+            self._damage(stored, error)
             return None
-        return bytes(value) if text == name else None
+        return value if text == name else None
 
     def put_reference(self, name: str, payload: bytes) -> None:
         """Let `name` refer to `payload`; acknowledged by `commit`."""
@@ -366,6 +367,13 @@ class Objects:
                 self.medium.write("format", io.BytesIO(_MARKER + b"%d\n" % FORMAT))
             except CacheError as error:
                 self._trouble("format", error)
+
+
+def _reference(payload: bytes) -> tuple[str, bytes]:
+    value = unpack(payload)
+    if type(value) is not tuple or [type(item) for item in value] != [str, bytes]:
+        raise CorruptObject("a reference is malformed")
+    return value
 
 
 def _prefix(namespace: str, salt: str) -> str:

@@ -17,6 +17,7 @@ from layercache.codec import (
     Verifier,
     decode_record,
     encode_record,
+    fields_from,
     pack,
     redact_fields,
     seal,
@@ -165,8 +166,8 @@ def decode_trail(target: str, data: bytes, verifier: Verifier | None = None) -> 
         return Trail(
             target,
             tuple([_step(row, verifier) for row in steps]),
-            tuple([Fact(a, b, Fingerprint(c)) for a, b, c in facts]),
-            tuple([(str(name), str(text)) for rows in labels for name, text in rows]),
+            tuple([Fact(*_texts(*row)) for row in facts]),
+            tuple([_texts(name, text) for rows in labels for name, text in rows]),
         )
     except (TypeError, ValueError, AttributeError) as error:
         raise CorruptObject(f"trail {target} has another shape: {error}") from error
@@ -174,8 +175,11 @@ def decode_trail(target: str, data: bytes, verifier: Verifier | None = None) -> 
 
 def _step(row: Any, verifier: Verifier | None) -> TrailStep:
     stage, index, op, text, key, chain_id, record, fields = row
-    if record is not None and not isinstance(record, bytes):
+    if record is not None and type(record) is not bytes:
         raise TypeError("a record is something else")
+    if type(stage) is not int or type(index) is not int:
+        raise TypeError("a number is something else")
+    _texts(op, text, key, chain_id)
     return TrailStep(
         stage=stage,
         index=index,
@@ -184,5 +188,12 @@ def _step(row: Any, verifier: Verifier | None) -> TrailStep:
         key=key,
         chain_id=chain_id,
         record=None if record is None else _Sealed(key, record, verifier),
-        fields=tuple([Field(*item) for item in fields]),
+        fields=fields_from(fields),
     )
+
+
+def _texts(*values: Any) -> Any:
+    for value in values:
+        if type(value) is not str:
+            raise TypeError("a text is something else")
+    return values

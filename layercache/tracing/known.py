@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 import attrs
 
 from layercache.codec import Packed, pack, unpack
-from layercache.digests import CacheKey, Digest
+from layercache.digests import CacheKey, Digest, check_digest
 from layercache.errors import CorruptObject
 from layercache.observations import Observations
 from layercache.selections import Observed
@@ -176,6 +176,6 @@ def _decode(data: bytes) -> Known:
 def _place(value: Any) -> bytes | Digest:
     if isinstance(value, bytes):
         return value
-    if isinstance(value, str) and value.startswith("sha256:"):
-        return Digest(value)
+    if isinstance(value, str):
+        return check_digest(value)
     raise TypeError("neither bytes nor a digest")

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import io
+import json
+
 import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from layercache.backends.memory import MemoryBackend
+from layercache.blobs import blob_name
 from layercache.codec import (
     check_record,
     decode_record,
@@ -20,11 +25,13 @@ from layercache.codec import (
     unseal,
 )
 from layercache.descriptors import LAYER_TAR, Descriptor, Layer
-from layercache.digests import CacheKey, ChainID, DiffID, Digest, Fingerprint
+from layercache.digests import CacheKey, ChainID, DiffID, Digest, Fingerprint, check_digest
 from layercache.errors import CorruptObject
 from layercache.instructions import Field
 from layercache.keys import InputMaterial, KeyMaterial
 from layercache.records import Record
+from layercache.storage import check_name
+from layercache.store import Store
 from layercache.trails import (
     Fact,
     Trail,
@@ -226,3 +233,79 @@ FROZEN = {
     "record": ("6c636f010000018666ecc9f8163bac62d8a928a7e993ce18777602c19303854677f0e8fa7476"),
     "definition": ("2aac20ca8e370cdbda9e0682fc0282c705229f1965a32745b6251086ed59a611"),
 }
+
+
+ODD = (
+    None, True, -1, 1 << 63, 10**30, float("nan"), float("inf"), -1.0, "", "../../x", "\udcff",
+    "sha256:" + "Z" * 64, "sha256:" + "0" * 63, b"", b"x", (), ("a",), (None, None), ((),),
+)  # fmt: skip
+
+
+def _mutations(value):
+    """`value` with each of its parts, at any depth, replaced by each odd thing."""
+    yield from ODD
+    if isinstance(value, tuple):
+        for number, part in enumerate(value):
+            for changed in _mutations(part):
+                yield (*value[:number], changed, *value[number + 1 :])
+
+
+def test_a_record_of_any_shape_is_one_or_is_damaged():
+    """Whoever can write can seal what he likes: nothing of it fails where it is used."""
+    stored = unpack(unseal("record", RECORD.key, encode_record(RECORD)))
+    good = 0
+    for value in _mutations((*stored[:1], unpack(stored[1]), *stored[2:])):
+        if isinstance(value, tuple) and len(value) > 1:
+            value = (value[0], pack(value[1]), *value[2:])
+        data = seal("record", RECORD.key, pack(value))
+        try:
+            record = decode_record(RECORD.key, data)
+        except CorruptObject:
+            continue
+        good += 1
+        json.dumps([record.seconds, record.created, record.generation], allow_nan=False)
+        for digest in (record.log, *(digest for _, digest in record.manifests)):
+            assert digest is None or check_name(blob_name(digest))
+        if record.layer is not None:
+            assert check_name(blob_name(record.layer.descriptor.digest))
+            check_digest(record.layer.diff_id)
+            assert 0 <= record.layer.descriptor.size < 1 << 62
+        assert isinstance(record.material.salt, str)
+        encode_record(record)
+    assert good > 100  # material of another shape decides nothing
+
+
+def test_a_trail_of_any_shape_is_one_or_is_damaged():
+    """As a record; one in it that is no record is left out."""
+    step = TrailStep(
+        stage=0,
+        index=1,
+        op="RUN",
+        text="RUN x",
+        key=RECORD.key,
+        chain_id=ChainID("c"),
+        record=RECORD,
+        fields=(Field("a", 1),),
+    )
+    trail = Trail("t", (step,), (Fact("c", "s", Fingerprint("f")),), (("label", "x"),))
+    for value in _mutations(unpack(unseal("trail", "t", encode_trail(trail)))):
+        try:
+            found = decode_trail("t", seal("trail", "t", pack(value)))
+        except CorruptObject:
+            continue
+        assert set(found.records()) <= {RECORD.key}
+        assert all(type(step.stage) is int and type(step.text) is str for step in found.steps)
+        assert sorted(found.facts, key=lambda fact: (fact.subject, fact.selector)) is not None
+        encode_trail(found)
+
+
+@pytest.mark.parametrize("value", [10**30, 1 << 40, "text", (("a", b""), b"")])
+def test_a_reference_of_another_shape_is_none(value):
+    """A number in the place of its bytes is not so many bytes."""
+    store = Store(MemoryBackend())
+    store.put_reference("x", b"fine")
+    (name,) = [info.name for info in store.medium.list("refs/")]
+    store.medium.write(name, io.BytesIO(seal("reference", name, pack(("x", value)))))
+    fresh = Store(store.backend)
+    assert fresh.references() == {}
+    assert fresh.get_reference("x") is None

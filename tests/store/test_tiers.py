@@ -14,6 +14,7 @@ import pytest
 from layercache.backends.local import LocalBackend
 from layercache.backends.memory import MemoryBackend
 from layercache.builder import Builder
+from layercache.codec import encode_record
 from layercache.descriptors import LAYER_TAR, Layer
 from layercache.dockerfile.instructions import Copy, From, Run
 from layercache.errors import CacheError, NotFound
@@ -27,6 +28,8 @@ from layercache.tiers import TieredStore, tiered
 from layercache.trails import definition_of
 from layercache.trees import Node
 from layercache.trust import KeyedVerifier
+from tests.store.test_faulty_storage import RECIPE as READING
+from tests.store.test_faulty_storage import Writes
 
 
 class Touch:
@@ -599,3 +602,33 @@ def test_builds_side_by_side_over_one_object(tmp_path):
         assert _build(store, _recipe(3))[0] == 0
         assert store.get_derived("untraced", "x") is None
         assert store.get_trail("0" * 64) is None
+
+
+@pytest.mark.parametrize("lie", [{"size": 7}, {"digest": "sha256:" + "0" * 64}])
+def test_a_layer_that_is_not_what_its_record_says_is_made_again(tmp_path, lie):
+    """And the state that was opened by it is opened by the right one from then on."""
+    shared = MemoryBackend()
+    with tiered(Store(MemoryBackend()), cache_to=[shared]) as store:
+        wanted = _whole(store)
+    writer = Store(shared)
+    for name in [name for name in shared._objects if name.startswith(("trails/", "beg"))]:
+        shared.delete(name)
+    for record in writer.all_records(99):
+        descriptor = attrs.evolve(record.layer.descriptor, **lie)
+        layer = attrs.evolve(record.layer, descriptor=descriptor)
+        shared.write(
+            writer.record_name(record.key),
+            io.BytesIO(encode_record(attrs.evolve(record, layer=layer))),
+        )
+    with tiered(Store(LocalBackend(tmp_path)), cache_from=[shared]) as store:
+        assert _whole(store, b"changed") != wanted
+    with tiered(Store(LocalBackend(tmp_path)), cache_from=[shared]) as store:
+        assert _whole(store) == wanted
+
+
+def _whole(store, content=b"from the context"):
+    """A build in which every step reads all that was there before."""
+    recipe = [*READING, Run(["write", "third"]), Run(["write", "fourth"])]
+    builder = Builder(store, executor=Writes(), jobs=1)
+    result = builder.build(recipe, context={"input": content}, project="p")
+    return [layer.diff_id for layer in result.state.layers]
