@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 import attrs
@@ -95,8 +96,7 @@ class Builder:
         executor_options: Mapping[str, Any] | None = None,
     ) -> None:
         self._store = _open_store(cache)
-        if self._store.on_event is None:
-            self._store.on_event = self._noticed
+        self._store.listen(self._noticed)
         self._executor = executor
         self._keys = keys or ContentKeys()
         self._walker = walker or GraphWalker()
@@ -143,18 +143,25 @@ class Builder:
         self.close()
 
     def cancel(self) -> None:
-        """End every build of this builder that is under way; they raise `Cancelled`."""
+        """End every build and probe of this builder that is under way; they raise `Cancelled`."""
         with self._lock:
             for event in self._cancels:
                 event.set()
 
     def run(self, request: Request, *, execute: bool = True) -> BuildResult:
         """`build` or `plan` for a `Request`."""
+        with self._under_way() as cancelled:
+            return _Build(self, request, execute, cancelled).run()
+
+    @contextmanager
+    def _under_way(self) -> Iterator[threading.Event]:
+        """Something that `cancel` ends, and that holds what it relies on until then."""
         cancelled = threading.Event()
         with self._lock:
             self._cancels.add(cancelled)
         try:
-            return _Build(self, request, execute, cancelled).run()
+            with self._store.in_use():
+                yield cancelled
         finally:
             with self._lock:
                 self._cancels.discard(cancelled)
@@ -176,22 +183,24 @@ class Builder:
         """
         from layercache.probing import probe_steps
 
-        build = _Build(self, request, True, threading.Event())
-        result = build.run()
-        executor = build.need_executor()
-        try:
-            return tuple(
-                probe_steps(
-                    result.graph,
-                    result.decisions,
-                    build.inputs,
-                    self._store,
-                    executor,
-                    runs=runs,
+        with self._under_way() as cancelled:
+            build = _Build(self, request, True, cancelled)
+            result = build.run()
+            executor = build.need_executor()
+            try:
+                return tuple(
+                    probe_steps(
+                        result.graph,
+                        result.decisions,
+                        build.inputs,
+                        self._store,
+                        executor,
+                        runs=runs,
+                        cancelled=cancelled.is_set,
+                    )
                 )
-            )
-        finally:
-            build.inputs.close()
+            finally:
+                build.inputs.close()
 
     def observe(self, event: Event) -> None:
         """Hand an event to every observer."""

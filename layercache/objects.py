@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import threading
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import BinaryIO, Final
 
@@ -55,6 +56,7 @@ class Objects:
         self.salt = salt
         self.namespace = namespace
         self.on_event = on_event
+        self._listeners: list[weakref.WeakMethod[Callable[[StoreEvent], None]]] = []
         self._verifier = verifier
         self._prefix = _prefix(namespace, salt)
         self._guard = threading.RLock()
@@ -105,9 +107,22 @@ class Objects:
         """
 
     def put_trail(self, trail: Trail) -> None:
-        """Keep `trail`; nothing is written when it says what the stored one says."""
+        """Keep `trail`; where it says what the stored one says only its stamp is renewed."""
         name = f"{self._prefix}trails/{trail.target}"
-        self._put_small(name, encode_trail(trail, self._verifier))
+        data = encode_trail(trail, self._verifier)
+        if self._get_small(name) == data:
+            self.renew_trail(trail.target)
+        else:
+            self._write_small(name, data, staged=False)
+
+    def renew_trail(self, target: str) -> None:
+        """A build came out as its trail says: it is the last one by its stamp, where that can be
+        renewed without writing. Retention goes by that, nothing else."""
+        if self._touches is not None:
+            try:
+                self._touches.touch([f"{self._prefix}trails/{target}"])
+            except CacheError:
+                pass  # a cache that can't be written is read as it is
 
     def get_fact(self, subject: str, selector: str) -> Fingerprint | None:
         """What the selector of this digest picks from the state with this chain ID."""
@@ -229,9 +244,25 @@ class Objects:
 
     # -- events -------------------------------------------------------------------------------
 
+    def listen(self, listener: Callable[[StoreEvent], None]) -> None:
+        """Call `listener`, a method, with every event too, for as long as its object lives.
+
+        Where `on_event` was given that is enough: whoever gave it decides who hears of it.
+        """
+        if self.on_event is None:
+            self._listeners.append(weakref.WeakMethod(listener))
+
     def _report(self, kind: str, name: str, message: str) -> None:
+        event = StoreEvent(kind, name, message)
         if self.on_event is not None:
-            self.on_event(StoreEvent(kind, name, message))
+            self.on_event(event)
+            return
+        for reference in list(self._listeners):
+            listener = reference()
+            if listener is None:
+                self._listeners.remove(reference)
+            else:
+                listener(event)
 
     def _trouble(self, name: str, error: CacheError) -> None:
         """The backend failed: say so once for each reason."""

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
 from layercache.descriptors import Layer, State
-from layercache.errors import LayerCacheError
+from layercache.errors import Cancelled, LayerCacheError
 from layercache.execution import BoundInput, Executor, Task
 from layercache.graph import Base, Graph, Step
 from layercache.inputs import Inputs
@@ -93,15 +93,20 @@ def probe_steps(
     executor: Executor,
     *,
     runs: int = 1,
+    cancelled: Callable[[], bool] = lambda: False,
 ) -> Iterator[Probed]:
-    """Run each reused command again `runs` times, and say how it came out."""
+    """Run each reused command again `runs` times, and say how it came out.
+
+    Raises `Cancelled` once `cancelled` says so; a step that runs is asked to end.
+    """
+    window = Window(store, inputs, masks=getattr(executor, "masks", ()), stopping=cancelled)
     by_vertex = {decision.vertex: decision for decision in decisions}
     for decision in decisions:
         step = graph.vertices[decision.vertex]
         if decision.outcome != "hit" or not isinstance(step, Step):
             continue
         if isinstance(step.instruction, Exec) and decision.record is not None:
-            yield _probe(graph, by_vertex, decision, step, inputs, store, executor, runs)
+            yield _probe(graph, by_vertex, decision, step, inputs, store, executor, runs, window)
 
 
 def _probe(
@@ -113,10 +118,10 @@ def _probe(
     store: Store,
     executor: Executor,
     runs: int,
+    window: Window,
 ) -> Probed:
     assert decision.record is not None
     assert decision.material is not None
-    window = Window(store, inputs)
     bound = tuple(
         BoundInput(
             edge.role,
@@ -133,6 +138,8 @@ def _probe(
     layers: list[Layer | None] = []
     try:
         for _ in range(runs):
+            if window.cancelled():
+                raise Cancelled("the probe was cancelled")
             layer = perform(executor, task, window).layer
             layers.append(layer)
             name = layer.diff_id if layer is not None else ""
@@ -140,7 +147,11 @@ def _probe(
                 seen.add(name)
                 paths.update(dict.fromkeys(_differing(recorded, layer, inputs)))
     except LayerCacheError as error:
-        return Probed(vertex=decision.vertex, text=step.origin.text, runs=runs, error=str(error))
+        if window.cancelled():
+            raise Cancelled("the probe was cancelled") from error
+        # The last lines of the output are in the message, and secrets may be in them.
+        said = str(window.masked_text(str(error)))
+        return Probed(vertex=decision.vertex, text=step.origin.text, runs=runs, error=said)
     shown = tuple(sorted(paths))
     key = decision.record.key
     if len(seen) > 1:

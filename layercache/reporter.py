@@ -213,7 +213,7 @@ class Reporter:
         return "would-run" if earlier is None or earlier.record is None else "hit"
 
     def keep_trail(self, lowered: Lowered, run: Run, names: Sequence[str] = ()) -> None:
-        """Remember this build for the explanations of the next; unchanged trails cost nothing.
+        """Remember this build for the explanations of the next; an unchanged trail is the last one.
 
         Under `names`, too, so that a later build can be compared with an image by its tag.
         """
@@ -248,6 +248,8 @@ class Reporter:
             and self._trail.labels == labels
             and _same_trail(self._trail.steps, steps)
         ):
+            if self._against is None:
+                self._store.renew_trail(self._name)
             return
         if self._against is not None:
             return

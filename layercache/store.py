@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, BinaryIO, Final, cast
 
 import attrs
@@ -53,6 +53,7 @@ class Store(Objects):
         )
         self._own: dict[CacheKey, Record] = {}
         self._failed: set[CacheKey] = set()
+        self._under_way = 0
         # What looking records up saw of their blobs, until somebody relies on them.
         self._stamps: dict[Digest, float] = {}
         self.blobs = Blobs(self.medium, self._prefix, self._report, self._trouble)
@@ -364,7 +365,22 @@ class Store(Objects):
                 if key in self._failed or self._aside(record)
             }
             self._small.clear()
-            self._unhold()
+            if not self._under_way:
+                self._unhold()
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """A build or a plan is under way: what it relies on is held until the last one ends,
+        also when another acknowledges before it."""
+        with self._guard:
+            self._under_way += 1
+        try:
+            yield
+        finally:
+            with self._guard:
+                self._under_way -= 1
+                if not self._under_way:
+                    self._unhold()
 
     def _unhold(self) -> None:
         if isinstance(self.medium, Holds):

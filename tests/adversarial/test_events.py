@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 from typing import BinaryIO
 
@@ -65,3 +66,18 @@ def test_the_command_line_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[
 
     assert main(["build", "--cache", "http://127.0.0.1:1/cache", str(tmp_path)]) == 0
     assert "cache: degraded" in capsys.readouterr().err
+
+
+def test_every_builder_over_a_store_hears_of_it() -> None:
+    """Not the first alone; one that is gone is not called."""
+    store = Store(Broken())
+    seen: list[Event] = []
+    gone: list[Event] = []
+    Builder(store, observers=[gone.append])
+    gc.collect()
+    first = Builder(store)
+    Builder(store, observers=[seen.append]).build([Copy("a", "/a")], context={"a": "1"})
+
+    assert any(isinstance(e, CacheTrouble) for e in seen)
+    assert gone == []
+    assert first.store is store

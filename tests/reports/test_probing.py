@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from layercache import Builder, Dockerfile, Request, Workspace
 from layercache.cli import main
+from layercache.errors import Cancelled, StepFailed
+from layercache.execution import Blobs, Result, Task
 from layercache.probing import advice_for
+from layercache.testing.executors import ScriptedExecutor
 
 TEXT = (
     "FROM x\nRUN echo same > a\n"
@@ -67,3 +73,49 @@ def test_advice_fits_the_files() -> None:
     assert "PYTHONDONTWRITEBYTECODE" in advice_for(["usr/lib/x.pyc"])[0]
     assert len(advice_for(["usr/lib/x.pyc"])) == 1
     assert "SOURCE_DATE_EPOCH" in advice_for(["app/out.bin"])[-1]
+
+
+def test_a_probe_can_be_cancelled(tmp_path: Path) -> None:
+    """As a build; the step that runs is asked to end."""
+    begun = threading.Event()
+
+    def again(task: Task, blobs: Blobs) -> Result:
+        begun.set()
+        deadline = time.monotonic() + 30
+        while not blobs.cancelled() and time.monotonic() < deadline:
+            time.sleep(0.002)
+        raise StepFailed("it was ended")
+
+    executor = ScriptedExecutor({})
+    builder = Builder(executor=executor)
+    request = Request(recipe=Dockerfile.parse("FROM scratch\nRUN one\nRUN two\n"))
+    builder.run(request)
+    executor.script.update({"one": again, "two": again})
+    with ThreadPoolExecutor(1) as pool:
+        future = pool.submit(builder.probe, request)
+        assert begun.wait(30)
+        builder.cancel()
+        with pytest.raises(Cancelled):
+            future.result(30)
+
+
+class Masking(ScriptedExecutor):
+    """Has a secret."""
+
+    masks = (b"hunter2",)
+
+
+def test_a_failing_probe_tells_no_secret() -> None:
+    """The last lines of the output are in the error of a step."""
+
+    def fail(task: Task, blobs: Blobs) -> Result:
+        raise StepFailed("the end of its output: hunter2")
+
+    executor = Masking({})
+    builder = Builder(executor=executor)
+    request = Request(recipe=Dockerfile.parse("FROM scratch\nRUN one\n"))
+    builder.run(request)
+    executor.script["one"] = fail
+    (probed,) = builder.probe(request)
+    assert probed.error is not None
+    assert "hunter2" not in probed.error

@@ -324,3 +324,22 @@ def test_a_tag_that_was_set_meanwhile_holds_its_layers(store: Store, tmp_path: P
     backend.meanwhile = meanwhile
     collect(Store(backend), [])
     assert all(store.blobs.stamp(layer) is not None for layer in kept.layers)
+
+
+@pytest.mark.parametrize("tags", [(), ("kept:1",)])
+def test_a_build_that_changed_nothing_is_the_last(
+    store: Store, tmp_path: Path, tags: tuple[str, ...]
+) -> None:
+    """Builds are ordered by when they were last made, not by when they last came out anew."""
+    for number, project in ((0, "old"), (1, "new")):
+        build(store, number, project=project, tags=tags if number == 0 else ())
+        age(tmp_path / "cache", 30)
+    build(store, 0, project="old", tags=tags)
+    if tags:
+        store.delete_reference(next(iter(store.references())))
+    collect(store, [KeepBuilds(1)], grace=0)
+    with Store(LocalBackend(tmp_path / "cache")) as later:
+        files = {"a": "a0" * 100, "b": "b0" * 100}
+        again = Builder(later).build(Dockerfile.parse(TEXT), context=files, project="old")
+
+    assert [s.decision for s in again.steps] == [None, "hit", "hit"]

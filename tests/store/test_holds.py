@@ -10,6 +10,7 @@ import time
 
 import pytest
 
+from layercache import Builder, Dockerfile
 from layercache.backends.durability import boot_id
 from layercache.backends.local import LocalBackend
 from layercache.collecting import collect, verify
@@ -248,3 +249,31 @@ def test_more_holds_than_are_kept_one_by_one(tmp_path):
     backend.unhold()
     with other.seize([names[0], "blobs/never"]) as free:
         assert list(free) == [names[0], "blobs/never"]
+
+
+@posix
+def test_a_plan_that_is_over_holds_nothing(tmp_path):
+    """A builder that lives on and only plans is in nobody's way."""
+    text = Dockerfile.parse("FROM scratch\nCOPY a /\n")
+    first = Builder(_store(tmp_path)).build(text, context={"a": "1"})
+    planner = Builder(_store(tmp_path))
+    planner.plan(text, context={"a": "1"})
+    collect(_store(tmp_path), [], everything=True, grace=0.0)
+
+    assert not _store(tmp_path).has_blob(first.state.layers[0].descriptor)
+
+
+@posix
+def test_a_build_holds_what_it_relies_on_beyond_the_end_of_another(tmp_path):
+    """Two builds over one object: the first to end lets go of nothing that the other needs."""
+    store = _store(tmp_path)
+    record = store.put(make_record(store, 1))
+    store.commit()
+    with store.in_use():
+        store.lookup([record.key])
+        with store.in_use():
+            store.commit()
+        collect(_store(tmp_path), [], everything=True, grace=0.0)
+        assert _hits(tmp_path, [record.key])
+    collect(_store(tmp_path), [], everything=True, grace=0.0)
+    assert not _hits(tmp_path, [record.key])
