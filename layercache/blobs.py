@@ -10,15 +10,19 @@ import hashlib
 import io
 import os
 import threading
+import time
 from collections.abc import Callable
 from typing import BinaryIO, Final, cast
 
 from layercache.descriptors import Descriptor
 from layercache.digests import Digest
 from layercache.errors import CacheError, CorruptObject, NotFound
-from layercache.storage import Adopts, Backend, Holds, LocalFiles, Stats
+from layercache.storage import Adopts, Backend, Holds, LocalFiles, Stats, Touches
 
-__all__ = ["Blobs", "VerifyingReader", "blob_name"]
+__all__ = ["GRACE", "Blobs", "VerifyingReader", "blob_name", "is_old"]
+
+GRACE: Final = 86_400.0
+"""Seconds for which a collection never removes what was written or relied on."""
 
 _CHUNK: Final = 1 << 18
 _TRIES: Final = 2
@@ -35,6 +39,11 @@ def blob_name(digest: Digest) -> str:
     """The object name of a blob."""
     algorithm, _, text = digest.partition(":")
     return f"blobs/{algorithm}/{text[:2]}/{text}"
+
+
+def is_old(stamp: float) -> bool:
+    """Whether what has this stamp must be renewed by whoever relies on it."""
+    return stamp < time.time() - GRACE / 2
 
 
 class VerifyingReader(io.RawIOBase):
@@ -151,6 +160,7 @@ class Blobs:
         # Looking for a capability costs more than using it: once is enough.
         self._stats = backend if isinstance(backend, Stats) else None
         self._holds = backend if isinstance(backend, Holds) else None
+        self._touches = backend if isinstance(backend, Touches) else None
         self._prefix = prefix
         self._report = report
         self._guard = threading.Lock()
@@ -292,7 +302,8 @@ class Blobs:
         descriptor = Descriptor(media_type, digest, size)
         name = self.name(digest)
         self.hold(digest)
-        if self.stamp(descriptor) is not None:
+        stamp = self.stamp(descriptor)
+        if stamp is not None and self._stays(name, stamp):
             _remove(path)
             return descriptor
         healed = digest in self._corrupt
@@ -327,6 +338,21 @@ class Blobs:
             self._corrupt.discard(digest)
             self._report("healed", name, f"blob {digest} was written again")
         return descriptor
+
+    def _stays(self, name: str, stamp: float) -> bool:
+        """Whether a collection will leave a blob that is there, now that somebody relies on it.
+
+        One that may soon be old enough to go is renewed, where that can be done, or written anew.
+        """
+        if not is_old(stamp):
+            return True
+        if self._touches is None:
+            return False
+        try:
+            self._touches.touch((name,))
+        except CacheError as error:
+            self._trouble(name, error)
+        return True
 
     def _degraded(self, name: str, what: str, error: Exception) -> None:
         """Say what a failure leads to: once, not for each blob."""

@@ -16,6 +16,7 @@ from typing import BinaryIO, Final, Protocol
 
 import attrs
 
+from layercache.blobs import is_old
 from layercache.codec import encode_record
 from layercache.digests import CacheKey, Digest
 from layercache.errors import CacheError, NotFound
@@ -230,7 +231,9 @@ class Pusher:
         name = remote.blobs.name(digest)
         if ask and digest not in self._suspects:
             infos = self.remote.call(lambda: list(remote.medium.list(name)))
-            if any(i.name == name and (not size or i.size == size) for i in infos):
+            there = [i for i in infos if i.name == name and (not size or i.size == size)]
+            # One that a collection there may soon take is sent again, and so renewed.
+            if any(not is_old(info.stamp) for info in there):
                 self._blobs.add(digest)
                 return
         try:

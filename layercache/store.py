@@ -9,14 +9,13 @@ of this object.
 from __future__ import annotations
 
 import io
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, BinaryIO, Final, cast
+from typing import Any, BinaryIO, cast
 
 import attrs
 
-from layercache.blobs import Blobs
+from layercache.blobs import GRACE, Blobs, is_old
 from layercache.codec import Verifier, decode_record, encode_record
 from layercache.descriptors import Descriptor
 from layercache.digests import CacheKey, Digest
@@ -25,10 +24,7 @@ from layercache.objects import Objects, StoreEvent
 from layercache.records import Record
 from layercache.storage import Backend, Holds, Locks, Releases, Stages, Syncs
 
-__all__ = ["Store", "StoreEvent"]
-
-GRACE: Final = 86_400.0
-"""Seconds for which a collection never removes what was written or relied on."""
+__all__ = ["GRACE", "Store", "StoreEvent"]
 
 
 class Store(Objects):
@@ -146,7 +142,6 @@ class Store(Objects):
         """
         if self._stats is None or self._touches is None:
             return
-        limit = time.time() - GRACE / 2
         names, old = [], []
         for record in records:
             names.append(self.record_name(record.key))
@@ -155,10 +150,10 @@ class Store(Objects):
                 seen = self._stamps.pop(digest, None)
                 if seen is None:
                     names.append(self.blobs.name(digest))
-                elif seen < limit:
+                elif is_old(seen):
                     old.append(self.blobs.name(digest))
         try:
-            old += [n for n in names if (info := self._stats.stat(n)) and info.stamp < limit]
+            old += [n for n in names if (info := self._stats.stat(n)) and is_old(info.stamp)]
             if old:
                 self._touches.touch(old)
         except CacheError as error:

@@ -19,7 +19,9 @@ from layercache.errors import CacheError
 from layercache.retention import KeepDuration, KeepStorage
 from layercache.storage import Cleans, Holds
 from layercache.store import Store
+from layercache.testing.faults import CountingBackend
 from layercache.testing.storage import make_record
+from layercache.tiers import tiered
 from tests.store.test_crashes import (  # noqa: F401
     SEED,
     SOAK_SECONDS,
@@ -277,3 +279,33 @@ def test_a_build_holds_what_it_relies_on_beyond_the_end_of_another(tmp_path):
         assert _hits(tmp_path, [record.key])
     collect(_store(tmp_path), [], everything=True, grace=0.0)
     assert not _hits(tmp_path, [record.key])
+
+
+@pytest.mark.parametrize("kind", ["local", "four methods"])
+def test_an_old_blob_that_is_made_again_is_renewed(tmp_path, kind):
+    """No record may name it any more: by age alone it would go, before the new record is seen."""
+    backend = LocalBackend(tmp_path) if kind == "local" else CountingBackend(LocalBackend(tmp_path))
+    store = Store(backend)
+    descriptor = store.add_blob(io.BytesIO(b"layer"), LAYER_TAR)
+    _age(tmp_path, 60)
+    (before,) = store.backend.list("blobs/")
+    store.add_blob(io.BytesIO(b"layer"), LAYER_TAR)
+    assert list(store.backend.list("blobs/")) == [before]
+    _age(tmp_path, YEARS)
+    Store(backend).add_blob(io.BytesIO(b"layer"), LAYER_TAR)
+    (after,) = store.backend.list("blobs/")
+    assert time.time() - after.stamp < 60
+    assert store.read_blob(descriptor.digest) == b"layer"
+
+
+def test_an_old_blob_at_a_remote_is_sent_again(tmp_path):
+    """With a record that is new there: what collects there must not come between."""
+    remote = CountingBackend(LocalBackend(tmp_path / "remote"))
+    content = os.urandom(1 << 17)  # large enough to be looked for first
+    Store(remote).add_blob(io.BytesIO(content), LAYER_TAR)
+    for number, age in enumerate((60, YEARS)):
+        _age(tmp_path / "remote", age)
+        with tiered(Store(LocalBackend(tmp_path / f"{number}")), cache_to=[remote]) as store:
+            store.put(make_record(store, number, content))
+        (blob,) = remote.list("blobs/")
+        assert (time.time() - blob.stamp < 30) == (age == YEARS)
