@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TypeGuard
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
@@ -23,9 +23,8 @@ from layercache.dockerfile.options import BaseImage, ImageNeed, Lowered, Options
 from layercache.engine import Engine, Run
 from layercache.errors import LayerCacheError, UsageError
 from layercache.events import BuildFinished, BuildStarted, CacheTrouble, Event, Note, Observer
-from layercache.execution import Executor, StepTraits
-from layercache.framing import share
-from layercache.graph import Graph, Step, Vertex
+from layercache.execution import Executor
+from layercache.graph import Step
 from layercache.inputs import Inputs
 from layercache.keys import KeyStrategy
 from layercache.possible import could_match
@@ -43,8 +42,8 @@ from layercache.request import (
 )
 from layercache.result import BuildResult
 from layercache.strategies import ContentKeys
-from layercache.tracing.modes import trace_mode
 from layercache.trails import beginnings_of, definition_of
+from layercache.traits import check_steps, with_traits
 from layercache.trees import Tree
 from layercache.walk import Walker
 from layercache.walkers import GraphWalker
@@ -54,7 +53,6 @@ if TYPE_CHECKING:
 
     from layercache.images.resolver import BaseImage as ResolvedImage
     from layercache.images.resolver import Images
-    from layercache.instructions import Field
     from layercache.probing import Probed
     from layercache.store import Store, StoreEvent
 
@@ -238,7 +236,9 @@ class _Build:
         interrupt: KeyboardInterrupt | None = None
         try:
             lowered = self._lower()
-            lowered = attrs.evolve(lowered, graph=self._with_traits(lowered.graph))
+            graph = with_traits(lowered.graph, self.need_executor, self.request.trace)
+            check_steps(graph, self.executor)
+            lowered = attrs.evolve(lowered, graph=graph)
             rows = _rows(lowered)
             project = trail_id(project_of(self.request))
             self.store.prefetch([definition_of(rows), project], lambda: beginnings_of(rows))
@@ -369,40 +369,6 @@ class _Build:
 
         return str(host_platform())
 
-    def _with_traits(self, graph: Graph) -> Graph:
-        """The graph with the executor's traits on the steps that execute commands."""
-        vertices = list(graph.vertices)
-        needed = graph.needed()
-        commands = [
-            (number, vertex)
-            for number, vertex in enumerate(vertices)
-            if number in needed and _runs_commands(vertex)
-        ]
-        for (number, step), traits in zip(commands, self._traits_of(commands), strict=True):
-            wanted = self.request.trace
-            trace = trace_mode(wanted(step.origin) if callable(wanted) else wanted)
-            vertices[number] = attrs.evolve(step, traits=traits, trace=trace)
-        check = getattr(self.executor, "check", None)
-        for number in sorted(needed) if check else ():
-            vertex = vertices[number]
-            if check and isinstance(vertex, Step):
-                try:
-                    check(vertex.instruction)
-                except LayerCacheError as error:
-                    error.line = error.line or vertex.origin.line or None
-                    raise
-        return Graph(tuple(vertices), graph.targets)
-
-    def _traits_of(self, commands: Sequence[tuple[int, Step]]) -> list[tuple[Field, ...]]:
-        if not commands:
-            return []
-        executor = self.need_executor()
-        common = share(*executor.traits)
-        if not isinstance(executor, StepTraits):
-            return [common] * len(commands)
-        asked = [(s.instruction, s.origin.stage_name or str(s.origin.stage)) for _, s in commands]
-        return [(*common, *further) for further in executor.traits_of_steps(asked)]
-
     def need_executor(self) -> Executor:
         """The executor, made when a step first needs one."""
         if self.executor is None:
@@ -493,11 +459,6 @@ def _line_naming(instructions: Sequence[Any], image: str) -> int | None:
         if location is not None and image in named:
             return int(location.line)
     return None
-
-
-def _runs_commands(vertex: Vertex) -> TypeGuard[Step]:
-    """Whether the executor's traits count for a vertex; an unknown instruction counts as one."""
-    return isinstance(vertex, Step) and getattr(vertex.instruction, "commands", True)
 
 
 def _open_store(cache: str | os.PathLike[str] | Store | None) -> Store:

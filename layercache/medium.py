@@ -89,9 +89,7 @@ def _read(self: _Medium, name: str) -> BinaryIO:
 
 
 @contextmanager
-def _lock(
-    self: _Medium, name: str, give_up: Callable[[], bool] | None = None
-) -> Iterator[bool]:
+def _lock(self: _Medium, name: str, give_up: Callable[[], bool] | None = None) -> Iterator[bool]:
     """A lock saves work and never carries correctness: where it fails there is none."""
     with ExitStack() as stack:
         try:

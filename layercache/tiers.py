@@ -13,7 +13,6 @@ from typing import Any, BinaryIO, Final, cast
 
 import attrs
 
-from layercache.blobs import VerifyingReader
 from layercache.descriptors import LAYER_TAR, Descriptor
 from layercache.digests import CacheKey, Digest, Fingerprint
 from layercache.errors import CacheError, CorruptObject, NotFound, UsageError
@@ -23,6 +22,7 @@ from layercache.remotes import Remote, Transfer
 from layercache.storage import Backend, Stats
 from layercache.store import Store
 from layercache.trails import Fact, Trail
+from layercache.verifying import VerifyingReader
 
 __all__ = ["TieredStore", "tiered"]
 
