@@ -75,7 +75,7 @@ EXPECTED: Final[dict[str, dict[str, str]]] = {
     "xattr_get": {"t/marked": "EX"},
     "xattr_absent": {F: "EX"},
     "xattr_list": {"t/marked": "EX"},
-    "xattr_list_none": {F: "EX"},
+    "xattr_none": {F: "EX"},
     "exec_script": {"t/script": "ER", "t/dir/again": "ER"},
     "exec_static": {"t/dir/again": "ER"},
     "exec_by_fd": {"t/dir/again": "ER"},

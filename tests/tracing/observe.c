@@ -209,7 +209,10 @@ KIND(int80_open) {
 KIND(xattr_get) { need(getxattr("/t/marked", "user.mark", buffer, sizeof buffer)); }
 KIND(xattr_absent) { if (getxattr("/t/file", "user.none", buffer, 9) >= 0) exit(1); }
 KIND(xattr_list) { need(listxattr("/t/marked", buffer, sizeof buffer)); }
-KIND(xattr_list_none) { if (listxattr("/t/file", buffer, sizeof buffer)) exit(1); }
+KIND(xattr_none) {
+    if (listxattr("/t/file", buffer, sizeof buffer)) exit(1);
+    if (getxattr("/t/file", "user.none", buffer, 9) >= 0 || errno != ENODATA) exit(1);
+}
 KIND(exec_script) { run("/t/script"); }
 KIND(exec_static) { run("/t/dir/again"); }
 KIND(exec_by_fd) {
@@ -313,7 +316,7 @@ static struct { const char *name; void (*run)(void); } kinds[] = {
     ROW(copy_range), ROW(size_by_fionread), ROW(size_by_seek), ROW(size_by_read),
     ROW(size_by_sendfile), ROW(size_by_fiemap), ROW(hole_by_seek), ROW(uring_open),
     ROW(uring_statx), ROW(int80_open), ROW(xattr_get), ROW(xattr_absent), ROW(xattr_list),
-    ROW(xattr_list_none),
+    ROW(xattr_none),
     ROW(exec_script), ROW(exec_static), ROW(exec_by_fd), ROW(exec_absent),
     ROW(append_copies_up), ROW(chmod_copies_up), ROW(chown_copies_up), ROW(utime_copies_up),
     ROW(truncate_copies_up), ROW(write_into_middle), ROW(overwrite), ROW(create_exclusive),

@@ -59,11 +59,11 @@ def test_bytes_that_are_not_read_do_not_count(bench: Bench, kind: str) -> None:
     assert "R" not in letters(result.observed, "t/file")
 
 
-def test_a_list_of_attributes_is_empty_in_an_image_without(bench: Bench, tmp_path: Path) -> None:
-    """It is no error, as it is none unwatched."""
+def test_an_image_without_attributes_says_that_there_are_none(bench: Bench, tmp_path: Path) -> None:
+    """As it does unwatched, and as one does that has attributes elsewhere."""
     plain = Bench(tmp_path, battery_base(attributes=False))
     try:
-        result = observe(plain, "/observe", "xattr_list_none")
+        result = observe(plain, "/observe", "xattr_none")
     finally:
         plain.executor.close()
     assert result.observed is not None

@@ -271,9 +271,10 @@ class TraceFS:
     def _getxattr(self, node: int, data: memoryview) -> bytes:
         size = struct.unpack_from("<I", data)[0]
         name = bytes(data[8:]).rstrip(b"\0")
+        # ENOSYS would spare the question that comes with every program that is started, but is
+        # another answer than an image gives that has attributes elsewhere.
         if not self._attributes:
-            # The kernel asks no more, else it would for every program that is started.
-            raise OSError(errno.ENOSYS, "there are none")
+            raise OSError(errno.ENODATA, "there are none")
         path = self._paths[node]
         if not name.startswith(_KEPT) or name.startswith(b"user.overlay."):
             raise OSError(errno.ENODATA, "no layer holds that")
