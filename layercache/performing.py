@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, BinaryIO, Final
 
 from layercache.descriptors import Descriptor, Layer, State
 from layercache.digests import Digest
-from layercache.errors import BuildError, Cancelled, ContextChanged
+from layercache.errors import BuildError, CacheError, Cancelled, ContextChanged
 from layercache.execution import Blobs, Executor, Result, Task
 from layercache.executors.rootfs.redaction import Redactor
 from layercache.inputs import Inputs
@@ -57,7 +57,11 @@ def carry(pool: Pool, executor: Executor | None, task: Task, window: Window) -> 
             left -= 0.1
             if future.cancel() or left <= 0:
                 raise Cancelled("the build was stopped while a step ran elsewhere")
-    result = future.result()
+    try:
+        result = future.result()
+    except CacheError:
+        # What the store did not take is kept aside, here only. Real damage shows here, too.
+        return perform(executor, task, window)
     if result.layer is not None and not window.has(result.layer):
         return perform(executor, task, window)  # the store did not take it there
     window.catch_up(result.output)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import multiprocessing
 import shutil
 import stat
 import time
+from concurrent.futures import ProcessPoolExecutor
 
 import pytest
 
@@ -145,3 +147,24 @@ def test_many_calls_failing(tmp_path, fault, every):
 
         assert expected == _diff_ids(_build(store, Writes()))
         store.close()
+
+
+class Full(LocalBackend):
+    """Takes nothing."""
+
+    def write(self, name, content):
+        raise CacheError("no space left")
+
+    def adopt(self, path, name):
+        raise CacheError("no space left")
+
+
+def test_a_full_cache_and_steps_in_other_processes(tmp_path):
+    """What is kept aside is in this process only: steps that need it run here."""
+    wanted = _diff_ids(_build(Store(MemoryBackend()), Writes()))
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, context) as pool, Store(Full(tmp_path)) as store:
+        builder = Builder(store, executor=Writes(), jobs=1, pool=pool)
+        result = builder.build(RECIPE, context=CONTEXT, project="p")
+        assert _diff_ids(result) == wanted
+        assert _intact(store, result)
