@@ -72,6 +72,7 @@ class Blobs:
         self._verified: dict[Digest, Identity] = {}
         self._aside: dict[Digest, str] = {}
         self._scratch: str | None = None
+        self._owner = 0
         self._told: set[str] = set()
         self.written: set[Digest] = set()
         """What the backend took since this was last cleared."""
@@ -275,7 +276,6 @@ class Blobs:
         """A private directory of this store object, removed by `close`."""
         with self._guard:
             if self._scratch is None:
-                import shutil
                 import tempfile
                 import weakref
 
@@ -284,7 +284,8 @@ class Blobs:
                 except OSError as error:
                     raise CacheError(f"no temporary directory: {error}") from error
                 # Also where nobody closes the store.
-                weakref.finalize(self, shutil.rmtree, self._scratch, ignore_errors=True)
+                weakref.finalize(self, _remove_directory, self._scratch, os.getpid())
+                self._owner = os.getpid()
             return self._scratch
 
     def _spool(self, content: BinaryIO, directory: str) -> tuple[str, Digest, int]:
@@ -380,9 +381,15 @@ class Blobs:
             scratch, self._scratch = self._scratch, None
             self._aside.clear()
         if scratch is not None:
-            import shutil
+            _remove_directory(scratch, self._owner)
 
-            shutil.rmtree(scratch, ignore_errors=True)
+
+def _remove_directory(path: str, owner: int) -> None:
+    """Remove it, unless this is a forked child: then its parent still needs it."""
+    if os.getpid() == owner:
+        import shutil
+
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def _open(path: str) -> BinaryIO:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import shutil
 
 import pytest
@@ -13,10 +14,12 @@ from layercache.backends.fsspec import FsspecBackend
 from layercache.backends.local import LocalBackend
 from layercache.backends.memory import MemoryBackend, shared_memory
 from layercache.collecting import collect
+from layercache.descriptors import LAYER_TAR
 from layercache.errors import CacheError
 from layercache.store import Store
 from layercache.testing.faults import CountingBackend
 from layercache.testing.storage import StoreSuite, make_record
+from tests.store.test_crashes import _child, posix
 
 
 class TestMemory(StoreSuite):
@@ -204,3 +207,14 @@ def test_a_record_that_can_not_be_read_ends_a_collection(tmp_path):
     with pytest.raises(CacheError, match="Stale"):
         collect(store, [], grace=0)
     assert store.has_blob(record.layer.descriptor)
+
+
+@posix
+def test_a_forked_child_removes_nothing_of_its_parent(tmp_path):
+    """What is kept aside stays when a child closes its copy of the store, or just ends."""
+    with Store(Raises("write", OSError(28, "full"))) as store:
+        descriptor = store.add_blob(io.BytesIO(b"aside"), LAYER_TAR)
+        os.waitpid(_child(store.close), 0)
+        assert store.check_blob(descriptor)
+        path = store.verified_path(descriptor)
+    assert not os.path.exists(path)
