@@ -124,10 +124,10 @@ def resolve(tree: Tree, path: bytes, *, last: bool = True) -> tuple[bytes, Node]
 def select(tree: Tree, files: Files) -> tuple[Selected, ...]:
     """What `files` names in `tree`, in the order of the patterns, then of the matched paths.
 
-    A glob without a match gives nothing. Raises `SourceError` for a name that is not there (with
-    what may have been meant, and the rule that keeps it out where the tree `Excludes`), a link
-    that dangles or loops, and a file named like a whiteout (`.wh.`); `UsageError` for a
-    malformed pattern.
+    A glob without a match gives nothing, in a directory that is there. Raises `SourceError` for a
+    name that is not there (with what may have been meant, and the rule that keeps it out where the
+    tree `Excludes`), also before a wildcard, a link that dangles or loops, and a file named like a
+    whiteout (`.wh.`); `UsageError` for a malformed pattern.
     """
     exclude = Ignore.of(files.exclude).start if files.exclude else None
     found: list[Selected] = []
@@ -178,8 +178,11 @@ def _bases(tree: Tree, text: str) -> Iterator[tuple[bytes, str]]:
     """The directory that the part before the first wildcard names (links followed)."""
     parts = text.split("/")
     count = next(n for n, part in enumerate(parts) if has_wildcards(part))
-    base = resolve(tree, _encode("/".join(parts[:count])))
-    if base is not None and base[1].is_dir:
+    named = _encode("/".join(parts[:count]))
+    base = resolve(tree, named)
+    if base is None:
+        raise _missing(tree, named)
+    if base[1].is_dir:
         yield base[0], "/".join(parts[count:])
 
 

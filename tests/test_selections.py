@@ -65,6 +65,19 @@ def test_globs_do_not_cross_directories() -> None:
     assert paths(tree, "[x]") == [(0, "x", "x")]
 
 
+def test_a_directory_before_a_wildcard_has_to_be_there() -> None:
+    """As in BuildKit: only what the wildcard stands for may be absent."""
+    tree = DictTree({"conf/a": "", "file": "", "dangling": link("no"), "there": link("conf")})
+
+    for pattern in ("cnf/*", "conf/no/*.txt", "dangling/*", "file/x/*"):
+        with pytest.raises(SourceError):
+            paths(tree, pattern)
+    with pytest.raises(SourceError, match=r"cnf is not there .* did you mean 'conf'"):
+        paths(tree, "cnf/*")
+    assert paths(tree, "conf/*.none", "file/*", "[n]o/*") == []
+    assert paths(tree, "there/*") == [(0, "conf/a", "a")]
+
+
 def test_names_that_look_like_patterns() -> None:
     """A name with wildcards is found by an escape, or where wildcards are off."""
     tree = DictTree({"a[1]": "", "a1": "", "back\\slash": ""})

@@ -501,6 +501,15 @@ scenario(
     files=A,
 )
 scenario(
+    "copy-glob-missing-directory",
+    "a directory before a glob has to be there",
+    "FROM base\nCOPY d/* /t/\n",
+    failing(".M", "no such file or directory"),
+    build(".M", op.write("d/x", "x\n"), holds={"/t/x": "x\n"}),
+    build(".M", op.delete("d/x"), holds={"/t": None}),
+    files=A,
+)
+scenario(
     "copy-glob-optional",
     "an optional glob beside a source that is there",
     "FROM base\nCOPY a.txt lock* /t/\nRUN ls /t > /out\n",

@@ -150,7 +150,7 @@ scenario(
     "FROM base AS build\nWORKDIR /w\nRUN echo x > a && echo y > /a\nFROM base\n"
     "COPY --from=build a /o\nRUN cat /o > /final\n",
     build(".MM.MM", holds={"/o": "y\n"}),
-    build(".MM.HH", op.replace("echo x", "echo z")),
+    build(".HM.HH", op.replace("echo x", "echo z")),
     build(".HH.HH", op.replace("build a /o", "build /a /o")),
 )
 scenario(
