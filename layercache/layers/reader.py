@@ -108,7 +108,7 @@ class _Reader:
         """A name as a clean relative path; b"" for the root."""
         if not name:
             raise self._refuse(shown, "has no name")
-        if name.startswith(b"/"):
+        if name.startswith(b"/") and self._layer:  # ADD drops the slash, as tar -x does
             raise self._refuse(shown, "has an absolute path")
         if len(name) > self._limits.path:
             raise self._refuse(shown, f"has a path of more than {self._limits.path} bytes")
