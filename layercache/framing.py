@@ -37,6 +37,8 @@ def _framed(value: Value, depth: int = 0) -> str:
         return "n"
     if kind is bool:
         return "t" if value else "f"
+    if kind is int:
+        return f"i{value:x};"  # type: ignore[str-bytes-safe]
     if kind is tuple and depth < _SHALLOW:
         parts = [
             f"s{len(item)}:{item}" if type(item) is str else _framed(item, depth + 1)

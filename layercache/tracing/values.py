@@ -162,7 +162,7 @@ def values_of(observations: Observations, tree: Tree, derive: Derive) -> Values:
             parts.append(_size(node))
         if bits & METADATA:
             others = names(path) if node.is_file else ()
-            parts.append(frame((node.mtime, tuple(others))))
+            parts.append(frame((node.mtime, *others)) if others else b"%d" % node.mtime)
     return Values(observations, tuple(parts))
 
 
