@@ -116,6 +116,18 @@ class HistoryEntry:
             empty_layer=not layer,
         )
 
+    def dated(self, created: str | None) -> HistoryEntry:
+        """This entry with a time, unless it has one."""
+        if self.created or not created:
+            return self
+        return HistoryEntry(
+            created=created,
+            created_by=self.created_by,
+            comment=self.comment,
+            empty_layer=self.empty_layer,
+            author=self.author,
+        )
+
     @classmethod
     def from_oci(cls, value: Mapping[str, Any]) -> HistoryEntry:
         return cls(

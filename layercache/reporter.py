@@ -277,7 +277,9 @@ class Reporter:
             decision = decisions.get(vertex) if vertex is not None else None
             made = decision is not None and decision.record is not None
             layer = made and decision.record.layer is not None  # type: ignore[union-attr]
-            history.append(attrs.evolve(entry, empty_layer=not layer))
+            if entry.empty_layer == layer:  # not what it was taken for
+                entry = attrs.evolve(entry, empty_layer=not layer)
+            history.append(entry)
         return BuiltImage(
             config=lowered.config,
             layers=state.layers,

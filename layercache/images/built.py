@@ -90,9 +90,7 @@ def assemble(
     stack = [layer.diff_id for layer in image.layers] if diff_ids is None else list(diff_ids)
     base_layers = len(image.layers) - image.own_layers
     history = complete_history(image.config.history, base_layers)
-    history += tuple(
-        attrs.evolve(entry, created=entry.created or image.created) for entry in image.history
-    )
+    history += tuple([entry.dated(image.created) for entry in image.history])
     if not image.history:
         history = complete_history(history, len(image.layers), "layer")
     data = encode(image.config.to_oci(stack, image.created, history))

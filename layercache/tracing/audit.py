@@ -60,6 +60,8 @@ class Auditor:
         self._trouble = trouble
         self._note = note
         self._chance = chance
+        modes = {v.trace for v in graph.vertices if isinstance(v, Step)}
+        self._audits = any(audit_share(mode) for mode in modes)
         self._done: set[CacheKey] = set()
         self.made: dict[CacheKey, Record] = {}
         self.paths: dict[CacheKey, tuple[str, ...]] = {}
@@ -74,7 +76,7 @@ class Auditor:
     def audit(self) -> bool:
         """Run a share of the hits again; whether one was taken back, so that the walk goes on."""
         taken_back = False
-        for decision in self._walk.decisions():
+        for decision in self._walk.decisions() if self._audits else ():
             step = self._graph.vertices[decision.vertex]
             key = decision.key
             if decision.evidence != "trace" or not isinstance(step, Step) or key is None:
