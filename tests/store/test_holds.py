@@ -6,6 +6,7 @@ import io
 import os
 import random
 import signal
+import threading
 import time
 
 import pytest
@@ -251,6 +252,35 @@ def test_more_holds_than_are_kept_one_by_one(tmp_path):
     backend.unhold()
     with other.seize([names[0], "blobs/never"]) as free:
         assert list(free) == [names[0], "blobs/never"]
+
+
+@posix
+def test_thousands_are_seized_at_once_where_nobody_holds_any(tmp_path, monkeypatch):
+    """With one lock, which the system need not compare with thousands; one that is held is left
+    out, and nobody gets a hold while they are seized."""
+    fcntl = pytest.importorskip("fcntl")
+    names = [f"blobs/sha256/{number:04x}" for number in range(3000)]
+    backend, other = LocalBackend(tmp_path), LocalBackend(tmp_path)
+    locks = []
+    real = fcntl.fcntl
+
+    def counted(fd, command, block):
+        if command == fcntl.F_OFD_SETLK:
+            locks.append(block)
+        return real(fd, command, block)
+
+    monkeypatch.setattr(fcntl, "fcntl", counted)
+    with backend.seize(names) as free:
+        assert list(free) == names
+        assert len(locks) == 1
+        waiting = threading.Thread(target=other.hold, args=([names[7]],))
+        waiting.start()
+        waiting.join(0.2)
+        assert waiting.is_alive()
+    waiting.join()
+    with backend.seize(names) as free:
+        assert [name for name in names if name not in free] == [names[7]]
+    other.unhold()
 
 
 @posix
