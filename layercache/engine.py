@@ -333,7 +333,8 @@ class _Drive:
     # -- answers ----------------------------------------------------------------------------
 
     def _lookup(self, ask: AskLookup) -> None:
-        keys = [key for key in ask.keys if key not in self.replaced]
+        replaced = {key: self.replaced[key] for key in ask.keys if key in self.replaced}
+        keys = [key for key in ask.keys if key not in replaced] if replaced else ask.keys
         found: dict[CacheKey, Record | None] = dict.fromkeys(ask.keys)
         try:
             found.update(self.engine._store.lookup(keys))
@@ -342,7 +343,7 @@ class _Drive:
         if not self.engine._declines:
             self.engine._store.rely_on(record for record in found.values() if record is not None)
         # What a bypassing step of this build replaced must not depend on who came first.
-        found.update({key: self.replaced[key] for key in ask.keys if key in self.replaced})
+        found.update(replaced)
         self.walk.tell(Found(found))
 
     def _selectors(self, ask: AskSelectors) -> None:

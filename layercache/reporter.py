@@ -12,11 +12,12 @@ from layercache.descriptors import Layer, State
 from layercache.dockerfile.options import Lowered, Row
 from layercache.engine import Run
 from layercache.errors import CacheError, LayerCacheError
-from layercache.graph import Base, Step
+from layercache.graph import Base, Origin, Step
 from layercache.inputs import Inputs
 from layercache.keys import KeyStrategy
 from layercache.narrowing import weak_key
 from layercache.predecessors import Against, tag_project, trail_id
+from layercache.records import Record
 from layercache.report import ErrorReport, ImageReport, Report, StepReport
 from layercache.result import BuildResult
 from layercache.statistics import Totals
@@ -218,46 +219,35 @@ class Reporter:
         Under `names`, too, so that a later build can be compared with an image by its tag.
         """
         decisions = {decision.vertex: decision for decision in run.decisions}
-        old = {(s.stage, s.index): s for s in self._trail.steps} if self._trail else {}
-        steps = []
+        last = self._trail
+        old = {(s.stage, s.index): s for s in last.steps} if last else {}
+        found: list[TrailStep | tuple[Origin, Record, State]] = []
+        same = last is not None and last.labels == lowered.config.labels
         for row in lowered.rows:
             if row.vertex is None or row.origin.onbuild is not None:
                 continue
-            decision = decisions[row.vertex]
-            origin = row.origin
-            if decision.record is None or decision.state is None:
-                kept = old.get((origin.stage, origin.index))
+            origin, decision = row.origin, decisions[row.vertex]
+            record, state = decision.record, decision.state
+            kept = old.get((origin.stage, origin.index))
+            if record is None or state is None:
                 if kept is not None:
-                    steps.append(kept)
+                    found.append(kept)
                 continue
-            steps.append(
-                TrailStep(
-                    stage=origin.stage,
-                    index=origin.index,
-                    op=origin.op,
-                    text=origin.text,
-                    key=decision.record.key,
-                    chain_id=decision.state.chain_id,
-                    record=decision.record,
-                )
-            )
-        labels = lowered.config.labels
-        if (
-            self._trail is not None
-            and not names
-            and self._trail.labels == labels
-            and _same_trail(self._trail.steps, steps)
-        ):
+            found.append((origin, record, state))
+            same = same and kept is not None and _says(kept, origin, record, state)
+        if same and not names and len(found) == len(old):
             if self._against is None:
                 self._store.renew_trail(self._name)
             return
         if self._against is not None:
             return
+        steps = tuple([s if isinstance(s, TrailStep) else _trail_step(*s) for s in found])
+        labels = lowered.config.labels
         try:
-            self._store.put_trail(Trail(self._name, tuple(steps), labels=labels))
+            self._store.put_trail(Trail(self._name, steps, labels=labels))
             for name in names:
                 target = trail_id(tag_project(name))
-                self._store.put_trail(Trail(target, tuple(steps), labels=labels))
+                self._store.put_trail(Trail(target, steps, labels=labels))
         except CacheError:
             return  # explanations of the next build are poorer, nothing else
 
@@ -310,11 +300,26 @@ def _places(lowered: Lowered, vertices: Sequence[int]) -> tuple[tuple[int, int],
     return tuple(place_of(lowered, vertex) for vertex in vertices)
 
 
-def _same_trail(old: Sequence[TrailStep], new: Sequence[TrailStep]) -> bool:
-    def facts(steps: Sequence[TrailStep]) -> list[tuple[Any, ...]]:
-        return [(s.stage, s.index, s.op, s.text, s.key, s.chain_id) for s in steps]
+def _says(step: TrailStep, origin: Origin, record: Record, state: State) -> bool:
+    """Whether a step of a trail says how this build left it."""
+    return (
+        step.key == record.key
+        and step.chain_id == state.chain_id
+        and step.text == origin.text
+        and step.op == origin.op
+    )
 
-    return facts(old) == facts(new)
+
+def _trail_step(origin: Origin, record: Record, state: State) -> TrailStep:
+    return TrailStep(
+        stage=origin.stage,
+        index=origin.index,
+        op=origin.op,
+        text=origin.text,
+        key=record.key,
+        chain_id=state.chain_id,
+        record=record,
+    )
 
 
 def _error(error: LayerCacheError) -> ErrorReport:

@@ -40,6 +40,7 @@ __all__ = [
     "encode_trail",
 ]
 
+_TEXT: Final = {str}
 _DEFINITION: Final = "layercache 2026-11 definition of a target 1"
 
 
@@ -179,7 +180,8 @@ def _step(row: Any, verifier: Verifier | None) -> TrailStep:
         raise TypeError("a record is something else")
     if type(stage) is not int or type(index) is not int:
         raise TypeError("a number is something else")
-    _texts(op, text, key, chain_id)
+    if {type(op), type(text), type(key), type(chain_id)} != _TEXT:
+        raise TypeError("a text is something else")
     return TrailStep(
         stage=stage,
         index=index,
@@ -188,7 +190,7 @@ def _step(row: Any, verifier: Verifier | None) -> TrailStep:
         key=key,
         chain_id=chain_id,
         record=None if record is None else _Sealed(key, record, verifier),
-        fields=fields_from(fields),
+        fields=fields_from(fields) if fields else (),
     )
 
 
