@@ -13,7 +13,7 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-__all__ = ["BASE", "ENVIRONMENT", "build_command", "import_base", "remove_base"]
+__all__ = ["BASE", "ENVIRONMENT", "build_command", "import_base", "remove_base", "works"]
 
 BASE = "layercache-benchmark-base"
 """The image that `import_base` makes."""
@@ -23,7 +23,8 @@ BUILT = "layercache-benchmark-built"
 ENVIRONMENT = {"DOCKER_BUILDKIT": "1"}
 
 
-def _works(command: Sequence[str]) -> bool:
+def works(command: Sequence[str]) -> bool:
+    """Whether a command is there and says yes."""
     if shutil.which(command[0]) is None:
         return False
     done = subprocess.run(command, capture_output=True, env=os.environ | ENVIRONMENT)
@@ -32,7 +33,7 @@ def _works(command: Sequence[str]) -> bool:
 
 @functools.cache
 def _client() -> tuple[str, ...] | None:
-    if not _works(["docker", "version"]):
+    if not works(["docker", "version"]):
         return None
     for words in (("docker", "buildx", "build", "--load"), ("docker", "build")):
         # The help of a client that needs a missing buildx, or has no BuildKit, lacks the option.

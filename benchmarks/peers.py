@@ -20,7 +20,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 
-from benchmarks.buildkit import ENVIRONMENT, build_command
+from benchmarks.buildkit import ENVIRONMENT, build_command, works
 from benchmarks.contexts import generate
 from benchmarks.figures import Figure, cpu, environment, interleaved, report
 from benchmarks.steps import Project
@@ -62,13 +62,6 @@ def daemons() -> float:
             fields = rest.split()
             total += int(fields[11]) + int(fields[12])
     return total / os.sysconf("SC_CLK_TCK")
-
-
-def works(command: Sequence[str]) -> bool:
-    """Whether a command is there and says yes."""
-    if shutil.which(command[0]) is None:
-        return False
-    return subprocess.run(command, capture_output=True).returncode == 0
 
 
 def versions(tools: str | None) -> str:

@@ -15,6 +15,7 @@ from layercache.errors import UsageError
 from layercache.values import frozen
 
 __all__ = [
+    "SEGMENT_CHARACTERS",
     "Adopts",
     "Backend",
     "BatchReader",
@@ -31,7 +32,10 @@ __all__ = [
     "check_name",
 ]
 
-_CHARACTERS: Final = "abcdefghijklmnopqrstuvwxyz0123456789._-/"
+SEGMENT_CHARACTERS: Final = "abcdefghijklmnopqrstuvwxyz0123456789._-"
+"""What a segment of an object name is made of."""
+
+_CHARACTERS: Final = SEGMENT_CHARACTERS + "/"
 _NO_SEGMENTS: Final = ("", ".", "..")
 _NO_BEGINNINGS: Final = ("", "/", ".")
 _LONGEST_NAME: Final = 900  # S3 takes 1,024 bytes, a part of which is the prefix's

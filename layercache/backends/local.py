@@ -23,12 +23,11 @@ from typing import BinaryIO, Final, NoReturn
 from layercache.backends.durability import boot_id, sync_directory, sync_file, sync_filesystem
 from layercache.backends.locks import RangeHolds, RangeLocks
 from layercache.errors import CacheError, NotFound, UsageError
-from layercache.storage import ObjectInfo, check_name
+from layercache.storage import SEGMENT_CHARACTERS, ObjectInfo, check_name
 
 __all__ = ["LocalBackend"]
 
 DURABILITIES: Final = ("full", "batch", "none")
-_CHARACTERS: Final = "abcdefghijklmnopqrstuvwxyz0123456789._-"
 _COPY_SIZE: Final = 1 << 18
 _SMALL: Final = 1 << 16
 _LARGEST: Final = 1 << 30
@@ -422,7 +421,7 @@ def _files(
         for entry in entries:
             if not at and entry.name in skip:
                 continue
-            if entry.name.startswith(".") or entry.name.strip(_CHARACTERS):
+            if entry.name.startswith(".") or entry.name.strip(SEGMENT_CHARACTERS):
                 continue  # no object's: `lost+found`, what NFS keeps of a file that is open
             name = f"{at}/{entry.name}" if at else entry.name
             try:
