@@ -25,12 +25,12 @@ from blake3 import blake3
 from benchmarks.figures import Figure, interleaved, report, timed
 from layercache.layers.apply import unpack
 from layercache.layers.capture import capture_diff
-from layercache.layers.index import LayerIndex
 from layercache.layers.reader import index_layer
-from layercache.layers.tar import LayerWriter
-from layercache.layers.times import copied_time
-from layercache.layers.view import StateTree
-from layercache.trees import Node
+from layercache.layers.state_tree import StateTree
+from layercache.layers.writer import LayerWriter
+from layercache.model.layer_index import LayerIndex
+from layercache.model.layer_times import copied_time
+from layercache.model.tree import Node
 
 NAME = "archives"
 

@@ -22,7 +22,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from benchmarks.figures import Figure, cpu, environment, interleaved, report, timed
-from layercache.patterns import Ignore
+from layercache.trees.patterns import Ignore
 
 NAME = "contexts"
 

@@ -24,18 +24,18 @@ from collections.abc import Callable, Sequence
 from typing import Any, BinaryIO
 
 from benchmarks.figures import Figure, report
-from layercache.backends.local import LocalBackend
-from layercache.descriptors import LAYER_TAR, SCRATCH, Descriptor, Layer, State
-from layercache.digests import DiffID, Digest, Fingerprint
-from layercache.execution import BoundInput, Task
 from layercache.executors.rootfs import RootfsExecutor
-from layercache.inputs import Inputs
-from layercache.instructions import Source
-from layercache.operations import Exec
-from layercache.selections import EVERYTHING
-from layercache.store import Store
+from layercache.inputs.inputs import Inputs
+from layercache.model.descriptors import LAYER_TAR, SCRATCH, Descriptor, Layer, State
+from layercache.model.digests import DiffID, Digest, Fingerprint
+from layercache.model.instruction import Source
+from layercache.model.operations import Exec
+from layercache.model.selectors import EVERYTHING
+from layercache.model.task import BoundInput, Task
+from layercache.model.tree import Tree
+from layercache.store.backends.local import LocalBackend
+from layercache.store.store import Store
 from layercache.testing.images import busybox_layer
-from layercache.trees import Tree
 
 NAME = "rootfs"
 FLOOR = (

@@ -19,16 +19,16 @@ import time
 from collections.abc import Callable
 
 from benchmarks.figures import Figure, own_cpu, report
-from layercache.backends.local import LocalBackend
-from layercache.backends.memory import MemoryBackend
-from layercache.codec import encode_record
-from layercache.descriptors import LAYER_TAR
-from layercache.digests import CacheKey
-from layercache.store import Store
+from layercache.model.descriptors import LAYER_TAR
+from layercache.model.digests import CacheKey
+from layercache.store.backends.local import LocalBackend
+from layercache.store.backends.memory import MemoryBackend
+from layercache.store.codec import encode_record
+from layercache.store.store import Store
+from layercache.store.tiered import tiered
+from layercache.store.trails import Trail, TrailStep
 from layercache.testing.faults import CountingBackend
 from layercache.testing.storage import make_record
-from layercache.tiers import tiered
-from layercache.trails import Trail, TrailStep
 
 NAME = "store"
 RECORDS = 1000

@@ -40,9 +40,10 @@ from benchmarks.buildkit import (
 from benchmarks.figures import Figure, own_cpu, report
 from benchmarks.projects import STEPS, UNSTEADY, make_project
 from layercache import Builder, Dockerfile
-from layercache.executors.rootfs import RootfsExecutor, tracing
-from layercache.locations import open_store
-from layercache.result import BuildResult
+from layercache.builds.result import BuildResult
+from layercache.executors.rootfs import RootfsExecutor
+from layercache.executors.rootfs import tracer_client as tracing
+from layercache.store.open import open_store
 from layercache.testing.images import make_layout
 
 NAME = "tracing"
@@ -168,7 +169,7 @@ def _seen(bench: Bench) -> int:
     if not places:
         return 0
     known = bench.builder.store
-    from layercache.tracing.known import KnownSelectors
+    from layercache.store.selectors_seen import KnownSelectors
 
     selectors = KnownSelectors(known)
     found = selectors.get(places[-1].name)  # type: ignore[arg-type]

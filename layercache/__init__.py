@@ -16,9 +16,9 @@ from __future__ import annotations
 TYPE_CHECKING = False  # as in `typing`, whose import is what costs most here
 if TYPE_CHECKING:
     from layercache._version import __version__
-    from layercache.builder import Builder
-    from layercache.bypass import step_selector
-    from layercache.descriptors import SCRATCH, Descriptor, Layer, State
+    from layercache.builds.builder import Builder
+    from layercache.builds.request import Request
+    from layercache.builds.result import BuildResult
     from layercache.dockerfile.instructions import (
         Add,
         Arg,
@@ -47,7 +47,8 @@ if TYPE_CHECKING:
         Volume,
         Workdir,
     )
-    from layercache.dockerfile.words import literal
+    from layercache.dockerfile.recipe import Dockerfile
+    from layercache.dockerfile.syntax.words import literal
     from layercache.errors import (
         BuildError,
         CacheError,
@@ -78,25 +79,24 @@ if TYPE_CHECKING:
         StepOutput,
         StepStarted,
     )
-    from layercache.execution import Blobs, Executor, Result, Task
     from layercache.executors.rootfs import RootfsExecutor
-    from layercache.executors.workspace import Workspace
-    from layercache.explain import Change, Reason
-    from layercache.graph import Graph, Input, Origin, Step
-    from layercache.instructions import Field, Instruction, Source
-    from layercache.keys import KeyMaterial, KeyStrategy
-    from layercache.locations import open_store
-    from layercache.operations import CopyFiles, Exec, MakeDirectory
-    from layercache.recipe import Dockerfile
-    from layercache.report import ErrorReport, ImageReport, Report, StepReport
-    from layercache.request import Request
-    from layercache.result import BuildResult
-    from layercache.selections import EVERYTHING, NOTHING, Files, Selector
-    from layercache.storage import Backend
-    from layercache.store import Store
-    from layercache.strategies import ChainKeys, ContentKeys
-    from layercache.walk import Walk, Walker
-    from layercache.walkers import GraphWalker
+    from layercache.executors.workspace.executor import Workspace
+    from layercache.model.descriptors import SCRATCH, Descriptor, Layer, State
+    from layercache.model.graph import Graph, Input, Origin, Step
+    from layercache.model.instruction import Field, Instruction, Source
+    from layercache.model.keys import KeyMaterial, KeyStrategy
+    from layercache.model.operations import CopyFiles, Exec, MakeDirectory
+    from layercache.model.selectors import EVERYTHING, NOTHING, Files, Selector
+    from layercache.model.task import Blobs, Executor, Result, Task
+    from layercache.reports.reasons import Change, Reason
+    from layercache.reports.report import ErrorReport, ImageReport, Report, StepReport
+    from layercache.solver.protocol import Walk, Walker
+    from layercache.solver.step_filter import step_selector
+    from layercache.solver.strategies import ChainKeys, ContentKeys
+    from layercache.solver.walker import GraphWalker
+    from layercache.store.backend import Backend
+    from layercache.store.open import open_store
+    from layercache.store.store import Store
 
 __all__ = [
     "EVERYTHING",
@@ -202,15 +202,15 @@ __all__ = [
 
 _HOMES = {
     "_version": "__version__",
-    "builder": "Builder",
-    "bypass": "step_selector",
-    "descriptors": "SCRATCH Descriptor Layer State",
+    "builds.builder": "Builder",
+    "solver.step_filter": "step_selector",
+    "model.descriptors": "SCRATCH Descriptor Layer State",
     "dockerfile.instructions": (
         "Add Arg BindMount CacheMount Cmd Copy Device DockerfileInstruction Entrypoint Env "
         "Expose From Healthcheck HereDoc Label Maintainer Onbuild Run SecretMount Shell "
         "SshMount Stopsignal TmpfsMount User Volume Workdir"
     ),
-    "dockerfile.words": "literal",
+    "dockerfile.syntax.words": "literal",
     "errors": (
         "BuildError CacheError Cancelled ContextChanged CorruptObject DockerfileError "
         "ExecutorUnavailable HostileArchive LayerCacheError MissingExtra NotFound PolicyError "
@@ -220,25 +220,25 @@ _HOMES = {
         "BuildFinished BuildStarted CacheTrouble Event Note Observer StepExecuted StepFinished "
         "StepOutput StepStarted"
     ),
-    "execution": "Blobs Executor Result Task",
+    "model.task": "Blobs Executor Result Task",
     "executors.rootfs": "RootfsExecutor",
-    "executors.workspace": "Workspace",
-    "explain": "Change Reason",
-    "graph": "Graph Input Origin Step",
-    "instructions": "Field Instruction Source",
-    "keys": "KeyMaterial KeyStrategy",
-    "locations": "open_store",
-    "operations": "CopyFiles Exec MakeDirectory",
-    "recipe": "Dockerfile",
-    "report": "ErrorReport ImageReport Report StepReport",
-    "request": "Request",
-    "result": "BuildResult",
-    "selections": "EVERYTHING NOTHING Files Selector",
-    "storage": "Backend",
-    "store": "Store",
-    "strategies": "ChainKeys ContentKeys",
-    "walk": "Walk Walker",
-    "walkers": "GraphWalker",
+    "executors.workspace.executor": "Workspace",
+    "reports.reasons": "Change Reason",
+    "model.graph": "Graph Input Origin Step",
+    "model.instruction": "Field Instruction Source",
+    "model.keys": "KeyMaterial KeyStrategy",
+    "store.open": "open_store",
+    "model.operations": "CopyFiles Exec MakeDirectory",
+    "dockerfile.recipe": "Dockerfile",
+    "reports.report": "ErrorReport ImageReport Report StepReport",
+    "builds.request": "Request",
+    "builds.result": "BuildResult",
+    "model.selectors": "EVERYTHING NOTHING Files Selector",
+    "store.backend": "Backend",
+    "store.store": "Store",
+    "solver.strategies": "ChainKeys ContentKeys",
+    "solver.protocol": "Walk Walker",
+    "solver.walker": "GraphWalker",
 }
 """Module → the names that come from it."""
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeAlias
 
-from layercache.digests import CacheKey
-from layercache.graph import Origin
-from layercache.values import frozen
-from layercache.walk import Outcome
+from layercache._base.frozen import frozen
+from layercache.model.digests import CacheKey
+from layercache.model.graph import Origin
+from layercache.solver.protocol import Outcome
 
 __all__ = [
     "BuildFinished",

@@ -28,9 +28,9 @@ import attrs
 import pytest
 
 from layercache.cli.options import parse
-from layercache.dockerfile.flags import FLAGS
 from layercache.dockerfile.instructions import DockerfileInstruction
-from layercache.explain import CAUSES, KINDS, WHATS
+from layercache.dockerfile.syntax.flags import FLAGS
+from layercache.reports.reasons import CAUSES, KINDS, WHATS
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"

@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from layercache._base.paths import clean
 from layercache.errors import DockerfileError, UsageError
-from layercache.patterns import Glob, Ignore, clean, has_wildcards
+from layercache.trees.patterns import Glob, Ignore, has_wildcards
 
 CASES = [
     # text, path, ignored

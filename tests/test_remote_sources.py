@@ -16,13 +16,13 @@ from typing import Any
 
 import pytest
 
-from layercache.backends.memory import MemoryBackend
-from layercache.digests import Digest, sha256
 from layercache.errors import SourceError
-from layercache.remote import open_remote
-from layercache.sources import GitSource, UrlSource
-from layercache.store import Store
-from layercache.trees import Tree
+from layercache.inputs.fetch import open_remote
+from layercache.model.digests import Digest, sha256
+from layercache.model.sources import GitSource, UrlSource
+from layercache.model.tree import Tree
+from layercache.store.backends.memory import MemoryBackend
+from layercache.store.store import Store
 
 
 class Quiet(SimpleHTTPRequestHandler):

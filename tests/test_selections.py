@@ -11,7 +11,10 @@ from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
 from layercache.errors import CorruptObject, SourceError, UsageError
-from layercache.listings import (
+from layercache.model.selectors import Files
+from layercache.model.tree import CAPABILITY, Node
+from layercache.trees.in_memory import DictTree, directory, file, link
+from layercache.trees.listing import (
     FileChange,
     Listed,
     decode_listing,
@@ -19,10 +22,7 @@ from layercache.listings import (
     encode_listing,
     listing,
 )
-from layercache.matching import Selected, fingerprint, resolve, select, walk
-from layercache.selections import Files
-from layercache.testing.trees import DictTree, directory, file, link
-from layercache.trees import CAPABILITY, Node
+from layercache.trees.select import Selected, fingerprint, resolve, select, walk
 
 
 def paths(tree: DictTree, *patterns: str, **options: object) -> list[tuple[int, str, str]]:

@@ -8,12 +8,12 @@ from argparse import Namespace
 from collections.abc import Callable
 from typing import Any
 
+from layercache.builds.result import BuildResult
 from layercache.cli import of_the_system, status_of
-from layercache.cli.display import plan_summary, summary
-from layercache.cli.requests import prepare, print_json
+from layercache.cli.request import prepare, print_json
+from layercache.cli.summary import plan_summary, summary
 from layercache.errors import Cancelled, LayerCacheError, UsageError
-from layercache.report import ErrorReport, Report
-from layercache.result import BuildResult
+from layercache.reports.report import ErrorReport, Report
 
 __all__ = ["run_advise", "run_build", "run_explain", "run_plan", "run_probe"]
 
@@ -30,7 +30,7 @@ def run_plan(options: Namespace) -> int:
 
 def run_explain(options: Namespace) -> int:
     """`layercache explain`."""
-    from layercache.result import explain_step
+    from layercache.builds.result import explain_step
 
     def show(report: Report) -> str:
         return "\n".join(
@@ -42,14 +42,14 @@ def run_explain(options: Namespace) -> int:
 
 def run_advise(options: Namespace) -> int:
     """`layercache advise`."""
-    from layercache.cli.advising import advise
+    from layercache.cli.advise import advise
 
     return advise(options)
 
 
 def run_probe(options: Namespace) -> int:
     """`layercache probe`."""
-    from layercache.cli.probing import probe
+    from layercache.cli.probe import probe
 
     return probe(options)
 
@@ -129,7 +129,7 @@ def perform(options: Namespace, *, execute: bool) -> tuple[BuildResult, bool]:
 def _outputs(options: Namespace) -> list[Any]:
     if not (options.output or options.load or options.push):
         return []
-    from layercache.images.outputs import parse_output
+    from layercache.images.output_spec import parse_output
 
     texts = list(options.output)
     if options.load:
@@ -160,8 +160,8 @@ def _write_files(options: Namespace, result: BuildResult) -> None:
 
 def rendered(result: BuildResult, path: str) -> str:
     """The report in the form that the ending of `path` asks for; raises `UsageError`."""
-    from layercache.rendering.chrome import chrome_trace
-    from layercache.rendering.markdown import markdown_summary
+    from layercache.reports.chrome_trace import chrome_trace
+    from layercache.reports.markdown import markdown_summary
 
     ending = os.path.splitext(path)[1]
     match ending:

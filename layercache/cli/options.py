@@ -71,7 +71,7 @@ class _Parser(argparse.ArgumentParser):
             message += f" (did you mean {found[0]}?)" if found else ""
         if self.json:
             from layercache.cli.build import bare_failure
-            from layercache.cli.requests import print_json
+            from layercache.cli.request import print_json
             from layercache.errors import UsageError
 
             print_json(bare_failure(UsageError(message)).to_dict())
@@ -276,7 +276,7 @@ def _recipe_options(parser: argparse.ArgumentParser) -> None:
 
 def _trace(text: str) -> str:
     from layercache.errors import UsageError
-    from layercache.tracing.modes import trace_mode
+    from layercache.solver.trace_mode import trace_mode
 
     try:
         return trace_mode(text)
@@ -373,19 +373,19 @@ def _cache_commands(commands: argparse._SubParsersAction[_Parser]) -> None:
             parser.add_argument(
                 "--repair", action="store_true", help="remove what is damaged: it is rebuilt"
             )
-        parser.set_defaults(run=_lazily("layercache.cli.caches", f"run_{name}"))
+        parser.set_defaults(run=_lazily("layercache.cli.cache", f"run_{name}"))
     stats = commands.add_parser(
         "stats", help="hits, misses and seconds saved over the cache's life"
     )
     _cache_options(stats)
     stats.add_argument("--json", action="store_true", help=_JSON)
-    stats.set_defaults(run=_lazily("layercache.cli.caches", "run_stats"))
+    stats.set_defaults(run=_lazily("layercache.cli.cache", "run_stats"))
     images = commands.add_parser("images", help="list the images named with -t, or remove names")
     _cache_options(images)
     images.add_argument("--json", action="store_true", help=_JSON)
     images.add_argument("verb", nargs="?", choices=("rm",))
     images.add_argument("names", nargs="*", metavar="NAME")
-    images.set_defaults(run=_lazily("layercache.cli.caches", "run_images"))
+    images.set_defaults(run=_lazily("layercache.cli.cache", "run_images"))
 
 
 def _lazily(module: str, name: str) -> Command:

@@ -15,7 +15,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, overload
 
-from layercache.dockerfile.base import (
+from layercache._base.frozen import frozen
+from layercache.dockerfile._instruction import (
     Command,
     DockerfileInstruction,
     Location,
@@ -27,11 +28,10 @@ from layercache.dockerfile.base import (
     text_of,
     texts_of,
 )
-from layercache.dockerfile.heredocs import HereDoc, find_heredocs
-from layercache.dockerfile.numbers import parse_duration
-from layercache.dockerfile.words import SPACE, json_text, split_first, split_words
+from layercache.dockerfile.syntax.heredocs import HereDoc, find_heredocs
+from layercache.dockerfile.syntax.words import SPACE, json_text, split_first, split_words
 from layercache.errors import UsageError
-from layercache.values import frozen
+from layercache.model.units import parse_duration
 
 if TYPE_CHECKING:
     from layercache.dockerfile.mounts import (

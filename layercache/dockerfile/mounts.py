@@ -11,8 +11,8 @@ from typing import Any, ClassVar, Final, Self, TypeAlias
 
 import attrs
 
-from layercache.dockerfile.numbers import parse_bool, parse_integer, parse_octal, parse_size
 from layercache.errors import UsageError
+from layercache.model.units import parse_bool, parse_integer, parse_octal, parse_size
 
 __all__ = ["BindMount", "CacheMount", "Mount", "SecretMount", "SshMount", "TmpfsMount"]
 

@@ -9,13 +9,13 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from layercache.errors import ExecutorUnavailable
-from layercache.execution import Blobs, Executor, Result, Task
-from layercache.instructions import Field, Instruction
-from layercache.locations import default_cache
+from layercache.model.instruction import Field, Instruction
+from layercache.model.task import Blobs, Executor, Result, Task
+from layercache.store.open import default_cache
 
 if TYPE_CHECKING:
     from layercache.executors.rootfs import RootfsExecutor
-    from layercache.store import Store
+    from layercache.store.store import Store
 
 __all__ = ["Strongest", "scratch_directory", "strongest"]
 

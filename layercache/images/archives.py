@@ -11,8 +11,8 @@ import os
 import posixpath
 from typing import BinaryIO, Final
 
+from layercache._base.frozen import frozen
 from layercache.errors import HostileArchive
-from layercache.values import frozen
 
 __all__ = ["ArchiveFile", "Member", "list_members"]
 

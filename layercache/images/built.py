@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from layercache.configuration import HistoryEntry, ImageConfig
-from layercache.descriptors import Descriptor, Layer
-from layercache.digests import DiffID, sha256
+from layercache._base.frozen import frozen
 from layercache.errors import SourceError, UsageError
-from layercache.images.encoding import CONFIG, MANIFEST, encode, manifest_to_json
-from layercache.values import frozen
+from layercache.model.descriptors import Descriptor, Layer
+from layercache.model.digests import DiffID, sha256
+from layercache.model.image_config import HistoryEntry, ImageConfig
+from layercache.oci.encoding import CONFIG, MANIFEST, encode, manifest_to_json
 
 if TYPE_CHECKING:
     from layercache.images.resolver import BaseImage
-    from layercache.references import Reference
+    from layercache.oci.references import Reference
 
 __all__ = ["Assembled", "BuiltImage", "assemble", "complete_history", "rfc3339", "source_date"]
 
@@ -46,7 +46,7 @@ class BuiltImage:
 
     def references(self) -> tuple[Reference, ...]:
         """The names as references with a tag. Raises `UsageError` for one with a digest."""
-        from layercache.references import Reference
+        from layercache.oci.references import Reference
 
         found = []
         for name in self.names:

@@ -7,9 +7,9 @@ import zlib
 from collections.abc import Callable, Iterable
 from typing import Any, BinaryIO, Final
 
-from layercache.descriptors import LAYER_TAR, LAYER_TAR_GZIP, LAYER_TAR_ZSTD, Descriptor
-from layercache.digests import Digest
 from layercache.errors import MissingExtra
+from layercache.model.descriptors import LAYER_TAR, LAYER_TAR_GZIP, LAYER_TAR_ZSTD, Descriptor
+from layercache.model.digests import Digest
 
 __all__ = ["MEDIA_TYPES", "write_compressed"]
 

@@ -9,11 +9,13 @@ from typing import Any, BinaryIO, Final, Protocol, cast
 
 import attrs
 
-from layercache.descriptors import LAYER_TAR, Descriptor
-from layercache.digests import DiffID, Digest, sha256
+from layercache._base.frozen import frozen
 from layercache.errors import HostileArchive, SourceError, UsageError
 from layercache.images.archives import ArchiveFile
-from layercache.images.manifests import (
+from layercache.layers.compression import LONGEST, compression_of, decompressed
+from layercache.model.descriptors import LAYER_TAR, Descriptor
+from layercache.model.digests import DiffID, Digest, sha256
+from layercache.oci.manifests import (
     CONFIG,
     CONFIG_LIMIT,
     MANIFEST_LIMIT,
@@ -25,11 +27,9 @@ from layercache.images.manifests import (
     read_blob,
     select,
 )
-from layercache.images.platforms import Platform
-from layercache.images.streams import read_bounded
-from layercache.layers.compression import LONGEST, compression_of, decompressed
-from layercache.references import Reference
-from layercache.values import frozen
+from layercache.oci.platforms import Platform
+from layercache.oci.references import Reference
+from layercache.oci.streams import read_bounded
 
 __all__ = ["Found", "ImageFile", "find_in_manifest", "open_images"]
 

@@ -8,16 +8,11 @@ import re
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, BinaryIO, Final, Protocol, cast
 
-from layercache.descriptors import Descriptor
-from layercache.digests import Digest, check_digest, sha256
-from layercache.errors import (
-    CacheError,
-    HostileArchive,
-    SourceError,
-    UsageError,
-)
+from layercache.errors import CacheError, HostileArchive, SourceError, UsageError
 from layercache.images.layouts import Found, find_in_manifest
-from layercache.images.manifests import (
+from layercache.model.descriptors import Descriptor
+from layercache.model.digests import Digest, check_digest, sha256
+from layercache.oci.manifests import (
     CONFIG,
     CONFIG_LIMIT,
     INDEXES,
@@ -27,14 +22,14 @@ from layercache.images.manifests import (
     decode,
     select,
 )
-from layercache.images.streams import CHUNK, read_bounded
-from layercache.images.transport import Response, Transport
-from layercache.references import Reference
+from layercache.oci.references import Reference
+from layercache.oci.streams import CHUNK, read_bounded
+from layercache.oci.transport import Response, Transport
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
-    from layercache.images.platforms import Platform
+    from layercache.oci.platforms import Platform
 
 __all__ = ["Registry", "RegistryBlobs", "SmallBlobs"]
 

@@ -15,16 +15,16 @@ from typing import BinaryIO, Final, Protocol, cast, runtime_checkable
 
 import attrs
 
-from layercache.configuration import ImageConfig
-from layercache.descriptors import LAYER_TAR, SCRATCH, Descriptor, Layer, State
-from layercache.digests import DiffID, Digest, check_digest
+from layercache._base.frozen import frozen
 from layercache.errors import CacheError, HostileArchive, NotFound, SourceError, UsageError
 from layercache.images.layouts import Found, ImageFile, open_images
-from layercache.images.manifests import BlobSource
-from layercache.images.platforms import Platform, host_platform
-from layercache.images.streams import CHUNK, Checked
 from layercache.layers.compression import decompressed
-from layercache.values import frozen
+from layercache.model.descriptors import LAYER_TAR, SCRATCH, Descriptor, Layer, State
+from layercache.model.digests import DiffID, Digest, check_digest
+from layercache.model.image_config import ImageConfig
+from layercache.oci.manifests import BlobSource
+from layercache.oci.platforms import Platform, host_platform
+from layercache.oci.streams import CHUNK, Checked
 
 __all__ = ["UNKNOWN_SIZE", "BaseImage", "Content", "ImageFinder", "Images"]
 
@@ -294,7 +294,7 @@ class Images:
         return file.find(tag if digest is None else None, digest, platform), file
 
     def _by_reference(self, name: str, platform: Platform) -> tuple[Found, BlobSource]:
-        from layercache.references import Reference
+        from layercache.oci.references import Reference
 
         reference = Reference.parse(name).tagged()
         for finder in self._finders:

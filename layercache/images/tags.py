@@ -11,15 +11,15 @@ from typing import Any, BinaryIO, Final, Protocol
 
 import attrs
 
-from layercache.descriptors import LAYER_TAR, Descriptor, Layer
-from layercache.digests import DiffID, Digest, check_digest
+from layercache._base.frozen import frozen
 from layercache.errors import CacheError, CorruptObject, HostileArchive, SourceError, UsageError
 from layercache.images.built import BuiltImage, assemble
 from layercache.images.layouts import Found
-from layercache.images.manifests import CONFIG, MANIFEST, Manifest, decode, encode
-from layercache.images.platforms import Platform
-from layercache.references import Reference
-from layercache.values import frozen
+from layercache.model.descriptors import LAYER_TAR, Descriptor, Layer
+from layercache.model.digests import DiffID, Digest, check_digest
+from layercache.oci.manifests import CONFIG, MANIFEST, Manifest, decode, encode
+from layercache.oci.platforms import Platform
+from layercache.oci.references import Reference
 
 __all__ = [
     "StoreBlobs",
@@ -36,7 +36,7 @@ _SCHEMA: Final = 1
 
 
 class TagStore(Protocol):
-    """What is needed of the store (`layercache.store.Store`)."""
+    """What is needed of the store (`layercache.store.store.Store`)."""
 
     def open_blob(self, digest: Digest) -> BinaryIO: ...
 

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final, cast
 
 import attrs
 
-from layercache.descriptors import Descriptor
-from layercache.digests import DiffID, Digest
 from layercache.errors import HostileArchive, SourceError, UsageError
+from layercache.images.atomic_files import atomic_file, sync_directory
 from layercache.images.built import Assembled, BuiltImage
-from layercache.images.encoding import descriptor_to_json, encode
-from layercache.images.files import atomic_file, sync_directory
-from layercache.images.manifests import INDEX, MANIFEST_LIMIT, decode
-from layercache.images.streams import CHUNK
+from layercache.model.descriptors import Descriptor
+from layercache.model.digests import DiffID, Digest
+from layercache.oci.encoding import descriptor_to_json, encode
+from layercache.oci.manifests import INDEX, MANIFEST_LIMIT, decode
+from layercache.oci.streams import CHUNK
 
 if TYPE_CHECKING:
     from layercache.images.registry import Registry
@@ -103,8 +103,8 @@ def write_archive(
     docker: bool,
 ) -> None:
     """One tar: an OCI layout, which `docker load` understands too when `docker`."""
-    from layercache.layers.tar import LayerWriter
-    from layercache.trees import Node
+    from layercache.layers.writer import LayerWriter
+    from layercache.model.tree import Node
 
     writer = LayerWriter(out)
 

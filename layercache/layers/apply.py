@@ -17,11 +17,11 @@ from typing import BinaryIO, Final, cast
 import attrs
 
 from layercache.errors import BuildError, CorruptObject, UsageError
-from layercache.layers.beneath import Beneath, Fill
-from layercache.layers.index import Entry, LayerIndex, sort_key
-from layercache.layers.tar import LayerWriter
-from layercache.layers.view import IMPLIED_DIRECTORY, StateTree
-from layercache.trees import Node, Tree
+from layercache.layers.state_tree import IMPLIED_DIRECTORY, StateTree
+from layercache.layers.write_beneath import Beneath, Fill
+from layercache.layers.writer import LayerWriter
+from layercache.model.layer_index import Entry, LayerIndex, sort_key
+from layercache.model.tree import Node, Tree
 
 __all__ = ["apply", "export_tree", "merged_tar", "unpack"]
 

@@ -18,7 +18,7 @@ from typing import Final
 import attrs
 
 from layercache.errors import BuildError
-from layercache.layers.scanning import (
+from layercache.layers.upper_scan import (
     OPEN,
     Item,
     Scan,
@@ -26,9 +26,9 @@ from layercache.layers.scanning import (
     digest_of,
     remove_attributes,
 )
-from layercache.layers.tar import LayerWriter
-from layercache.layers.times import clamped_time
-from layercache.trees import Node, Tree
+from layercache.layers.writer import LayerWriter
+from layercache.model.layer_times import clamped_time
+from layercache.model.tree import Node, Tree
 
 __all__ = ["StatTable", "capture_diff", "capture_upper"]
 

@@ -13,11 +13,11 @@ from typing import BinaryIO, cast
 import attrs
 
 from layercache.errors import BuildError, Cancelled
-from layercache.layers.index import sort_key
-from layercache.layers.tar import LayerWriter
-from layercache.layers.times import LAYER_TIME
-from layercache.layers.view import Resolved, resolve
-from layercache.trees import Node, Tree
+from layercache.layers.state_tree import Resolved, resolve
+from layercache.layers.writer import LayerWriter
+from layercache.model.layer_index import sort_key
+from layercache.model.layer_times import LAYER_TIME
+from layercache.model.tree import Node, Tree
 
 __all__ = ["Change", "Changes", "Content", "shown"]
 

@@ -6,8 +6,8 @@ import io
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, cast
 
 from layercache.errors import HostileArchive, MissingExtra
-from layercache.layers.headers import BLOCK, looks_like_tar
 from layercache.layers.limits import DEFAULT_LIMITS, Limits
+from layercache.layers.tar_headers import BLOCK, looks_like_tar
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer

@@ -17,11 +17,11 @@ from blake3 import blake3
 
 from layercache.errors import HostileArchive
 from layercache.layers.compression import decompressed
-from layercache.layers.headers import Header, Headers, shown
-from layercache.layers.index import Entry, IndexBuilder, LayerIndex
 from layercache.layers.limits import DEFAULT_LIMITS, Limits
-from layercache.layers.tar import OPAQUE_MARKER, WHITEOUT_PREFIX
-from layercache.trees import Node
+from layercache.layers.tar_headers import Header, Headers, shown
+from layercache.layers.writer import OPAQUE_MARKER, WHITEOUT_PREFIX
+from layercache.model.layer_index import Entry, IndexBuilder, LayerIndex
+from layercache.model.tree import Node
 
 __all__ = ["index_layer", "read_archive", "read_layer"]
 

@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 
 import attrs
 
-from layercache.configuration import ImageConfig
-from layercache.descriptors import Layer
 from layercache.errors import SourceError
 from layercache.images.resolver import BaseImage, Images
-from layercache.store import Store
+from layercache.model.descriptors import Layer
+from layercache.model.image_config import ImageConfig
+from layercache.model.tree import Node
+from layercache.store.store import Store
 from layercache.testing.workbench import Workbench
-from layercache.trees import Node
 
 __all__ = ["MemoryImage", "MemoryImages"]
 

@@ -10,8 +10,8 @@ from typing import Any, Final
 
 import attrs
 
-from layercache.instructions import Instruction
-from layercache.operations import CopyFiles, CopySource, Exec, MakeDirectory, Mount
+from layercache.model.instruction import Instruction
+from layercache.model.operations import CopyFiles, CopySource, Exec, MakeDirectory, Mount
 
 __all__ = ["OPERATIONS", "Case", "Variant", "variants"]
 

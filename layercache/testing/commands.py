@@ -24,9 +24,9 @@ import attrs
 from blake3 import blake3
 
 from layercache.errors import BuildError, StepFailed
-from layercache.framing import frame
-from layercache.instructions import Value
-from layercache.layers.owners import resolve_owner
+from layercache.layers.accounts import resolve_owner
+from layercache.model.framing import frame
+from layercache.model.instruction import Value
 from layercache.testing.memory import MemoryFiles, Refused
 
 __all__ = ["Shell"]

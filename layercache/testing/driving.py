@@ -8,21 +8,20 @@ from typing import Any
 
 import attrs
 
-from layercache.descriptors import LAYER_TAR, SCRATCH, Descriptor, Layer, State
-from layercache.digests import CacheKey, DiffID, Fingerprint, sha256
 from layercache.errors import SourceError, StepFailed
-from layercache.execution import Task
-from layercache.framing import frame
-from layercache.graph import Base, Graph, GraphBuilder, Input, Step
-from layercache.instructions import Field, Source
-from layercache.keys import KeyStrategy, cache_key
-from layercache.narrowing import narrowed, weak_key
-from layercache.operations import PARENT, SOURCE, CopyFiles, CopySource
-from layercache.records import Record
-from layercache.selections import EVERYTHING, Everything, Files, Nothing, Observed, Selector
-from layercache.sources import ContextSource
-from layercache.testing.generating import Choices
-from layercache.walk import (
+from layercache.model.descriptors import LAYER_TAR, SCRATCH, Descriptor, Layer, State
+from layercache.model.digests import CacheKey, DiffID, Fingerprint, sha256
+from layercache.model.framing import frame
+from layercache.model.graph import Base, Graph, GraphBuilder, Input, Step
+from layercache.model.instruction import Field, Source
+from layercache.model.keys import KeyStrategy, cache_key
+from layercache.model.operations import PARENT, SOURCE, CopyFiles, CopySource
+from layercache.model.records import Record
+from layercache.model.selectors import EVERYTHING, Everything, Files, Nothing, Observed, Selector
+from layercache.model.sources import ContextSource
+from layercache.model.task import Task
+from layercache.solver.narrowing import narrowed, weak_key
+from layercache.solver.protocol import (
     Answer,
     Ask,
     AskExecute,
@@ -39,6 +38,7 @@ from layercache.walk import (
     Selectors,
     Walk,
 )
+from layercache.testing.generating import Choices
 
 __all__ = [
     "AskedTwice",

@@ -13,18 +13,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, BinaryIO
 
-from layercache.descriptors import SCRATCH, State
 from layercache.errors import BuildError, StepFailed
-from layercache.execution import Executor, StepTraits, Task
-from layercache.framing import frame
-from layercache.instructions import Field, Instruction, Source
-from layercache.layers.times import LAYER_TIME
-from layercache.matching import select, walk
-from layercache.operations import Exec, Mount
-from layercache.selections import Files, Selector
+from layercache.model.descriptors import SCRATCH, State
+from layercache.model.framing import frame
+from layercache.model.instruction import Field, Instruction, Source
+from layercache.model.layer_times import LAYER_TIME
+from layercache.model.operations import Exec, Mount
+from layercache.model.selectors import Files, Selector
+from layercache.model.task import Executor, StepTraits, Task
+from layercache.model.tree import Node, Tree
 from layercache.testing.memory import snapshot
 from layercache.testing.workbench import Workbench
-from layercache.trees import Node, Tree
+from layercache.trees.select import select, walk
 
 __all__ = ["ExecutorSuite", "GuardedTree"]
 

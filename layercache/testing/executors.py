@@ -11,18 +11,18 @@ from typing import Any, Final, cast
 
 import attrs
 
-from layercache.descriptors import SCRATCH, State
-from layercache.digests import ChainID, DiffID, Fingerprint
 from layercache.errors import BuildError, Cancelled, StepFailed, UsageError
-from layercache.execution import Blobs, Executor, Result, StepTraits, Task
-from layercache.instructions import Field, Instruction, Value
-from layercache.matching import resolve
-from layercache.observations import Observations
-from layercache.operations import PARENT, Exec, Mount
+from layercache.model.descriptors import SCRATCH, State
+from layercache.model.digests import ChainID, DiffID, Fingerprint
+from layercache.model.instruction import Field, Instruction, Value
+from layercache.model.observations import Observations
+from layercache.model.operations import PARENT, Exec, Mount
+from layercache.model.task import Blobs, Executor, Result, StepTraits, Task
+from layercache.model.tree import Node, Tree
 from layercache.testing.commands import Shell, owner_of
 from layercache.testing.memory import MemoryFiles
-from layercache.testing.trees import DictTree
-from layercache.trees import Node, Tree
+from layercache.trees.in_memory import DictTree
+from layercache.trees.select import resolve
 
 __all__ = [
     "Call",

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, BinaryIO, Final
 
 from layercache.errors import CacheError, NotFound, UsageError
-from layercache.storage import (
+from layercache.store.backend import (
     Adopts,
     Backend,
     BatchReader,

@@ -34,8 +34,8 @@ from layercache.dockerfile.instructions import (
     User,
     Workdir,
 )
-from layercache.testing.trees import directory, file, link
-from layercache.trees import Node
+from layercache.model.tree import Node
+from layercache.trees.in_memory import directory, file, link
 
 __all__ = [
     "BASES",

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import attrs
 
-from layercache.digests import DiffID, Digest, sha256
+from layercache.model.digests import DiffID, Digest, sha256
 
 __all__ = ["MadeImage", "busybox_layer", "make_layout", "tar_of"]
 
@@ -53,7 +53,7 @@ def make_layout(
     same name is replaced), `compress` stores the layers as gzip, `platform` goes into the
     index. The layout is made when it isn't there.
     """
-    from layercache.images.platforms import host_platform
+    from layercache.oci.platforms import host_platform
 
     root = os.fspath(directory)
     os.makedirs(os.path.join(root, "blobs", "sha256"), exist_ok=True)

@@ -17,11 +17,11 @@ from typing import Any
 
 import attrs
 
-from layercache.framing import frame
-from layercache.graph import Step
-from layercache.instructions import Field, Instruction
-from layercache.keys import cache_key
-from layercache.strategies import ContentKeys
+from layercache.model.framing import frame
+from layercache.model.graph import Step
+from layercache.model.instruction import Field, Instruction
+from layercache.model.keys import cache_key
+from layercache.solver.strategies import ContentKeys
 
 __all__ = ["InstructionSuite"]
 

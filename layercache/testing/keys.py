@@ -7,12 +7,12 @@ class TestMine(KeyStrategySuite):
 
 from __future__ import annotations
 
-from layercache.digests import CacheKey, Fingerprint
-from layercache.graph import Input, Step
-from layercache.instructions import Field, Instruction
-from layercache.keys import KeyStrategy, cache_key
-from layercache.operations import PARENT, SOURCE
-from layercache.selections import EVERYTHING, Files, Nothing, Selector
+from layercache.model.digests import CacheKey, Fingerprint
+from layercache.model.graph import Input, Step
+from layercache.model.instruction import Field, Instruction
+from layercache.model.keys import KeyStrategy, cache_key
+from layercache.model.operations import PARENT, SOURCE
+from layercache.model.selectors import EVERYTHING, Files, Nothing, Selector
 from layercache.testing.cases import OPERATIONS, variants
 from layercache.testing.generating import SeededChoices, any_history
 from layercache.testing.laws import Tally, World, check_history

@@ -18,29 +18,29 @@ from typing import Protocol
 
 import attrs
 
-from layercache.backends.memory import MemoryBackend
-from layercache.builder import Builder
-from layercache.copying import copy_layer
-from layercache.descriptors import SCRATCH, State
-from layercache.digests import ChainID, DiffID, Fingerprint
+from layercache.builds.builder import Builder
+from layercache.builds.result import BuildResult
+from layercache.dockerfile.recipe import Dockerfile
 from layercache.errors import CacheError, LayerCacheError, StepFailed
-from layercache.execution import BoundInput, Executor, Task
-from layercache.graph import Graph, Input, Step
-from layercache.instructions import Instruction
-from layercache.keys import KeyStrategy
-from layercache.operations import PARENT, Exec
-from layercache.recipe import Dockerfile
-from layercache.result import BuildResult
-from layercache.selections import Nothing
-from layercache.store import Store
+from layercache.executors.copy import copy_layer
+from layercache.model.descriptors import SCRATCH, State
+from layercache.model.digests import ChainID, DiffID, Fingerprint
+from layercache.model.graph import Graph, Input, Step
+from layercache.model.instruction import Instruction
+from layercache.model.keys import KeyStrategy
+from layercache.model.operations import PARENT, Exec
+from layercache.model.selectors import Nothing
+from layercache.model.task import BoundInput, Executor, Task
+from layercache.solver.protocol import Decision, Walker
+from layercache.store.backends.memory import MemoryBackend
+from layercache.store.store import Store
 from layercache.testing.bases import MemoryImage, MemoryImages
 from layercache.testing.executors import Call, MemoryExecutor, UnstableExecutor
 from layercache.testing.generating import Choices, Version
 from layercache.testing.observing import RecordingWalker
 from layercache.testing.oracle import clean_build
-from layercache.testing.trees import link
 from layercache.testing.workbench import Workbench
-from layercache.walk import Decision, Walker
+from layercache.trees.in_memory import link
 
 __all__ = ["BASE_IMAGES", "LawBroken", "Tally", "World", "check_history"]
 

@@ -15,22 +15,22 @@ from typing import Any, Self
 
 import attrs
 
-from layercache.builder import Builder
-from layercache.bypass import step_selector
+from layercache.builds.builder import Builder
+from layercache.builds.result import BuildResult
+from layercache.dockerfile.recipe import Dockerfile
 from layercache.errors import UsageError
-from layercache.execution import Executor
-from layercache.explain import CAUSES
-from layercache.graph import Origin
-from layercache.keys import KeyStrategy
-from layercache.recipe import Dockerfile
-from layercache.report import StepReport
-from layercache.result import BuildResult
-from layercache.store import Store
+from layercache.model.graph import Origin
+from layercache.model.keys import KeyStrategy
+from layercache.model.task import Executor
+from layercache.model.tree import Node
+from layercache.reports.reasons import CAUSES
+from layercache.reports.report import StepReport
+from layercache.solver.step_filter import step_selector
+from layercache.store.store import Store
 from layercache.testing.bases import MemoryImage, MemoryImages
 from layercache.testing.executors import MemoryExecutor
 from layercache.testing.memory import Entry, snapshot
-from layercache.testing.trees import file
-from layercache.trees import Node
+from layercache.trees.in_memory import file
 
 __all__ = ["Build", "Layers"]
 

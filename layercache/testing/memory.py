@@ -10,14 +10,13 @@ from typing import cast
 import attrs
 from blake3 import blake3
 
-from layercache.descriptors import LAYER_TAR, Layer
 from layercache.errors import BuildError
-from layercache.execution import Blobs
-from layercache.layers.index import KeepsIndex, sort_key
-from layercache.layers.tar import LayerWriter
-from layercache.layers.times import LAYER_TIME, copied_time
-from layercache.layers.view import Resolved, resolve
-from layercache.observations import (
+from layercache.layers.state_tree import Resolved, resolve
+from layercache.layers.writer import LayerWriter
+from layercache.model.descriptors import LAYER_TAR, Layer
+from layercache.model.layer_index import KeepsIndex, sort_key
+from layercache.model.layer_times import LAYER_TIME, copied_time
+from layercache.model.observations import (
     ABSENT,
     ATTRIBUTES,
     FOUND,
@@ -28,7 +27,8 @@ from layercache.observations import (
     WHOLE,
     Observations,
 )
-from layercache.trees import Node, Tree
+from layercache.model.task import Blobs
+from layercache.model.tree import Node, Tree
 
 __all__ = ["Entry", "MemoryFiles", "Refused", "snapshot"]
 

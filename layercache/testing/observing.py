@@ -6,10 +6,10 @@ import threading
 from typing import TypeVar
 
 from layercache.events import Event, StepFinished
-from layercache.graph import Graph
-from layercache.keys import KeyStrategy
-from layercache.walk import Outcome, Walk, Walker
-from layercache.walkers import GraphWalker
+from layercache.model.graph import Graph
+from layercache.model.keys import KeyStrategy
+from layercache.solver.protocol import Outcome, Walk, Walker
+from layercache.solver.walker import GraphWalker
 
 __all__ = ["RecordingObserver", "RecordingWalker"]
 

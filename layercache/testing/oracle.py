@@ -10,23 +10,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from layercache.backends.memory import MemoryBackend
-from layercache.builder import Builder
-from layercache.descriptors import SCRATCH, State
-from layercache.digests import CacheKey, Fingerprint
+from layercache.builds.builder import Builder
+from layercache.builds.result import BuildResult
 from layercache.errors import UsageError
-from layercache.execution import BoundInput, Executor, Task
-from layercache.graph import Base, Graph, Step
-from layercache.instructions import Source
-from layercache.keys import KeyMaterial, KeyStrategy
-from layercache.operations import PARENT
-from layercache.records import Record
-from layercache.result import BuildResult
-from layercache.selections import Everything, Nothing
-from layercache.store import Store
-from layercache.testing.executors import MemoryExecutor
-from layercache.testing.memory import Entry, snapshot
-from layercache.walk import (
+from layercache.model.descriptors import SCRATCH, State
+from layercache.model.digests import CacheKey, Fingerprint
+from layercache.model.graph import Base, Graph, Step
+from layercache.model.instruction import Source
+from layercache.model.keys import KeyMaterial, KeyStrategy
+from layercache.model.operations import PARENT
+from layercache.model.records import Record
+from layercache.model.selectors import Everything, Nothing
+from layercache.model.task import BoundInput, Executor, Task
+from layercache.solver.protocol import (
     Answer,
     Ask,
     AskExecute,
@@ -36,6 +32,10 @@ from layercache.walk import (
     Failed,
     Fingerprinted,
 )
+from layercache.store.backends.memory import MemoryBackend
+from layercache.store.store import Store
+from layercache.testing.executors import MemoryExecutor
+from layercache.testing.memory import Entry, snapshot
 
 __all__ = ["PlainWalker", "clean_build", "oracle"]
 

@@ -18,13 +18,13 @@ from typing import Any, Final
 
 import attrs
 
-from layercache.descriptors import LAYER_TAR, Layer
-from layercache.digests import CacheKey, DiffID, Fingerprint, sha256
 from layercache.errors import CacheError, CorruptObject, NotFound, UsageError
-from layercache.instructions import Field
-from layercache.keys import InputMaterial, KeyMaterial, cache_key
-from layercache.records import Record
-from layercache.storage import (
+from layercache.model.descriptors import LAYER_TAR, Layer
+from layercache.model.digests import CacheKey, DiffID, Fingerprint, sha256
+from layercache.model.instruction import Field
+from layercache.model.keys import InputMaterial, KeyMaterial, cache_key
+from layercache.model.records import Record
+from layercache.store.backend import (
     Adopts,
     Backend,
     BatchReader,
@@ -34,8 +34,8 @@ from layercache.storage import (
     Syncs,
     Touches,
 )
-from layercache.store import Store, StoreEvent
-from layercache.trails import Fact, Trail, TrailStep
+from layercache.store.store import Store, StoreEvent
+from layercache.store.trails import Fact, Trail, TrailStep
 
 __all__ = ["BackendSuite", "StoreSuite", "make_record"]
 

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from layercache.dockerfile.instructions import DockerfileInstruction
 from layercache.errors import MissingExtra
-from layercache.instructions import Value
+from layercache.model.instruction import Value
 from layercache.testing.generating import (
     Choices,
     Files,

@@ -11,26 +11,16 @@ from collections.abc import Sequence
 
 import attrs
 
-from layercache.descriptors import SCRATCH, State
-from layercache.digests import CacheKey, Fingerprint
 from layercache.errors import UsageError
-from layercache.execution import BoundInput, Task
-from layercache.graph import Base, Graph, Input, Step
-from layercache.keys import KeyStrategy
-from layercache.operations import PARENT
-from layercache.selections import EVERYTHING, Everything
-from layercache.sources import ContextSource
-from layercache.strategies import ChainKeys, ContentKeys
-from layercache.testing.driving import (
-    Driver,
-    Say,
-    World,
-    any_graph,
-    chain_graph,
-    reference,
-)
-from layercache.testing.generating import SeededChoices
-from layercache.walk import (
+from layercache.model.descriptors import SCRATCH, State
+from layercache.model.digests import CacheKey, Fingerprint
+from layercache.model.graph import Base, Graph, Input, Step
+from layercache.model.keys import KeyStrategy
+from layercache.model.operations import PARENT
+from layercache.model.selectors import EVERYTHING, Everything
+from layercache.model.sources import ContextSource
+from layercache.model.task import BoundInput, Task
+from layercache.solver.protocol import (
     Answer,
     AskFingerprint,
     Decision,
@@ -40,6 +30,9 @@ from layercache.walk import (
     Walk,
     Walker,
 )
+from layercache.solver.strategies import ChainKeys, ContentKeys
+from layercache.testing.driving import Driver, Say, World, any_graph, chain_graph, reference
+from layercache.testing.generating import SeededChoices
 
 __all__ = ["WalkerSuite"]
 

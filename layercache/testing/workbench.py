@@ -7,21 +7,21 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import BinaryIO
 
-from layercache.backends.memory import MemoryBackend
-from layercache.descriptors import LAYER_TAR, SCRATCH, Descriptor, Layer, State
-from layercache.digests import Digest, Fingerprint
-from layercache.execution import BoundInput, Executor, Result, Task
-from layercache.inputs import Inputs
-from layercache.instructions import Field, Instruction, Source
-from layercache.layers.index import LayerIndex
-from layercache.operations import PARENT
-from layercache.performing import perform
-from layercache.selections import EVERYTHING, Everything, Nothing, Selector
-from layercache.sources import ContextSource
-from layercache.store import Store
+from layercache.engine.window import perform
+from layercache.inputs.inputs import Inputs
+from layercache.model.descriptors import LAYER_TAR, SCRATCH, Descriptor, Layer, State
+from layercache.model.digests import Digest, Fingerprint
+from layercache.model.instruction import Field, Instruction, Source
+from layercache.model.layer_index import LayerIndex
+from layercache.model.operations import PARENT
+from layercache.model.selectors import EVERYTHING, Everything, Nothing, Selector
+from layercache.model.sources import ContextSource
+from layercache.model.task import BoundInput, Executor, Result, Task
+from layercache.model.tree import Node, Tree
+from layercache.store.backends.memory import MemoryBackend
+from layercache.store.store import Store
 from layercache.testing.memory import MemoryFiles
-from layercache.testing.trees import DictTree
-from layercache.trees import Node, Tree
+from layercache.trees.in_memory import DictTree
 
 __all__ = ["Workbench"]
 

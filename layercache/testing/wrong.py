@@ -13,18 +13,18 @@ from typing import Any
 
 import attrs
 
-from layercache.descriptors import SCRATCH, State
-from layercache.digests import Fingerprint
-from layercache.execution import Blobs, Result, Task
-from layercache.graph import Graph, Input, Step
-from layercache.instructions import Field
-from layercache.keys import KeyMaterial, KeyStrategy
-from layercache.selections import Selector
-from layercache.strategies import ContentKeys
+from layercache.model.descriptors import SCRATCH, State
+from layercache.model.digests import Fingerprint
+from layercache.model.graph import Graph, Input, Step
+from layercache.model.instruction import Field
+from layercache.model.keys import KeyMaterial, KeyStrategy
+from layercache.model.selectors import Selector
+from layercache.model.task import Blobs, Result, Task
+from layercache.solver.protocol import Answer, Ask, Decision, Walk
+from layercache.solver.strategies import ContentKeys
+from layercache.solver.walker import GraphWalk
 from layercache.testing.executors import MemoryExecutor
 from layercache.testing.memory import MemoryFiles
-from layercache.walk import Answer, Ask, Decision, Walk
-from layercache.walkers import GraphWalk
 
 __all__ = [
     "ClockedInstruction",

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from layercache import Builder, Dockerfile
+from layercache.builds.result import BuildResult
 from layercache.executors.rootfs import RootfsExecutor
-from layercache.result import BuildResult
 from layercache.testing.images import busybox_layer, make_layout
 
 Build = Callable[..., BuildResult]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from layercache import Builder, Copy
-from layercache.result import BuildResult
+from layercache.builds.result import BuildResult
 
 FILES = {"a": "1"}
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from layercache.layers.capture import capture_upper
-from layercache.layers.index import OPAQUE, LayerIndex
-from layercache.layers.tar import LayerWriter
-from layercache.testing.trees import DictTree
+from layercache.layers.writer import LayerWriter
+from layercache.model.layer_index import OPAQUE, LayerIndex
+from layercache.trees.in_memory import DictTree
 
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux" or os.geteuid() != 0, reason="attributes of overlayfs take root"

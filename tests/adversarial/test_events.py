@@ -9,11 +9,11 @@ from typing import BinaryIO
 import pytest
 
 from layercache import Builder, Copy, Store
-from layercache.backends.local import LocalBackend
-from layercache.backends.memory import MemoryBackend
 from layercache.cli import main
 from layercache.errors import CacheError
 from layercache.events import CacheTrouble, Event
+from layercache.store.backends.local import LocalBackend
+from layercache.store.backends.memory import MemoryBackend
 
 
 def test_what_the_store_notices_reaches_the_observers(tmp_path: Path) -> None:

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from layercache import Store
-from layercache.backends.memory import MemoryBackend
-from layercache.remote import open_remote
-from layercache.sources import GitSource
+from layercache.inputs.fetch import open_remote
+from layercache.model.sources import GitSource
+from layercache.store.backends.memory import MemoryBackend
 
 pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="no git here")
 

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import pytest
 
 from layercache import Builder, Copy, From, Run
-from layercache.execution import Blobs, Result, Task
-from layercache.instructions import Field
+from layercache.model.instruction import Field
+from layercache.model.task import Blobs, Result, Task
 
 
 class Slow:

@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 from layercache import Builder, Dockerfile, Workspace
-from layercache.result import BuildResult
-from layercache.strategies import ChainKeys
+from layercache.builds.result import BuildResult
+from layercache.solver.strategies import ChainKeys
 
 PYTHON = shlex.quote(sys.executable)
 

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import pytest
 
 from layercache import Builder, BuildError, Copy, Run
-from layercache.execution import Blobs, Result, Task
-from layercache.instructions import Field
-from layercache.report import Report
+from layercache.model.instruction import Field
+from layercache.model.task import Blobs, Result, Task
+from layercache.reports.report import Report
 
 
 class FullDisk:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from layercache import Builder, BuildError, Dockerfile, Workspace
-from layercache.result import BuildResult
+from layercache.builds.result import BuildResult
 
 PYTHON = shlex.quote(sys.executable)
 CONTEXT = {"d/y": "1", "d/z": "1"}

@@ -14,13 +14,13 @@ from typing import Any
 
 import attrs
 
-from layercache.builder import Builder
+from layercache.builds.builder import Builder
+from layercache.builds.result import BuildResult
+from layercache.dockerfile.recipe import Dockerfile
 from layercache.errors import LayerCacheError
 from layercache.executors.rootfs import RootfsExecutor
-from layercache.locations import open_store
-from layercache.recipe import Dockerfile
-from layercache.report import Report
-from layercache.result import BuildResult
+from layercache.reports.report import Report
+from layercache.store.open import open_store
 from layercache.testing.images import busybox_layer, make_layout, tar_of
 
 from .web import Web
@@ -438,7 +438,7 @@ def tree_of(result: BuildResult) -> dict[bytes, tuple[Any, ...]]:
 def _size(value: object) -> int | None:
     if value is None:
         return None
-    from layercache.dockerfile.numbers import parse_size
+    from layercache.model.units import parse_size
 
     return value if isinstance(value, int) else parse_size(str(value))
 

@@ -11,13 +11,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from layercache.digests import Fingerprint
-from layercache.graph import Input, Step
-from layercache.instructions import Field, Value
-from layercache.keys import InputMaterial, KeyMaterial, cache_key
-from layercache.operations import PARENT, SOURCE, CopyFiles, CopySource, Exec
-from layercache.selections import EVERYTHING, Files
-from layercache.strategies import ChainKeys, ContentKeys
+from layercache.model.digests import Fingerprint
+from layercache.model.graph import Input, Step
+from layercache.model.instruction import Field, Value
+from layercache.model.keys import InputMaterial, KeyMaterial, cache_key
+from layercache.model.operations import PARENT, SOURCE, CopyFiles, CopySource, Exec
+from layercache.model.selectors import EVERYTHING, Files
+from layercache.solver.strategies import ChainKeys, ContentKeys
 from layercache.testing.cases import variants
 
 DIRECTORY = Path(__file__).parent / "vectors"

@@ -10,10 +10,9 @@ from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 
 import pytest
 
-from layercache.backends.local import LocalBackend
-from layercache.backends.memory import MemoryBackend
-from layercache.builder import Builder
+from layercache.builds.builder import Builder
 from layercache.dockerfile.instructions import BindMount, Copy, From, Run, SecretMount
+from layercache.dockerfile.recipe import Dockerfile
 from layercache.errors import BuildError, CacheError, Cancelled, ContextChanged, StepFailed
 from layercache.events import (
     BuildFinished,
@@ -24,9 +23,10 @@ from layercache.events import (
     StepOutput,
     StepStarted,
 )
-from layercache.execution import Result
-from layercache.recipe import Dockerfile
-from layercache.store import Store
+from layercache.model.task import Result
+from layercache.store.backends.local import LocalBackend
+from layercache.store.backends.memory import MemoryBackend
+from layercache.store.store import Store
 from layercache.testing.bases import MemoryImages
 from layercache.testing.clocks import VirtualClock
 from layercache.testing.executors import (

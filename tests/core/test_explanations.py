@@ -5,9 +5,13 @@ from __future__ import annotations
 import attrs
 import pytest
 
-from layercache.codec import redact
-from layercache.digests import Fingerprint
-from layercache.explain import (
+from layercache.model.digests import Fingerprint
+from layercache.model.graph import Step
+from layercache.model.instruction import Field
+from layercache.model.keys import InputMaterial, KeyMaterial, cache_key
+from layercache.model.operations import PARENT, SOURCE, Exec, Mount
+from layercache.model.selectors import Files
+from layercache.reports.reasons import (
     CAUSES,
     KINDS,
     WHATS,
@@ -17,18 +21,14 @@ from layercache.explain import (
     compare,
     describe,
 )
-from layercache.graph import Step
-from layercache.instructions import Field
-from layercache.keys import InputMaterial, KeyMaterial, cache_key
-from layercache.listings import FileChange
-from layercache.operations import PARENT, SOURCE, Exec, Mount
-from layercache.selections import Files
-from layercache.strategies import ChainKeys, ContentKeys
+from layercache.solver.strategies import ChainKeys, ContentKeys
+from layercache.store.codec import redact
 from layercache.testing.bases import MemoryImage
 from layercache.testing.cases import variants
 from layercache.testing.executors import MemoryExecutor
 from layercache.testing.layers import Layers
-from layercache.testing.trees import directory, file, link
+from layercache.trees.in_memory import directory, file, link
+from layercache.trees.listing import FileChange
 
 KEYS = ContentKeys()
 COUNTING = [variant for variant in variants() if variant.counts]

@@ -8,18 +8,18 @@ import attrs
 import pytest
 from hypothesis import given
 
-from layercache.digests import Fingerprint
-from layercache.dockerfile.lowering import lower
-from layercache.dockerfile.options import Lowered, Options
+from layercache.dockerfile.lowering.lower import lower
+from layercache.dockerfile.lowering.options import Lowered, Options
+from layercache.dockerfile.recipe import Dockerfile
 from layercache.errors import UsageError
-from layercache.framing import frame
-from layercache.graph import Input, Step
-from layercache.instructions import Field
-from layercache.keys import InputMaterial, KeyMaterial, cache_key
-from layercache.operations import PARENT, CopyFiles, CopySource, Exec, MakeDirectory, Mount
-from layercache.recipe import Dockerfile
-from layercache.selections import Files
-from layercache.strategies import ChainKeys, ContentKeys
+from layercache.model.digests import Fingerprint
+from layercache.model.framing import frame
+from layercache.model.graph import Input, Step
+from layercache.model.instruction import Field
+from layercache.model.keys import InputMaterial, KeyMaterial, cache_key
+from layercache.model.operations import PARENT, CopyFiles, CopySource, Exec, MakeDirectory, Mount
+from layercache.model.selectors import Files
+from layercache.solver.strategies import ChainKeys, ContentKeys
 from layercache.testing.cases import OPERATIONS, variants
 from layercache.testing.strategies import values
 from tests.core.make_vectors import (

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from layercache.observations import ABSENT, CONTENT, FOUND, LINK, LISTING, METADATA
-from layercache.strategies import ChainKeys, ContentKeys
+from layercache.model.observations import ABSENT, CONTENT, FOUND, LINK, LISTING, METADATA
+from layercache.solver.strategies import ChainKeys, ContentKeys
 from layercache.testing.executors import MemoryExecutor
 from layercache.testing.generating import SeededChoices, any_history
 from layercache.testing.laws import LawBroken, Tally, World, check_history

@@ -9,7 +9,7 @@ import pytest
 
 from layercache import EVERYTHING, Builder, Field, Files, Result, SourceError, UsageError
 from layercache.errors import LayerCacheError
-from layercache.selections import Selector
+from layercache.model.selectors import Selector
 
 NOTES: dict[str, object] = {}
 FETCHED: list[str] = []

@@ -7,12 +7,12 @@ import time
 
 import pytest
 
-from layercache.backends.local import LocalBackend
-from layercache.backends.memory import MemoryBackend
-from layercache.builder import Builder
+from layercache.builds.builder import Builder
 from layercache.errors import LayerCacheError
-from layercache.store import Store
-from layercache.strategies import ChainKeys, ContentKeys
+from layercache.solver.strategies import ChainKeys, ContentKeys
+from layercache.store.backends.local import LocalBackend
+from layercache.store.backends.memory import MemoryBackend
+from layercache.store.store import Store
 from layercache.testing.bases import MemoryImages
 from layercache.testing.executors import MemoryExecutor
 from layercache.testing.generating import SeededChoices, any_history
@@ -182,7 +182,7 @@ def test_a_plan_over_directories_writes_nothing(tmp_path):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(content)
     with Builder(str(cache), executor=MemoryExecutor(), jobs=1) as builder:
-        from layercache.recipe import Dockerfile
+        from layercache.dockerfile.recipe import Dockerfile
 
         recipe = Dockerfile.parse(TEXT)
         builder.build(recipe, context=str(context))

@@ -8,11 +8,11 @@ import re
 import pytest
 from hypothesis import given
 
-from layercache.builder import Builder
+from layercache.builds.builder import Builder
 from layercache.dockerfile.instructions import Cmd, Copy, Env, Run
 from layercache.errors import LayerCacheError, StepFailed, UsageError
-from layercache.explain import CAUSES, KINDS, WHATS
-from layercache.report import Report
+from layercache.reports.reasons import CAUSES, KINDS, WHATS
+from layercache.reports.report import Report
 from layercache.testing.bases import MemoryImages
 from layercache.testing.executors import MemoryExecutor
 from layercache.testing.laws import BASE_IMAGES
@@ -150,7 +150,7 @@ CMD ["x"]
 def test_where_steps_stand():
     """Stages count from 0 (-1 before the first), FROM is 0, triggers are extra steps after it;
     lines are those of the file; what decides nothing has no decision."""
-    from layercache.recipe import Dockerfile
+    from layercache.dockerfile.recipe import Dockerfile
 
     value = check(_builder().build(Dockerfile.parse(TEXT), context={"a.txt": "1"}).to_dict())
     rows = [
@@ -218,7 +218,7 @@ def test_a_failed_build_reports_what_was_decided(layers):
 )
 def test_errors_have_codes(text, code, line):
     """Each kind of failure has a stable word, and the line where there is one."""
-    from layercache.recipe import Dockerfile
+    from layercache.dockerfile.recipe import Dockerfile
 
     with pytest.raises(LayerCacheError) as caught:
         _builder().build(Dockerfile.parse(text), context={})

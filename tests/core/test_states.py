@@ -5,8 +5,8 @@ from __future__ import annotations
 import copy
 import pickle
 
-from layercache.descriptors import SCRATCH, State
-from layercache.digests import ChainID, next_chain_id
+from layercache.model.descriptors import SCRATCH, State
+from layercache.model.digests import ChainID, next_chain_id
 from layercache.testing.driving import made_layer
 
 

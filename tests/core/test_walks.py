@@ -9,20 +9,20 @@ import time
 import attrs
 import pytest
 
-from layercache.descriptors import SCRATCH
 from layercache.errors import UsageError
-from layercache.graph import Base, Graph, GraphBuilder, Input, Step
-from layercache.keys import cache_key
-from layercache.operations import PARENT, SOURCE, CopyFiles, CopySource
-from layercache.selections import Files
-from layercache.sources import ContextSource
-from layercache.strategies import ChainKeys, ContentKeys
+from layercache.model.descriptors import SCRATCH
+from layercache.model.graph import Base, Graph, GraphBuilder, Input, Step
+from layercache.model.keys import cache_key
+from layercache.model.operations import PARENT, SOURCE, CopyFiles, CopySource
+from layercache.model.selectors import Files
+from layercache.model.sources import ContextSource
+from layercache.solver.protocol import Executed, Lost
+from layercache.solver.strategies import ChainKeys, ContentKeys
+from layercache.solver.walker import GraphWalker
 from layercache.testing.driving import Driver, Say, World, any_graph, chain_graph, reference
 from layercache.testing.generating import SeededChoices
 from layercache.testing.walks import WalkerSuite
 from layercache.testing.wrong import MixingWalker, RepeatingWalker, caught
-from layercache.walk import Executed, Lost
-from layercache.walkers import GraphWalker
 from tests.core.tally import SEED, tell
 
 

@@ -12,8 +12,7 @@ from typing import TypeAlias
 import dockerfile
 import e2b_dockerfile_utils
 
-from layercache.dockerfile.base import DockerfileInstruction
-from layercache.dockerfile.heredocs import parse_marker
+from layercache.dockerfile._instruction import DockerfileInstruction
 from layercache.dockerfile.instructions import (
     Add,
     Arg,
@@ -35,7 +34,8 @@ from layercache.dockerfile.instructions import (
     Volume,
     Workdir,
 )
-from layercache.dockerfile.parser import parse
+from layercache.dockerfile.syntax.heredocs import parse_marker
+from layercache.dockerfile.syntax.parser import parse
 from layercache.errors import DockerfileError
 
 Line: TypeAlias = tuple[str, int, int, tuple[str, ...]]

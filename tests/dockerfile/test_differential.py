@@ -12,7 +12,7 @@ from collections.abc import Callable
 import e2b_dockerfile_utils
 import pytest
 
-from layercache.dockerfile.expansion import expand
+from layercache.dockerfile.syntax.expansion import expand
 from layercache.errors import DockerfileError
 from tests.dockerfile.generators import Maker
 from tests.dockerfile.oracles import (

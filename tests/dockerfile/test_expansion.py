@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from layercache.dockerfile.expansion import expand, process_word, process_words
-from layercache.dockerfile.limits import Budget, Limits
-from layercache.dockerfile.patterns import Pattern
-from layercache.dockerfile.words import literal
+from layercache.dockerfile.syntax.expansion import expand, process_word, process_words
+from layercache.dockerfile.syntax.limits import Budget, Limits
+from layercache.dockerfile.syntax.shell_patterns import Pattern
+from layercache.dockerfile.syntax.words import literal
 from layercache.errors import DockerfileError
 
 ENV = {"A": "foo", "EMPTY": "", "PATH": "/usr/local/bin:/bin", "F": "a.b.tar.gz", "S": "x  y"}

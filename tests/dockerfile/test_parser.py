@@ -35,8 +35,8 @@ from layercache.dockerfile.instructions import (
     Volume,
     Workdir,
 )
-from layercache.dockerfile.limits import Budget, Limits
-from layercache.dockerfile.parser import parse, parse_trigger
+from layercache.dockerfile.syntax.limits import Budget, Limits
+from layercache.dockerfile.syntax.parser import parse, parse_trigger
 from layercache.errors import DockerfileError, Problem
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from layercache.dockerfile.parser import parse
+from layercache.dockerfile.syntax.parser import parse
 from layercache.errors import DockerfileError
 from tests.dockerfile.generators import Maker
 

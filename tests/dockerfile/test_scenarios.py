@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from layercache.dockerfile.base import DockerfileInstruction
+from layercache.dockerfile._instruction import DockerfileInstruction
 from layercache.dockerfile.instructions import From
-from layercache.dockerfile.parser import parse, parse_trigger
+from layercache.dockerfile.syntax.parser import parse, parse_trigger
 from tests.dockerfile.scenarios import dockerfiles
 
 

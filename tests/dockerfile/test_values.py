@@ -30,8 +30,8 @@ from layercache.dockerfile.instructions import (
     User,
     Volume,
 )
-from layercache.dockerfile.numbers import parse_duration, parse_size
 from layercache.errors import UsageError
+from layercache.model.units import parse_duration, parse_size
 
 
 @pytest.mark.parametrize(

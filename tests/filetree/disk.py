@@ -11,10 +11,10 @@ from collections.abc import Iterator, Mapping
 
 import pytest
 
-from layercache.filetree import Context, ContextTree
-from layercache.patterns import Ignore
-from layercache.selections import Files
-from layercache.trees import Node
+from layercache.inputs.scan import Context, ContextTree
+from layercache.model.selectors import Files
+from layercache.model.tree import Node
+from layercache.trees.patterns import Ignore
 
 Entry = str | bytes | tuple[Node, bytes]
 

@@ -10,9 +10,9 @@ from typing import BinaryIO
 import pytest
 
 from layercache.errors import ContextChanged, SourceError
-from layercache.filetree import ContextTree
-from layercache.selections import Files
-from layercache.testing.trees import link
+from layercache.inputs.scan import ContextTree
+from layercache.model.selectors import Files
+from layercache.trees.in_memory import link
 from tests.filetree import disk
 
 BIG = b"0123456789abcdef" * (1 << 17)  # 2 MiB: read in several pieces

@@ -17,9 +17,9 @@ from typing import Any
 import pytest
 
 from layercache.errors import SourceError
-from layercache.filetree import Context
-from layercache.patterns import Ignore
-from layercache.selections import Files
+from layercache.inputs.scan import Context
+from layercache.model.selectors import Files
+from layercache.trees.patterns import Ignore
 from tests.conformance.worlds import EPOCH, World
 
 FOLDER = Path(__file__).parent.parent / "conformance" / "scenarios"

@@ -11,10 +11,10 @@ import time
 import pytest
 
 from layercache.errors import SourceError
-from layercache.filetree import Context
-from layercache.filetree.mounts import Mounts
-from layercache.selections import Files
-from layercache.testing.trees import directory, file, link
+from layercache.inputs.scan import Context
+from layercache.inputs.scan.filesystems import Mounts
+from layercache.model.selectors import Files
+from layercache.trees.in_memory import directory, file, link
 from tests.filetree import disk
 
 
@@ -113,8 +113,8 @@ def test_young_entries_are_read_again_once(tmp_path: str, cache: str) -> None:
 
 def test_stamps_of_whole_seconds_get_a_wider_margin() -> None:
     """A change time without a fraction, not two seconds old, may hide a later change."""
-    from layercache.filetree.columns import PACK
-    from layercache.filetree.statcache import distrust
+    from layercache.inputs.scan.columns import PACK
+    from layercache.inputs.scan.statcache import distrust
 
     row = (0o100644, 1, 0, 0, 1, 1)
     second = 1_700_000_000 * 10**9
@@ -265,7 +265,7 @@ def test_a_cache_of_another_tree_is_harmless(root: str, cache: str, tmp_path: st
 
 def test_names_differ_by_root_and_rules(root: str) -> None:
     """`cache_name` is one name for one root, however it is written."""
-    from layercache.patterns import Ignore
+    from layercache.trees.patterns import Ignore
 
     name = Context.cache_name(root)
 

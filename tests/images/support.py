@@ -13,19 +13,19 @@ from pathlib import Path
 import attrs
 import pytest
 
-from layercache.backends.memory import MemoryBackend
-from layercache.configuration import HistoryEntry
-from layercache.descriptors import LAYER_TAR, Layer
-from layercache.digests import DiffID
 from layercache.images.built import BuiltImage
-from layercache.images.exporting import Exported, export
-from layercache.images.outputs import parse_output
+from layercache.images.export import Exported, export
+from layercache.images.output_spec import parse_output
 from layercache.images.resolver import Images
 from layercache.layers.reader import index_layer
-from layercache.layers.view import StateTree
-from layercache.store import Store
+from layercache.layers.state_tree import StateTree
+from layercache.model.descriptors import LAYER_TAR, Layer
+from layercache.model.digests import DiffID
+from layercache.model.image_config import HistoryEntry
+from layercache.model.tree import Tree
+from layercache.store.backends.memory import MemoryBackend
+from layercache.store.store import Store
 from layercache.testing.images import busybox_layer, make_layout, tar_of
-from layercache.trees import Tree
 
 __all__ = [
     "add_layer",

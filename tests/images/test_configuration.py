@@ -9,10 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from layercache.configuration import DEFAULT_PATH, Healthcheck, HistoryEntry, ImageConfig, ports
-from layercache.digests import DiffID
 from layercache.errors import UsageError
-from layercache.images.manifests import decode, encode
+from layercache.model.digests import DiffID
+from layercache.model.image_config import (
+    DEFAULT_PATH,
+    Healthcheck,
+    HistoryEntry,
+    ImageConfig,
+    ports,
+)
+from layercache.oci.manifests import decode, encode
 
 WORDS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=12)
 NAMES = WORDS.filter(lambda word: word and "=" not in word)

@@ -16,10 +16,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from layercache.digests import sha256
 from layercache.errors import HostileArchive, LayerCacheError, SourceError
-from layercache.images.manifests import INDEX, encode
 from layercache.images.resolver import Images
+from layercache.model.digests import sha256
+from layercache.oci.manifests import INDEX, encode
 from layercache.testing.images import MadeImage, make_layout, tar_of
 from tests.images.support import new_store
 

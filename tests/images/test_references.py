@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from layercache.errors import UsageError
-from layercache.images.outputs import Annotation, OutputSpec, parse_annotation, parse_output
-from layercache.images.platforms import Platform, host_platform
-from layercache.references import Reference
+from layercache.images.output_spec import Annotation, OutputSpec, parse_annotation, parse_output
+from layercache.oci.platforms import Platform, host_platform
+from layercache.oci.references import Reference
 
 DIGEST = "sha256:" + "0123456789abcdef" * 4
 

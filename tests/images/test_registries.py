@@ -15,14 +15,14 @@ from pathlib import Path
 import pytest
 
 from layercache.errors import HostileArchive, SourceError
-from layercache.images.credentials import Credentials
-from layercache.images.exporting import export
-from layercache.images.finding import default_images
-from layercache.images.outputs import parse_output
+from layercache.images.export import export
+from layercache.images.output_spec import parse_output
 from layercache.images.registry import Registry
 from layercache.images.resolver import Images
-from layercache.images.transport import Transport
-from layercache.store import Store
+from layercache.images.sources import default_images
+from layercache.oci.credentials import Credentials
+from layercache.oci.transport import Transport
+from layercache.store.store import Store
 from layercache.testing.images import make_layout, tar_of
 from tests.images.registries import FakeRegistry, docker_registry, fake_registry, send
 from tests.images.support import base_layout, build, needs, new_store, run

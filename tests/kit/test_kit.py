@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from layercache.builder import Builder
+from layercache.builds.builder import Builder
 from layercache.dockerfile.instructions import (
     BindMount,
     CacheMount,
@@ -23,9 +23,9 @@ from layercache.dockerfile.instructions import (
     TmpfsMount,
     User,
 )
+from layercache.dockerfile.recipe import Dockerfile
 from layercache.errors import BuildError, StepFailed, UsageError
-from layercache.instructions import Field
-from layercache.recipe import Dockerfile
+from layercache.model.instruction import Field
 from layercache.testing.bases import MemoryImage, MemoryImages
 from layercache.testing.clocks import VirtualClock
 from layercache.testing.commands import Shell
@@ -43,8 +43,8 @@ from layercache.testing.memory import MemoryFiles, Refused, snapshot
 from layercache.testing.observing import RecordingObserver, RecordingWalker
 from layercache.testing.oracle import clean_build, oracle
 from layercache.testing.strategies import contexts, edit_histories, instructions, paths, recipes
-from layercache.testing.trees import DictTree, directory, file, link
 from layercache.testing.wrong import ForgetfulKeys
+from layercache.trees.in_memory import DictTree, directory, file, link
 
 pytest_plugins = ["layercache.testing.pytest_plugin"]
 

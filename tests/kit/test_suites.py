@@ -6,9 +6,9 @@ import attrs
 import pytest
 
 from layercache.dockerfile.instructions import Run
-from layercache.executors.workspace import Workspace
-from layercache.instructions import Field
-from layercache.strategies import ChainKeys, ContentKeys
+from layercache.executors.workspace.executor import Workspace
+from layercache.model.instruction import Field
+from layercache.solver.strategies import ChainKeys, ContentKeys
 from layercache.testing.cases import OPERATIONS
 from layercache.testing.execution import ExecutorSuite
 from layercache.testing.executors import CountingExecutor, MemoryExecutor, SlowExecutor

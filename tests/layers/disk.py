@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from layercache.trees import Tree
+from layercache.model.tree import Tree
 
 IGNORED = ("trusted.overlay.", "user.overlay.", "security.selinux")
 

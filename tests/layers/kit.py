@@ -9,19 +9,19 @@ from typing import BinaryIO
 
 import attrs
 
-from layercache.copying import CopyPlan, copy_layer
-from layercache.descriptors import LAYER_TAR, SCRATCH, Descriptor, Layer, State
-from layercache.digests import Digest, Fingerprint
 from layercache.errors import NotFound
-from layercache.execution import BoundInput, Result, Task
-from layercache.instructions import Field, Source
-from layercache.layers.index import LayerIndex
+from layercache.executors.copy import CopyPlan, copy_layer
 from layercache.layers.reader import index_layer
-from layercache.layers.view import StateTree
-from layercache.operations import CopyFiles, CopySource
-from layercache.selections import EVERYTHING, Files
-from layercache.testing.trees import DictTree
-from layercache.trees import Node, Tree
+from layercache.layers.state_tree import StateTree
+from layercache.model.descriptors import LAYER_TAR, SCRATCH, Descriptor, Layer, State
+from layercache.model.digests import Digest, Fingerprint
+from layercache.model.instruction import Field, Source
+from layercache.model.layer_index import LayerIndex
+from layercache.model.operations import CopyFiles, CopySource
+from layercache.model.selectors import EVERYTHING, Files
+from layercache.model.task import BoundInput, Result, Task
+from layercache.model.tree import Node, Tree
+from layercache.trees.in_memory import DictTree
 
 
 @attrs.frozen

@@ -13,9 +13,9 @@ import pytest
 from layercache.errors import BuildError, SourceError
 from layercache.layers.apply import apply, unpack
 from layercache.layers.capture import StatTable, capture_diff, capture_upper
-from layercache.layers.index import LayerIndex
-from layercache.layers.tar import LayerWriter
-from layercache.layers.view import StateTree
+from layercache.layers.state_tree import StateTree
+from layercache.layers.writer import LayerWriter
+from layercache.model.layer_index import LayerIndex
 
 from .disk import differences, overlay, overlay_works, snapshot, tree_snapshot, without_groups
 from .kit import DictTree

@@ -11,13 +11,13 @@ from collections.abc import Mapping
 
 import pytest
 
-from layercache.copying import CopyPlan
-from layercache.descriptors import SCRATCH, State
 from layercache.errors import BuildError, Cancelled, ContextChanged, SourceError, UsageError
-from layercache.layers.times import LAYER_TIME, copied_time
-from layercache.operations import CopyFiles, CopySource, MakeDirectory
-from layercache.testing.trees import DictTree, directory, file, link
-from layercache.trees import CAPABILITY, Node, Tree
+from layercache.executors.copy import CopyPlan
+from layercache.model.descriptors import SCRATCH, State
+from layercache.model.layer_times import LAYER_TIME, copied_time
+from layercache.model.operations import CopyFiles, CopySource, MakeDirectory
+from layercache.model.tree import CAPABILITY, Node, Tree
+from layercache.trees.in_memory import DictTree, directory, file, link
 
 from .kit import MemoryBlobs, copy, listing, run
 

@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 
 from layercache.errors import BuildError, HostileArchive, LayerCacheError
 from layercache.layers.apply import apply, unpack
-from layercache.layers.index import Entry, LayerIndex
 from layercache.layers.limits import Limits
 from layercache.layers.reader import index_layer, read_archive, read_layer
+from layercache.model.layer_index import Entry, LayerIndex
+from layercache.model.tree import Node
 from layercache.testing.archives import END, Hostile, archive, entry, header, hostile_archives, pax
-from layercache.testing.trees import DictTree
-from layercache.trees import Node
+from layercache.trees.in_memory import DictTree
 
 from .disk import snapshot
 from .kit import MemoryBlobs, copy, run

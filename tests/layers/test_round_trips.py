@@ -22,13 +22,13 @@ from hypothesis import strategies as st
 from layercache.errors import CorruptObject
 from layercache.layers.apply import apply, export_tree, merged_tar, unpack
 from layercache.layers.capture import capture_diff
-from layercache.layers.index import Entry, LayerIndex, sort_key
 from layercache.layers.reader import index_layer, read_layer
-from layercache.layers.tar import LayerWriter
-from layercache.layers.view import StateTree
+from layercache.layers.state_tree import StateTree
+from layercache.layers.writer import LayerWriter
+from layercache.model.layer_index import Entry, LayerIndex, sort_key
+from layercache.model.tree import Node, Tree
 from layercache.testing.archives import END, entry
-from layercache.testing.trees import DictTree
-from layercache.trees import Node, Tree
+from layercache.trees.in_memory import DictTree
 
 from .disk import differences, overlay, overlay_works, snapshot, tree_snapshot, without_groups
 from .trees import Made, ancestors, state, trees, write

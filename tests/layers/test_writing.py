@@ -32,14 +32,14 @@ from layercache.errors import (
 from layercache.layers.apply import apply
 from layercache.layers.capture import StatTable, capture_diff
 from layercache.layers.compression import compression_of, decompressed
-from layercache.layers.contents import Verified
-from layercache.layers.index import LayerIndex
 from layercache.layers.limits import Limits
-from layercache.layers.tar import LayerWriter
-from layercache.layers.times import LAYER_TIME, clamped_time, copied_time
-from layercache.layers.view import StateTree, resolve
-from layercache.testing.trees import DictTree, directory, file, link
-from layercache.trees import Node
+from layercache.layers.state_tree import StateTree, resolve
+from layercache.layers.verified_file import Verified
+from layercache.layers.writer import LayerWriter
+from layercache.model.layer_index import LayerIndex
+from layercache.model.layer_times import LAYER_TIME, clamped_time, copied_time
+from layercache.model.tree import Node
+from layercache.trees.in_memory import DictTree, directory, file, link
 
 from .kit import MemoryBlobs, copy, run
 from .trees import Made, state, write

@@ -9,11 +9,11 @@ import attrs
 from blake3 import blake3
 from hypothesis import strategies as st
 
-from layercache.layers.index import LayerIndex, sort_key
-from layercache.layers.tar import LayerWriter
-from layercache.layers.times import LAYER_TIME
-from layercache.layers.view import StateTree
-from layercache.trees import Node
+from layercache.layers.state_tree import StateTree
+from layercache.layers.writer import LayerWriter
+from layercache.model.layer_index import LayerIndex, sort_key
+from layercache.model.layer_times import LAYER_TIME
+from layercache.model.tree import Node
 
 names = st.one_of(
     st.sampled_from(

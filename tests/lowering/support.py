@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from layercache.configuration import ImageConfig
-from layercache.descriptors import LAYER_TAR, SCRATCH, Descriptor, Layer
-from layercache.digests import DiffID, sha256
-from layercache.dockerfile.lowering import lower
-from layercache.dockerfile.options import BaseImage, ImageNeed, Lowered, Needs, Options
-from layercache.graph import Step
-from layercache.recipe import Dockerfile
+from layercache.dockerfile.lowering.lower import lower
+from layercache.dockerfile.lowering.options import BaseImage, ImageNeed, Lowered, Needs, Options
+from layercache.dockerfile.recipe import Dockerfile
+from layercache.model.descriptors import LAYER_TAR, SCRATCH, Descriptor, Layer
+from layercache.model.digests import DiffID, sha256
+from layercache.model.graph import Step
+from layercache.model.image_config import ImageConfig
 
 __all__ = ["PATH", "base_image", "folded", "lowered", "needs", "step", "steps"]
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from layercache.configuration import Healthcheck, ImageConfig
+from layercache.model.image_config import Healthcheck, ImageConfig
 from tests.lowering.support import lowered
 
 SECOND = 1_000_000_000

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from layercache.errors import DockerfileError
-from layercache.operations import CopyFiles, CopySource, Exec, MakeDirectory, Mount
-from layercache.selections import EVERYTHING, Files
-from layercache.sources import ContextSource, GitSource, UrlSource
+from layercache.model.operations import CopyFiles, CopySource, Exec, MakeDirectory, Mount
+from layercache.model.selectors import EVERYTHING, Files
+from layercache.model.sources import ContextSource, GitSource, UrlSource
 from tests.lowering.support import PATH, lowered, step, steps
 
 SHELL = ("/bin/sh", "-c")

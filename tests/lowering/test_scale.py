@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from layercache.dockerfile.recipe import Dockerfile
 from layercache.errors import DockerfileError
-from layercache.recipe import Dockerfile
 from tests.lowering.support import lowered
 
 

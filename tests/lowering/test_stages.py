@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from layercache.configuration import ImageConfig
-from layercache.dockerfile.options import ImageNeed, Needs
+from layercache.dockerfile.lowering.options import ImageNeed, Needs
 from layercache.errors import DockerfileError, LayerCacheError, UsageError
-from layercache.graph import Base, Step
-from layercache.operations import CopyFiles
-from layercache.sources import ContextSource
+from layercache.model.graph import Base, Step
+from layercache.model.image_config import ImageConfig
+from layercache.model.operations import CopyFiles
+from layercache.model.sources import ContextSource
 from tests.lowering.support import base_image, folded, lowered, needs, steps
 
 LINUX = ImageConfig.scratch("amd64")

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from layercache.configuration import ImageConfig
 from layercache.errors import DockerfileError
+from layercache.model.image_config import ImageConfig
 from tests.lowering.support import PATH, lowered, step, steps
 
 

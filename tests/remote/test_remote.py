@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from layercache import Builder, Dockerfile
+from layercache.builds.result import BuildResult
 from layercache.errors import SourceError
-from layercache.result import BuildResult
 from tests.conformance.web import Web
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from layercache import Builder, Dockerfile, Workspace, open_store
-from layercache.result import BuildResult
+from layercache.builds.result import BuildResult
 
 TEXT = "FROM scratch AS one\nCOPY a.txt /\nFROM scratch\n" + "".join(
     f"COPY --from=one a.txt /{number}\n" for number in range(20)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from layercache import Builder, Dockerfile
-from layercache.result import BuildResult
+from layercache.builds.result import BuildResult
 
 FILES = {"package.json": "{}", "server.js": "1", "README.md": "hello"}
 TEXT = 'FROM scratch\nCOPY package.json /\nCOPY . /app\nCMD ["node", "server.js"]\n'

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from layercache.advise import AdviceStep, Version, advise, rebuild_seconds
+from layercache.advice.advise import AdviceStep, Version, advise, rebuild_seconds
+from layercache.advice.git_history import plain_graph, steps_of
 from layercache.cli import main
-from layercache.history import plain_graph, steps_of
-from layercache.recipe import Dockerfile
+from layercache.dockerfile.recipe import Dockerfile
 
 DOCKERFILE = "FROM node:20\nCOPY . .\nRUN npm ci\nRUN node build.js\n"
 

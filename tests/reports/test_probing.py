@@ -11,9 +11,9 @@ import pytest
 
 from layercache import Builder, Dockerfile, Request, Workspace
 from layercache.cli import main
+from layercache.engine.probe import advice_for
 from layercache.errors import Cancelled, StepFailed
-from layercache.execution import Blobs, Result, Task
-from layercache.probing import advice_for
+from layercache.model.task import Blobs, Result, Task
 from layercache.testing.executors import ScriptedExecutor
 
 TEXT = (

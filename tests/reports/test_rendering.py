@@ -13,11 +13,11 @@ import pytest
 
 from layercache import Builder
 from layercache.cli import main
-from layercache.explain import Change, Reason
-from layercache.rendering.chrome import chrome_trace
-from layercache.rendering.html import html_report
-from layercache.rendering.markdown import markdown_summary
-from layercache.report import ErrorReport, Report, StepReport
+from layercache.reports.chrome_trace import chrome_trace
+from layercache.reports.html import html_report
+from layercache.reports.markdown import markdown_summary
+from layercache.reports.reasons import Change, Reason
+from layercache.reports.report import ErrorReport, Report, StepReport
 
 from .support import FILES, build
 

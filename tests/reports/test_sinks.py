@@ -16,7 +16,7 @@ def test_spans_nest_below_the_build_and_carry_decisions() -> None:
     sdk = pytest.importorskip("opentelemetry.sdk.trace")
     export = pytest.importorskip("opentelemetry.sdk.trace.export")
     memory = pytest.importorskip("opentelemetry.sdk.trace.export.in_memory_span_exporter")
-    from layercache.sinks.otel import OtelSpans
+    from layercache.observers.otel import OtelSpans
 
     exporter = memory.InMemorySpanExporter()
     provider = sdk.TracerProvider()
@@ -35,7 +35,7 @@ def test_spans_nest_below_the_build_and_carry_decisions() -> None:
 def test_the_live_display_survives_any_text() -> None:
     """Markup and control characters of steps and their output are shown as text."""
     console = pytest.importorskip("rich.console")
-    from layercache.sinks.live import Live
+    from layercache.observers.live import Live
 
     out = io.StringIO()
     live = Live(console.Console(file=out, force_terminal=True, width=100))

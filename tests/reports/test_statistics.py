@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from layercache import Builder
-from layercache.statistics import Totals
+from layercache.reports.totals import Totals
 
 from .support import FILES, build
 

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from layercache.digests import CacheKey, Digest
 from layercache.errors import UsageError
-from layercache.retention import (
+from layercache.model.digests import CacheKey, Digest
+from layercache.store.retention import (
     Entry,
     Everything,
     KeepBuilds,

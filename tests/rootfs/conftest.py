@@ -11,19 +11,19 @@ from typing import Any, BinaryIO
 
 import pytest
 
-from layercache.backends.memory import MemoryBackend
-from layercache.descriptors import LAYER_TAR, SCRATCH, Descriptor, Layer, State
-from layercache.digests import DiffID, Digest, Fingerprint
-from layercache.execution import BoundInput, Result, Task
 from layercache.executors.rootfs import RootfsExecutor
-from layercache.inputs import Inputs
-from layercache.instructions import Source
-from layercache.operations import Exec
-from layercache.selections import EVERYTHING, Files
-from layercache.sources import ContextSource
-from layercache.store import Store
+from layercache.inputs.inputs import Inputs
+from layercache.model.descriptors import LAYER_TAR, SCRATCH, Descriptor, Layer, State
+from layercache.model.digests import DiffID, Digest, Fingerprint
+from layercache.model.instruction import Source
+from layercache.model.operations import Exec
+from layercache.model.selectors import EVERYTHING, Files
+from layercache.model.sources import ContextSource
+from layercache.model.task import BoundInput, Result, Task
+from layercache.model.tree import Node, Tree
+from layercache.store.backends.memory import MemoryBackend
+from layercache.store.store import Store
 from layercache.testing.images import busybox_layer
-from layercache.trees import Node, Tree
 
 __all__ = ["Bench"]
 

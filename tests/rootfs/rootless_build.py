@@ -13,9 +13,9 @@ from pathlib import Path
 
 from layercache.errors import BuildError, StepFailed
 from layercache.executors.rootfs import probe
-from layercache.operations import Mount
+from layercache.model.operations import Mount
 from layercache.testing.images import busybox_layer, tar_of
-from layercache.testing.trees import DictTree
+from layercache.trees.in_memory import DictTree
 
 from .conftest import Bench, files
 

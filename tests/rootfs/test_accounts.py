@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from layercache.executors.accounts import resolve_user
+from layercache.layers.passwd import resolve_user
 
 PASSWD = b"""# accounts
 root:x:0:0:root:/root:/bin/sh

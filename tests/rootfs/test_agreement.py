@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from layercache.descriptors import State
+from layercache.model.descriptors import State
 
 from .conftest import Bench
 

@@ -6,10 +6,10 @@ import re
 
 import pytest
 
-from layercache.descriptors import SCRATCH
 from layercache.errors import BuildError, StepFailed, UsageError
-from layercache.layers.times import LAYER_TIME
-from layercache.operations import Exec
+from layercache.model.descriptors import SCRATCH
+from layercache.model.layer_times import LAYER_TIME
+from layercache.model.operations import Exec
 from layercache.testing.images import tar_of
 
 from .conftest import PATH, Bench, Window

@@ -135,7 +135,7 @@ def test_links_of_an_image_never_lead_a_mount_outside(
     """Mount points and working directories stay within the image, wherever its links point."""
     before = sorted(os.listdir("/"))
     state = bench.layer(tar_of(links), bench.base)
-    from layercache.operations import Mount
+    from layercache.model.operations import Mount
 
     mount = Mount(type="tmpfs", target="/mnt/inner/deep")
     try:
@@ -222,7 +222,7 @@ def test_steps_leave_nothing_in_the_helper(bench: Bench) -> None:
 
 def test_a_secret_of_one_step_is_not_seen_by_another(make_bench: Callable[..., Bench]) -> None:
     """Nothing of a mounted secret is found in the next step or on the disk."""
-    from layercache.operations import Mount
+    from layercache.model.operations import Mount
 
     bench = make_bench(secrets={"s": b"very-secret-value"})
     mount = Mount(type="secret", id="s", target="/run/secrets/s")

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from layercache.descriptors import Layer
-from layercache.digests import DiffID
-from layercache.layers.times import LAYER_TIME
+from layercache.model.descriptors import Layer
+from layercache.model.digests import DiffID
+from layercache.model.layer_times import LAYER_TIME
 from layercache.testing.images import tar_of
 
 from .conftest import Bench
@@ -152,7 +152,7 @@ def test_every_way_to_name_layers_to_the_kernel(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
     """Older kernels take paths, or one option string; the result is the same."""
-    from layercache.executors.rootfs import runner
+    from layercache.executors.rootfs import helper_client as runner
 
     monkeypatch.setattr(runner, "METHODS", (method,))
     state = bench.base
@@ -169,8 +169,8 @@ def test_compressed_layers(bench: Bench) -> None:
     import gzip
     import io
 
-    from layercache.descriptors import LAYER_TAR_GZIP
-    from layercache.digests import sha256
+    from layercache.model.descriptors import LAYER_TAR_GZIP
+    from layercache.model.digests import sha256
 
     tar = tar_of({"zipped": b"yes\n"})
     descriptor = bench.store.add_blob(io.BytesIO(gzip.compress(tar)), LAYER_TAR_GZIP)
@@ -228,9 +228,9 @@ def test_a_hit_unpacks_nothing(bench: Bench) -> None:
 
 def test_lost_blobs_are_the_store_s_errors(bench: Bench) -> None:
     """A layer whose bytes are gone raises the cache's error, for the engine to heal."""
-    from layercache.descriptors import Descriptor
-    from layercache.digests import Digest
     from layercache.errors import NotFound
+    from layercache.model.descriptors import Descriptor
+    from layercache.model.digests import Digest
 
     gone = Digest("sha256:" + "0" * 64)
     layer = Layer(Descriptor("application/vnd.oci.image.layer.v1.tar", gone, 10), DiffID(gone))

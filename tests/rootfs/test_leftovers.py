@@ -17,7 +17,7 @@ from layercache.errors import Cancelled, LayerCacheError, StepFailed
 from layercache.executors.rootfs import RootfsExecutor
 from layercache.executors.rootfs.deletion import delete_tree
 from layercache.executors.rootfs.scratch import Scratch
-from layercache.operations import Mount
+from layercache.model.operations import Mount
 
 from .conftest import Bench, Window
 

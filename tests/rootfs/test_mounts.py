@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from layercache.errors import BuildError, Cancelled, SourceError, StepFailed, UsageError
-from layercache.layers.times import LAYER_TIME
-from layercache.operations import Mount
-from layercache.testing.trees import DictTree, directory, file, link
+from layercache.model.layer_times import LAYER_TIME
+from layercache.model.operations import Mount
+from layercache.trees.in_memory import DictTree, directory, file, link
 
 from .conftest import Bench, Window, files
 
@@ -111,7 +111,7 @@ def test_a_stage_is_mounted(bench: Bench, readonly: bool) -> None:
 
 def test_an_empty_stage_is_an_empty_directory(bench: Bench) -> None:
     """FROM scratch can be mounted."""
-    from layercache.descriptors import SCRATCH
+    from layercache.model.descriptors import SCRATCH
 
     given = bench.stage(SCRATCH, files("."), "mount /m")
 
@@ -449,7 +449,7 @@ def test_ssh_agents(make_bench: Callable[..., Bench], tmp_path: Path) -> None:
 
 def test_the_agent_s_socket_speaks(tmp_path: Path) -> None:
     """Messages go both ways, for several clients at once, until the step is over."""
-    from layercache.executors.rootfs.sshagents import AgentProxy
+    from layercache.executors.rootfs.ssh_proxy import AgentProxy
 
     agent = Agent(tmp_path / "agent")
     deep = tmp_path / ("d" * 120)
@@ -472,7 +472,7 @@ def test_the_agent_s_socket_speaks(tmp_path: Path) -> None:
 
 def test_an_agent_that_is_gone_hangs_up(tmp_path: Path) -> None:
     """Without an agent behind it a client sees the end of the connection."""
-    from layercache.executors.rootfs.sshagents import AgentProxy
+    from layercache.executors.rootfs.ssh_proxy import AgentProxy
 
     proxy = AgentProxy(str(tmp_path / "p"), str(tmp_path / "none"))
     with socket.socket(socket.AF_UNIX) as client:

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from layercache.errors import UsageError
-from layercache.execution import Executor
 from layercache.executors.rootfs import RootfsExecutor, probe
+from layercache.model.task import Executor
 
 from .conftest import Bench, Window
 
@@ -80,7 +80,7 @@ def test_copies_are_made_like_every_executor_s(bench: Bench) -> None:
     """COPY and WORKDIR need nothing unpacked or mounted."""
     import attrs
 
-    from layercache.operations import MakeDirectory
+    from layercache.model.operations import MakeDirectory
 
     task = attrs.evolve(bench.task("true"), instruction=MakeDirectory(path="/made"))
     result = bench.executor.execute(task, Window(bench))

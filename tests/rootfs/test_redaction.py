@@ -7,7 +7,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from layercache.executors.rootfs.redaction import MASK, Redactor, masks_of
+from layercache.executors.redaction import MASK, Redactor, masks_of
 
 SECRET = b"s3cret-t0ken"
 PIECES = st.lists(st.sampled_from([SECRET, b"s3cret", b"-t0ken", b"s", b"s3", b"\n", b"hello"]))

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from layercache.executors.rootfs import _wire
+from layercache.executors.rootfs.inside import wire as _wire
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.binary() | st.text(),

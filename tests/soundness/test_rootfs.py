@@ -20,11 +20,11 @@ import attrs
 import pytest
 
 from layercache import Builder, Dockerfile, LayerCacheError
-from layercache.digests import Fingerprint
+from layercache.builds.result import BuildResult
 from layercache.executors.rootfs import RootfsExecutor
-from layercache.graph import Step
-from layercache.keys import KeyMaterial
-from layercache.result import BuildResult
+from layercache.model.digests import Fingerprint
+from layercache.model.graph import Step
+from layercache.model.keys import KeyMaterial
 from layercache.testing.images import busybox_layer, make_layout
 from tests.conformance.running import tree_of
 
@@ -196,8 +196,8 @@ def test_a_lie_is_caught_shrunk_and_kept(
     tmp_path: Path, base: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With a key that forgets what COPY takes, histories fail, and end as two short builds."""
-    from layercache.operations import CopyFiles
-    from layercache.strategies import ContentKeys
+    from layercache.model.operations import CopyFiles
+    from layercache.solver.strategies import ContentKeys
 
     def forgetful(self: ContentKeys, step: Step, inputs: Sequence[Fingerprint]) -> KeyMaterial:
         material = honest(self, step, inputs)

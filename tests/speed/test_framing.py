@@ -8,10 +8,10 @@ from blake3 import blake3
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from layercache.digests import Fingerprint
-from layercache.framing import frame, share
-from layercache.instructions import Field
-from layercache.keys import InputMaterial, KeyMaterial, cache_key
+from layercache.model.digests import Fingerprint
+from layercache.model.framing import frame, share
+from layercache.model.instruction import Field
+from layercache.model.keys import InputMaterial, KeyMaterial, cache_key
 
 
 class Word(enum.StrEnum):

@@ -45,23 +45,23 @@ HEAVY = (
     "s3fs",
     "zstandard",
     # what executes, stores, fetches and explains
-    "layercache.advise",
-    "layercache.copying",
+    "layercache.advice.advise",
+    "layercache.executors.copy",
     "layercache.dockerfile.mounts",
-    "layercache.explain",
-    "layercache.images.finding",
-    "layercache.images.manifests",
-    "layercache.images.outputs",
+    "layercache.reports.reasons",
+    "layercache.images.sources",
+    "layercache.oci.manifests",
+    "layercache.images.output_spec",
     "layercache.images.registry",
     "layercache.layers",
-    "layercache.materialize",
-    "layercache.probing",
-    "layercache.reasons",
-    "layercache.remotes",
-    "layercache.rendering",
-    "layercache.sinks",
+    "layercache.executors.workspace.materialize",
+    "layercache.engine.probe",
+    "layercache.builds.reasons",
+    "layercache.store.remote",
+    "layercache.reports",
+    "layercache.observers",
     "layercache.testing",
-    "layercache.tiers",
+    "layercache.store.tiered",
 )
 """No build that reuses everything loads one of these, or anything below it."""
 
@@ -118,8 +118,9 @@ def test_nothing_is_compiled_in_advance(python: Callable[[str], str]) -> None:
         "        frame = frame.f_back\n"
         "    return real(pattern, flags)\n"
         "re._compiler.compile = compile\n"
-        "import layercache.cli.build, layercache.executors.workspace, layercache.filetree.context\n"
-        "import layercache.executors.rootfs, layercache.backends.local, layercache.store\n"
+        "import layercache.cli.build, layercache.executors.workspace.executor\n"
+        "import layercache.inputs.scan.context_tree, layercache.executors.rootfs\n"
+        "import layercache.store.backends.local, layercache.store.store\n"
         "print(found)"
     )
     assert "[]" == python(program).strip()

@@ -9,17 +9,16 @@ from collections.abc import Sequence
 import attrs
 import pytest
 
-from layercache.descriptors import LAYER_TAR, SCRATCH, Descriptor, Layer
-from layercache.digests import CacheKey, DiffID, Digest, Fingerprint
-from layercache.graph import Base, Graph, Input, Step
-from layercache.instructions import Field
-from layercache.keys import KeyMaterial
-from layercache.operations import PARENT, SOURCE, CopyFiles, CopySource, Exec
-from layercache.records import Record
-from layercache.selections import Files, Selector
-from layercache.sources import ContextSource
-from layercache.strategies import ChainKeys, ContentKeys
-from layercache.walk import (
+from layercache.model.descriptors import LAYER_TAR, SCRATCH, Descriptor, Layer
+from layercache.model.digests import CacheKey, DiffID, Digest, Fingerprint
+from layercache.model.graph import Base, Graph, Input, Step
+from layercache.model.instruction import Field
+from layercache.model.keys import KeyMaterial
+from layercache.model.operations import PARENT, SOURCE, CopyFiles, CopySource, Exec
+from layercache.model.records import Record
+from layercache.model.selectors import Files, Selector
+from layercache.model.sources import ContextSource
+from layercache.solver.protocol import (
     AskExecute,
     AskFingerprint,
     AskLookup,
@@ -30,7 +29,8 @@ from layercache.walk import (
     Selectors,
     Walk,
 )
-from layercache.walkers import GraphWalker
+from layercache.solver.strategies import ChainKeys, ContentKeys
+from layercache.solver.walker import GraphWalker
 
 
 @attrs.define

@@ -57,7 +57,7 @@ def main() -> int:
         if hasattr(os, name):
             setattr(os, name, counted(getattr(os, name)))
 
-    from layercache.backends import durability
+    from layercache._os import durability
 
     inner = durability._syncfs
 

@@ -7,14 +7,14 @@ import os
 
 import pytest
 
-from layercache.backends import open_backend
-from layercache.backends.fsspec import FsspecBackend
-from layercache.backends.local import LocalBackend
-from layercache.backends.memory import MemoryBackend
-from layercache.collecting import collect, verify
 from layercache.errors import LayerCacheError, UsageError
-from layercache.retention import KeepDuration
-from layercache.store import Store
+from layercache.store.backends import open_backend
+from layercache.store.backends.fsspec import FsspecBackend
+from layercache.store.backends.local import LocalBackend
+from layercache.store.backends.memory import MemoryBackend
+from layercache.store.collect import collect, verify
+from layercache.store.retention import KeepDuration
+from layercache.store.store import Store
 from layercache.testing.faults import FAULTS, FaultyBackend, SloppyBackend
 from layercache.testing.storage import BackendSuite, make_record
 from tests.store.test_crashes import posix

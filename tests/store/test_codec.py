@@ -10,9 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from layercache.backends.memory import MemoryBackend
-from layercache.blobs import blob_name
-from layercache.codec import (
+from layercache.errors import CorruptObject
+from layercache.model.descriptors import LAYER_TAR, Descriptor, Layer
+from layercache.model.digests import CacheKey, ChainID, DiffID, Digest, Fingerprint, check_digest
+from layercache.model.instruction import Field
+from layercache.model.keys import InputMaterial, KeyMaterial
+from layercache.model.records import Record
+from layercache.store.backend import check_name
+from layercache.store.backends.memory import MemoryBackend
+from layercache.store.blobs import blob_name
+from layercache.store.codec import (
     check_record,
     decode_record,
     encode_record,
@@ -24,15 +31,8 @@ from layercache.codec import (
     unpack,
     unseal,
 )
-from layercache.descriptors import LAYER_TAR, Descriptor, Layer
-from layercache.digests import CacheKey, ChainID, DiffID, Digest, Fingerprint, check_digest
-from layercache.errors import CorruptObject
-from layercache.instructions import Field
-from layercache.keys import InputMaterial, KeyMaterial
-from layercache.records import Record
-from layercache.storage import check_name
-from layercache.store import Store
-from layercache.trails import (
+from layercache.store.store import Store
+from layercache.store.trails import (
     Fact,
     Trail,
     TrailStep,

@@ -17,14 +17,14 @@ from pathlib import Path
 import attrs
 import pytest
 
-from layercache.backends import local
-from layercache.backends.local import LocalBackend
-from layercache.backends.memory import MemoryBackend
-from layercache.builder import Builder
-from layercache.collecting import verify
+from layercache.builds.builder import Builder
 from layercache.dockerfile.instructions import Copy, From, Run
 from layercache.errors import CacheError
-from layercache.store import Store
+from layercache.store.backends import local
+from layercache.store.backends.local import LocalBackend
+from layercache.store.backends.memory import MemoryBackend
+from layercache.store.collect import verify
+from layercache.store.store import Store
 from layercache.testing.storage import make_record
 from tests.store.test_faulty_storage import CONTEXT, RECIPE, Writes, _build, _diff_ids, _intact
 

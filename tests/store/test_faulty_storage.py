@@ -11,17 +11,17 @@ from concurrent.futures import ProcessPoolExecutor
 
 import pytest
 
-from layercache.backends.local import LocalBackend
-from layercache.backends.memory import MemoryBackend
-from layercache.builder import Builder
-from layercache.descriptors import LAYER_TAR, Layer
+from layercache.builds.builder import Builder
 from layercache.dockerfile.instructions import Copy, From, Run
 from layercache.errors import CacheError
-from layercache.execution import Result
-from layercache.layers.tar import LayerWriter
-from layercache.store import Store
+from layercache.layers.writer import LayerWriter
+from layercache.model.descriptors import LAYER_TAR, Layer
+from layercache.model.task import Result
+from layercache.model.tree import Node
+from layercache.store.backends.local import LocalBackend
+from layercache.store.backends.memory import MemoryBackend
+from layercache.store.store import Store
 from layercache.testing.faults import FAULTS, FaultyBackend
-from layercache.trees import Node
 
 RECIPE = [
     From("scratch", "tools"),

@@ -12,17 +12,17 @@ import time
 import pytest
 
 from layercache import Builder, Dockerfile
-from layercache.backends.durability import boot_id
-from layercache.backends.local import LocalBackend
-from layercache.collecting import collect, verify
-from layercache.descriptors import LAYER_TAR
+from layercache._os.durability import boot_id
 from layercache.errors import CacheError
-from layercache.retention import KeepDuration, KeepStorage
-from layercache.storage import Cleans, Holds
-from layercache.store import Store
+from layercache.model.descriptors import LAYER_TAR
+from layercache.store.backend import Cleans, Holds
+from layercache.store.backends.local import LocalBackend
+from layercache.store.collect import collect, verify
+from layercache.store.retention import KeepDuration, KeepStorage
+from layercache.store.store import Store
+from layercache.store.tiered import tiered
 from layercache.testing.faults import CountingBackend
 from layercache.testing.storage import make_record
-from layercache.tiers import tiered
 from tests.store.test_crashes import (  # noqa: F401
     SEED,
     SOAK_SECONDS,

@@ -8,16 +8,16 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from layercache.backends.fsspec import FsspecBackend
-from layercache.backends.local import LocalBackend
-from layercache.backends.obstore import ObstoreBackend
-from layercache.backends.redis import RedisBackend
-from layercache.backends.registry import RegistryBackend
 from layercache.errors import CacheError, NotFound
-from layercache.store import Store
+from layercache.store.backends.fsspec import FsspecBackend
+from layercache.store.backends.local import LocalBackend
+from layercache.store.backends.obstore import ObstoreBackend
+from layercache.store.backends.redis import RedisBackend
+from layercache.store.backends.registry import RegistryBackend
+from layercache.store.store import Store
+from layercache.store.tiered import tiered
 from layercache.testing.faults import CountingBackend
 from layercache.testing.storage import BackendSuite, StoreSuite
-from layercache.tiers import tiered
 from tests.store.servers import redis_server, registry_server, s3_server
 from tests.store.test_tiers import _build, _recipe
 

@@ -10,13 +10,13 @@ import shutil
 import pytest
 
 from layercache import Builder, Dockerfile
-from layercache.backends.fsspec import FsspecBackend
-from layercache.backends.local import LocalBackend
-from layercache.backends.memory import MemoryBackend, shared_memory
-from layercache.collecting import collect
-from layercache.descriptors import LAYER_TAR
 from layercache.errors import CacheError
-from layercache.store import Store
+from layercache.model.descriptors import LAYER_TAR
+from layercache.store.backends.fsspec import FsspecBackend
+from layercache.store.backends.local import LocalBackend
+from layercache.store.backends.memory import MemoryBackend, shared_memory
+from layercache.store.collect import collect
+from layercache.store.store import Store
 from layercache.testing.faults import CountingBackend
 from layercache.testing.storage import StoreSuite, make_record
 from tests.store.test_crashes import _child, posix

@@ -11,23 +11,23 @@ import time
 import attrs
 import pytest
 
-from layercache.backends.local import LocalBackend
-from layercache.backends.memory import MemoryBackend
-from layercache.builder import Builder
-from layercache.codec import encode_record
-from layercache.descriptors import LAYER_TAR, Layer
+from layercache.builds.builder import Builder
 from layercache.dockerfile.instructions import Copy, From, Run
 from layercache.errors import CacheError, NotFound
-from layercache.execution import Result
-from layercache.layers.tar import LayerWriter
-from layercache.remotes import Remote
-from layercache.store import Store
+from layercache.layers.writer import LayerWriter
+from layercache.model.descriptors import LAYER_TAR, Layer
+from layercache.model.task import Result
+from layercache.model.tree import Node
+from layercache.store.backends.local import LocalBackend
+from layercache.store.backends.memory import MemoryBackend
+from layercache.store.codec import encode_record
+from layercache.store.remote import Remote
+from layercache.store.store import Store
+from layercache.store.tiered import TieredStore, tiered
+from layercache.store.trails import definition_of
+from layercache.store.trust import KeyedVerifier
 from layercache.testing.faults import FAULTS, CountingBackend, FaultyBackend
 from layercache.testing.storage import StoreSuite, make_record
-from layercache.tiers import TieredStore, tiered
-from layercache.trails import definition_of
-from layercache.trees import Node
-from layercache.trust import KeyedVerifier
 from tests.store.test_faulty_storage import RECIPE as READING
 from tests.store.test_faulty_storage import Writes
 
@@ -529,7 +529,7 @@ def test_a_remote_that_claims_much_and_sends_little_is_left_alone(tmp_path):
     store._sources[0].call(lambda: None, 1 << 62)
     began = time.monotonic()
     with pytest.MonkeyPatch.context() as patch, store:
-        patch.setattr("layercache.remotes._AT_ONCE", 0)
+        patch.setattr("layercache.store.remote._AT_ONCE", 0)
         found = store.lookup([record.key])
         with pytest.raises(NotFound):
             store.open_blob(found[record.key].layer.descriptor.digest)

@@ -12,8 +12,8 @@ from typing import Final
 
 import attrs
 
-from layercache.execution import Result
-from layercache.observations import BITS, Observations
+from layercache.model.observations import BITS, Observations
+from layercache.model.task import Result
 from tests.rootfs.conftest import Bench
 
 __all__ = ["EXPECTED", "battery_base", "letters", "observe", "program"]

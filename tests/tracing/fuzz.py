@@ -8,8 +8,8 @@ from typing import Any
 
 import attrs
 
-from layercache.result import BuildResult
-from layercache.testing.trees import DictTree, file, link
+from layercache.builds.result import BuildResult
+from layercache.trees.in_memory import DictTree, file, link
 from tests.tracing.machines import Machine, snapshot
 from tests.tracing.scripts import Files, mutate, random_files, random_script
 

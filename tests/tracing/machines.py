@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from layercache import Builder, Dockerfile
+from layercache.builds.result import BuildResult
 from layercache.events import Note
 from layercache.executors.rootfs import RootfsExecutor
-from layercache.locations import open_store
-from layercache.result import BuildResult
+from layercache.model.tree import Tree
+from layercache.store.open import open_store
 from layercache.testing.images import busybox_layer, make_layout
-from layercache.trees import Tree
 
 __all__ = ["Machine", "base_layout", "snapshot"]
 

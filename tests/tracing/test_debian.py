@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.projects import STEPS, UNSTEADY, make_package, make_project
-from layercache.result import BuildResult
+from layercache.builds.result import BuildResult
 from tests.tracing.debian import debian_layout, has, is_debian
 from tests.tracing.machines import Machine, snapshot
 

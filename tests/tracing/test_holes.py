@@ -9,11 +9,11 @@ from typing import Any, Final
 import attrs
 import pytest
 
-from layercache.execution import Result
-from layercache.executors.rootfs import tracing
-from layercache.observations import ABSENT, METADATA, SIZE
-from layercache.result import BuildResult
-from layercache.tracing import values
+from layercache.builds.result import BuildResult
+from layercache.executors.rootfs import tracer_client as tracing
+from layercache.inputs import observed as values
+from layercache.model.observations import ABSENT, METADATA, SIZE
+from layercache.model.task import Result
 from tests.rootfs.conftest import Bench
 from tests.tracing.battery import EXPECTED, battery_base, missing, observe, program
 from tests.tracing.fuzz import context

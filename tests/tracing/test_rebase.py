@@ -11,14 +11,14 @@ from typing import Any, Final
 import attrs
 import pytest
 
-from layercache.descriptors import State
 from layercache.errors import BuildError, UsageError
-from layercache.execution import Result
-from layercache.observations import Observations
-from layercache.operations import SOURCE, CopyFiles, CopySource, MakeDirectory
-from layercache.selections import Files
-from layercache.testing.trees import DictTree, directory, file, link
+from layercache.model.descriptors import State
+from layercache.model.observations import Observations
+from layercache.model.operations import SOURCE, CopyFiles, CopySource, MakeDirectory
+from layercache.model.selectors import Files
+from layercache.model.task import Result
 from layercache.testing.workbench import Workbench
+from layercache.trees.in_memory import DictTree, directory, file, link
 from tests.tracing.machines import Machine, evidence, snapshot
 
 SEED: Final = 20261124

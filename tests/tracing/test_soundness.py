@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from layercache.observations import ABSENT, CONTENT, LISTING, METADATA, SIZE
+from layercache.model.observations import ABSENT, CONTENT, LISTING, METADATA, SIZE
 from tests.tracing.fuzz import Tally, fuzz
 from tests.tracing.machines import Machine
 from tests.tracing.tracers import drops, use_tracer

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from layercache import Builder
+from layercache.builds.result import BuildResult
 from layercache.events import CacheTrouble, Note
-from layercache.result import BuildResult
 from tests.tracing.machines import Machine, evidence, snapshot
 from tests.tracing.tracers import use_tracer
 
@@ -352,7 +352,7 @@ def test_traces_serve_from_a_cache_at_a_distance(
 ) -> None:
     """Selectors, sets, accounts and indexes go to a remote cache, and come from there; what two
     machines know of one step is put together."""
-    from layercache.locations import open_store
+    from layercache.store.open import open_store
 
     remote = str(tmp_path / "remote")
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from layercache.builder import Request
-from layercache.recipe import Dockerfile
+from layercache.builds.builder import Request
+from layercache.dockerfile.recipe import Dockerfile
 from tests.tracing.machines import Machine
 
 TEXT = """\

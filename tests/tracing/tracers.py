@@ -6,7 +6,8 @@ import sys
 
 import pytest
 
-from layercache.executors.rootfs import helper, tracing
+from layercache.executors.rootfs import helper_command as helper
+from layercache.executors.rootfs import tracer_client as tracing
 
 __all__ = ["drops", "use_tracer"]
 

@@ -28,11 +28,11 @@ from layercache import (
     UsageError,
     Workdir,
 )
+from layercache.builds.result import BuildResult
 from layercache.errors import BuildError, Cancelled, ExecutorUnavailable
-from layercache.executors.programs import program_names
-from layercache.executors.workspace import Workspace
-from layercache.report import Report
-from layercache.result import BuildResult
+from layercache.executors.workspace.executor import Workspace
+from layercache.executors.workspace.programs import program_names
+from layercache.reports.report import Report
 
 PYTHON = shlex.quote(sys.executable)
 

@@ -19,11 +19,11 @@ import attrs
 from blake3 import blake3
 
 from layercache import Builder, Field, Files, Result, Task
-from layercache.descriptors import LAYER_TAR, Layer
-from layercache.execution import Blobs
-from layercache.layers.tar import LayerWriter
-from layercache.matching import select, walk
-from layercache.trees import Node, Tree
+from layercache.layers.writer import LayerWriter
+from layercache.model.descriptors import LAYER_TAR, Layer
+from layercache.model.task import Blobs
+from layercache.model.tree import Node, Tree
+from layercache.trees.select import select, walk
 
 
 @attrs.frozen

@@ -15,8 +15,8 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
 
 from layercache import Builder, Dockerfile, Workspace, open_store
-from layercache.rendering.markdown import markdown_summary
-from layercache.result import BuildResult
+from layercache.builds.result import BuildResult
+from layercache.reports.markdown import markdown_summary
 
 
 @contextlib.contextmanager

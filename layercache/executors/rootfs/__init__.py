@@ -8,16 +8,16 @@ from __future__ import annotations
 __all__ = ["Mode", "Probe", "RootfsExecutor", "probe"]
 
 _PLACES = {
-    "Mode": "probing",
-    "Probe": "probing",
+    "Mode": "capabilities",
+    "Probe": "capabilities",
     "RootfsExecutor": "executor",
-    "probe": "probing",
+    "probe": "capabilities",
 }
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from layercache.executors.rootfs.capabilities import Mode, Probe, probe
     from layercache.executors.rootfs.executor import RootfsExecutor
-    from layercache.executors.rootfs.probing import Mode, Probe, probe
 
 
 def __getattr__(name: str) -> object:

@@ -17,23 +17,23 @@ from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
-from layercache.configuration import DEFAULT_PATH
-from layercache.descriptors import SCRATCH
 from layercache.errors import BuildError, StepFailed, UsageError
-from layercache.execution import Blobs, Result, Task
-from layercache.executors.rootfs.redaction import masks_of
-from layercache.instructions import Field, Instruction
-from layercache.operations import CopyFiles, Exec, MakeDirectory
+from layercache.executors.redaction import masks_of
+from layercache.model.descriptors import SCRATCH
+from layercache.model.image_config import DEFAULT_PATH
+from layercache.model.instruction import Field, Instruction
+from layercache.model.operations import CopyFiles, Exec, MakeDirectory
+from layercache.model.task import Blobs, Result, Task
 
 if TYPE_CHECKING:
     # Most builds execute nothing: what executing takes is loaded when a step does.
-    from layercache.executors.rootfs import tracing
-    from layercache.executors.rootfs.namespaces import UserNamespace
+    from layercache.executors.rootfs import tracer_client as tracing
+    from layercache.executors.rootfs.file_work import FileWork
+    from layercache.executors.rootfs.helper_client import Ended
     from layercache.executors.rootfs.output import Output
-    from layercache.executors.rootfs.runner import Ended
     from layercache.executors.rootfs.session import Session
-    from layercache.executors.rootfs.transfer import FileWork
-    from layercache.trees import Tree
+    from layercache.executors.rootfs.user_namespace import UserNamespace
+    from layercache.model.tree import Tree
 
 __all__ = ["RootfsExecutor"]
 
@@ -87,7 +87,7 @@ class RootfsExecutor:
             rootless = os.geteuid() != 0
         self._namespace: UserNamespace | None = None
         if rootless:
-            from layercache.executors.rootfs.namespaces import user_namespace
+            from layercache.executors.rootfs.user_namespace import user_namespace
 
             self._namespace = user_namespace()
         self._trust = trust
@@ -142,7 +142,7 @@ class RootfsExecutor:
     def traits(self) -> Sequence[Field]:
         """What about this executor may change what a command does."""
         from layercache.executors.rootfs.surroundings import HOSTNAME
-        from layercache.images.platforms import host_platform
+        from layercache.oci.platforms import host_platform
 
         return (
             Field("executor", _SCHEME),
@@ -184,7 +184,7 @@ class RootfsExecutor:
             if "/" in name or name in ("", ".", ".."):
                 raise UsageError(f"a here-document can't be named {name!r}")
         if instruction.ulimits:
-            from layercache.executors.rootfs.limits import parse_ulimits
+            from layercache.executors.rootfs.ulimits import parse_ulimits
 
             parse_ulimits(instruction.ulimits)
 
@@ -197,7 +197,7 @@ class RootfsExecutor:
         """
         instruction = task.instruction
         if isinstance(instruction, CopyFiles | MakeDirectory):
-            from layercache.copying import copy_layer
+            from layercache.executors.copy import copy_layer
 
             return copy_layer(task, blobs)
         if not isinstance(instruction, Exec):
@@ -215,7 +215,7 @@ class RootfsExecutor:
         session.runner.start()
         if not task.observe:
             return self._step(session, task, instruction, blobs)
-        from layercache.executors.rootfs import tracing
+        from layercache.executors.rootfs import tracer_client as tracing
 
         parent = task.parent or SCRATCH
         refusal = tracing.refusal_of(instruction, parent, blobs)
@@ -233,7 +233,7 @@ class RootfsExecutor:
         self, session: Session, task: Task, instruction: Exec, blobs: Blobs
     ) -> Result | str:
         """Run one step watched; a text says why it has to run again unwatched."""
-        from layercache.executors.rootfs import tracing
+        from layercache.executors.rootfs import tracer_client as tracing
 
         parent = task.parent or SCRATCH
         at = session.scratch.new()
@@ -261,7 +261,7 @@ class RootfsExecutor:
         lower: str = "",
     ) -> Result:
         """Run one step; `watch` serves its parent at `lower`, else the unpacked layers do."""
-        from layercache.executors.rootfs import tracing
+        from layercache.executors.rootfs import tracer_client as tracing
 
         parent = task.parent or SCRATCH
         tree = blobs.tree(parent)
@@ -342,10 +342,10 @@ class RootfsExecutor:
         root: Mapping[str, Any],
     ) -> tuple[Output, Ended]:
         """`root` is the part of the helper's orders that says what the root directory is."""
-        from layercache.executors.rootfs.limits import parse_ulimits
+        from layercache.executors.rootfs.mounts import Mounts
         from layercache.executors.rootfs.output import Output
-        from layercache.executors.rootfs.plan import Mounts
         from layercache.executors.rootfs.surroundings import HOSTNAME
+        from layercache.executors.rootfs.ulimits import parse_ulimits
 
         output = Output(blobs.log, self._masks)
         network = instruction.network

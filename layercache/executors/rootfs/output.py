@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from layercache.executors.processes import MAX_OUTPUT, shorten
-from layercache.executors.rootfs.redaction import Redactor
+from layercache.executors.redaction import Redactor
+from layercache.executors.workspace.processes import MAX_OUTPUT, shorten
 
 __all__ = ["Output", "shown_command"]
 

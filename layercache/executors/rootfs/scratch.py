@@ -19,8 +19,8 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 
+from layercache._os.filelock import locked
 from layercache.errors import BuildError
-from layercache.locks import locked
 
 __all__ = ["Scratch"]
 

@@ -6,16 +6,16 @@ import threading
 import weakref
 from typing import Final
 
-from layercache.executors.rootfs.agents import AgentFiles
-from layercache.executors.rootfs.caches import Caches
-from layercache.executors.rootfs.namespaces import UserNamespace
-from layercache.executors.rootfs.plan import SharedInputs
-from layercache.executors.rootfs.runner import Runner
+from layercache.executors.rootfs.agent_client import AgentFiles
+from layercache.executors.rootfs.cache_mounts import Caches
+from layercache.executors.rootfs.file_work import FileWork, LocalFiles
+from layercache.executors.rootfs.helper_client import Runner
+from layercache.executors.rootfs.mounts import SharedInputs
 from layercache.executors.rootfs.scratch import Scratch
 from layercache.executors.rootfs.surroundings import Surroundings
-from layercache.executors.rootfs.tracing import Tracer
-from layercache.executors.rootfs.transfer import FileWork, LocalFiles
+from layercache.executors.rootfs.tracer_client import Tracer
 from layercache.executors.rootfs.unpacked import Unpacked
+from layercache.executors.rootfs.user_namespace import UserNamespace
 
 __all__ = ["Session"]
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from layercache.executors.rootfs.scratch import Scratch
-from layercache.layers.times import LAYER_TIME
+from layercache.model.layer_times import LAYER_TIME
 
 __all__ = ["HOSTNAME", "Surroundings"]
 

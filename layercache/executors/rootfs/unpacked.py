@@ -24,18 +24,18 @@ from typing import TYPE_CHECKING
 
 from blake3 import blake3
 
-from layercache.descriptors import SCRATCH, Layer, State
 from layercache.errors import BuildError, CorruptObject
 from layercache.executors.rootfs.scratch import Scratch
-from layercache.framing import frame
-from layercache.instructions import Value
-from layercache.layers.index import IMPLIED, OPAQUE, WHITEOUT
+from layercache.model.descriptors import SCRATCH, Layer, State
+from layercache.model.framing import frame
+from layercache.model.instruction import Value
+from layercache.model.layer_index import IMPLIED, OPAQUE, WHITEOUT
 
 if TYPE_CHECKING:
-    from layercache.execution import Blobs
-    from layercache.executors.rootfs.transfer import FileWork
-    from layercache.layers.index import LayerIndex
-    from layercache.trees import Tree
+    from layercache.executors.rootfs.file_work import FileWork
+    from layercache.model.layer_index import LayerIndex
+    from layercache.model.task import Blobs
+    from layercache.model.tree import Tree
 
 __all__ = ["MAX_LAYERS", "Unpacked"]
 
@@ -103,7 +103,7 @@ class Unpacked:
     def close(self, *, durable: bool) -> None:
         """End this build's use; with `durable` what it made is synced and kept over a reboot."""
         if durable and self._made:
-            from layercache.executors.rootfs._syscalls import sync_filesystem
+            from layercache.executors.rootfs.inside.syscalls import sync_filesystem
 
             sync_filesystem(self._scratch.directory)
             for name in self._made:
@@ -236,7 +236,7 @@ def dependence(index: LayerIndex, parent: Tree) -> tuple[Value, ...]:
     Metadata of directories that it has no entry for, where it isn't the default; deletions of
     what isn't there; what an emptied root directory hides.
     """
-    from layercache.layers.view import IMPLIED_DIRECTORY
+    from layercache.layers.state_tree import IMPLIED_DIRECTORY
 
     rows: list[Value] = []
     for row, path in enumerate(index.paths):

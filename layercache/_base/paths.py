@@ -1,0 +1,21 @@
+"""Paths, as text."""
+
+from __future__ import annotations
+
+__all__ = ["clean"]
+
+
+def clean(path: str) -> str:
+    """`path` as Go's `filepath.Clean` writes it: no `.`, `//`, inner `..` or trailing slash."""
+    rooted = path.startswith("/")
+    kept: list[str] = []
+    for part in path.split("/"):
+        if part == "..":
+            if kept and kept[-1] != "..":
+                kept.pop()
+            elif not rooted:
+                kept.append(part)
+        elif part not in ("", "."):
+            kept.append(part)
+    text = "/".join(kept)
+    return "/" + text if rooted else text or "."

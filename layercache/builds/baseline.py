@@ -1,0 +1,72 @@
+"""Earlier builds to compare with: a project's last one, a tagged one, one of another cache."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from layercache._base.frozen import frozen
+from layercache.errors import UsageError
+from layercache.store.trails import Trail
+
+if TYPE_CHECKING:
+    from layercache.store.store import Store
+
+__all__ = ["Against", "against", "tag_project", "trail_id"]
+
+
+@frozen
+class Against:
+    """An earlier build to compare with: its trail, and the store that has what it names."""
+
+    store: Store
+    trail: Trail
+    name: str
+
+
+def tag_project(tag: str) -> str:
+    """The project name under which the trail of a tagged image is kept."""
+    from layercache.oci.references import Reference
+
+    return f"tag\0{Reference.parse(tag).tagged()}"
+
+
+def against(store: Store, name: str, texts: Sequence[str]) -> Against:
+    """The build that `--against name` means.
+
+    A tag of this cache, else a cache (directory or URL), of which the build with the most steps
+    of these texts is taken. Raises `UsageError` when there is none.
+    """
+    from layercache.store.open import open_store
+
+    looks_like_place = "://" in name or os.path.isdir(name) or name.startswith("type=")
+    if not looks_like_place:
+        trail = store.get_trail(trail_id(tag_project(name)))
+        if trail is None:
+            raise UsageError(
+                f"--against {name}: no image of that name was built with this cache, and it is "
+                "no directory or URL of another cache"
+            )
+        return Against(store, trail, name)
+    other = open_store(name)
+    wanted = set(texts)
+    best: Trail | None = None
+    most = 0
+    for found in other.trails():
+        common = len(wanted & {step.text for step in found.steps})
+        if common > most:
+            best, most = found, common
+    if best is None:
+        raise UsageError(f"--against {name}: that cache has no build with these steps")
+    return Against(other, best, name)
+
+
+def trail_id(project: str) -> str:
+    """The name of a project's trail: a digest, so that paths stay private."""
+    from blake3 import blake3
+
+    context = "layercache 2026-11 trail of a project"
+    return blake3(
+        project.encode("utf-8", "surrogateescape"), derive_key_context=context
+    ).hexdigest()

@@ -1,0 +1,347 @@
+"""Turns the decisions of a walk into a report, a result, and what the next build compares with."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from layercache.builds.baseline import Against, tag_project, trail_id
+from layercache.builds.result import BuildResult
+from layercache.dockerfile.lowering.options import Lowered, Row
+from layercache.engine.driver import Run
+from layercache.errors import CacheError, LayerCacheError
+from layercache.inputs.inputs import Inputs
+from layercache.model.descriptors import Layer, State
+from layercache.model.graph import Base, Origin, Step
+from layercache.model.keys import KeyStrategy
+from layercache.model.records import Record
+from layercache.reports.report import ErrorReport, ImageReport, Report, StepReport
+from layercache.reports.totals import Totals
+from layercache.solver.narrowing import weak_key
+from layercache.solver.protocol import Decision
+from layercache.store.seen_results import results_of
+from layercache.store.trails import Trail, TrailStep
+
+if TYPE_CHECKING:
+    from layercache.builds.reasons import Reasons
+    from layercache.images.built import BuiltImage
+    from layercache.images.resolver import BaseImage
+    from layercache.reports.reasons import Reason
+    from layercache.store.store import Store
+
+__all__ = ["Reporter"]
+
+
+class Reporter:
+    """Turns decisions into reports, with the reason of every miss."""
+
+    def __init__(
+        self,
+        store: Store,
+        inputs: Inputs,
+        project: str,
+        keys: KeyStrategy,
+        against: Against | None = None,
+    ) -> None:
+        self._store = store
+        self._inputs = inputs
+        self._keys = keys
+        self._name = trail_id(project)
+        self._steps: tuple[StepReport, ...] = ()
+        self._against = against
+
+    @functools.cached_property
+    def _reasons(self) -> Reasons:
+        from layercache.builds.reasons import Reasons  # a build that reuses everything gives none
+
+        return Reasons(self._store, self._inputs, self._keys, self._trail, self._against)
+
+    def keep_totals(self, report: Report) -> None:
+        """Add this build to the counts of the cache's life; a lost race loses a count."""
+        try:
+            kept = self._store.get_derived("stats", "life")
+            before = Totals.decode(kept) if kept is not None else Totals()
+        except CacheError:
+            before = Totals()
+        try:
+            self._store.put_derived("stats", "life", before.plus(Totals.of(report)).encode())
+        except CacheError:
+            return
+
+    @functools.cached_property
+    def _trail(self) -> Trail | None:
+        try:
+            return self._store.get_trail(self._name)
+        except CacheError:
+            return None
+
+    # -- reports ----------------------------------------------------------------------------
+
+    def result(
+        self,
+        lowered: Lowered,
+        run: Run,
+        seconds: float,
+        *,
+        base: BaseImage | None,
+        names: Sequence[str],
+        annotations: Sequence[str],
+        fetch: Callable[[Layer], Layer],
+        again: Callable[[], BuildResult],
+    ) -> BuildResult:
+        """The result of a walk that came to its end, well or not."""
+        decisions = {decision.vertex: decision for decision in run.decisions}
+        reasons: Mapping[int, Reason] = {}
+        if self._against is not None or any(d.outcome != "hit" for d in run.decisions):
+            reasons = self._reasons.of(lowered, decisions, run)
+        self._steps = _saved_once(
+            self._step(row, decisions, reasons, run, lowered) for row in lowered.rows
+        )
+        saved = sum(step.saved_seconds for step in self._steps)
+        state = self._state(lowered, decisions)
+        built = None
+        if state is not None and run.error is None:
+            built = self._built(lowered, decisions, state, base)
+            built = attrs.evolve(built, names=tuple(names), annotations=_annotations(annotations))
+        error = run.error
+        report = Report(
+            ok=error is None,
+            error=_error(error) if error is not None else None,
+            steps=self._steps,
+            image=_image(built, state) if built is not None and state is not None else None,
+            seconds=seconds,
+            saved_seconds=saved,
+        )
+        return BuildResult(
+            report=report,
+            state=state,
+            built=built,
+            graph=lowered.graph,
+            decisions=run.decisions,
+            inputs=self._inputs,
+            store=self._store,
+            fetch=fetch,
+            again=again,
+        )
+
+    def failure(self, error: LayerCacheError, seconds: float) -> Report:
+        """The report of a build that ended with `error`, with the steps so far."""
+        saved = sum(step.saved_seconds for step in self._steps)
+        return Report(
+            ok=False,
+            error=_error(error),
+            steps=self._steps,
+            seconds=seconds,
+            saved_seconds=saved,
+        )
+
+    def _state(self, lowered: Lowered, decisions: Mapping[int, Decision]) -> State | None:
+        vertex = lowered.graph.vertices[lowered.target]
+        if isinstance(vertex, Base):
+            return vertex.state
+        decision = decisions.get(lowered.target)
+        return decision.state if decision is not None else None
+
+    def _step(
+        self,
+        row: Row,
+        decisions: Mapping[int, Decision],
+        reasons: Mapping[int, Reason],
+        run: Run,
+        lowered: Lowered,
+    ) -> StepReport:
+        origin = row.origin
+        common: dict[str, Any] = {
+            "stage": origin.stage,
+            "index": origin.index,
+            "onbuild": origin.onbuild,
+            "line": origin.line,
+            "op": origin.op,
+            "text": origin.text,
+        }
+        if row.vertex is None:
+            return StepReport(decision="skip" if row.decides else None, **common)
+        decision = decisions[row.vertex]
+        record, layer, size = decision.record, None, None
+        if record is not None and record.layer is not None:
+            layer, size = record.layer.descriptor.digest, record.layer.descriptor.size
+        hit = decision.outcome == "hit"
+        return StepReport(
+            decision=decision.outcome,
+            key=decision.key if decision.outcome != "skip" else None,
+            evidence=decision.evidence,
+            layer=layer,
+            size=size,
+            started=run.started.get(row.vertex),
+            seconds=run.seconds.get(row.vertex, 0.0),
+            saved_seconds=record.seconds if hit and record is not None else 0.0,
+            reason=reasons.get(row.vertex),
+            until=_places(lowered, decision.until),
+            likely=self._likely(decision, row),
+            error=str(decision.error) if decision.error is not None else None,
+            untraced=self._untraced(decision, run, lowered),
+            results=self._results(decision),
+            **common,
+        )
+
+    def _results(self, decision: Decision) -> int:
+        """How many different layers the key has given; only what replaced another can tell."""
+        record = decision.record
+        if record is None or not record.generation:
+            return 1
+        return max(1, len(results_of(self._store, record.key)))
+
+    def _untraced(self, decision: Decision, run: Run, lowered: Lowered) -> str | None:
+        """Why a command that is to be watched is not reused by what it reads."""
+        step = lowered.graph.vertices[decision.vertex]
+        if not isinstance(step, Step) or step.trace == "off" or decision.evidence == "trace":
+            return None
+        reason = run.refusals.get(decision.vertex)
+        if reason is None and decision.material is not None:
+            weak = weak_key(decision.material)
+            known = run.known.get(weak) or self._inputs.known.get(weak)
+            reason = known.barred or ("" if known.candidates else known.refusal)
+        return reason or None
+
+    def _likely(self, decision: Decision, row: Row) -> str | None:
+        """For an undetermined step: what the last build of this project suggests."""
+        if decision.outcome != "undetermined":
+            return None
+        earlier = self._reasons.earlier(row)
+        return "would-run" if earlier is None or earlier.record is None else "hit"
+
+    def keep_trail(self, lowered: Lowered, run: Run, names: Sequence[str] = ()) -> None:
+        """Remember this build for the explanations of the next; an unchanged trail is the last one.
+
+        Under `names`, too, so that a later build can be compared with an image by its tag.
+        """
+        decisions = {decision.vertex: decision for decision in run.decisions}
+        last = self._trail
+        old = {(s.stage, s.index): s for s in last.steps} if last else {}
+        found: list[TrailStep | tuple[Origin, Record, State]] = []
+        same = last is not None and last.labels == lowered.config.labels
+        for row in lowered.rows:
+            if row.vertex is None or row.origin.onbuild is not None:
+                continue
+            origin, decision = row.origin, decisions[row.vertex]
+            record, state = decision.record, decision.state
+            kept = old.get((origin.stage, origin.index))
+            if record is None or state is None:
+                if kept is not None:
+                    found.append(kept)
+                continue
+            found.append((origin, record, state))
+            same = same and kept is not None and _says(kept, origin, record, state)
+        if same and not names and len(found) == len(old):
+            if self._against is None:
+                self._store.renew_trail(self._name)
+            return
+        if self._against is not None:
+            return
+        steps = tuple([s if isinstance(s, TrailStep) else _trail_step(*s) for s in found])
+        labels = lowered.config.labels
+        try:
+            self._store.put_trail(Trail(self._name, steps, labels=labels))
+            for name in names:
+                target = trail_id(tag_project(name))
+                self._store.put_trail(Trail(target, steps, labels=labels))
+        except CacheError:
+            return  # explanations of the next build are poorer, nothing else
+
+    # -- the image --------------------------------------------------------------------------
+
+    def _built(
+        self,
+        lowered: Lowered,
+        decisions: Mapping[int, Decision],
+        state: State,
+        base: BaseImage | None,
+    ) -> BuiltImage:
+        from layercache.images.built import BuiltImage
+
+        history = []
+        for entry, vertex in lowered.history:
+            decision = decisions.get(vertex) if vertex is not None else None
+            made = decision is not None and decision.record is not None
+            layer = made and decision.record.layer is not None  # type: ignore[union-attr]
+            if entry.empty_layer == layer:  # not what it was taken for
+                entry = attrs.evolve(entry, empty_layer=not layer)
+            history.append(entry)
+        return BuiltImage(
+            config=lowered.config,
+            layers=state.layers,
+            base=base,
+            history=tuple(history),
+        )
+
+
+def _saved_once(steps: Iterable[StepReport]) -> tuple[StepReport, ...]:
+    """Steps that are one and the same (in several stages, say) would have run once only."""
+    seen: set[str] = set()
+    found = []
+    for step in steps:
+        key = step.key
+        if step.saved_seconds and key is not None:
+            if key in seen:
+                step = attrs.evolve(step, saved_seconds=0.0)
+            seen.add(key)
+        found.append(step)
+    return tuple(found)
+
+
+def _places(lowered: Lowered, vertices: Sequence[int]) -> tuple[tuple[int, int], ...]:
+    if not vertices:
+        return ()
+    from layercache.builds.reasons import place_of
+
+    return tuple(place_of(lowered, vertex) for vertex in vertices)
+
+
+def _says(step: TrailStep, origin: Origin, record: Record, state: State) -> bool:
+    """Whether a step of a trail says how this build left it."""
+    return (
+        step.key == record.key
+        and step.chain_id == state.chain_id
+        and step.text == origin.text
+        and step.op == origin.op
+    )
+
+
+def _trail_step(origin: Origin, record: Record, state: State) -> TrailStep:
+    return TrailStep(
+        stage=origin.stage,
+        index=origin.index,
+        op=origin.op,
+        text=origin.text,
+        key=record.key,
+        chain_id=state.chain_id,
+        record=record,
+    )
+
+
+def _error(error: LayerCacheError) -> ErrorReport:
+    return ErrorReport(code=error.code, message=str(error), line=error.line)
+
+
+def _image(built: BuiltImage, state: State) -> ImageReport:
+    from layercache.images.built import assemble
+
+    done = assemble(built)
+    return ImageReport(
+        config_digest=done.config.digest,
+        manifest_digest=done.manifest.digest if done.manifest is not None else None,
+        diff_ids=tuple(layer.diff_id for layer in state.layers),
+        chain_id=state.chain_id,
+    )
+
+
+def _annotations(texts: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    if not texts:
+        return ()
+    from layercache.images.output_spec import parse_annotation
+
+    found = [parse_annotation(text) for text in texts]
+    return tuple((a.key, a.value) for a in found if a.kind == "manifest")

@@ -1,0 +1,114 @@
+"""What a build or plan is asked for, as one value."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import attrs
+
+from layercache._base.frozen import frozen
+from layercache.dockerfile.recipe import Dockerfile
+from layercache.errors import UsageError
+from layercache.model.graph import Origin
+from layercache.model.tree import Tree
+
+__all__ = [
+    "ContextLike",
+    "Request",
+    "arguments_of",
+    "bypass_of",
+    "checked_recipe",
+    "is_image",
+    "one_spelling",
+    "project_of",
+]
+
+ContextLike = str | os.PathLike[str] | Mapping[str, object] | Tree
+
+
+@frozen(kw_only=True)
+class Request:
+    """One build or plan, as asked for. Every field has a default.
+
+    `recipe` is a `Dockerfile` or instructions; `context` a directory, a tree or a mapping of
+    paths to contents; `contexts` further ones by name (`oci-layout://PATH` and
+    `docker-image://NAME` are images). `no_cache` is True for all steps, or a predicate of a
+    step's `Origin`; `no_cache_filter` names stages. `project` names what is built for trails
+    (default: context, recipe and target); `against` is a tag of this cache or another cache,
+    whose build the reasons compare with. `trace` is "off", "auto" or "audit" ("audit=0.2" for
+    the share that is run again), or a function that gives one of them for a step's `Origin`.
+    """
+
+    recipe: Dockerfile | Sequence[Any]
+    context: ContextLike | None = None
+    args: Mapping[str, str] = attrs.field(factory=dict)
+    target: str | None = None
+    no_cache: bool | Callable[[Origin], bool] = False
+    no_cache_filter: Sequence[str] = ()
+    contexts: Mapping[str, ContextLike] = attrs.field(factory=dict)
+    tags: Sequence[str] = ()
+    labels: Mapping[str, str] = attrs.field(factory=dict)
+    annotations: Sequence[str] = ()
+    platform: str | None = None
+    network: str = "default"
+    add_hosts: Sequence[tuple[str, str]] = ()
+    shm_size: int | None = None
+    ulimits: Sequence[str] = ()
+    pull: bool = False
+    project: str | None = None
+    against: str | None = None
+    trace: str | Callable[[Origin], str] = "off"
+
+
+def project_of(request: Request) -> str:
+    """A name for what is built, the same from build to build: for trails and workspaces."""
+    if request.project is not None:
+        return request.project
+    recipe = request.recipe
+    parts = []
+    if isinstance(request.context, str | os.PathLike):
+        parts.append(os.path.realpath(os.fspath(request.context)))
+    parts.append((recipe.path or recipe.name) if isinstance(recipe, Dockerfile) else "")
+    parts.append(request.target or "")
+    return "\0".join(parts)
+
+
+def checked_recipe(recipe: Dockerfile | Sequence[Any]) -> Dockerfile | Sequence[Any]:
+    if isinstance(recipe, str | bytes):
+        raise UsageError(
+            "a recipe is a Dockerfile or a list of instructions, not text: use "
+            "Dockerfile.parse(text) or Dockerfile.load(path)"
+        )
+    return recipe
+
+
+def one_spelling(platform: str | None) -> str:
+    """`linux/x86_64` is `linux/amd64`, in keys too; raises `UsageError` for what is none."""
+    if not platform:
+        return ""
+    from layercache.oci.platforms import Platform
+
+    return str(Platform.parse(platform))
+
+
+def arguments_of(args: Mapping[str, str | None]) -> dict[str, str]:
+    """None takes the value from the environment, as `--build-arg NAME` does."""
+    found = {}
+    for name, value in args.items():
+        taken = os.environ.get(name) if value is None else value
+        if taken is not None:
+            found[name] = taken
+    return found
+
+
+def is_image(context: object) -> bool:
+    text = context if isinstance(context, str) else ""
+    return text.startswith(("oci-layout://", "docker-image://", "docker-archive://"))
+
+
+def bypass_of(no_cache: bool | Callable[[Origin], bool]) -> Callable[[Origin], bool]:
+    if callable(no_cache):
+        return no_cache
+    return (lambda _: True) if no_cache else (lambda _: False)

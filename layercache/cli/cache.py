@@ -1,0 +1,289 @@
+"""The commands that look at a cache: cache ls|du|gc|prune|verify, stats, images."""
+
+from __future__ import annotations
+
+import os
+import sys
+from argparse import Namespace
+from collections.abc import Mapping
+
+from layercache.cli.request import print_json
+from layercache.errors import UsageError
+from layercache.model.units import parse_size
+from layercache.reports.totals import Totals
+from layercache.store.collect import GRACE, Collected, collect, entries_of, usage, verify
+from layercache.store.open import default_cache, open_store
+from layercache.store.retention import (
+    Everything,
+    KeepBuilds,
+    KeepDuration,
+    KeepStorage,
+    Label,
+    MinFree,
+    Only,
+    Policy,
+)
+from layercache.store.store import Store
+
+__all__ = [
+    "run_du",
+    "run_gc",
+    "run_images",
+    "run_ls",
+    "run_prune",
+    "run_stats",
+    "run_verify",
+]
+
+_DAMAGED = 1
+_SHOWN_KEY = 12
+
+
+def open_named(options: Namespace) -> Store:
+    """The store that the options name."""
+    location = options.cache or default_cache()
+    return open_store(location, durability=options.durability, salt=options.salt)
+
+
+def run_ls(options: Namespace) -> int:
+    """`layercache cache ls`: records, the most valuable first."""
+    wanted = Only(Everything(), _labels(options))
+    with open_named(options) as store:
+        entries = [entry for entry in entries_of(store) if wanted.takes(entry)]
+    if options.json:
+        rows = [
+            {
+                "key": entry.key,
+                "text": entry.text,
+                "used": entry.used,
+                "seconds": entry.seconds,
+                "size": entry.size,
+                "pins": list(entry.pins),
+                "labels": [dict(labels) for labels in entry.labels],
+            }
+            for entry in entries
+        ]
+        print_json({"schema": 1, "records": rows})
+        return 0
+    for entry in entries:
+        pins = f"  [{', '.join(map(_familiar, entry.pins))}]" if entry.pins else ""
+        text = entry.text if len(entry.text) <= 60 else entry.text[:59] + "…"
+        print(
+            f"{entry.key[:_SHOWN_KEY]}  {_bytes(entry.size):>9}  {entry.seconds:8.1f} s  "
+            f"{' '.join(text.split())}{pins}"
+        )
+    return 0
+
+
+def run_du(options: Namespace) -> int:
+    """`layercache cache du`: bytes by kind of object."""
+    with open_named(options) as store:
+        found = usage(store)
+    if options.json:
+        sizes: Mapping[str, object] = {
+            kind: {"objects": found.objects[kind], "bytes": size}
+            for kind, size in found.bytes.items()
+        }
+        print_json({"schema": 1, "total": found.total, "kinds": sizes})
+        return 0
+    for kind, size in found.bytes.items():
+        print(f"{kind:12} {found.objects[kind]:8} {_bytes(size):>10}")
+    print(f"{'total':12} {sum(found.objects.values()):8} {_bytes(found.total):>10}")
+    return 0
+
+
+def run_gc(options: Namespace) -> int:
+    """`layercache cache gc`: remove what the policy lets go."""
+    policies: list[Policy] = []
+    if options.keep_duration:
+        policies.append(KeepDuration(_duration(options.keep_duration)))
+    if options.keep_builds is not None:
+        policies.append(KeepBuilds(options.keep_builds))
+    if options.keep_storage:
+        policies.append(KeepStorage(parse_size(options.keep_storage)))
+    if options.min_free:
+        policies.append(MinFree(parse_size(options.min_free)))
+    labels = _labels(options)
+    if not policies and not labels:
+        raise UsageError(
+            "gc needs a policy: --keep-duration, --keep-builds, --keep-storage, --min-free or "
+            "--filter"
+        )
+    if labels:
+        policies = [Only(policy, labels) for policy in policies or [Everything()]]
+    with open_named(options) as store:
+        done = collect(store, policies, dry_run=options.dry_run)
+        if not options.dry_run:
+            unused = _duration(options.keep_duration) if options.keep_duration else GRACE
+            _prune_unpacked(store, unused, caches=False)
+    return _show(options, done)
+
+
+def run_prune(options: Namespace) -> int:
+    """`layercache cache prune`: remove what nothing refers to; with --all, everything."""
+    labels = _labels(options)
+    if labels and not options.all:
+        raise UsageError("prune --filter needs --all: else what no record refers to goes, no more")
+    everything = options.all and not labels
+    with open_named(options) as store:
+        if labels:
+            policy = Only(Everything(), labels)
+            done = collect(store, [policy], dry_run=options.dry_run, grace=0.0)
+        elif options.all:
+            done = collect(store, [], dry_run=options.dry_run, everything=True, grace=0.0)
+        else:
+            done = collect(store, [], dry_run=options.dry_run, grace=GRACE)
+        if not options.dry_run:
+            _prune_unpacked(store, 0.0 if everything else GRACE, caches=everything)
+            if everything:
+                _prune_workspaces(store)
+    return _show(options, done)
+
+
+def _labels(options: Namespace) -> tuple[Label, ...]:
+    return tuple(Label.parse(text) for text in options.filter)
+
+
+def _prune_unpacked(store: Store, unused_for: float, *, caches: bool) -> None:
+    """Delete unpacked layers beside the store that no build needed lately."""
+    from layercache.executors.auto import scratch_directory
+
+    directory = scratch_directory(store)
+    if sys.platform != "linux" or not os.path.isdir(directory):
+        return
+    from layercache.executors.rootfs import RootfsExecutor
+
+    with RootfsExecutor(directory) as executor:
+        executor.prune(unused_for=unused_for, caches=caches)
+
+
+def _prune_workspaces(store: Store) -> None:
+    """Empty the workspaces beside the store that no build uses now."""
+    from layercache.executors.auto import scratch_directory
+    from layercache.executors.workspace.executor import Workspace
+
+    directory = scratch_directory(store, "workspaces")
+    if os.path.isdir(directory):
+        for project in os.listdir(directory):
+            Workspace(os.path.join(directory, project)).prune()
+
+
+def _show(options: Namespace, done: Collected) -> int:
+    gone = [verdict for verdict in done.verdicts if not verdict.keep]
+    held = [v for v in done.verdicts if v.keep and v.reason != "within the policy"]
+    if options.json:
+        rows = [
+            {"key": v.entry.key, "text": v.entry.text, "keep": v.keep, "reason": v.reason}
+            for v in done.verdicts
+        ]
+        print_json(
+            {
+                "schema": 1,
+                "dry_run": done.dry_run,
+                "freed": done.freed,
+                "removed": len(done.removed),
+                "records": rows,
+            }
+        )
+        return 0
+    # What stays, a person wants to know who asks what would happen, not after each collection.
+    for verdict in [*gone, *(held if done.dry_run else ())]:
+        word = "stays" if verdict.keep else "goes "
+        print(f"{word} {verdict.entry.key[:_SHOWN_KEY]}  {verdict.entry.text}: {verdict.reason}")
+    would = "would free" if done.dry_run else "freed"
+    print(f"{len(gone)} records, {len(done.removed)} objects: {would} {_bytes(done.freed)}")
+    return 0
+
+
+def run_verify(options: Namespace) -> int:
+    """`layercache cache verify [--repair]`: status 1 when damage was found and left."""
+    with open_named(options) as store:
+        found = verify(store, repair=options.repair)
+    left = [damage for damage in found if not damage.repaired]
+    if options.json:
+        rows = [{"name": d.name, "message": d.message, "repaired": d.repaired} for d in found]
+        print_json({"schema": 1, "ok": not left, "damage": rows})
+    else:
+        for damage in found:
+            word = "removed" if damage.repaired else "damaged"
+            print(f"{word}: {damage.name}: {damage.message}", file=sys.stderr)
+        print(f"{len(found)} damaged, {len(found) - len(left)} removed")
+    return _DAMAGED if left else 0
+
+
+def run_stats(options: Namespace) -> int:
+    """`layercache stats`: counts over the cache's life."""
+    with open_named(options) as store:
+        kept = store.get_derived("stats", "life")
+        totals = Totals.decode(kept) if kept is not None else Totals()
+    if options.json:
+        print_json(totals.to_dict())
+    else:
+        print(totals)
+    return 0
+
+
+def run_images(options: Namespace) -> int:
+    """`layercache images [rm NAME…]`."""
+    from layercache.images.tags import list_tags, remove_tag
+
+    with open_named(options) as store:
+        if options.verb == "rm":
+            if not options.names:
+                raise UsageError("images rm needs the names to remove")
+            missing = [name for name in options.names if not remove_tag(store, name)]
+            store.commit()
+            if missing:
+                raise UsageError(f"no image in the cache is named {', '.join(missing)}")
+            return 0
+        tags = list_tags(store)
+    if options.json:
+        rows = [
+            {
+                "name": tag.name,
+                "manifest_digest": tag.manifest.digest,
+                "config_digest": tag.config_descriptor.digest,
+                "layers": [layer.digest for layer in tag.layers],
+                "size": tag.size,
+            }
+            for tag in tags
+        ]
+        print_json({"schema": 1, "images": rows})
+        return 0
+    for tag in tags:
+        print(f"{_familiar(tag.name)}  {tag.config_descriptor.digest[7:19]}  {_bytes(tag.size)}")
+    return 0
+
+
+def _familiar(name: str) -> str:
+    """A tag's name as people write it."""
+    from layercache.oci.references import Reference
+
+    return Reference.parse(name).familiar
+
+
+_UNITS = {"s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0, "w": 604_800.0}
+
+
+def _duration(text: str) -> float:
+    """Seconds of `90`, `12h`, `7d`, `2w`, or of a duration as Go writes it."""
+    number, unit = text[:-1], text[-1:].lower()
+    try:
+        if unit.isdigit():
+            return float(text)
+        if unit in _UNITS and number.replace(".", "", 1).isdigit():
+            return float(number) * _UNITS[unit]
+    except ValueError:
+        pass  # not a plain number: read as Go's form below
+    from layercache.model.units import parse_duration
+
+    return parse_duration(text) / 1e9
+
+
+def _bytes(size: int) -> str:
+    value, unit = float(size), "B"
+    for larger in ("KB", "MB", "GB", "TB"):
+        if value < 1000:
+            break
+        value, unit = value / 1000, larger
+    return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"

@@ -1,0 +1,42 @@
+"""`layercache probe`: reused steps run again, and what differs from run to run."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+
+import attrs
+
+from layercache.cli.request import prepare, print_json
+from layercache.engine.probe import Probed
+
+__all__ = ["probe"]
+
+
+def probe(options: Namespace) -> int:
+    """Build (what is not known yet is executed), then run every reused command once more."""
+    builder, request = prepare(options)
+    builder.run(request)
+    found = builder.probe(request)
+    builder.close()
+    builder.store.close()
+    if options.json:
+        print_json({"schema": 1, "steps": [attrs.asdict(step) for step in found]})
+    else:
+        print("\n".join(_shown(step) for step in found) or "no command of this recipe was reused")
+    return 0
+
+
+def _shown(step: Probed) -> str:
+    text = " ".join(step.text.split())
+    if step.error is not None:
+        return f"failed   {text}\n    {step.error}"
+    if step.steady:
+        return f"steady   {text}"
+    lines = [f"differs  {text}: {step.results} results in {step.runs + 1} runs"]
+    if step.known_results > step.results:
+        lines[0] += f", {step.known_results} known so far"
+    lines += [f"    {path}" for path in step.paths[:20]]
+    if len(step.paths) > 20:
+        lines.append(f"    and {len(step.paths) - 20} more")
+    lines += [f"    try: {line}" for line in step.advice]
+    return "\n".join(lines)

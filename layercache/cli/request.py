@@ -1,0 +1,206 @@
+"""From the options of the command line to a builder and a request."""
+
+from __future__ import annotations
+
+import os
+import sys
+from argparse import Namespace
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import attrs
+
+from layercache.builds.builder import Builder
+from layercache.builds.request import Request, project_of
+from layercache.cli.summary import JsonLines, Plain
+from layercache.dockerfile.recipe import Dockerfile
+from layercache.errors import MissingExtra, UsageError
+from layercache.model.graph import Origin
+from layercache.solver.step_filter import any_of, step_selector
+
+__all__ = ["prepare", "print_json"]
+
+
+def print_json(value: Mapping[str, Any]) -> None:
+    """One JSON object on standard output."""
+    import json
+
+    json.dump(value, sys.stdout, ensure_ascii=True)
+    sys.stdout.write("\n")
+
+
+def prepare(options: Namespace) -> tuple[Builder, Request]:
+    """The builder and the request that the options describe."""
+    from layercache.oci.references import Reference
+    from layercache.store.open import default_cache, open_store
+
+    for name in options.tag:
+        Reference.parse(name)  # refused before anything is built
+    store = open_store(
+        options.cache or default_cache(),
+        durability=options.durability,
+        salt=options.salt,
+        cache_from=options.cache_from,
+        cache_to=options.cache_to,
+    )
+    request = _request(options)
+    observers: list[Any] = []
+    if options.progress == "json":
+        observers.append(JsonLines())
+    elif not options.quiet and (options.progress == "plain" or not options.json):
+        observers.append(_terminal() if options.progress == "auto" else Plain())
+    if options.otel:
+        from layercache.observers.otel import OtelSpans
+
+        observers.append(OtelSpans())
+    secrets = dict(map(_secret, options.secret))
+    executor: Any = None
+    if options.executor == "workspace":
+        from layercache.builds.baseline import trail_id
+        from layercache.executors.auto import scratch_directory
+        from layercache.executors.workspace.executor import Workspace
+
+        # One place for each context, whatever the Dockerfile and the target: the place counts.
+        project = project_of(attrs.evolve(request, recipe=(), target=None))
+        directory = os.path.join(scratch_directory(store, "workspaces"), trail_id(project)[:32])
+        executor = Workspace(directory, secrets=secrets, step_timeout=options.step_timeout)
+    builder = Builder(
+        store,
+        executor=executor,
+        observers=observers,
+        jobs=options.jobs,
+        executor_options={
+            "secrets": secrets,
+            "ssh": dict(map(_ssh, options.ssh)),
+            "step_timeout": options.step_timeout,
+            "allow_insecure": "security.insecure" in options.allow,
+        },
+    )
+    return builder, request
+
+
+def _terminal() -> Any:
+    """The live display where there is a terminal and the extra for it, else plain lines."""
+    if sys.stderr.isatty():
+        from layercache.observers.live import Live
+
+        try:
+            return Live()
+        except MissingExtra:
+            pass  # the plain display says the same
+    return Plain()
+
+
+def _request(options: Namespace) -> Request:
+    context = _context(options)
+    if options.file == "-":
+        recipe = Dockerfile.parse(sys.stdin.buffer.read(), "standard input")
+    else:
+        recipe = Dockerfile.load(options.file or os.path.join(context, "Dockerfile"))
+    for warning in recipe.warnings:
+        if not options.json:
+            print(f"layercache: warning: {warning}", file=sys.stderr)
+    no_cache: bool | Callable[[Origin], bool] = options.no_cache
+    if options.no_cache_step and not options.no_cache:
+        no_cache = any_of([step_selector(text) for text in options.no_cache_step])
+    trace: str | Callable[[Origin], str] = options.trace
+    if options.no_trace_step and options.trace != "off":
+        untraced = any_of([step_selector(text) for text in options.no_trace_step])
+        trace = lambda origin: "off" if untraced(origin) else options.trace  # noqa: E731
+    return Request(
+        recipe=recipe,
+        context=context,
+        trace=trace,
+        args=dict(_pair(text, "--build-arg", bare=True) for text in options.build_arg),
+        target=options.target,
+        no_cache=no_cache,
+        no_cache_filter=[s.strip() for text in options.no_cache_filter for s in text.split(",")],
+        contexts=dict(_pair(text, "--build-context") for text in options.build_context),
+        tags=options.tag,
+        labels=dict(_pair(text, "--label") for text in options.label),
+        annotations=tuple(options.annotation),
+        platform=options.platform,
+        network=options.network,
+        add_hosts=[_host(text) for text in options.add_host],
+        shm_size=_size(options.shm_size) if options.shm_size else None,
+        ulimits=options.ulimit,
+        pull=options.pull,
+        against=getattr(options, "against", None),
+    )
+
+
+def _context(options: Namespace) -> str:
+    """The context's directory; one that is none is said before anything else."""
+    context: str = options.context
+    if os.path.isdir(context):
+        return context
+    if context == "-":
+        why = "a context can't come from standard input; only a Dockerfile can: -f - DIRECTORY"
+    elif "://" in context or context.startswith("git@"):
+        why = f"a context is a local directory, and {context} is none: fetch it first"
+    elif os.path.lexists(context):
+        why = f"a context is a directory, and {context} is none"
+    else:
+        why = f"there is no directory {context} to build from"
+    raise UsageError(why)
+
+
+def _pair(text: str, option: str, *, bare: bool = False) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not name or not (equals or bare):
+        raise UsageError(f"{option} {text!r}: expected NAME=VALUE")
+    return name, value if equals else None
+
+
+def _host(text: str) -> tuple[str, str]:
+    name, separator, address = text.partition("=" if "=" in text else ":")
+    if not name or not separator or not address:
+        raise UsageError(f"--add-host {text!r}: expected HOST:IP")
+    return name, address.strip("[]")
+
+
+def _size(text: str) -> int:
+    from layercache.model.units import parse_size
+
+    return parse_size(text)
+
+
+def _fields(text: str, option: str) -> dict[str, str]:
+    found = {}
+    for part in text.split(","):
+        name, equals, value = part.partition("=")
+        if not equals:
+            raise UsageError(f"{option} {text!r}: expected KEY=VALUE, found {part!r}")
+        found[name.strip().lower()] = value
+    return found
+
+
+def _secret(text: str) -> tuple[str, bytes]:
+    fields = _fields(text, "--secret")
+    name = fields.get("id")
+    if not name:
+        raise UsageError(f"--secret {text!r} needs id=NAME")
+    source = fields.get("src") or fields.get("source")
+    if source is None and (fields.get("env") or fields.get("type") == "env"):
+        variable = fields.get("env") or name
+        value = os.environ.get(variable)
+        if value is None:
+            raise UsageError(f"--secret id={name}: the variable {variable} is not set")
+        return name, os.fsencode(value)
+    if source is None and name in os.environ:
+        return name, os.fsencode(os.environ[name])
+    try:
+        with open(source or name, "rb") as content:
+            return name, content.read()
+    except OSError as error:
+        raise UsageError(
+            f"--secret id={name}: can't read {source or name}: {error.strerror}"
+        ) from error
+
+
+def _ssh(text: str) -> tuple[str, str]:
+    name, _, path = text.partition("=")
+    found = path or os.environ.get("SSH_AUTH_SOCK", "")
+    if not found:
+        raise UsageError(f"--ssh {text!r}: no agent is running: SSH_AUTH_SOCK is not set")
+    return name or "default", found

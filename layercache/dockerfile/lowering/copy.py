@@ -1,0 +1,184 @@
+"""Lowering of COPY and ADD: sources by kind, the destination made absolute, inputs."""
+
+from __future__ import annotations
+
+import posixpath
+
+from layercache._base.regex import expression
+from layercache.dockerfile.instructions import Add, Copy
+from layercache.dockerfile.lowering.origins import located, problem
+from layercache.dockerfile.lowering.stage import StageFold
+from layercache.dockerfile.syntax.heredocs import HereDoc
+from layercache.errors import UsageError
+from layercache.model.digests import check_digest
+from layercache.model.graph import Input, Origin
+from layercache.model.image_config import HistoryEntry
+from layercache.model.instruction import Source
+from layercache.model.operations import SOURCE, CopyFiles, CopySource
+from layercache.model.selectors import EVERYTHING, Files
+from layercache.model.sources import GitSource, UrlSource
+
+__all__ = ["lower_copy"]
+
+
+def lower_copy(fold: StageFold, copy: Copy | Add, origin: Origin) -> HistoryEntry | None:
+    """Append the step of a COPY or ADD; None when the image it reads is still missing."""
+    expand = fold.variables.expand
+    sources: list[CopySource] = []
+    texts: list[str] = []
+    patterns: list[str] = []
+    inputs: list[Input] = []
+    parents = isinstance(copy, Copy) and copy.parents
+    checksum = None
+    if isinstance(copy, Add) and copy.checksum is not None:
+        checksum = located(copy, expand, copy.checksum)
+    documents = [word for word in copy.sources if isinstance(word, HereDoc)]
+    for word in copy.sources:
+        if isinstance(word, HereDoc):
+            continue
+        text = located(copy, expand, word)
+        texts.append(text)
+        remote = remote_source(text, copy, checksum)
+        if remote is not None:
+            role = f"remote {len(sources)}"
+            name = "." if isinstance(remote, GitSource) else url_name(remote.name)
+            sources.append(CopySource(role=role, pattern=name, remote=True))
+            inputs.append(Input(role, fold.graph.source(remote), EVERYTHING))
+        else:
+            pattern = clean_pattern(text, parents)
+            patterns.append(pattern)
+            sources.append(CopySource(role=SOURCE, pattern=pattern))
+    for document in documents:  # they come after all paths, wherever they were written
+        body = document.body
+        if document.expand:
+            body = located(copy, fold.variables.expand_body, body)
+        texts.append(f"<<{document.name}")
+        sources.append(CopySource(role="", pattern=document.name, content=body.encode()))
+    _check_checksum(copy, sources)
+    exclude = tuple(located(copy, expand, pattern) for pattern in copy.exclude)
+    if patterns:
+        vertex = fold.input_of(copy.from_ if isinstance(copy, Copy) else None, copy)
+        if vertex is None:
+            return None
+        inputs.append(Input(SOURCE, vertex, Files(tuple(patterns), exclude, parents)))
+    destination = located(copy, expand, copy.destination)
+    # With here-documents alone ADD does what COPY does, and is the same step (observed rule 10).
+    adds = isinstance(copy, Add) and bool(inputs)
+    chown = located(copy, expand, copy.chown) if copy.chown is not None else None
+    chmod = located(copy, expand, copy.chmod) if copy.chmod is not None else None
+    operation = CopyFiles(
+        name="ADD" if adds else "COPY",
+        sources=tuple(sources),
+        destination=fold.absolute(destination),
+        chown=_owner(chown) if chown else None,
+        chmod=_mode(chmod) if chmod else None,
+        link=copy.link,
+        parents=parents,
+        exclude=exclude,
+        unpack=_unpack(copy, sources) if isinstance(copy, Add) and adds else False,
+        keep_git_dir=isinstance(copy, Add) and copy.keep_git_dir,
+    )
+    fold.add(operation, origin, inputs)
+    # History shows what was written, expanded, with the flags that BuildKit shows.
+    flags = ["--parents"] if parents else []
+    flags += [f"--chown={chown}"] if chown else []
+    flags += [f"--chmod={chmod}"] if chmod else []
+    return HistoryEntry.of(" ".join([copy.op, *flags, *texts, destination]), layer=True)
+
+
+def _unpack(add: Add, sources: list[CopySource]) -> bool | None:
+    """--unpack where it says more than the rule: archives of the context are, others are not."""
+    ruled = all(source.remote is not add.unpack for source in sources)
+    return None if ruled else add.unpack
+
+
+def _owner(text: str) -> str:
+    """root is 0 in every image, so that it is no other key (observed rule 4.6)."""
+    return ":".join("0" if part == "root" else part for part in text.split(":"))
+
+
+def _mode(text: str) -> str:
+    """Octal modes in one form (755 = 0755, observed rule 4.6); symbolic ones as written."""
+    if text and set(text) <= set("01234567"):
+        return f"{int(text, 8):04o}"
+    return text
+
+
+def clean_pattern(text: str, parents: bool) -> str:
+    """A source relative to the root of its input; `d`, `d/` and `./d` are one.
+
+    With `parents` the pivot `/./` stays.
+    """
+    if parents:
+        left, pivot, right = text.partition("/./")
+        if pivot:
+            kept = _clean(right)
+            return f"{_clean(left)}/./{kept}" if left.strip("/") else f"./{kept}"
+    return _clean(text)
+
+
+def _clean(text: str) -> str:
+    return posixpath.normpath("/" + text).lstrip("/") or "."
+
+
+def url_name(url: str) -> str:
+    """The file name that a URL gives: the last component of its path, without the query.
+
+    What the server says of a name does not count (observed); `__unnamed__` where there is none.
+    """
+    from urllib.parse import unquote, urlsplit
+
+    path = unquote(urlsplit(url).path).rstrip("/")
+    return posixpath.basename(path) or "__unnamed__"
+
+
+def remote_source(text: str, copy: Copy | Add, checksum: str | None) -> Source | None:
+    """The URL or repository that a source names, None for a path. COPY takes neither."""
+    web = text.startswith(("http://", "https://"))
+    if isinstance(copy, Copy):
+        if web or _is_git(text):
+            raise problem(copy, f"COPY can't take a URL or a Git repository ({text}): use ADD")
+        return None
+    if _is_git(text):
+        return _git_source(text, copy, checksum)
+    if not web:
+        return None
+    from urllib.parse import urlsplit
+
+    parts = urlsplit(text)
+    if parts.username or parts.password:
+        raise problem(copy, "a URL can't hold user information: it would be kept with the image")
+    try:
+        digest = None if checksum is None else check_digest(checksum)
+    except UsageError as error:
+        raise problem(copy, str(error)) from error
+    return UrlSource(text, digest)
+
+
+def _is_git(text: str) -> bool:
+    """Git URLs as BuildKit knows them: user@host:path, ssh://, git://, or http(s)://….git."""
+    url = text.partition("#")[0]
+    if url.startswith(("http://", "https://")):
+        from urllib.parse import urlsplit
+
+        return urlsplit(url).path.rstrip("/").endswith(".git")
+    return url.startswith(("git://", "ssh://")) or _SCP.match(url) is not None
+
+
+_SCP = expression(r"[A-Za-z0-9_.-]+@[A-Za-z0-9.-]+:[^:]")
+
+
+def _git_source(text: str, add: Add, checksum: str | None) -> GitSource:
+    """`URL#ref:directory`."""
+    url, _, fragment = text.partition("#")
+    reference, _, directory = fragment.partition(":")
+    return GitSource(url, reference, directory, add.keep_git_dir, checksum)
+
+
+def _check_checksum(copy: Copy | Add, sources: list[CopySource]) -> None:
+    if isinstance(copy, Add) and copy.checksum is not None:
+        remote = [source for source in sources if source.remote]
+        if len(sources) != 1:
+            raise problem(copy, "--checksum can be used with a single source only")
+        if not remote:
+            raise problem(copy, "--checksum can be used with a URL or a Git repository only")

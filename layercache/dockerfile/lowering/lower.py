@@ -1,0 +1,145 @@
+"""Lowering: from instructions as written to a graph of effective operations. Pure.
+
+`lower` either gives the graph or names the images whose configuration it still needs; the
+engine resolves those and calls again. Configuration is a fold of the base's and the
+instructions of this build: it never comes from a record. Stages that the target does not need
+are listed and not looked into.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from layercache.dockerfile.instructions import Add, Arg, Copy, Run, Workdir
+from layercache.dockerfile.lowering.copy import lower_copy
+from layercache.dockerfile.lowering.metadata import METADATA
+from layercache.dockerfile.lowering.options import (
+    BaseImage,
+    ImageNeed,
+    Lowered,
+    Needs,
+    Options,
+    Row,
+)
+from layercache.dockerfile.lowering.origins import AnyInstruction, is_dockerfile, located, origin_of
+from layercache.dockerfile.lowering.run import lower_run
+from layercache.dockerfile.lowering.stage import Handler, StageFold
+from layercache.dockerfile.lowering.stage_graph import (
+    StageText,
+    check_references,
+    reachable,
+    split_stages,
+)
+from layercache.dockerfile.lowering.variables import PROXIES, Variables, automatic_arguments
+from layercache.dockerfile.syntax.limits import Budget
+from layercache.model.graph import GraphBuilder
+
+__all__ = ["lower"]
+
+_HANDLERS: Final[Mapping[type, Handler]] = {
+    **METADATA,
+    Run: lower_run,
+    Copy: lower_copy,
+    Add: lower_copy,
+}
+
+
+def lower(
+    instructions: Sequence[AnyInstruction],
+    options: Options,
+    images: Mapping[ImageNeed, BaseImage],
+) -> Lowered | Needs:
+    """The graph of `instructions`, or the images that are missing from `images`.
+
+    Raises `DockerfileError` for what is wrong in the recipe, `UsageError` for an option.
+    """
+    budget = Budget()
+    preamble, stages = split_stages(instructions)
+    variables = Variables(escape=options.escape, budget=budget)
+    automatic = automatic_arguments(options.platform, options.build_platform, options.target)
+    for name, value in automatic.items():
+        variables.set(name, options.args.get(name, value))
+    for instruction in preamble:
+        _global_argument(instruction, variables, options)
+    check_references(stages)
+    target = stages.target(options.target)
+    roots = {target}
+    while True:
+        needed = reachable(stages, roots, variables, options)
+        graph = GraphBuilder()
+        folds: dict[int, StageFold] = {}
+        for stage in stages.all:
+            if stage.number in needed:
+                folds[stage.number] = StageFold(
+                    stage=stage,
+                    stages=stages,
+                    folds=folds,
+                    graph=graph,
+                    options=options,
+                    globals=variables,
+                    images=images,
+                    budget=budget,
+                    handlers=_HANDLERS,
+                )
+                folds[stage.number].run()
+        found = set().union(*(fold.wanted for fold in folds.values()))
+        if not found:
+            break
+        roots |= found  # stages that only a trigger of a base image names
+    rows: list[Row] = [Row(origin_of(a, stage=-1, index=i)) for i, a in enumerate(preamble)]
+    for stage in stages.all:
+        fold = folds.get(stage.number)
+        rows.extend(_unused_rows(stage) if fold is None else fold.rows)
+    missing = [need for fold in folds.values() for need in fold.missing]
+    if missing:
+        return Needs(tuple(dict.fromkeys(missing)))
+    last = folds[target]
+    config = last.finished_config()
+    for name, value in options.labels.items():
+        config = config.with_label(name, value)
+    declared = variables.declared.union(*(fold.variables.declared for fold in folds.values()))
+    return Lowered(
+        graph=graph.build([last.vertex]),
+        target=last.vertex,
+        rows=tuple(rows),
+        config=config,
+        history=tuple(last.history()),
+        base=last.base,
+        unused_args=tuple(sorted(_unused(options.args, declared, frozenset(automatic)))),
+    )
+
+
+_QUIET = ("SOURCE_DATE_EPOCH",)
+
+
+def _unused(args: Mapping[str, str], declared: frozenset[str], known: frozenset[str]) -> set[str]:
+    quiet = known | frozenset(PROXIES) | frozenset(_QUIET)
+    return {n for n in args if n not in declared | quiet and not n.startswith("BUILDKIT_")}
+
+
+def _global_argument(instruction: Arg, variables: Variables, options: Options) -> None:
+    for name, default in instruction.arguments:
+        if name in options.args:
+            variables.declare(name, options.args[name])
+        elif default is not None:
+            variables.declare(name, located(instruction, variables.expand, default))
+        else:
+            variables.declare(name, variables.get(name))
+
+
+def _unused_rows(stage: StageText) -> list[Row]:
+    rows = []
+    offset = 0
+    if stage.first is not None:
+        rows.append(
+            Row(origin_of(stage.first, stage=stage.number, index=0, stage_name=stage.label))
+        )
+        offset = 1
+    for index, instruction in enumerate(stage.body, offset):
+        decides = isinstance(instruction, Run | Copy | Add | Workdir) or not is_dockerfile(
+            instruction
+        )
+        origin = origin_of(instruction, stage=stage.number, index=index, stage_name=stage.label)
+        rows.append(Row(origin, decides=decides))
+    return rows

@@ -1,0 +1,107 @@
+"""What lowering is given beside the recipe, and what it gives back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import attrs
+
+from layercache._base.frozen import frozen
+from layercache.model.descriptors import State
+from layercache.model.graph import Graph, Origin
+from layercache.model.image_config import HistoryEntry, ImageConfig
+
+__all__ = ["BaseImage", "ImageNeed", "Lowered", "Needs", "Options", "Row"]
+
+
+@frozen
+class ImageNeed:
+    """An image to resolve: its reference as written, and the platform wanted ("" for any)."""
+
+    name: str
+    platform: str = ""
+
+
+@frozen
+class BaseImage:
+    """A resolved image: its layers as a state, its configuration."""
+
+    name: str
+    state: State
+    config: ImageConfig
+
+
+@frozen
+class Needs:
+    """Images that must be resolved before lowering can go on."""
+
+    images: tuple[ImageNeed, ...]
+
+
+def _never(origin: Origin) -> bool:
+    return False
+
+
+@frozen(kw_only=True)
+class Options:
+    """What a build is asked for beside the recipe.
+
+    `args` are `--build-arg` values; `contexts` the names of further contexts, True for those
+    that are images; `platform` the target's, as `os/architecture[/variant]`; `no_cache` tells
+    for the origin of a step whether the cache is bypassed; `no_cache_stages` are lower-case
+    names of `--no-cache-filter`. `host_path`: commands run with the executor's own PATH, so a
+    base without one gets none.
+    """
+
+    args: Mapping[str, str] = attrs.field(factory=dict)
+    target: str | None = None
+    contexts: Mapping[str, bool] = attrs.field(factory=dict)
+    platform: str = "linux/amd64"
+    build_platform: str = "linux/amd64"
+    no_cache: Callable[[Origin], bool] = _never
+    no_cache_stages: frozenset[str] = frozenset()
+    network: str = "default"
+    hosts: tuple[tuple[str, str], ...] = ()
+    shm_size: int | None = None
+    ulimits: tuple[str, ...] = ()
+    labels: Mapping[str, str] = attrs.field(factory=dict)
+    escape: str = "\\"
+    host_path: bool = False
+
+    def context_named(self, name: str) -> str | None:
+        """The further context that a name in the recipe stands for: `base` is `base:latest`."""
+        lower = name.lower()
+        if lower in self.contexts:
+            return lower
+        familiar = lower.removeprefix("docker.io/").removeprefix("library/")
+        familiar = familiar.removesuffix(":latest")
+        return familiar if familiar in self.contexts else None
+
+
+@frozen
+class Row:
+    """One instruction of the recipe: its origin, its vertex if it is a step of the graph.
+
+    `decides` is False for what makes no decision in any build (FROM, metadata).
+    """
+
+    origin: Origin
+    vertex: int | None = None
+    decides: bool = False
+
+
+@frozen
+class Lowered:
+    """A recipe as a graph, with what the graph does not say.
+
+    `history` is what this recipe adds to that of the base image, each entry with the step
+    whose layer it is; `base` the image that the target's first stage starts from.
+    """
+
+    graph: Graph
+    target: int
+    rows: tuple[Row, ...]
+    config: ImageConfig
+    history: tuple[tuple[HistoryEntry, int | None], ...]
+    base: ImageNeed | None = None
+    unused_args: tuple[str, ...] = ()

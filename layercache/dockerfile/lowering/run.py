@@ -1,0 +1,193 @@
+"""Lowering of RUN: the exact command, what it sees, its mounts and the inputs behind them."""
+
+from __future__ import annotations
+
+import posixpath
+from typing import TYPE_CHECKING
+
+from layercache.dockerfile.instructions import Run
+from layercache.dockerfile.lowering.origins import located, problem
+from layercache.dockerfile.lowering.stage import StageFold
+from layercache.dockerfile.lowering.variables import proxy_variables
+from layercache.dockerfile.syntax.heredocs import HereDoc
+from layercache.model.graph import Input, Origin
+from layercache.model.image_config import HistoryEntry
+from layercache.model.operations import Exec, Mount
+from layercache.model.selectors import Files
+
+if TYPE_CHECKING:
+    from layercache.dockerfile import mounts as written
+
+__all__ = ["lower_run"]
+
+_PIPES = "/dev/pipes/"
+
+
+def lower_run(fold: StageFold, run: Run, origin: Origin) -> HistoryEntry | None:
+    """Append the step of a RUN; None when an image behind a mount is still missing."""
+    args, files = command(fold, run)
+    inputs: list[Input] = []
+    mounts: list[Mount] = []
+    for mount in run.mounts:
+        lowered = _mount(fold, run, mount, inputs)
+        if lowered is None:
+            return None
+        mounts.append(lowered)
+    inputs.sort(key=lambda known: known.role)  # the order of mounts does not count
+    options, variables = fold.options, fold.variables
+    env, arguments = variables.seen()
+    network = run.network or "default"
+    proxies = proxy_variables(options.args, variables)
+    operation = Exec(
+        args=args,
+        env=env,
+        arguments=arguments,
+        user=fold.config.user,
+        workdir=fold.config.workdir or "/",
+        mounts=tuple(mounts),
+        network=options.network if network == "default" else network,
+        security=run.security or "sandbox",
+        devices=tuple(device.text for device in run.devices),
+        hosts=options.hosts,
+        shm_size=options.shm_size,
+        ulimits=options.ulimits,
+        platform=fold.platform,
+        files=files,
+        proxies=proxies,
+    )
+    fold.add(operation, origin, inputs)
+    return HistoryEntry.of(_created_by(fold, args), layer=True)
+
+
+def command(fold: StageFold, run: Run) -> tuple[tuple[str, ...], tuple[tuple[str, bytes], ...]]:
+    """The arguments, and the scripts that must be there for them (here-documents with `#!`)."""
+    if not isinstance(run.command, str):
+        return run.command, ()
+    text = run.command
+    if not run.heredocs:
+        return fold.config.command(text), ()
+    first = run.heredocs[0]
+    if text.strip() != first.marker and not _only_heredoc(text, first):
+        # The shell itself reads the here-documents.
+        full = "\n".join([text, *(heredoc.lines for heredoc in run.heredocs)])
+        return fold.config.command(full), ()
+    body = first.body
+    if body.startswith("#!"):
+        return fold.config.command(_PIPES + first.name), ((first.name, body.encode()),)
+    return fold.config.command(body), ()
+
+
+def _only_heredoc(text: str, heredoc: HereDoc) -> bool:
+    """Whether the command is nothing but `<<NAME`, however that is quoted."""
+    words = text.split()
+    return len(words) == 1 and words[0].lstrip("0123456789").startswith("<<")
+
+
+def _created_by(fold: StageFold, args: tuple[str, ...]) -> str:
+    """History text: with every argument declared so far, as BuildKit writes it."""
+    values = fold.variables.values
+    used = [f"{name}={values.get(name, given or '')}" for name, given in fold.arguments.items()]
+    prefix = f"|{len(used)} {' '.join(used)} " if used else ""
+    fold.budget.spend(len(prefix) + len(used))
+    return f"RUN {prefix}{' '.join(args)}"
+
+
+def _mount(fold: StageFold, run: Run, mount: written.Mount, inputs: list[Input]) -> Mount | None:
+    """One mount with its words expanded; appends the input that it reads."""
+    from layercache.dockerfile import mounts as written
+
+    expanded = located(run, lambda _: mount.expand(fold.variables.expand), "")
+    target = posixpath.join(fold.config.workdir or "/", expanded.target) if expanded.target else ""
+    target = posixpath.normpath(target) if target else ""
+    if isinstance(expanded, written.TmpfsMount):
+        return Mount(type="tmpfs", target=_required(run, target, "tmpfs"), size=_int(expanded.size))
+    if isinstance(expanded, written.SecretMount):
+        name = expanded.id or posixpath.basename(target)
+        if not target and not expanded.env:
+            target = f"/run/secrets/{posixpath.basename(name)}"
+        return Mount(
+            type="secret",
+            target=target,
+            id=name,
+            env=expanded.env,
+            required=bool(expanded.required),
+            mode=_int(expanded.mode, 0o400),
+            uid=_int(expanded.uid, 0) or 0,
+            gid=_int(expanded.gid, 0) or 0,
+        )
+    if isinstance(expanded, written.SshMount):
+        return Mount(
+            type="ssh",
+            target=target,
+            id=expanded.id or "default",
+            required=bool(expanded.required),
+            mode=_int(expanded.mode, 0o600),
+            uid=_int(expanded.uid, 0) or 0,
+            gid=_int(expanded.gid, 0) or 0,
+        )
+    if isinstance(expanded, written.BindMount):
+        role = _role(_required(run, target, "bind"), inputs)
+        source = expanded.source or "/"
+        if not _read(fold, run, expanded.from_, source, role, inputs):
+            return None
+        return Mount(
+            type="bind",
+            target=target,
+            role=role,
+            source=source,
+            readonly=bool(expanded.readonly),
+        )
+    if isinstance(expanded, written.CacheMount):
+        role = _role(_required(run, target, "cache"), inputs)
+        source = expanded.source or "/"
+        start = expanded.from_ is not None
+        if start and not _read(fold, run, expanded.from_, source, role, inputs):
+            return None
+        return Mount(
+            type="cache",
+            target=target,
+            role=role if start else None,
+            source=source,
+            readonly=bool(expanded.readonly),
+            id=expanded.id or target,
+            sharing=str(expanded.sharing),
+            mode=_int(expanded.mode, 0o755),
+            uid=_int(expanded.uid, 0) or 0,
+            gid=_int(expanded.gid, 0) or 0,
+        )
+    raise problem(run, f"a mount of type {mount.type!r} is not known")
+
+
+def _role(target: str, inputs: list[Input]) -> str:
+    """What the input of a mount is called; two mounts of one target have one each."""
+    taken = {known.role for known in inputs}
+    role, number = f"mount {target}", 1
+    while role in taken:
+        number += 1
+        role = f"mount {target} #{number}"
+    return role
+
+
+def _int(value: int | str | None, default: int | None = None) -> int | None:
+    return value if isinstance(value, int) else default
+
+
+def _required(run: Run, target: str, kind: str) -> str:
+    if not target:
+        raise problem(run, f"a {kind} mount needs a target")
+    if target == "/":
+        raise problem(run, "a mount can't cover the root: give it a target below /")
+    return target
+
+
+def _read(
+    fold: StageFold, run: Run, name: str | None, source: str, role: str, inputs: list[Input]
+) -> bool:
+    """The content of `source` counts, not its name (observed rule 9)."""
+    vertex = fold.input_of(name, run)
+    if vertex is None:
+        return False
+    pattern = posixpath.normpath("/" + source).lstrip("/") or "."
+    files = Files(patterns=(pattern,), wildcards=False, named=False)
+    inputs.append(Input(role, vertex, files))
+    return True

@@ -1,0 +1,391 @@
+"""One stage, folded: variables, configuration and the state, instruction by instruction."""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, TypeAlias
+
+import attrs
+
+from layercache.dockerfile import instructions as written
+from layercache.dockerfile.lowering.options import BaseImage, ImageNeed, Options, Row
+from layercache.dockerfile.lowering.origins import (
+    AnyInstruction,
+    is_dockerfile,
+    located,
+    origin_of,
+    problem,
+)
+from layercache.dockerfile.lowering.stage_graph import Stages, StageText
+from layercache.dockerfile.lowering.variables import Variables
+from layercache.dockerfile.syntax.limits import Budget
+from layercache.dockerfile.syntax.parser import parse_trigger
+from layercache.errors import UsageError
+from layercache.model.descriptors import SCRATCH
+from layercache.model.graph import Base, GraphBuilder, Input, Origin, Step
+from layercache.model.image_config import HistoryEntry, ImageConfig
+from layercache.model.instruction import Instruction, Source
+from layercache.model.operations import PARENT, SOURCE, CopyFiles, CopySource, MakeDirectory
+from layercache.model.selectors import EVERYTHING, Files, Selector
+from layercache.model.sources import ContextSource
+
+__all__ = ["Handler", "StageFold"]
+
+
+class StageFold:
+    """Lowers one stage into `graph`; earlier stages are in `folds`.
+
+    After `run`: `vertex` is what the stage leaves, `rows` and `history` list its instructions,
+    `missing` the images and `wanted` the stages it could not go on without; `arguments` are
+    those that ARG declared so far, in order. `labels`, `ports`, `volumes` and `triggers` grow
+    line by line and join the configuration at the end. `handlers` fold the kinds of instructions
+    that it does not fold itself.
+    """
+
+    def __init__(
+        self,
+        *,
+        stage: StageText,
+        stages: Stages,
+        folds: Mapping[int, StageFold],
+        graph: GraphBuilder,
+        options: Options,
+        globals: Variables,
+        images: Mapping[ImageNeed, BaseImage],
+        budget: Budget,
+        handlers: Mapping[type, Handler],
+    ) -> None:
+        self.stage = stage
+        self._handlers = handlers
+        self.graph = graph
+        self.options = options
+        self.vertex = -1
+        self.platform = options.platform
+        self.rows: list[Row] = []
+        self.base: ImageNeed | None = None
+        self.missing: list[ImageNeed] = []
+        self.wanted: set[int] = set()
+        self.arguments: dict[str, str | None] = {}
+        self.globals = globals
+        self.variables = Variables(escape=options.escape, budget=budget)
+        self.config = ImageConfig()
+        self.bypass = stage.label in options.no_cache_stages
+        self._stages = stages
+        self._folds = folds
+        self._images = images
+        self.budget = budget
+        self._environment: dict[str, str] = {}
+        self.labels: dict[str, str] = {}
+        self.ports: set[str] = set()
+        self.volumes: set[str] = set()
+        self.triggers: list[str] = []
+        self._before: StageFold | None = None
+        self._history: list[tuple[HistoryEntry, int | None]] = []
+        self._onbuild: tuple[str, ...] = ()
+
+    # -- the stage --------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Fold the whole stage, or stop at an image that is missing."""
+        first = self.stage.first
+        offset = 0
+        if first is not None:
+            origin = self._origin(first, 0)
+            self.rows.append(Row(origin))
+            offset = 1
+            self._from(first)
+        else:
+            self._start(BaseImage("scratch", SCRATCH, self._scratch_config()))
+        if self.vertex < 0:
+            self._list_only(offset)
+            return
+        for number, trigger in enumerate(self._onbuild):
+            self._trigger(first, number, trigger)
+        for index, instruction in enumerate(self.stage.body, offset):
+            self.apply(instruction, self._origin(instruction, index))
+
+    def _list_only(self, offset: int) -> None:
+        for instruction in self.stage.body:
+            name = getattr(instruction, "from_", None)
+            if isinstance(name, str):
+                self.input_of(name, instruction)
+
+    def _origin(self, instruction: AnyInstruction, index: int) -> Origin:
+        number, label = self.stage.number, self.stage.label
+        return origin_of(instruction, stage=number, index=index, stage_name=label)
+
+    def _scratch_config(self) -> ImageConfig:
+        os, _, rest = self.platform.partition("/")
+        architecture, _, variant = rest.partition("/")
+        config = ImageConfig.scratch(architecture, os, variant)
+        return attrs.evolve(config, env=()) if self.options.host_path else config
+
+    def _from(self, first: written.From) -> None:
+        name = located(first, self.globals.expand, first.image)
+        if not name:
+            raise problem(first, f"the base name {first.image!r} is empty after expansion")
+        wanted = ""
+        if first.platform:
+            wanted = located(first, self.globals.expand, first.platform)
+            if not wanted:
+                raise problem(first, f"empty platform value from expression {first.platform}")
+            self.platform = wanted
+        number = self._stages.find(self.stage.number, name, self.options)
+        if number is not None and not name.isdigit():
+            self._inherit(self._folds[number])
+        elif name.lower() == "scratch":
+            self._start(BaseImage("scratch", SCRATCH, self._scratch_config()))
+        elif (context := self._directory_named(name)) is not None:
+            self._start(BaseImage("scratch", SCRATCH, self._scratch_config()))
+            self._copy_context(context, self._origin(first, 0))
+        else:
+            image = self._image(name, wanted)
+            if image is not None:
+                self.base = self._need(name, wanted)
+                self._start(image)
+
+    def _start(self, image: BaseImage) -> None:
+        """Begin with a resolved image."""
+        self._onbuild = image.config.onbuild
+        self.config = image.config.inherited()
+        self._take_over(self.config)
+        if self.options.host_path and "PATH" not in dict(image.config.env):
+            self._environment.pop("PATH", None)
+        for name, value in self._environment.items():
+            self.variables.set(name, value)
+        if image.config.architecture:
+            self.platform = _platform_of(image.config)
+        self.vertex = self.graph.source(Base(image.name, image.state))
+
+    def _inherit(self, fold: StageFold) -> None:
+        """Begin where another stage ends: its arguments are seen here too (observed rule 3.7)."""
+        config = fold.finished_config()
+        self._onbuild = config.onbuild
+        self.config = config.inherited()
+        self._take_over(self.config)
+        self.variables = fold.variables.snapshot()
+        self.budget.spend(len(fold.variables.values) + len(fold.arguments))
+        self.arguments = dict(fold.arguments)
+        for name, value in self._environment.items():
+            # The configuration is applied anew, over arguments of the same name.
+            if self.variables.get(name) != value:
+                self.variables.set(name, value)
+        self._before = fold
+        self.base = fold.base
+        self.platform = fold.platform
+        self.vertex = fold.vertex
+        self.bypass = self.bypass or fold.bypass
+
+    def _take_over(self, config: ImageConfig) -> None:
+        self._environment = dict(config.env)
+        self.labels = dict(config.labels)
+        self.ports = set(config.exposed_ports)
+        self.volumes = set(config.volumes)
+
+    def _copy_context(self, name: str, origin: Origin) -> None:
+        """FROM a named context that is a plain directory: all of it is the root."""
+        operation = CopyFiles(sources=(CopySource(role=SOURCE, pattern="."),), destination="/")
+        source = self.graph.source(ContextSource(name))
+        self.add(operation, origin, [Input(SOURCE, source, Files(patterns=(".",)))])
+        self._note(HistoryEntry.of(f"FROM {name}", layer=True))
+
+    def _directory_named(self, name: str) -> str | None:
+        """The further context of this name, if it is a directory and not an image."""
+        found = self.options.context_named(name)
+        return found if found is not None and not self.options.contexts[found] else None
+
+    def _need(self, name: str, platform: str) -> ImageNeed:
+        known = self.options.context_named(name) or name
+        return ImageNeed(known, platform or self.options.platform)
+
+    def _image(self, name: str, platform: str) -> BaseImage | None:
+        need = self._need(name, platform)
+        found = self._images.get(need)
+        if found is None:
+            self.missing.append(need)
+        return found
+
+    def _trigger(self, first: written.From | None, number: int, text: str) -> None:
+        line = first.location.line if first is not None and first.location is not None else 0
+        instruction = located(first, parse_trigger, text)
+        origin = origin_of(
+            instruction,
+            stage=self.stage.number,
+            index=0,
+            stage_name=self.stage.label,
+            onbuild=number,
+            line=line,
+        )
+        self.apply(instruction, origin)
+
+    def finished_config(self) -> ImageConfig:
+        """The configuration of the stage so far."""
+        return attrs.evolve(
+            self.config,
+            env=tuple(self._environment.items()),
+            labels=tuple(sorted(self.labels.items())),
+            exposed_ports=tuple(sorted(self.ports)),
+            volumes=tuple(sorted(self.volumes)),
+            onbuild=tuple(self.triggers),
+        )
+
+    def history(self) -> list[tuple[HistoryEntry, int | None]]:
+        """The lines of history so far, those of the stages it is from included."""
+        chain: list[StageFold] = []
+        fold: StageFold | None = self
+        while fold is not None:
+            chain.append(fold)
+            fold = fold._before
+        return [line for one in reversed(chain) for line in one._history]
+
+    # -- inputs -----------------------------------------------------------------------------
+
+    def input_of(self, name: str | None, instruction: AnyInstruction) -> int | None:
+        """The vertex that `--from=name` reads: context, named context, stage or image.
+
+        None when it is an image that is still to be resolved, or a stage still to be folded.
+        """
+        if name is None:
+            return self.graph.source(ContextSource())
+        number = self._stages.find(self.stage.number, name, self.options)
+        if number is not None:
+            fold = self._folds.get(number)
+            if fold is None:
+                self.wanted.add(number)
+                return None
+            return fold.vertex
+        context = self._directory_named(name)
+        if context is not None:
+            return self.graph.source(ContextSource(context))
+        if name.lower() == self.stage.alias or name == str(self.stage.number):
+            raise problem(instruction, f"the stage {name!r} can't take files from itself")
+        if self.options.context_named(name) is None:
+            if self._stages.is_later(self.stage.number, name):
+                raise problem(instruction, f"the stage {name!r} has to be defined before this one")
+            if name.isdigit() and isinstance(instruction, written.Copy):
+                raise problem(instruction, f"there is no stage {name}: invalid stage index")
+            if name.lower() == "scratch":
+                return self.graph.source(Base("scratch", SCRATCH))
+        image = self._image(name, "")
+        if image is None:
+            return None
+        return self.graph.source(Base(image.name, image.state))
+
+    def add(
+        self,
+        operation: Instruction,
+        origin: Origin,
+        inputs: Sequence[Input],
+        parent: Selector = EVERYTHING,
+    ) -> None:
+        """Append a step on the present state, of which it reads what `parent` selects."""
+        bypass = self.bypass or self.options.no_cache(origin)
+        edges = (Input(PARENT, self.vertex, parent), *inputs)
+        self.vertex = self.graph.step(
+            Step(instruction=operation, inputs=edges, bypass=bypass, origin=origin)
+        )
+
+    def absolute(self, path: str) -> str:
+        """`path` below the working directory, cleaned, a trailing slash kept."""
+        directory = path.endswith(("/", "/.")) or path in {".", ""}
+        joined = posixpath.normpath(posixpath.join("/", self.config.workdir or "/", path))
+        cleaned = "/" + joined.lstrip("/")
+        return cleaned + "/" if directory and cleaned != "/" else cleaned
+
+    # -- instructions -----------------------------------------------------------------------
+
+    def apply(self, instruction: AnyInstruction, origin: Origin) -> None:
+        """Fold one instruction."""
+        before = self.vertex
+        if not is_dockerfile(instruction):
+            self._own(instruction, origin)
+            self.rows.append(Row(origin, self.vertex, decides=True))
+            self._note(HistoryEntry.of(origin.text, layer=True, operation=False))
+            return
+        handler = _OWN.get(type(instruction)) or self._handlers.get(type(instruction))
+        missing = len(self.missing)
+        try:
+            if handler is None:
+                raise UsageError(f"{instruction.op} can't be used here")
+            entry = handler(self, instruction, origin)
+        except UsageError as error:
+            raise problem(instruction, str(error)) from error
+        step = self.vertex if self.vertex != before else None
+        decides = step is not None or len(self.missing) > missing
+        self.rows.append(Row(origin, step, decides))
+        if entry is not None:
+            self._note(entry)
+
+    def _note(self, entry: HistoryEntry) -> None:
+        self._history.append((entry, None if entry.empty_layer else self.vertex))
+
+    def _own(self, instruction: AnyInstruction, origin: Origin) -> None:
+        """An embedder's own type: on the parent, and on what its `reads()` names.
+
+        `reads_parent` narrows what it reads of the parent from everything to a selector.
+        """
+        reads: Callable[[], Sequence[tuple[str, str | Source | None, Selector]]] | None
+        reads = getattr(instruction, "reads", None)
+        inputs = []
+        for role, subject, selector in reads() if reads is not None else ():
+            if subject is None or isinstance(subject, str):
+                vertex = self.input_of(subject, instruction)
+            else:
+                vertex = self.graph.source(subject)
+            if vertex is not None:
+                inputs.append(Input(role, vertex, selector or EVERYTHING))
+        parent: Selector = getattr(instruction, "reads_parent", EVERYTHING)
+        self.add(instruction, origin, inputs, parent)
+
+    def _arg(self, instruction: written.Arg, origin: Origin) -> HistoryEntry:
+        shown = []
+        for name, default in instruction.arguments:
+            passed = self.options.args.get(name)
+            if passed is None and default is not None:
+                passed = located(instruction, self.variables.expand, default)
+            elif passed is None:
+                passed = self.globals.get(name)
+            self.variables.declare(name, passed)
+            self.arguments[name] = passed
+            shown.append(name if passed is None else f"{name}={passed}")
+        return HistoryEntry.of(f"ARG {' '.join(shown)}")
+
+    def _env(self, instruction: written.Env, origin: Origin) -> HistoryEntry:
+        # All values of one line see the variables as they were before it.
+        pairs = [
+            (
+                located(instruction, self.variables.expand, name),
+                located(instruction, self.variables.expand, value),
+            )
+            for name, value in instruction.pairs
+        ]
+        for name, value in pairs:
+            ImageConfig().with_env(name, value)  # checks the name
+            self.variables.set(name, value)
+            self._environment[name] = value
+        return HistoryEntry.of("ENV " + " ".join(f"{n}={v}" for n, v in pairs))
+
+    def _workdir(self, instruction: written.Workdir, origin: Origin) -> HistoryEntry:
+        path = located(instruction, self.variables.expand, instruction.value)
+        self.config = self.config.with_workdir(path)
+        made = self.config.workdir != "/"
+        if made:
+            operation = MakeDirectory(path=self.config.workdir, user=self.config.user)
+            self.add(operation, origin, [])
+        return HistoryEntry.of(f"WORKDIR {self.config.workdir}", layer=made, operation=False)
+
+
+def _platform_of(config: ImageConfig) -> str:
+    parts = [config.os or "linux", config.architecture, config.variant]
+    return "/".join(part for part in parts if part)
+
+
+Handler: TypeAlias = Callable[[StageFold, Any, Origin], HistoryEntry | None]
+"""Folds one kind of instruction; None is no line of history."""
+
+_OWN: Final[Mapping[type, Handler]] = {
+    written.Arg: StageFold._arg,
+    written.Env: StageFold._env,
+    written.Workdir: StageFold._workdir,
+}

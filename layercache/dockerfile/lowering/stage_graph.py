@@ -1,0 +1,151 @@
+"""Stages as written: how a recipe falls into them, which of them a target needs."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+
+import attrs
+
+from layercache._base.frozen import frozen
+from layercache.dockerfile.instructions import Arg, Copy, From, Onbuild, Run
+from layercache.dockerfile.lowering.options import Options
+from layercache.dockerfile.lowering.origins import AnyInstruction, located, problem
+from layercache.dockerfile.lowering.variables import Variables
+from layercache.errors import DockerfileError, Problem, UsageError
+
+__all__ = ["StageText", "Stages", "check_references", "reachable", "split_stages"]
+
+
+@frozen
+class StageText:
+    """One stage as written: its FROM (None for a list without one) and what follows."""
+
+    number: int
+    first: From | None
+    body: tuple[AnyInstruction, ...]
+
+    @property
+    def alias(self) -> str:
+        return (self.first.alias or "").lower() if self.first is not None else ""
+
+    @property
+    def label(self) -> str:
+        """Its name, or its number."""
+        return self.alias or str(self.number)
+
+
+@frozen
+class Stages:
+    """All stages of a recipe, found by name or number."""
+
+    all: tuple[StageText, ...]
+    _by_name: Mapping[str, int] = attrs.field(init=False, eq=False)
+
+    def __attrs_post_init__(self) -> None:
+        names: dict[str, int] = {}
+        for stage in self.all:
+            if stage.alias in names:
+                raise problem(stage.first, f"there are two stages named {stage.alias!r}")
+            if stage.alias:
+                names[stage.alias] = stage.number
+        object.__setattr__(self, "_by_name", names)
+
+    def find(self, before: int, name: str, options: Options) -> int | None:
+        """The earlier stage of this name (letter case aside) or number; named contexts win."""
+        if options.context_named(name) is not None:
+            return None
+        number = self._named(name)
+        return number if number is not None and number < before else None
+
+    def is_later(self, number: int, name: str) -> bool:
+        """Whether `name` is that of the stage `number` itself or of one after it."""
+        found = self._named(name)
+        return found is not None and found >= number
+
+    def target(self, name: str | None) -> int:
+        """The stage to build: the last one, or that of this name. Raises `UsageError`."""
+        if not name:
+            return len(self.all) - 1
+        number = self._by_name.get(name.lower())
+        if number is None:
+            names = ", ".join(self._by_name) or "none of the stages has a name"
+            raise UsageError(f"target stage {name!r} is not in the recipe (there are: {names})")
+        return number
+
+    def _named(self, name: str) -> int | None:
+        number = self._by_name.get(name.lower())
+        if number is None and name.isdecimal() and len(name) < 10:
+            number = int(name)
+        return number if number is not None and number < len(self.all) else None
+
+
+def split_stages(instructions: Sequence[AnyInstruction]) -> tuple[list[Arg], Stages]:
+    """ARG lines before the first FROM, and the stages."""
+    preamble: list[Arg] = []
+    stages: list[StageText] = []
+    first: From | None = None
+    body: list[AnyInstruction] = []
+    begun = not any(isinstance(i, From) for i in instructions)
+    for instruction in instructions:
+        if isinstance(instruction, From):
+            if begun:
+                stages.append(StageText(len(stages), first, tuple(body)))
+            begun, first, body = True, instruction, []
+        elif begun:
+            body.append(instruction)
+        elif isinstance(instruction, Arg):
+            preamble.append(instruction)
+        else:
+            raise problem(instruction, "no build stage in the current context: FROM comes first")
+    if begun and (first is not None or body):
+        stages.append(StageText(len(stages), first, tuple(body)))
+    if not stages:
+        raise DockerfileError([Problem("the file has no instructions", expected="FROM")])
+    return preamble, Stages(tuple(stages))
+
+
+def check_references(stages: Stages) -> None:
+    """What no build of the recipe can get right, whether the stage is needed or not."""
+    for stage in stages.all:
+        for instruction in stage.body:
+            for name in references(instruction) if isinstance(instruction, Copy) else ():
+                if name.isdecimal() and not stages.is_later(0, name):
+                    raise problem(instruction, f"there is no stage {name}: invalid stage index")
+
+
+def reachable(
+    stages: Stages, roots: Collection[int], variables: Variables, options: Options
+) -> frozenset[int]:
+    """The stages that `roots` need, by the names that their instructions give."""
+    found = set(roots)
+    for stage in reversed(stages.all):
+        if stage.number not in found:
+            continue
+        names = [name for instruction in stage.body for name in references(instruction)]
+        if stage.first is not None:
+            base = located(stage.first, variables.expand, stage.first.image)
+            number = stages.find(stage.number, base, options)
+            if number is not None and not base.isdigit():
+                found.add(number)
+                names += _triggered(stages.all[number])
+        for name in names:
+            number = stages.find(stage.number, name, options)
+            if number is not None:
+                found.add(number)
+    return frozenset(found)
+
+
+def _triggered(stage: StageText) -> list[str]:
+    """What the triggers of a stage name in the stage that is made from it."""
+    triggers = [i.trigger for i in stage.body if isinstance(i, Onbuild)]
+    return [name for trigger in triggers for name in references(trigger)]
+
+
+def references(instruction: AnyInstruction) -> list[str]:
+    """The names of stages, contexts or images that an instruction takes files from."""
+    if isinstance(instruction, Copy):
+        return [instruction.from_] if instruction.from_ else []
+    if isinstance(instruction, Run):
+        named = [getattr(mount, "from_", None) for mount in instruction.mounts]
+        return [name for name in named if name]
+    return []

@@ -1,0 +1,145 @@
+"""Variables of a stage: ENV and ARG in one ordered scope, and the arguments that come unasked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from layercache.dockerfile.syntax.expansion import process_word, process_words
+from layercache.dockerfile.syntax.limits import Budget
+
+__all__ = ["NOT_IN_ENVIRONMENT", "PROXIES", "Variables", "automatic_arguments", "proxy_variables"]
+
+PROXIES: Final = tuple(
+    name
+    for upper in ("HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY")
+    for name in (upper, upper.lower())
+)
+"""Arguments that reach every command undeclared, and count in no key then (Dockerfile
+reference, "Predefined ARGs")."""
+
+
+NOT_IN_ENVIRONMENT: Final = frozenset({"BUILDKIT_SBOM_SCAN_CONTEXT", "BUILDKIT_SBOM_SCAN_STAGE"})
+"""Arguments for the builder itself: declared, they reach no command."""
+
+
+def proxy_variables(args: Mapping[str, str], variables: Variables) -> tuple[tuple[str, str], ...]:
+    """The proxies that were passed, in both letter cases; not what the stage itself sets."""
+    found: dict[str, str] = {}
+    for upper in PROXIES[::2]:
+        value = args.get(upper.lower(), args.get(upper))
+        if value is not None:
+            found |= {upper: value, upper.lower(): value}
+    return tuple(
+        (name, value)
+        for name, value in found.items()
+        if variables.get(name) is None and name not in variables.declared
+    )
+
+
+def automatic_arguments(target: str, build: str, stage: str | None = None) -> dict[str, str]:
+    """TARGETPLATFORM and its kind (Dockerfile reference, "Automatic platform ARGs").
+
+    `stage` is the target as asked for.
+    """
+    found = {"TARGETSTAGE": stage or "default"}
+    for prefix, platform in (("TARGET", target), ("BUILD", build)):
+        os, _, rest = platform.partition("/")
+        architecture, _, variant = rest.partition("/")
+        found[f"{prefix}PLATFORM"] = platform
+        found[f"{prefix}OS"] = os
+        found[f"{prefix}OSVERSION"] = ""
+        found[f"{prefix}ARCH"] = architecture
+        found[f"{prefix}VARIANT"] = variant
+    return found
+
+
+_PAIR: Final = 32
+"""Steps that one variable of one command counts for: memory, and not only time."""
+
+
+class Variables:
+    """Names and values in the order in which a command sees them.
+
+    Setting a name again moves it to the end, as BuildKit does: order counts in keys.
+    """
+
+    def __init__(
+        self,
+        values: Mapping[str, str] | None = None,
+        *,
+        arguments: frozenset[str] = frozenset(),
+        escape: str = "\\",
+        budget: Budget | None = None,
+    ) -> None:
+        self._values = dict(values or {})
+        self._arguments = set(arguments)
+        self._escape = escape
+        self._budget = budget or Budget()
+        self._declared: set[str] = set()
+        self._items: tuple[tuple[tuple[str, str], ...], tuple[str, ...]] | None = None
+
+    @property
+    def values(self) -> Mapping[str, str]:
+        return self._values
+
+    @property
+    def arguments(self) -> frozenset[str]:
+        """Names whose value comes from ARG and not from ENV."""
+        return frozenset(self._arguments)
+
+    @property
+    def declared(self) -> frozenset[str]:
+        """Names that an ARG of this scope declares, with or without a value."""
+        return frozenset(self._declared)
+
+    def seen(self) -> tuple[tuple[tuple[str, str], ...], tuple[str, ...]]:
+        """What a command sees, in order, and which of the names are arguments.
+
+        Made anew, and counted, only after a change, so that many commands share it.
+        """
+        if self._items is None:
+            self._budget.spend(_PAIR * len(self._values))
+            pairs = tuple(self._values.items())
+            self._items = (pairs, tuple(n for n, _ in pairs if n in self._arguments))
+        return self._items
+
+    def get(self, name: str) -> str | None:
+        return self._values.get(name)
+
+    def set(self, name: str, value: str) -> None:
+        """ENV."""
+        self._items = None
+        self._values.pop(name, None)
+        self._values[name] = value
+        self._arguments.discard(name)
+
+    def declare(self, name: str, value: str | None) -> None:
+        """ARG: without a value it is nothing, and leaves what was there."""
+        self._declared.add(name)
+        self._items = None
+        if value is not None and name not in NOT_IN_ENVIRONMENT:
+            self._values.pop(name, None)
+            self._values[name] = value
+            self._arguments.add(name)
+
+    def snapshot(self) -> Variables:
+        """A copy; the names declared are not taken along."""
+        return Variables(
+            self._values,
+            arguments=self.arguments,
+            escape=self._escape,
+            budget=self._budget,
+        )
+
+    def expand(self, word: str) -> str:
+        """One word to one text."""
+        return process_word(word, self._values, escape=self._escape, budget=self._budget)
+
+    def expand_words(self, word: str) -> list[str]:
+        """One word to any number of words."""
+        return process_words(word, self._values, escape=self._escape, budget=self._budget)
+
+    def expand_body(self, text: str) -> str:
+        """The body of a here-document: quotes mean nothing there."""
+        return process_word(text, self._values, quotes=False, budget=self._budget)

@@ -1,0 +1,66 @@
+"""Bounds on hostile input: every amount of work is counted, and none is unlimited.
+
+A Dockerfile may come from anyone. Everything that reads one takes `Limits` (how large its parts
+may be) and spends from a `Budget` (how many elementary steps all of it together may take), so
+the time and memory for any input are bounded, and a test can show linearity by counting.
+"""
+
+from __future__ import annotations
+
+import attrs
+
+from layercache._base.frozen import frozen
+from layercache.errors import DockerfileError, Problem
+
+__all__ = ["Budget", "Limits"]
+
+
+@frozen(kw_only=True)
+class Limits:
+    """How large the parts of one Dockerfile may be."""
+
+    file_bytes: int = 16 << 20
+    """Size of the whole file."""
+
+    line_chars: int = 65_535
+    """Length of one physical line; the value is BuildKit's."""
+
+    instructions: int = 200_000
+    """Number of instructions."""
+
+    nesting: int = 100
+    """Depth of `${a:-${b:-…}}`. Each level copies its text once, so this bounds the copies."""
+
+    word_chars: int = 1 << 20
+    """Length of one word after expansion."""
+
+    pattern_chars: int = 4_096
+    """Length of a pattern in `${a#…}`, `${a%…}` and `${a/…/…}`."""
+
+    problems: int = 100
+    """Number of problems reported for one file; reading stops there."""
+
+
+@attrs.define
+class Budget:
+    """A counter of elementary steps: characters read, written or compared.
+
+    Pass one to several calls to bound them together, as lowering a file does: a file of lines
+    that are each harmless can't add up to more. `used` is what was spent so far.
+    """
+
+    limit: int = 1 << 27
+    used: int = 0
+
+    def spend(self, steps: int) -> None:
+        """Count `steps` more. Raises `DockerfileError` when the limit is passed."""
+        self.used += steps
+        if self.used > self.limit:
+            raise DockerfileError(
+                [
+                    Problem(
+                        f"the file takes more than {self.limit:,} steps to expand; "
+                        "it was given up as too costly"
+                    )
+                ]
+            )

@@ -1,0 +1,231 @@
+"""Executing what a walk asks for: adopt what a twin just made, or run, record and keep.
+
+A fault of the cache costs the record, never the step.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import attrs
+
+from layercache._base.frozen import frozen
+from layercache.engine.evidence import Evidence
+from layercache.engine.window import Window, carry, perform
+from layercache.errors import BuildError, CacheError, Cancelled, LayerCacheError
+from layercache.events import CacheTrouble, Event, Note, StepOutput, StepStarted
+from layercache.inputs.inputs import Inputs
+from layercache.model.descriptors import SCRATCH, State
+from layercache.model.digests import CacheKey
+from layercache.model.graph import Graph, Origin, Step
+from layercache.model.keys import KeyStrategy, Narrows
+from layercache.model.records import Record
+from layercache.model.selectors import ByKey, Files
+from layercache.model.task import Executor, Result, Task
+from layercache.solver.protocol import AskExecute
+from layercache.store.seen_results import note_results
+from layercache.trees.listing import encode_listing, listing
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor as Pool
+
+    from layercache.store.store import Store
+
+__all__ = ["Attempts", "Made"]
+
+LISTING_MEDIA_TYPE = "application/vnd.layercache.listing.v1"
+LOG_MEDIA_TYPE = "application/vnd.layercache.log.v1"
+
+
+@frozen
+class Made:
+    """An execution that ended well; `reused` when another build made the record meanwhile."""
+
+    record: Record
+    reused: bool
+
+
+class Attempts:
+    """The executions of one walk over `graph`. Safe for threads.
+
+    `emit` takes events, `stopping` says whether running steps should end; `pool` carries
+    executions elsewhere. `lost` has the keys whose hit was taken back: what is made for them
+    replaces what is stored. `refusals` says why a step that was to be watched left no trace,
+    `started` when each vertex began (seconds after the walk did).
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        store: Store,
+        inputs: Inputs,
+        executor: Executor | None,
+        keys: KeyStrategy,
+        *,
+        emit: Callable[[Event], None],
+        stopping: Callable[[], bool],
+        pool: Pool | None = None,
+    ) -> None:
+        self._graph = graph
+        self._store = store
+        self._inputs = inputs
+        self._executor = executor
+        self._keys = keys
+        self._emit = emit
+        self._stopping = stopping
+        self._pool = pool
+        self._began = time.monotonic()
+        self.evidence = Evidence(store, inputs)
+        self.lost: set[CacheKey] = set()
+        self.refusals: dict[int, str] = {}
+        self.started: dict[int, float] = {}
+
+    def origin(self, vertex: int) -> Origin:
+        """Where a step comes from, for people."""
+        step = self._graph.vertices[vertex]
+        return step.origin if isinstance(step, Step) else Origin()
+
+    def trouble(self, kind: str, error: LayerCacheError) -> None:
+        """Tell people of a fault of the cache."""
+        self._emit(CacheTrouble(kind, str(error), time.time()))
+
+    def attempt(self, ask: AskExecute) -> object:
+        """Execute, or adopt what another build just made: a `Made`; any error is returned."""
+        try:
+            return self._execute(ask)
+        except BaseException as error:  # noqa: BLE001  (carried to the driving thread)
+            return error
+
+    def again(self, ask: AskExecute) -> Record:
+        """Execute a task beside the walk; nothing is stored under its key yet."""
+        window = self._window(ask)
+        started = time.monotonic()
+        result = self._perform(ask.task, window)
+        return self._record(ask, result, window, time.monotonic() - started)
+
+    def _execute(self, ask: AskExecute) -> Made:
+        store = self._store
+        fresh = ask.task.bypass or ask.key in self.lost
+        with store.lock(ask.key, self._stopping):
+            found = store.lookup([ask.key]).get(ask.key)
+            if found is not None and not fresh and not _of_another_parent(found, ask.task):
+                return Made(found, reused=True)
+            if ask.task.bypass:
+                self.evidence.replaced.setdefault(ask.key, found)
+            if self._stopping():
+                raise Cancelled("the build was stopped before this step")
+            self._emit(StepStarted(ask.vertex, self.origin(ask.vertex), ask.key, time.time()))
+            window = self._window(ask)
+            task, barred = ask.task, ""
+            if task.observe:
+                barred = self.evidence.barred(ask.material)
+                task = attrs.evolve(task, observe=not barred)
+            started = time.monotonic()
+            self.started[ask.vertex] = started - self._began
+            try:
+                result = self._perform(task, window)
+            except LayerCacheError as error:
+                # The last lines of the output are in the message, and secrets may be in them.
+                error.args = tuple(window.masked_text(arg) for arg in error.args)
+                raise
+            except BrokenPipeError:
+                raise  # whoever watches has gone
+            except OSError as error:
+                raise _refused(error) from error
+            seconds = time.monotonic() - started
+            record = self._record(ask, result, window, seconds)
+            try:
+                stands = store.put(record, replace=fresh or found is not None)
+                if found is not None:
+                    note_results(store, ask.key, (found.layer, record.layer))
+                    record = attrs.evolve(record, generation=stands.generation)
+                self._keep_evidence(ask, record, result, barred, again=fresh or bool(self.lost))
+            except CacheError as error:
+                self.trouble("write", error)
+            return Made(record, reused=False)
+
+    def _keep_evidence(
+        self, ask: AskExecute, record: Record, result: Result, barred: str, *, again: bool
+    ) -> None:
+        """What the execution looked at of its parent, where the strategy makes use of it."""
+        keys, step = self._keys, self._graph.vertices[ask.vertex]
+        if not isinstance(keys, Narrows) or not isinstance(step, Step):
+            return
+        evidence = keys.narrows(step)
+        if evidence is None:
+            return
+        reason = barred or result.refusal
+        if result.observed is not None:
+            reason = self.evidence.keep(record, ask.task, result.observed, evidence, again=again)
+        elif ask.task.observe and not reason:
+            reason = "this executor does not watch commands"
+        if reason:
+            self.refusals[ask.vertex] = reason
+            self.evidence.refuse(record, reason)
+            text = self.origin(ask.vertex).text or record.material.name
+            self._emit(Note(f"not traced: {text}: {reason}", time.time()))
+
+    def _window(self, ask: AskExecute) -> Window:
+        """What the step of `ask` sees; its output becomes events."""
+        origin = self.origin(ask.vertex)
+        return Window(
+            self._store,
+            self._inputs,
+            masks=getattr(self._executor, "masks", ()),
+            say=lambda chunk: self._emit(StepOutput(ask.vertex, origin, chunk)),
+            stopping=self._stopping,
+        )
+
+    def _perform(self, task: Task, window: Window) -> Result:
+        executor, pool = self._executor, self._pool
+        try:
+            if pool is None:
+                return perform(executor, task, window)
+            for bound in task.inputs:
+                if isinstance(bound.subject, State):
+                    self._inputs.fetch(bound.subject)
+            return carry(pool, executor, task, window)
+        finally:
+            window.end()
+
+    def _record(self, ask: AskExecute, result: Result, window: Window, seconds: float) -> Record:
+        parent = ask.task.parent or SCRATCH
+        log = None
+        manifests = []
+        try:
+            if output := window.masked(result.output):
+                log = self._store.add_blob(io.BytesIO(output), LOG_MEDIA_TYPE).digest
+            for bound in ask.task.inputs:
+                if isinstance(bound.selector, Files):
+                    rows = encode_listing(listing(window.tree(bound.subject), bound.selector))
+                    stored = self._store.add_blob(io.BytesIO(rows), LISTING_MEDIA_TYPE)
+                    manifests.append((bound.fingerprint, stored.digest))
+        except CacheError as error:
+            self.trouble("write", error)  # only explanations need these
+        return Record(
+            key=ask.key,
+            material=ask.material,
+            layer=result.layer,
+            parent=parent.chain_id,
+            seconds=seconds,
+            created=time.time(),
+            log=log,
+            manifests=tuple(manifests),
+        )
+
+
+def _refused(error: OSError) -> BuildError:
+    """What the system refused an executor: a full disk, most likely."""
+    place = f" ({os.fsdecode(error.filename)})" if isinstance(error.filename, str | bytes) else ""
+    return BuildError(f"the step can't be executed here: {error.strerror or error}{place}")
+
+
+def _of_another_parent(record: Record, task: Task) -> bool:
+    """Whether `record` is of an execution on other content, which its key does not tell."""
+    parent = task.parent or SCRATCH
+    chained = any(isinstance(bound.selector, ByKey) for bound in task.inputs)
+    return chained and record.parent != parent.chain_id

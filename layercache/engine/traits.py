@@ -1,0 +1,69 @@
+"""The steps of a graph with what their executor adds to their keys, and whether it takes them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TypeGuard
+
+import attrs
+
+from layercache.errors import LayerCacheError
+from layercache.model.framing import share
+from layercache.model.graph import Graph, Origin, Step, Vertex
+from layercache.model.instruction import Field
+from layercache.model.task import Executor, StepTraits
+from layercache.solver.trace_mode import trace_mode
+
+__all__ = ["check_steps", "with_traits"]
+
+
+def with_traits(
+    graph: Graph, executor: Callable[[], Executor], trace: str | Callable[[Origin], str]
+) -> Graph:
+    """`graph` with the executor's traits on the steps that execute commands.
+
+    `executor` gives it, and is called only where there is such a step. `trace` says whether a
+    step is to be watched, for all or for the step of an origin.
+    """
+    vertices = list(graph.vertices)
+    needed = graph.needed()
+    commands = [
+        (number, vertex)
+        for number, vertex in enumerate(vertices)
+        if number in needed and _runs_commands(vertex)
+    ]
+    if not commands:
+        return graph
+    steps = [step for _, step in commands]
+    for (number, step), traits in zip(commands, _traits_of(steps, executor()), strict=True):
+        mode = trace_mode(trace(step.origin) if callable(trace) else trace)
+        vertices[number] = attrs.evolve(step, traits=traits, trace=mode)
+    return Graph(tuple(vertices), graph.targets)
+
+
+def _traits_of(steps: Sequence[Step], executor: Executor) -> list[tuple[Field, ...]]:
+    common = share(*executor.traits)
+    if not isinstance(executor, StepTraits):
+        return [common] * len(steps)
+    asked = [(s.instruction, s.origin.stage_name or str(s.origin.stage)) for s in steps]
+    return [(*common, *further) for further in executor.traits_of_steps(asked)]
+
+
+def _runs_commands(vertex: Vertex) -> TypeGuard[Step]:
+    """Whether the executor's traits count for a vertex; an unknown instruction counts as one."""
+    return isinstance(vertex, Step) and getattr(vertex.instruction, "commands", True)
+
+
+def check_steps(graph: Graph, executor: Executor | None) -> None:
+    """Raise what the executor's optional `check` says of a step, with the step's line."""
+    check = getattr(executor, "check", None)
+    if check is None:
+        return
+    for number in sorted(graph.needed()):
+        vertex = graph.vertices[number]
+        if isinstance(vertex, Step):
+            try:
+                check(vertex.instruction)
+            except LayerCacheError as error:
+                error.line = error.line or vertex.origin.line or None
+                raise

@@ -1,0 +1,180 @@
+"""Executing one task, wherever that is: the window that a running step sees, and who runs it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, BinaryIO, Final
+
+from layercache.errors import BuildError, CacheError, Cancelled, ContextChanged
+from layercache.executors.redaction import Redactor
+from layercache.inputs.inputs import Inputs
+from layercache.model.descriptors import Descriptor, Layer, State
+from layercache.model.digests import Digest
+from layercache.model.instruction import Source
+from layercache.model.operations import CopyFiles, MakeDirectory
+from layercache.model.selectors import Nothing
+from layercache.model.task import Blobs, Executor, Result, Task
+from layercache.model.tree import Tree
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor as Pool
+
+    from layercache.model.layer_index import LayerIndex
+    from layercache.store.store import Store
+
+__all__ = ["Window", "carry", "perform"]
+
+_GRACE_SECONDS: Final = 5.0
+"""How long a step elsewhere may go on after the build was stopped; it can't be told to end."""
+
+
+def perform(executor: Executor | None, task: Task, blobs: Blobs) -> Result:
+    """Execute one task; runs wherever the pool puts it.
+
+    COPY, ADD and WORKDIR run no command: their layer is a function of the trees alone and is
+    the same for all executors.
+    """
+    if isinstance(task.instruction, CopyFiles | MakeDirectory):
+        from layercache.executors.copy import copy_layer
+
+        return copy_layer(task, blobs)
+    if executor is None:
+        raise BuildError(f"{task.instruction.name} needs an executor, and none was given")
+    return executor.execute(task, blobs)
+
+
+def carry(pool: Pool, executor: Executor | None, task: Task, window: Window) -> Result:
+    """`perform` on a pool of threads or processes.
+
+    Raises `Cancelled` when the window says so and the step does not end by itself.
+    """
+    from concurrent.futures import wait
+
+    future = pool.submit(_perform_there, executor, task, window)
+    left = _GRACE_SECONDS
+    while not wait([future], timeout=0.1).done:
+        if window.cancelled():
+            left -= 0.1
+            if future.cancel() or left <= 0:
+                raise Cancelled("the build was stopped while a step ran elsewhere")
+    try:
+        result = future.result()
+    except CacheError:
+        # What the store did not take is kept aside, here only. Real damage shows here, too.
+        return perform(executor, task, window)
+    if result.layer is not None and not window.has(result.layer):
+        return perform(executor, task, window)  # the store did not take it there
+    window.catch_up(result.output)
+    return result
+
+
+def _perform_there(executor: Executor | None, task: Task, window: Window) -> Result:
+    window.check(task)
+    result = perform(executor, task, window)
+    window.leave()
+    return result
+
+
+class Window:
+    """The `Blobs` of one running step. Pickled, it leaves the live build behind.
+
+    `masks` are what must not be shown in output; `say` takes output as it comes, `stopping`
+    tells whether the step should end. Without them output goes nowhere and nothing stops it.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        inputs: Inputs,
+        *,
+        masks: Iterable[bytes] = (),
+        say: Callable[[bytes], None] | None = None,
+        stopping: Callable[[], bool] | None = None,
+    ) -> None:
+        self._store = store
+        self._inputs = inputs
+        self._masks = tuple(sorted((m for m in masks if m.strip()), key=len, reverse=True))
+        self._say = say
+        self._stopping = stopping
+        self._here = True
+        self._told = False
+        self._redactor = Redactor(self._masks)
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "_say": None, "_stopping": None, "_here": False}
+
+    # -- in another process -----------------------------------------------------------------
+
+    def check(self, task: Task) -> None:
+        """In another process, sources are opened anew: make sure that they are still what the
+        key saw. Raises `ContextChanged`."""
+        for bound in () if self._here else task.inputs:
+            if isinstance(bound.subject, State) or isinstance(bound.selector, Nothing):
+                continue
+            if self._inputs.fingerprint(bound.subject, bound.selector) != bound.fingerprint:
+                raise ContextChanged(
+                    f"{bound.subject.name} changed while it was being built; nothing was stored, "
+                    "build again"
+                )
+
+    def leave(self) -> None:
+        """In another process, acknowledge what was stored there before anything refers to it."""
+        if not self._here:
+            self._store.commit()
+
+    def has(self, layer: Layer) -> bool:
+        """Whether the bytes of a layer are in the store."""
+        return self._store.has_blob(layer.descriptor)
+
+    def catch_up(self, output: bytes) -> None:
+        """Tell the output of a step that could not tell it as it came."""
+        if output and not self._told:
+            self.log(output)
+
+    # -- what an executor sees --------------------------------------------------------------
+
+    def open(self, digest: Digest) -> BinaryIO:
+        return self._inputs.open(digest)
+
+    def add(self, content: BinaryIO, media_type: str) -> Descriptor:
+        return self._store.add_blob(content, media_type)
+
+    def add_file(self, path: str, media_type: str, digest: Digest, size: int) -> Descriptor:
+        return self._store.add_file(path, media_type, digest, size)
+
+    def index(self, layer: Layer) -> LayerIndex:
+        return self._inputs.index(layer)
+
+    def keep_index(self, layer: Layer, index: LayerIndex) -> None:
+        """Optional capability `KeepsIndex`: spares reading a layer that was just written."""
+        self._inputs.keep_index(layer, index)
+
+    def tree(self, subject: State | Source) -> Tree:
+        return self._inputs.tree(subject)
+
+    def masked(self, output: bytes) -> bytes:
+        """`output` without the secrets that the executor knows."""
+        for secret in self._masks:
+            output = output.replace(secret, b"***")
+        return output
+
+    def masked_text(self, text: object) -> object:
+        """Like `masked`, for an argument of an error."""
+        if not isinstance(text, str) or not self._masks:
+            return text
+        return self.masked(text.encode("utf-8", "surrogateescape")).decode("utf-8", "replace")
+
+    def log(self, chunk: bytes) -> None:
+        self._told = True
+        self._tell(self._redactor.feed(chunk))
+
+    def end(self) -> None:
+        """Tell what was held back because it might have been the beginning of a secret."""
+        self._tell(self._redactor.end())
+
+    def _tell(self, chunk: bytes) -> None:
+        if chunk and self._say is not None:
+            self._say(chunk)
+
+    def cancelled(self) -> bool:
+        return self._stopping is not None and self._stopping()

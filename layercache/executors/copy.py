@@ -1,0 +1,386 @@
+"""COPY, ADD and WORKDIR without running or mounting anything: trees in, a layer out.
+
+The rules are those of BuildKit of August 2026, found out by observation and from its public
+sources (fsutil's copy, llbsolver's file backend). In short:
+
+- A destination with a trailing slash is a directory and is made; links in it are followed
+  inside the image. A file goes into a directory that is there, else it takes the name.
+- A directory as source gives its contents. The destination itself keeps its mode and owner, or
+  is made 0755; directories beneath take those of the source, also where they were there.
+- A file replaces a file or link; neither replaces a directory, nor a directory a file.
+- What is made on the way is 0755 and belongs to `--chown`, else to 0:0.
+- Several sources and a destination without slash that is no directory: each replaces the last.
+- ADD unpacks local archives by content; their modes stay, their owners unless `--chown`;
+  entries replace whatever is there; devices and FIFOs in them are left out.
+
+It differs where BuildKit would lie: an owner's name that the image does not know is an error,
+not root; files are separate even where the source has hard links (archives keep theirs).
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import TYPE_CHECKING, BinaryIO, Final, cast
+
+import attrs
+
+from layercache.errors import BuildError, UsageError
+from layercache.layers.accounts import resolve_owner
+from layercache.layers.add_archive import Unpacker
+from layercache.layers.changes import Change, Changes, Content, shown
+from layercache.layers.chmod import ModeChange, parse_mode
+from layercache.layers.state_tree import StateTree
+from layercache.layers.writer import LayerWriter
+from layercache.model.descriptors import LAYER_TAR, SCRATCH, Layer
+from layercache.model.digests import Digest
+from layercache.model.layer_index import KeepsIndex
+from layercache.model.layer_times import LAYER_TIME, copied_time
+from layercache.model.observations import ABSENT, FOUND, LINK, Observations
+from layercache.model.operations import CopyFiles, CopySource, MakeDirectory
+from layercache.model.selectors import Files
+from layercache.model.task import Blobs, Result, Task
+from layercache.model.tree import CAPABILITY, Node, Tree
+from layercache.trees.select import Selected, select, walk
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+__all__ = ["CopyPlan", "copy_layer"]
+
+_REMOTE_MODE: Final = 0o600
+_HEREDOC_MODE: Final = 0o644
+
+
+def copy_layer(task: Task, blobs: Blobs) -> Result:
+    """Execute a `CopyFiles` or `MakeDirectory`; no layer where nothing changes.
+
+    With `--link` the parent is not read. Raises `BuildError` (`SourceError` for what is not
+    there or hostile, `ContextChanged`), `UsageError` for values that can't be meant.
+    """
+    roles = {bound.role: bound.subject for bound in task.inputs}
+    parent: Tree = blobs.tree(task.parent or SCRATCH) if _reads_parent(task) else _empty()
+    with CopyPlan(task.instruction, parent, lambda role: blobs.tree(roles[role])) as plan:
+        output = b"".join(f"warning: {w}\n".encode() for w in plan.warnings)
+        if output:
+            blobs.log(output)
+        return attrs.evolve(_write(plan, blobs), output=output)
+
+
+def _reads_parent(task: Task) -> bool:
+    instruction = task.instruction
+    return task.parent is not None and not (isinstance(instruction, CopyFiles) and instruction.link)
+
+
+def _empty() -> Tree:
+    def nothing(_number: int, _offset: int, _size: int) -> BinaryIO:
+        raise BuildError("an empty state holds no files")
+
+    return StateTree((), nothing)
+
+
+def _write(plan: CopyPlan, blobs: Blobs) -> Result:
+    import tempfile
+
+    descriptor, path = tempfile.mkstemp(prefix="layercache-", suffix=".tar")
+    try:
+        with os.fdopen(descriptor, "wb", buffering=0) as sink:
+            writer = LayerWriter(cast(BinaryIO, sink))
+            plan.changes.write(writer, blobs.cancelled)
+            observed = plan.observed
+            if writer.empty:
+                return Result(layer=None, observed=observed)
+            diff_id, size, index = writer.finish()
+        stored = blobs.add_file(path, LAYER_TAR, Digest(diff_id), size)
+    except OSError as error:
+        raise BuildError(f"can't write the layer: {error.strerror} ({path})") from error
+    finally:
+        if os.path.exists(path):
+            os.unlink(path)
+    layer = Layer(stored, diff_id)
+    if isinstance(blobs, KeepsIndex):
+        blobs.keep_index(layer, index)
+    return Result(layer=layer, observed=observed)
+
+
+class CopyPlan:
+    """What a COPY, ADD or WORKDIR does to a tree; a context manager, as archives are spooled.
+
+    `changes` holds the outcome; nothing but `parent` and the trees was read for it, and of
+    files only archives. `trees` gives the tree behind a role. `warnings` are sentences about
+    what was likely meant in another way.
+    """
+
+    def __init__(self, instruction: object, parent: Tree, trees: Callable[[str], Tree]) -> None:
+        self.changes = Changes(parent)
+        self._trees = trees
+        self._unpackers: list[Unpacker] = []
+        self._derived: list[tuple[str, str]] = []
+        self.warnings: list[str] = []
+        try:
+            if isinstance(instruction, MakeDirectory):
+                self._make_directory(instruction)
+            elif isinstance(instruction, CopyFiles):
+                self._copy(instruction)
+            else:
+                raise UsageError(f"{instruction!r} copies no files")
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def reads(self) -> tuple[tuple[bytes, Node | None], ...]:
+        """Every path of the parent that was looked at, with what was there, sorted."""
+        return tuple(sorted(self.changes.reads.items(), key=lambda item: item[0]))
+
+    @property
+    def observed(self) -> Observations:
+        """All that the outcome depends on of the parent; complete once `changes` are written.
+
+        Of what was looked at only what decides anything counts: type, mode, owner and attributes
+        of each path, where links lead. Accounts count by the numbers that they gave.
+        """
+        seen = {path: _bits(node) for path, node in self.changes.reads.items()}
+        return Observations.of(seen, self._derived)
+
+    def close(self) -> None:
+        """Give up spooled archives; `changes` can't be written afterwards."""
+        for unpacker in self._unpackers:
+            unpacker.close()
+
+    def __enter__(self) -> CopyPlan:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    # -- WORKDIR ----------------------------------------------------------------------------
+
+    def _make_directory(self, instruction: MakeDirectory) -> None:
+        owner = (0, 0)
+        if instruction.user:
+            self._derived.append(("owner", instruction.user))
+            try:
+                owner = resolve_owner(instruction.user, self.changes.read_base)
+            except BuildError:
+                owner = (0, 0)  # an unusable line; a RUN as this user says what is wrong
+        target = self.changes.resolve(_bytes(instruction.path)).path
+        self.changes.make_directories(target, *owner)
+
+    # -- COPY and ADD -----------------------------------------------------------------------
+
+    def _warn(self, sentence: str) -> None:
+        self.warnings.append(sentence)
+
+    def _copy(self, instruction: CopyFiles) -> None:
+        owner = None
+        if instruction.chown:
+            read = None if instruction.link else self.changes.read_base
+            if read is not None:
+                self._derived.append(("owner", instruction.chown))
+            owner = resolve_owner(instruction.chown, read, self._warn)
+        chmod = parse_mode(instruction.chmod) if instruction.chmod else None
+        copier = _Copier(self.changes, instruction, owner, chmod)
+        for source in instruction.sources:
+            if source.content is not None:
+                copier.document(source)
+                continue
+            tree = self._trees(source.role)
+            files = Files(
+                patterns=(source.pattern,),
+                exclude=instruction.exclude,
+                parents=instruction.parents,
+                wildcards=not source.remote,
+            )
+            matches = select(tree, files)
+            if instruction.parents:
+                copier.with_parents(tree, matches)
+                continue
+            for match in matches:
+                if not self._unpack(instruction, source, tree, match, owner):
+                    copier.match(tree, match, remote=source.remote)
+
+    def _unpack(
+        self,
+        instruction: CopyFiles,
+        source: CopySource,
+        tree: Tree,
+        match: Selected,
+        owner: tuple[int, int] | None,
+    ) -> bool:
+        wanted = instruction.unpack if instruction.unpack is not None else not source.remote
+        if not wanted or not match.node.is_file:
+            return False
+        unpacker = Unpacker.of(
+            partial(tree.open, match.path), what=f"{source.pattern} ({instruction.name})"
+        )
+        if unpacker is None:
+            return False
+        self._unpackers.append(unpacker)
+        target = self.changes.resolve(_bytes(instruction.destination)).path
+        self.changes.make_directories(target, *(owner or (0, 0)))
+        unpacker.apply(self.changes, target, owner)
+        return True
+
+
+class _Copier:
+    """Puts matches of COPY and ADD into pending changes."""
+
+    def __init__(
+        self,
+        changes: Changes,
+        instruction: CopyFiles,
+        owner: tuple[int, int] | None,
+        chmod: ModeChange | None,
+    ) -> None:
+        self._changes = changes
+        self._destination = _bytes(instruction.destination)
+        self._owner = owner
+        self._chmod = chmod
+
+    def document(self, source: CopySource) -> None:
+        """Copy a here-document."""
+        from blake3 import blake3
+
+        data = source.content or b""
+        node = Node(
+            mode=stat.S_IFREG | _HEREDOC_MODE, size=len(data), content=blake3(data).digest()
+        )
+        target = self._file_target(_bytes(source.pattern).rpartition(b"/")[2])
+        self._put(node, target, data)
+
+    def match(self, tree: Tree, match: Selected, *, remote: bool) -> None:
+        """Copy what one source names: a file, or the contents of a directory."""
+        node = match.node
+        if not node.is_dir:
+            if remote:
+                node = attrs.evolve(node, mode=stat.S_IFMT(node.mode) | _REMOTE_MODE)
+            target = self._file_target(match.name)
+            self._put(node, target, partial(tree.open, match.path))
+            return
+        target = self._directory_target(match.path)
+        self._walk(tree, match, target, itself=False)
+
+    def with_parents(self, tree: Tree, matches: Iterable[Selected]) -> None:
+        """Copy matches below the destination with the path that leads to them."""
+        base = self._directory_target(b"")
+        for match in matches:
+            if match.relative:
+                self._make_parents(base, match.relative)
+            self._walk(tree, match, _join(base, match.relative), itself=bool(match.relative))
+
+    # -- where to ---------------------------------------------------------------------------
+
+    def _owner_of_made(self) -> tuple[int, int]:
+        return self._owner or (0, 0)
+
+    def _prepare(self) -> tuple[bytes, Node | None]:
+        """Make what has to be there, and resolve the destination."""
+        head, _, last = self._destination.rpartition(b"/")
+        made = head if last not in (b"", b".") else self._destination
+        self._changes.make_directories(self._changes.resolve(made).path, *self._owner_of_made())
+        found = self._changes.resolve(self._destination)
+        return found.path, found.node
+
+    def _file_target(self, name: bytes) -> bytes:
+        target, node = self._prepare()
+        if node is not None and node.is_dir:
+            return _join(target, name)
+        self._changes.make_directories(target.rpartition(b"/")[0], *self._owner_of_made())
+        return target
+
+    def _directory_target(self, source: bytes) -> bytes:
+        target, node = self._prepare()
+        if node is not None and not node.is_dir:
+            raise BuildError(
+                f"can't copy the directory {shown(source)} to {shown(target)}, which is a file"
+            )
+        self._changes.make_directories(target, *self._owner_of_made())
+        return target
+
+    def _make_parents(self, base: bytes, relative: bytes) -> None:
+        """The directories between the destination and a match: 0755 whatever the source has."""
+        mode = stat.S_IFDIR | 0o755
+        if self._chmod is not None:
+            mode = stat.S_IFDIR | self._chmod.apply(mode, directory=True)
+        uid, gid = self._owner_of_made()
+        parts = relative.split(b"/")[:-1]
+        for count in range(1, len(parts) + 1):
+            path = _join(base, b"/".join(parts[:count]))
+            there = self._changes.lookup(path)
+            if there is None:
+                node = Node(mode=mode, uid=uid, gid=gid, mtime=LAYER_TIME)
+                self._changes.put(path, Change(node))
+            elif not there.is_dir:
+                raise BuildError(f"can't copy below {shown(path)}: it is not a directory")
+
+    # -- what -------------------------------------------------------------------------------
+
+    def _walk(self, tree: Tree, match: Selected, target: bytes, *, itself: bool) -> None:
+        for relative, path, node in walk(tree, match):
+            if relative or itself:
+                self._put(node, _join(target, relative), partial(tree.open, path))
+
+    def _put(self, node: Node, target: bytes, content: Content) -> None:
+        there = self._changes.lookup(target)
+        if there is not None and there.is_dir != node.is_dir:
+            if node.is_dir:
+                raise BuildError(f"can't copy a directory to {shown(target)}, which is a file")
+            raise BuildError(f"can't replace the directory {shown(target)} with a file")
+        copied = self._copied(node)
+        self._changes.put(target, Change(copied, content if copied.size else None))
+
+    def _copied(self, node: Node) -> Node:
+        """The node as the image gets it: owner, mode and time by the rules."""
+        kind = stat.S_IFMT(node.mode)
+        size, content, mtime = 0, b"", LAYER_TIME
+        xattrs: tuple[tuple[bytes, bytes], ...] = ()
+        if kind == stat.S_IFSOCK:
+            kind = stat.S_IFREG  # as seen of BuildKit: an empty file takes its place
+        elif kind == stat.S_IFREG:
+            size, content = node.size, node.content
+            xattrs = tuple(pair for pair in node.xattrs if pair[0] == CAPABILITY)
+        if kind == stat.S_IFREG:
+            mtime = copied_time(content or _EMPTY)
+        permissions = node.mode & 0o7777
+        if kind == stat.S_IFLNK:
+            permissions = 0o777
+        elif self._chmod is not None:
+            permissions = self._chmod.apply(permissions, directory=node.is_dir)
+        uid, gid = self._owner or (node.uid, node.gid)
+        return Node(
+            mode=kind | permissions,
+            uid=uid,
+            gid=gid,
+            size=size,
+            mtime=mtime,
+            content=content,
+            link=node.link,
+            device=node.device,
+            xattrs=xattrs,
+        )
+
+
+_EMPTY: Final = bytes.fromhex("af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262")
+"""The BLAKE3 digest of nothing."""
+
+
+def _bits(node: Node | None) -> int:
+    if node is None:
+        return ABSENT
+    return FOUND | LINK if node.is_link else FOUND
+
+
+def _join(parent: bytes, name: bytes) -> bytes:
+    return parent + b"/" + name if parent and name else parent or name
+
+
+def _bytes(path: str) -> bytes:
+    return path.encode("utf-8", "surrogateescape")

@@ -1,0 +1,146 @@
+"""Contents of cache mounts: directories that outlive builds and count in no key.
+
+    caches/<digest of trust, id, owner, mode, start>/<n>        a directory that is mounted
+    caches/<digest ...>/<n>.lock                                who has it
+
+As in BuildKit, mounts that differ in owner, mode or initial content have different caches, for
+each would find the other's unusable. `shared`: all use number 0 at once. `locked`: number 0,
+one after the other. `private`: the first number that nobody has.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import time
+from collections.abc import Callable
+
+import attrs
+from blake3 import blake3
+
+from layercache.errors import BuildError, Cancelled
+from layercache.executors.rootfs.scratch import Scratch
+from layercache.model.digests import Fingerprint
+from layercache.model.framing import frame
+from layercache.model.operations import Mount
+
+__all__ = ["CacheDirectory", "Caches"]
+
+_WAIT_SECONDS = 0.05
+_MAX_PRIVATE = 1000
+
+
+@attrs.frozen
+class CacheDirectory:
+    """A directory that holds what is mounted, and the lock that a step holds on it."""
+
+    path: str
+    lock: int
+
+
+class Caches:
+    """The cache directories of a scratch directory, for one trust domain."""
+
+    def __init__(self, scratch: Scratch, trust: str) -> None:
+        self._scratch = scratch
+        self._trust = trust
+
+    def place(self, mount: Mount, start: Fingerprint | None) -> str:
+        """The directory that holds the numbered ones; `start` is the initial content's."""
+        identity = (
+            self._trust, mount.id or mount.target, mount.mode, mount.uid, mount.gid, start,
+        )  # fmt: skip
+        return self._scratch.path("caches", blake3(frame(identity)).hexdigest()[:40])
+
+    def acquire(
+        self,
+        mount: Mount,
+        start: Fingerprint | None,
+        *,
+        empty: bool,
+        fill: Callable[[str], None],
+        cancelled: Callable[[], bool],
+    ) -> CacheDirectory:
+        """The directory for one mount, locked; waits where another step must end first.
+
+        `fill` puts the initial content into a new, empty directory. `empty` asks for a new one
+        in place of what is there. Raises `Cancelled`. The lock is the caller's to close.
+        """
+        place = self.place(mount, start)
+        os.makedirs(place, mode=0o700, exist_ok=True)
+        if empty or mount.sharing == "private":
+            number, lock = self._first_free(place)
+        else:
+            number = 0
+            lock = self._wait_for(place, mount.sharing, cancelled)
+        path = os.path.join(place, str(number))
+        try:
+            if empty:
+                self._scratch.discard(path)
+            self._make(path, fill)
+            if mount.sharing == "shared" and not empty:
+                fcntl.flock(lock, fcntl.LOCK_SH)
+        except BaseException:
+            os.close(lock)
+            raise
+        return CacheDirectory(path, lock)
+
+    def prune(self) -> int:
+        """Discard all caches, of every trust domain; how many it were.
+
+        Only while no step runs and no other build uses the directory.
+        """
+        names = os.listdir(self._scratch.path("caches"))
+        for name in names:
+            self._scratch.discard(self._scratch.path("caches", name))
+        return len(names)
+
+    def _make(self, path: str, fill: Callable[[str], None]) -> None:
+        """Make the directory when it isn't there, complete or not at all."""
+        if os.path.isdir(path):
+            return
+        work = self._scratch.new()
+        try:
+            fill(work)
+            os.rename(work, path)
+        except OSError as error:
+            self._scratch.discard(work)
+            if error.errno in (errno.ENOTEMPTY, errno.EEXIST) and os.path.isdir(path):
+                return
+            raise BuildError(f"a cache mount can't be made: {error.strerror}") from error
+        except BaseException:
+            self._scratch.discard(work)
+            raise
+
+    def _open(self, place: str, number: int) -> int:
+        path = os.path.join(place, f"{number}.lock")
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+    def _first_free(self, place: str) -> tuple[int, int]:
+        for number in range(_MAX_PRIVATE):
+            lock = self._open(place, number)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return number, lock
+            except BlockingIOError:
+                os.close(lock)
+        raise BuildError(f"more than {_MAX_PRIVATE} steps use one cache mount at once")
+
+    def _wait_for(self, place: str, sharing: str, cancelled: Callable[[], bool]) -> int:
+        lock = self._open(place, 0)
+        try:
+            while True:
+                # Who finds no directory has to make it, and has it alone until then.
+                alone = sharing == "locked" or not os.path.isdir(os.path.join(place, "0"))
+                kind = fcntl.LOCK_EX if alone else fcntl.LOCK_SH
+                try:
+                    fcntl.flock(lock, kind | fcntl.LOCK_NB)
+                    return lock
+                except BlockingIOError:
+                    if cancelled():
+                        raise Cancelled("cancelled while waiting for a cache mount") from None
+                    time.sleep(_WAIT_SECONDS)
+        except BaseException:
+            os.close(lock)
+            raise

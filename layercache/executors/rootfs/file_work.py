@@ -1,0 +1,219 @@
+"""Layers in and out of directories: unpacking, capturing, deleting, as a process that may.
+
+`LocalFiles` does it in this process, as root. `agents.AgentFiles` has it done in a user
+namespace, by `perform`, for what belongs to the users there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import stat
+import tempfile
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, BinaryIO, Protocol
+
+from layercache.errors import CorruptObject
+from layercache.executors.rootfs.deletion import Deleter, delete_tree
+from layercache.executors.rootfs.mount_stubs import remove_stubs
+from layercache.model.descriptors import LAYER_TAR, Layer, State
+from layercache.model.digests import DiffID, Digest
+from layercache.model.layer_index import OPAQUE, KeepsIndex
+
+if TYPE_CHECKING:
+    from layercache.model.layer_index import LayerIndex
+    from layercache.model.task import Blobs
+    from layercache.model.tree import Tree
+
+__all__ = [
+    "FileWork",
+    "LocalFiles",
+    "Owners",
+    "capture_directory",
+    "change_owner",
+    "plain_tar",
+    "stored",
+    "tidy",
+]
+
+_CHUNK = 1 << 18
+_CAPABILITY = "security.capability"
+_OPAQUE_MARKS = ("trusted.overlay.opaque", "user.overlay.opaque")
+
+Owners = Sequence[tuple[bytes, int, int]]
+"""Paths below a directory with the user and group that they are to have."""
+
+
+class FileWork(Protocol):
+    """Work on files of an image. Safe for threads."""
+
+    def unpack(self, state: State, target: str, blobs: Blobs) -> None:
+        """Unpack the topmost layer of `state` into the empty directory `target`, for overlayfs."""
+
+    def flatten(self, states: Sequence[State], target: str, blobs: Blobs) -> None:
+        """Apply the topmost layers of `states`, the lowest first, to the empty `target`."""
+
+    def capture(
+        self, upper: str, made: Sequence[str], parent: State, work: str, blobs: Blobs
+    ) -> tuple[Layer, LayerIndex] | None:
+        """The layer that an upper directory is, stored; None when it holds no change.
+
+        `made` are mount points, to be removed before. The archive is written to the directory
+        `work` first. Afterwards `upper` shows what the layer says.
+        """
+
+    def give(self, root: str, owners: Owners) -> None:
+        """Change owners below `root`."""
+
+    def delete(self, path: str) -> None:
+        """Have `path` deleted with everything in it; it may take until `settle`."""
+
+    def settle(self) -> None:
+        """Return when everything is deleted; raises `OSError` or `BuildError` when it can't be."""
+
+
+class LocalFiles:
+    """`FileWork` in this process."""
+
+    def __init__(self) -> None:
+        self._deleter = Deleter()
+
+    def unpack(self, state: State, target: str, blobs: Blobs) -> None:
+        from layercache.layers import apply
+
+        layer = _layer(state)
+        index = blobs.index(layer)
+        with plain_tar(layer, target, blobs) as tar:
+            apply.unpack(index, tar, target, state=blobs.tree(state))
+
+    def flatten(self, states: Sequence[State], target: str, blobs: Blobs) -> None:
+        from layercache.layers import apply
+
+        for state in states:
+            layer = _layer(state)
+            index = blobs.index(layer)
+            with plain_tar(layer, target, blobs) as tar:
+                apply.apply(index, tar, target)
+
+    def capture(
+        self, upper: str, made: Sequence[str], parent: State, work: str, blobs: Blobs
+    ) -> tuple[Layer, LayerIndex] | None:
+        tar = os.path.join(work, "layer.tar")
+        found = capture_directory(upper, made, blobs.tree(parent), tar)
+        return None if found is None else stored(*found, tar, blobs)
+
+    def give(self, root: str, owners: Owners) -> None:
+        for path, uid, gid in owners:
+            change_owner(os.path.join(os.fsencode(root), path) if path else root, uid, gid)
+
+    def delete(self, path: str) -> None:
+        self._deleter.delete(path)
+
+    def settle(self) -> None:
+        self._deleter.drain()
+
+
+def change_owner(path: str | bytes, uid: int, gid: int) -> None:
+    """Change the owner of `path`, of a link its own, and keep what that would take away."""
+    info = os.lstat(path)
+    capability = None
+    if stat.S_ISREG(info.st_mode):
+        try:
+            capability = os.getxattr(path, _CAPABILITY)
+        except OSError:
+            pass  # the usual case: there is none
+    os.chown(path, uid, gid, follow_symlinks=False)
+    if info.st_mode & (stat.S_ISUID | stat.S_ISGID) and not stat.S_ISLNK(info.st_mode):
+        os.chmod(path, stat.S_IMODE(info.st_mode))
+    if capability is not None:
+        os.setxattr(path, _CAPABILITY, capability)
+
+
+def capture_directory(
+    upper: str, made: Sequence[str], parent: Tree, tar: str, *, rootless: bool = False
+) -> tuple[DiffID, int, LayerIndex] | None:
+    """Write what `upper` changes about `parent` to the file `tar`; None when it is nothing."""
+    from layercache.layers.capture import capture_upper
+    from layercache.layers.writer import LayerWriter
+
+    remove_stubs(upper, made)
+    with open(tar, "wb") as out:
+        writer = LayerWriter(out)
+        capture_upper(upper, parent, writer, rootless=rootless)
+        if writer.empty:
+            return None
+        found = writer.finish()
+    tidy(upper, found[2])
+    return found
+
+
+def tidy(upper: str, index: LayerIndex) -> None:
+    """Make a captured directory hold what its layer says and nothing else.
+
+    Overlayfs leaves in it what was copied up and then not changed (a directory of which only
+    link counts tell, a file that is no hard link any more), and marks new directories that were
+    renamed as opaque, which would show on other layers below.
+    """
+    root = os.fsencode(upper)
+    for row, path in enumerate(index.paths):
+        if not stat.S_ISDIR(index.mode(row)):
+            continue
+        directory = os.path.join(root, path) if path else root
+        names = set(index.children(path))
+        with os.scandir(directory) as entries:
+            needless = [entry.name for entry in entries if entry.name not in names]
+        if needless:
+            info = os.stat(directory)
+            for name in needless:
+                delete_tree(os.fsdecode(os.path.join(directory, name)))
+            os.utime(directory, ns=(info.st_mtime_ns, info.st_mtime_ns))
+        if path and not index.flags(row) & OPAQUE:
+            for mark in _OPAQUE_MARKS:
+                try:
+                    os.removexattr(directory, mark, follow_symlinks=False)
+                except OSError as error:
+                    if error.errno not in (errno.ENODATA, errno.EPERM, errno.ENOTSUP):
+                        raise
+
+
+def stored(
+    diff_id: DiffID, size: int, index: LayerIndex, tar: str, blobs: Blobs
+) -> tuple[Layer, LayerIndex]:
+    """The layer in the file `tar`, put into the store with its index."""
+    descriptor = blobs.add_file(tar, LAYER_TAR, Digest(diff_id), size)
+    layer = Layer(descriptor, diff_id)
+    if isinstance(blobs, KeepsIndex):
+        blobs.keep_index(layer, index)
+    return layer, index
+
+
+@contextlib.contextmanager
+def plain_tar(layer: Layer, target: str, blobs: Blobs) -> Iterator[BinaryIO]:
+    """The uncompressed tar of a layer; inflated to an unnamed file beside `target` if need be.
+
+    What is stored as it is, is verified while it is read to the end.
+    """
+    with contextlib.ExitStack() as stack:
+        stream = stack.enter_context(blobs.open(layer.descriptor.digest))
+        if str(layer.descriptor.digest) == layer.diff_id:
+            yield stream
+            return
+        from layercache.layers.compression import decompressed
+
+        spool = stack.enter_context(tempfile.TemporaryFile(dir=os.path.dirname(target)))
+        hasher = hashlib.sha256()
+        plain = decompressed(stream, what="layer")
+        while chunk := plain.read(_CHUNK):
+            hasher.update(chunk)
+            spool.write(chunk)
+        if "sha256:" + hasher.hexdigest() != layer.diff_id:
+            raise CorruptObject(f"a layer does not inflate to its diff ID {layer.diff_id}")
+        spool.seek(0)
+        yield spool
+
+
+def _layer(state: State) -> Layer:
+    assert state.layer is not None
+    return state.layer

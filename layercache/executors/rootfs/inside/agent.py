@@ -1,0 +1,181 @@
+"""File work in the user namespace of a build: started by the helper process, asked by the build.
+
+Unlike the helper it may take its time to start and imports what it likes.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+from collections.abc import Sequence
+from typing import Any, BinaryIO
+
+import attrs
+
+from layercache.errors import LayerCacheError
+from layercache.executors.rootfs.file_work import LocalFiles, capture_directory, change_owner, tidy
+from layercache.executors.rootfs.inside import wire as _wire
+from layercache.layers import apply
+from layercache.layers.state_tree import StateTree
+from layercache.layers.writer import LayerWriter
+from layercache.model.digests import DiffID
+from layercache.model.layer_index import LayerIndex
+from layercache.model.tree import Node, Tree
+
+__all__ = ["main"]
+
+
+def main(channel: int, single: bool) -> None:
+    """Answer requests on the socket `channel` until it is closed.
+
+    `single`: root is the only user here, so all files are root's.
+    """
+    os.umask(0o022)
+    with socket.socket(fileno=channel) as stream:
+        agent = Agent(single)
+        while (request := _wire.receive(stream)) is not None:
+            try:
+                answer = {"value": getattr(agent, f"do_{request['do']}")(**request["with"])}
+            except LayerCacheError as error:
+                answer = {"error": type(error).__name__, "message": str(error)}
+            except OSError as error:
+                answer = {"error": "BuildError", "message": f"{error.strerror} ({error.filename})"}
+            except Exception as error:  # noqa: BLE001  (told to who asked, who raises it)
+                answer = {"error": "BuildError", "message": f"{type(error).__name__}: {error}"}
+            _wire.send(stream, answer)
+
+
+class Agent:
+    """Keeps the indexes that it was given; they are sent once."""
+
+    def __init__(self, single: bool) -> None:
+        self._single = single
+        self._files = LocalFiles()
+        self._indexes: dict[str, LayerIndex] = {}
+
+    def do_learn(self, diff_id: str, index: bytes) -> None:
+        """Take the index of a layer."""
+        self._indexes[diff_id] = LayerIndex.decode(index)
+
+    def _tree(self, layers: Sequence[str]) -> StateTree:
+        return StateTree([self._indexes[layer] for layer in layers], _no_content)
+
+    def do_unpack(self, layers: Sequence[str], tar: str, target: str, plain: bool) -> None:
+        """Unpack the last of `layers` from the file `tar`; `plain` applies it instead."""
+        index = _without_devices(self._indexes[layers[-1]])
+        tree = self._tree(layers)
+        with open(tar, "rb", buffering=0) as blob:
+            if plain:
+                apply.apply(index, _binary(blob), target, rootless=True)
+            else:
+                apply.unpack(index, _binary(blob), target, state=tree, rootless=True)
+        if not self._single:
+            _give_owners(index, tree, target)
+
+    def do_capture(
+        self, layers: Sequence[str], upper: str, made: Sequence[str], tar: str
+    ) -> tuple[str, int, bytes] | None:
+        """Capture `upper` on the state of `layers` to the file `tar`."""
+        tree: Tree = self._tree(layers)
+        if self._single:
+            found = _capture_as_root(upper, made, tree, tar)
+        else:
+            found = capture_directory(upper, made, tree, tar, rootless=True)
+        return None if found is None else (found[0], found[1], found[2].encode())
+
+    def do_give(self, root: str, owners: Sequence[Sequence[Any]]) -> None:
+        """Change owners below `root`, where there is more than one."""
+        if not self._single:
+            self._files.give(root, [(path, uid, gid) for path, uid, gid in owners])
+
+    def do_delete(self, path: str) -> None:
+        """Have `path` deleted."""
+        self._files.delete(path)
+
+    def do_settle(self) -> None:
+        """Return when everything is deleted."""
+        self._files.settle()
+
+
+def _binary(file: Any) -> BinaryIO:
+    stream: BinaryIO = file
+    return stream
+
+
+def _no_content(layer: int, offset: int, size: int) -> BinaryIO:
+    raise LayerCacheError("the content of layers is not at hand here")
+
+
+def _without_devices(index: LayerIndex) -> LayerIndex:
+    """A user namespace can't make devices, and its commands could not use them."""
+    if not index.devices:
+        return index
+    return LayerIndex.of(
+        entry
+        for entry in index
+        if entry.node is None
+        or not (stat.S_ISCHR(entry.node.mode) or stat.S_ISBLK(entry.node.mode))
+    )
+
+
+def _give_owners(index: LayerIndex, tree: Tree, target: str) -> None:
+    """Give what was unpacked from a layer its owners; it was made as root's."""
+    root = os.fsencode(target)
+    for entry in index:
+        node = tree.lookup(entry.path) if entry.implied else entry.node
+        if node is not None and (node.uid or node.gid):
+            path = os.path.join(root, entry.path) if entry.path else root
+            change_owner(path, node.uid, node.gid)
+
+
+class _Ownerless:
+    """A tree as it looks where every file is root's."""
+
+    def __init__(self, tree: Tree) -> None:
+        self._tree = tree
+        self.children = tree.children
+        self.digest = tree.digest
+        self.open = tree.open
+
+    def lookup(self, path: bytes) -> Node | None:
+        node = self._tree.lookup(path)
+        return None if node is None else attrs.evolve(node, uid=0, gid=0)
+
+
+class _Restoring(LayerWriter):
+    """Writes what is there already with the owner it has: it can't have got another one."""
+
+    def __init__(self, sink: BinaryIO, tree: Tree) -> None:
+        super().__init__(sink)
+        self._tree = tree
+
+    def add(
+        self,
+        path: bytes,
+        node: Node,
+        content: BinaryIO | bytes | int | None = None,
+        hardlink: bytes | None = None,
+    ) -> None:
+        base = self._tree.lookup(path)
+        if base is not None:
+            node = attrs.evolve(node, uid=base.uid, gid=base.gid)
+        super().add(path, node, content, hardlink)
+
+
+def _capture_as_root(
+    upper: str, made: Sequence[str], tree: Tree, tar: str
+) -> tuple[DiffID, int, LayerIndex] | None:
+    """Capture where every file is root's: owners stay what they were."""
+    from layercache.executors.rootfs.mount_stubs import remove_stubs
+    from layercache.layers.capture import capture_upper
+
+    remove_stubs(upper, made)
+    with open(tar, "wb") as out:
+        writer = _Restoring(out, tree)
+        capture_upper(upper, _Ownerless(tree), writer, rootless=True)
+        if writer.empty:
+            return None
+        found = writer.finish()
+    tidy(upper, found[2])
+    return found

@@ -1,0 +1,257 @@
+"""The helper process: one for a build, forks the first process of every step.
+
+It exists because a build has threads, and a process with threads must not fork. Single
+threaded, nothing imported but what steps need; started with `python -I -S`.
+
+First it makes a mount namespace of its own, in which the host is read-only but for the scratch
+directory, and executes itself again from there: should anything of the host be reached from a
+step after all, e.g. this program through /proc/self/exe, it can't be written.
+"""
+
+from __future__ import annotations
+
+import _socket
+import os
+import select
+import sys
+
+from layercache.executors.rootfs.inside import step as _step
+from layercache.executors.rootfs.inside import syscalls as sys_
+from layercache.executors.rootfs.inside import userns as _userns
+from layercache.executors.rootfs.inside import wire as _wire
+
+__all__ = ["AGENT", "KILL", "NAMESPACES", "START", "main"]
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+NAMESPACES = (
+    sys_.CLONE_NEWNS
+    | sys_.CLONE_NEWPID
+    | sys_.CLONE_NEWUTS
+    | sys_.CLONE_NEWIPC
+    | sys_.CLONE_NEWCGROUP
+)
+"""What every step has of its own."""
+
+START = "start"
+KILL = "kill"
+AGENT = "agent"
+
+
+def main(arguments: Sequence[str]) -> None:
+    """What the helper process is started for; the arguments are one of
+
+    `enclose CHANNEL SCRATCH COMMAND...`, which is followed by `serve CHANNEL`: serve the
+    SOCK_SEQPACKET socket CHANNEL until the build closes it or is gone;
+    `probe SCRATCH USERXATTR SINGLE`: try what a step needs.
+
+    `userns` and its arguments before them ask for a user namespace.
+    """
+    if arguments[0] == "userns":
+        try:
+            _userns.enter(arguments[1 : 1 + _userns.COUNT])
+        except OSError as error:
+            print(error.strerror, file=sys.stderr)
+            sys.exit(1)
+        arguments = arguments[1 + _userns.COUNT :]
+    command, *rest = arguments
+    if command == "probe":
+        os._exit(_probe(rest[0], userxattr=rest[1] == "1", single=rest[2] == "1"))
+    if command == "enclose":
+        enclose(rest[1])
+        os.execv(rest[2], rest[2:])
+    channel = int(rest[0])
+    os.umask(0o022)
+    os.set_inheritable(channel, False)
+    Runner(_socket.socket(fileno=channel)).serve()
+
+
+def enclose(scratch: str) -> None:
+    """A mount namespace in which nothing of the host can be written but `scratch`."""
+    sys_.unshare(sys_.CLONE_NEWNS)
+    root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    place = os.open(scratch, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    sys_.mount_setattr(root, sys_.AT_RECURSIVE, 0, propagation=sys_.MS_PRIVATE)
+    writable = sys_.open_tree(place, "", sys_.OPEN_TREE_CLONE | sys_.AT_EMPTY_PATH)
+    sys_.mount_setattr(root, sys_.AT_RECURSIVE, sys_.MOUNT_ATTR_RDONLY)
+    sys_.move_mount(writable, place)
+    for fd in (writable, place, root):
+        os.close(fd)
+
+
+def _probe(scratch: str, *, userxattr: bool, single: bool) -> int:
+    """Try what a step needs; 0 when all of it works, else the reason is printed."""
+    if not sys_.supported():
+        print(f"system calls of {os.uname().machine} are not known", flush=True)
+        return 1
+    try:
+        enclose(scratch)
+        pid = sys_.clone(NAMESPACES)
+        if pid:
+            return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        _step.probe(scratch, userxattr=userxattr, single=single)
+    except OSError as error:
+        where = f" ({error.filename})" if error.filename else ""
+        print(f"{error.strerror}{where}", flush=True)  # nothing flushes on the way out
+        return 1
+    return 0
+
+
+class Runner:
+    """The steps that run now: each has a process 1 and a stream to the build."""
+
+    def __init__(self, sock: _socket.socket) -> None:
+        self.sock = sock
+        self.parent = os.pidfd_open(os.getppid())
+        self.self = os.pidfd_open(os.getpid())
+        self.steps: dict[int, tuple[int, int, _socket.socket]] = {}
+        """Descriptor of the process → its number, the step's number, its stream."""
+        self.agents: dict[int, int] = {}
+        """Descriptor of the process → its number."""
+        self.poll = select.poll()
+        self.poll.register(sock.fileno(), select.POLLIN)
+        self.poll.register(self.parent, select.POLLIN)
+
+    def serve(self) -> None:
+        while True:
+            for fd, _ in self.poll.poll():
+                if fd in self.steps:
+                    self.reap(fd)
+                elif fd in self.agents:
+                    self.poll.unregister(fd)
+                    os.close(fd)
+                    os.waitpid(self.agents.pop(fd), 0)
+                elif fd == self.parent or not self.request():
+                    self.end()
+                    return
+
+    def request(self) -> bool:
+        """Take one request; False at the end."""
+        size = _socket.CMSG_SPACE(64 * 4)
+        data, ancillary, _, _ = self.sock.recvmsg(1 << 17, size)
+        if not data:
+            return False
+        fds: list[int] = []
+        for level, kind, content in ancillary:
+            if level == _socket.SOL_SOCKET and kind == _socket.SCM_RIGHTS:
+                usable = len(content) - len(content) % 4
+                fds += memoryview(content[:usable]).cast("i").tolist()
+        for fd in fds:
+            os.set_inheritable(fd, False)
+        command, number, argument = _wire.decode(data)
+        if command == KILL:
+            for pidfd, (_, known, _) in self.steps.items():
+                if known == number:
+                    _kill(pidfd)
+        elif command == START:
+            self.start(number, argument, fds)
+        elif command == AGENT:
+            self.agent(argument, fds)
+        return True
+
+    def agent(self, command: list[str], fds: list[int]) -> None:
+        """Start a program in these namespaces; its last argument is to be the first of `fds`.
+
+        No program is the tracer, which needs nothing that is not here already.
+        """
+        pid = os.fork()
+        if pid == 0:
+            try:
+                sys_.prctl(sys_.PR_SET_PDEATHSIG, 9)
+                if not command:
+                    self.trace(fds)
+                for fd in fds:
+                    os.set_inheritable(fd, True)
+                os.execv(command[0], [*command, str(fds[0])])
+            finally:
+                os._exit(127)
+        for fd in fds:
+            os.close(fd)
+        pidfd = os.pidfd_open(pid)
+        self.agents[pidfd] = pid
+        self.poll.register(pidfd, select.POLLIN)
+
+    @staticmethod
+    def trace(fds: list[int]) -> None:
+        """In a new process: be the tracer of this build; does not return."""
+        status = 1
+        try:
+            for number, fd in enumerate(fds):
+                fds[number] = os.dup2(fd, 100 + number, inheritable=False)
+            # Streams of steps must not stay open in here.
+            os.closerange(3, 100)
+            sys_.close_range(100 + len(fds), 0xFFFFFFFF)
+            from layercache.executors.rootfs.inside import tracefs as _tracefs
+
+            _tracefs.main(fds[0])
+            status = 0
+        finally:
+            os._exit(status)
+
+    def start(self, number: int, flags: int, fds: list[int]) -> None:
+        """Fork process 1 of a step; `fds` are its stream, its output, and what it must hold."""
+        try:
+            pid = sys_.clone(flags)
+        except OSError as error:
+            stream = _socket.socket(fileno=fds[0])
+            _step.report_broken(stream, f"new namespaces: {error.strerror}")
+            stream.close()
+            for fd in fds[1:]:
+                os.close(fd)
+            return
+        if pid == 0:
+            self.child(fds)
+        for fd in fds[1:]:
+            os.close(fd)
+        pidfd = os.pidfd_open(pid)
+        self.steps[pidfd] = (pid, number, _socket.socket(fileno=fds[0]))
+        self.poll.register(pidfd, select.POLLIN)
+
+    def child(self, fds: list[int]) -> None:
+        """In the step's process 1; does not return."""
+        status = 1
+        try:
+            sys_.prctl(sys_.PR_SET_PDEATHSIG, 9)
+            alive = select.poll()
+            alive.register(self.self, select.POLLIN)
+            if not alive.poll(0):
+                self.sock.close()
+                os.close(self.parent)
+                os.close(self.self)
+                for pidfd, (_, _, stream) in self.steps.items():
+                    os.close(pidfd)
+                    stream.close()
+                for pidfd in self.agents:
+                    os.close(pidfd)
+                _step.run(_socket.socket(fileno=fds[0]), fds[1])
+                status = 0
+        finally:
+            os._exit(status)
+
+    def reap(self, pidfd: int) -> None:
+        """A process 1 has ended, and everything in its namespace with it: say so."""
+        pid, _, stream = self.steps.pop(pidfd)
+        self.poll.unregister(pidfd)
+        os.close(pidfd)
+        _, code = os.waitpid(pid, 0)
+        try:
+            _step.report_gone(stream, os.waitstatus_to_exitcode(code))
+        except OSError:
+            pass  # the build has stopped listening
+        stream.close()
+
+    def end(self) -> None:
+        """Kill what runs and wait until it is gone."""
+        for pidfd in (*self.steps, *self.agents):
+            _kill(pidfd)
+        for pid in (*(pid for pid, _, _ in self.steps.values()), *self.agents.values()):
+            os.waitpid(pid, 0)
+
+
+def _kill(pidfd: int) -> None:
+    try:
+        sys_.kill(pidfd)
+    except ProcessLookupError:
+        pass

@@ -1,0 +1,289 @@
+"""`RUN --mount` made ready: which directory, file or socket is behind each, what it holds.
+
+`Mounts` lives as long as one step; what it takes (locks, agents) it gives back on closing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import posixpath
+import threading
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from layercache.errors import BuildError, UsageError
+from layercache.executors.rootfs.cache_mounts import Caches
+from layercache.executors.rootfs.file_work import FileWork
+from layercache.executors.rootfs.scratch import Scratch
+from layercache.executors.rootfs.unpacked import Unpacked
+from layercache.executors.rootfs.written_selection import NAME, write_selection
+from layercache.model.descriptors import State
+from layercache.model.digests import Fingerprint
+from layercache.model.operations import Exec, Mount
+from layercache.model.selectors import Files
+from layercache.model.task import Blobs, BoundInput, Task
+
+if TYPE_CHECKING:
+    from layercache.executors.rootfs.inside.wire import Sendable
+
+__all__ = ["Mounts", "SharedInputs"]
+
+_SECRETS = "/run/secrets/"
+_AGENTS = "/run/buildkit/ssh_agent."
+
+
+class SharedInputs:
+    """Contexts written out to be mounted: once for a build, however many steps read one.
+
+    All is root's: owners in a context don't count.
+    """
+
+    def __init__(self, scratch: Scratch) -> None:
+        self._scratch = scratch
+        self._lock = threading.Lock()
+        self._made: dict[Fingerprint, str] = {}
+
+    def directory(self, bound: BoundInput, blobs: Blobs) -> str:
+        """The directory that holds what an input's selector picks, as `content`."""
+        if not isinstance(bound.selector, Files):
+            raise UsageError(f"a mount reads files, not {bound.selector.name!r}")
+        with self._lock:
+            path = self._made.get(bound.fingerprint)
+            if path is None:
+                path = self._scratch.new("inputs")
+                try:
+                    write_selection(blobs.tree(bound.subject), bound.selector, path)
+                except BaseException:
+                    self._scratch.discard(path)
+                    raise
+                self._made[bound.fingerprint] = path
+            return path
+
+
+class Mounts:
+    """The mounts of one step.
+
+    After `prepare`: `specs` are what the helper process mounts, in order; `variables` what the
+    command's environment gets; `held` the locks that the step must hold.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        work: str,
+        *,
+        scratch: Scratch,
+        unpacked: Unpacked,
+        files: FileWork,
+        inputs: SharedInputs,
+        caches: Caches,
+        secrets: Mapping[str, bytes],
+        agents: Mapping[str, str],
+        empty: str,
+    ) -> None:
+        self._task = task
+        self._work = work
+        self._scratch = scratch
+        self._unpacked = unpacked
+        self._files = files
+        self._inputs = inputs
+        self._caches = caches
+        self._secrets = secrets
+        self._agents = agents
+        self._empty = empty
+        self._stack = contextlib.ExitStack()
+        self._count = 0
+        self._sockets = 0
+        self._taken: dict[str, str] = {}
+        self.specs: list[dict[str, Sendable]] = []
+        self.variables: dict[str, str] = {}
+        self.held: list[int] = []
+
+    def __enter__(self) -> Mounts:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def prepare(self, instruction: Exec, blobs: Blobs) -> None:
+        """Make everything ready; raises `BuildError` for what is missing, `Cancelled`."""
+        for mount in instruction.mounts:
+            if mount.target and posixpath.normpath("/" + mount.target) == "/":
+                raise UsageError("a mount can't cover the root: give it a target below /")
+        found: list[tuple[Mount, dict[str, Sendable]]] = []
+        # Locks in one order for all steps, so that two can't wait for each other.
+        caches = [m for m in instruction.mounts if m.type == "cache"]
+        for mount in sorted(caches, key=self._cache_place):
+            found.append((mount, self._cache(mount, blobs)))
+        mounts = instruction.ordered_mounts
+        for mount in mounts:
+            if mount.type == "bind":
+                found.append((mount, self._bind(mount, blobs)))
+            elif mount.type == "tmpfs":
+                spec: dict[str, Sendable] = {"kind": "tmpfs", "size": mount.size}
+                found.append((mount, {**spec, "target": mount.target}))
+            elif mount.type == "secret":
+                found += [(mount, spec) for spec in self._secret(mount)]
+            elif mount.type == "ssh":
+                found += [(mount, spec) for spec in self._ssh(mount)]
+            elif mount.type != "cache":
+                raise UsageError(f"a mount of type {mount.type!r} is not known")
+        order = {id(mount): n for n, mount in enumerate(mounts)}
+        found.sort(key=lambda pair: (str(pair[1]["target"]).count("/"), order[id(pair[0])]))
+        self.specs = [spec for _, spec in found]
+
+    def _next(self, kind: str) -> str:
+        """A new directory of the step."""
+        self._count += 1
+        path = os.path.join(self._work, f"{kind}{self._count}")
+        os.mkdir(path, 0o700)
+        return path
+
+    def _input(self, mount: Mount) -> BoundInput:
+        for bound in self._task.inputs:
+            if bound.role == mount.role:
+                return bound
+        raise BuildError(f"the mount at {mount.target} has no input {mount.role!r}")
+
+    # -- one of each ------------------------------------------------------------------------
+
+    def _bind(self, mount: Mount, blobs: Blobs) -> dict[str, Sendable]:
+        bound = self._input(mount)
+        spec: dict[str, Any] = {
+            "kind": "bind",
+            "target": mount.target,
+            "readonly": mount.readonly,
+            "overlays": [],
+        }
+        if isinstance(bound.subject, State):
+            # An unpacked layer has marks of overlayfs in it; an overlay takes two directories.
+            lower = [*self._unpacked.lower(bound.subject, blobs), self._empty]
+            source = mount.source
+        else:
+            lower = [self._inputs.directory(bound, blobs)]
+            source = NAME
+        if mount.readonly and len(lower) == 1:
+            return {**spec, "base": lower[0], "source": source}
+        at = self._next("in")
+        layer: dict[str, Any] = {"at": at, "lower": lower, "upper": None, "work": None}
+        if not mount.readonly:
+            # What a command writes there is gone afterwards, as with BuildKit.
+            layer["upper"], layer["work"] = self._next("up"), self._next("wk")
+            info = os.stat(lower[0])
+            os.chmod(layer["upper"], info.st_mode & 0o7777)
+            if os.geteuid() == 0 and (info.st_uid or info.st_gid):
+                os.chown(layer["upper"], info.st_uid, info.st_gid)
+        return {**spec, "base": at, "source": source, "overlays": [layer]}
+
+    def _start(self, mount: Mount) -> BoundInput | None:
+        """The input that a cache mount begins with, None where it begins empty."""
+        return None if mount.role is None else self._input(mount)
+
+    def _cache_place(self, mount: Mount) -> str:
+        bound = self._start(mount)
+        return self._caches.place(mount, None if bound is None else bound.fingerprint)
+
+    def _cache(self, mount: Mount, blobs: Blobs) -> dict[str, Sendable]:
+        bound = self._start(mount)
+        place = self._cache_place(mount)
+        if mount.sharing != "private" and place in self._taken:
+            path = self._taken[place]  # twice in one step: waiting for itself would not end
+        else:
+            path = self._take_cache(mount, bound, blobs)
+            self._taken[place] = path
+        # Only the helper process can give a directory to another user of its user namespace.
+        foreign = bound is None and os.geteuid() != 0
+        return {
+            "kind": "path",
+            "path": path,
+            "target": mount.target,
+            "readonly": mount.readonly,
+            "owner": [mount.uid, mount.gid] if foreign else None,
+        }
+
+    def _take_cache(self, mount: Mount, bound: BoundInput | None, blobs: Blobs) -> str:
+        """The locked directory of a cache mount."""
+
+        def fill(directory: str) -> None:
+            content = os.path.join(directory, NAME)
+            if bound is None:
+                os.mkdir(content)
+                os.chmod(content, 0o755 if mount.mode is None else mount.mode)
+                if os.geteuid() == 0:
+                    os.chown(content, mount.uid, mount.gid)
+                return
+            if not isinstance(bound.selector, Files):
+                raise UsageError(f"a mount reads files, not {bound.selector.name!r}")
+            owners = write_selection(blobs.tree(bound.subject), bound.selector, directory)
+            if isinstance(bound.subject, State):
+                self._files.give(directory, owners)
+
+        found = self._caches.acquire(
+            mount,
+            None if bound is None else bound.fingerprint,
+            empty=self._task.bypass,
+            fill=fill,
+            cancelled=blobs.cancelled,
+        )
+        self._stack.callback(os.close, found.lock)
+        self.held.append(found.lock)
+        return os.path.join(found.path, NAME)
+
+    def _secret(self, mount: Mount) -> list[dict[str, Sendable]]:
+        value = self._secrets.get(mount.id)
+        if value is None:
+            if mount.required:
+                raise BuildError(
+                    f"RUN needs the secret {mount.id!r}, but it was not given: pass "
+                    f"--secret id={mount.id},src=FILE"
+                )
+            return []
+        if mount.env:
+            self.variables[mount.env] = os.fsdecode(value)
+        target = mount.target
+        if not target and not mount.env:
+            target = _SECRETS + os.path.basename(mount.id)
+        if not target:
+            return []
+        self._count += 1
+        return [
+            {
+                "kind": "secret",
+                "name": str(self._count),
+                "content": value,
+                "target": target,
+                "mode": 0o400 if mount.mode is None else mount.mode,
+                "uid": mount.uid,
+                "gid": mount.gid,
+            }
+        ]
+
+    def _ssh(self, mount: Mount) -> list[dict[str, Sendable]]:
+        name = mount.id or "default"
+        agent = self._agents.get(name)
+        if agent is None:
+            if mount.required:
+                raise BuildError(
+                    f"RUN needs the SSH agent {name!r}, but it was not given: pass "
+                    f"--ssh {name}=SOCKET"
+                )
+            return []
+        from layercache.executors.rootfs.ssh_proxy import AgentProxy
+
+        target = mount.target or f"{_AGENTS}{self._sockets}"
+        self._sockets += 1
+        path = os.path.join(self._next("ssh"), "agent")
+        proxy = AgentProxy(path, agent)
+        self._stack.callback(proxy.close)
+        self.variables.setdefault("SSH_AUTH_SOCK", target)
+        return [
+            {
+                "kind": "socket",
+                "path": path,
+                "target": target,
+                "mode": 0o600 if mount.mode is None else mount.mode,
+                "uid": mount.uid,
+                "gid": mount.gid,
+            }
+        ]

@@ -1,0 +1,267 @@
+"""Traced steps, the build's side: when a step is watched, and what was seen in the end.
+
+What was seen counts only if it is all that the result depends on; whatever puts that in doubt
+is a reason to keep the step by its whole parent.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from layercache.errors import BuildError
+from layercache.executors.rootfs.helper_command import tracer_command
+from layercache.executors.rootfs.inside import wire as _wire
+from layercache.layers.accounts_derive import derive
+from layercache.model.observations import ABSENT, FOUND, LISTING, METADATA, WHOLE, Observations
+
+if TYPE_CHECKING:
+    from layercache.executors.rootfs.helper_client import Runner
+    from layercache.model.descriptors import State
+    from layercache.model.layer_index import LayerIndex
+    from layercache.model.operations import Exec
+    from layercache.model.task import Blobs
+    from layercache.model.tree import Node, Tree
+
+__all__ = [
+    "Tracer",
+    "TracerFailed",
+    "Watch",
+    "Watched",
+    "has_attributes",
+    "identity_of",
+    "observations_of",
+    "refusal_of",
+]
+
+_SKELETON: Final = frozenset(
+    (b"proc", b"sys", b"dev", b"etc", b"etc/hosts", b"etc/hostname", b"etc/resolv.conf")
+)
+"""What every root file system has, whether or not a layer has it (`Surroundings`)."""
+
+_ACL: Final = b"system.posix_acl_"
+
+
+def refusal_of(instruction: Exec, parent: State, blobs: Blobs) -> str:
+    """Why a step can't be traced, empty when it can."""
+    if instruction.security == "insecure":
+        return "with --security=insecure it may change what it is watched by"
+    for mount in instruction.mounts:
+        if mount.type == "cache":
+            return "it has a cache mount: what it reads depends on what that holds"
+    for layer in parent.layers:
+        for pairs in blobs.index(layer).xattrs.values():
+            if any(name.startswith(_ACL) for name, _ in pairs):
+                return "the image has access control lists"
+    return ""
+
+
+def has_attributes(parent: State, blobs: Blobs) -> bool:
+    """Whether anything in the image has extended attributes."""
+    return any(blobs.index(layer).xattrs for layer in parent.layers)
+
+
+def identity_of(instruction: Exec, tree: Tree) -> list[Any] | None:
+    """Who runs the command: uid, gid, groups, home; None when there is no such user, or when a
+    mount may cover the accounts: then they are read inside, which is seen as any reading is."""
+    if instruction.mounts:
+        return None
+    found = derive("user", instruction.user, tree)
+    if not isinstance(found, tuple):
+        return None
+    uid, gid, groups, home = found
+    return [uid, gid, list(cast(tuple[int, ...], groups)), home]
+
+
+class TracerFailed(Exception):
+    """What a watched step gave counts for nothing: it may have been given wrong answers."""
+
+
+class Tracer:
+    """The tracing processes of one session, started with the first traced step."""
+
+    def __init__(self, runner: Runner, *, userxattr: bool) -> None:
+        self._runner = runner
+        self._userxattr = userxattr
+        self._lock = threading.Lock()
+        self._channel: socket.socket | None = None
+
+    def begin(self, lower: Sequence[str], at: str, *, attributes: bool) -> Watch | str:
+        """Serve the directories `lower` at the directory `at`, or say why that can't be."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            try:
+                with self._lock:
+                    if self._channel is None:
+                        self._channel = self._runner.program(tracer_command())
+                    socket.send_fds(self._channel, [b"t"], [theirs.fileno()])
+            except (OSError, BuildError) as error:
+                ours.close()
+                self.close()
+                return f"the tracer can't be started: {error}"
+        watch = Watch(ours)
+        trouble = watch.ask(
+            {
+                "lower": list(lower),
+                "at": at,
+                "attributes": attributes,
+                "userxattr": self._userxattr,
+            }
+        )
+        if trouble["trouble"]:
+            watch.close()
+            return f"nothing can be traced here: {trouble['trouble']}"
+        return watch
+
+    def close(self) -> None:
+        """End the tracing processes."""
+        with self._lock:
+            if self._channel is not None:
+                self._channel.close()
+                self._channel = None
+
+
+class Watch:
+    """One step being watched. `end` must be called when nothing of the step is left."""
+
+    def __init__(self, stream: socket.socket) -> None:
+        self._stream = stream
+        self.requests = 0
+        self.cpu = 0.0
+        """Processor seconds that watching took."""
+
+    def ask(self, message: Mapping[str, Any]) -> dict[str, Any]:
+        """One question to the tracer, and its answer; it being gone is an answer, too."""
+        try:
+            _wire.send(self._stream, message)
+            answer = _wire.receive(self._stream)
+        except OSError as error:
+            answer = {"trouble": f"the tracer is gone ({error.strerror})"}
+        found: dict[str, Any] = answer or {"trouble": "the tracer is gone"}
+        return found
+
+    def end(self) -> dict[bytes, int] | str:
+        """What was seen (path → bits), or what went wrong with seeing it."""
+        answer = self.ask({})
+        self.close()
+        if answer["trouble"]:
+            return f"the tracer failed: {answer['trouble']}"
+        self.requests = answer["requests"]
+        self.cpu = answer["cpu"] / 1000
+        return dict(zip(answer["paths"], answer["bits"], strict=True))
+
+    def close(self) -> None:
+        self._stream.close()
+
+
+class Watched:
+    """The `Blobs` of a step whose parent's tree notes what is looked up in it.
+
+    Capturing leaves out what is as it was in the parent: so that was looked at, too.
+    """
+
+    def __init__(self, blobs: Blobs) -> None:
+        self._blobs = blobs
+        self.lookups: dict[bytes, Node | None] = {}
+        self.listed: set[bytes] = set()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._blobs, name)
+
+    def tree(self, subject: Any) -> Tree:
+        return cast("Tree", _Noting(self._blobs.tree(subject), self))
+
+
+class _Noting:
+    def __init__(self, tree: Tree, notes: Watched) -> None:
+        self._tree = tree
+        self._notes = notes
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._tree, name)
+
+    def lookup(self, path: bytes) -> Node | None:
+        node = self._notes.lookups[path] = self._tree.lookup(path)
+        return node
+
+    def children(self, path: bytes) -> Sequence[bytes]:
+        self._notes.listed.add(path)
+        return self._tree.children(path)
+
+
+def observations_of(
+    seen: Mapping[bytes, int],
+    captured: Watched,
+    index: LayerIndex | None,
+    tree: Tree,
+    user: str,
+) -> Observations | str:
+    """All that a step's result depends on, or why that is in doubt.
+
+    `seen` is the tracer's, `captured` what capturing looked at, `index` the layer's.
+    """
+    doubt = _unexplained(seen, index, tree) or _mistaken(seen, tree)
+    if doubt:
+        return doubt
+    found = dict(seen)
+    # The upper directory was given what the root is: nobody had to ask for it.
+    found[b""] = found.get(b"", 0) | FOUND | METADATA
+    for path, node in captured.lookups.items():
+        if node is None:
+            bits = ABSENT
+        elif node.is_dir:
+            bits = FOUND | METADATA
+        elif index is not None and _has_entry(index, path):
+            bits = FOUND
+        else:
+            bits = WHOLE  # the layer has no entry because it is what it was
+        found[path] = found.get(path, 0) | bits
+    for path in captured.listed:
+        found[path] = found.get(path, 0) | LISTING
+    return Observations.of(found, [("user", user)])
+
+
+def _has_entry(index: LayerIndex, path: bytes) -> bool:
+    entry = index.get(path)
+    return entry is not None and not entry.implied
+
+
+def _unexplained(seen: Mapping[bytes, int], index: LayerIndex | None, tree: Tree) -> str:
+    """A change that nothing was looked up for: overlayfs can't make one, so something was not
+    seen. Empty when there is none."""
+    inside: bytes | None = None
+    for entry in index or ():
+        path = entry.path
+        if not path or entry.implied or (inside is not None and path.startswith(inside)):
+            continue
+        if not seen.get(path, 0) & (ABSENT | FOUND) and not _beneath_absent(seen, path):
+            return f"the tracer did not see how {_text(path)} came about"
+        node = tree.lookup(path)
+        if node is None or not node.is_dir or entry.opaque:
+            inside = path + b"/"
+    return ""
+
+
+def _beneath_absent(seen: Mapping[bytes, int], path: bytes) -> bool:
+    while path:
+        path = path.rpartition(b"/")[0]
+        if seen.get(path, 0) & ABSENT:
+            return True
+    return False
+
+
+def _mistaken(seen: Mapping[bytes, int], tree: Tree) -> str:
+    """A path of which the tracer and the layers say something else; empty when there is none."""
+    for path, bits in seen.items():
+        if path in _SKELETON:
+            continue
+        there = tree.lookup(path) is not None
+        if (bits & ABSENT and there) or (bits & FOUND and not there):
+            return f"the tracer saw something else at {_text(path)} than the layers say"
+    return ""
+
+
+def _text(path: bytes) -> str:
+    return repr("/" + path.decode("utf-8", "backslashreplace"))

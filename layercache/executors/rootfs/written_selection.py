@@ -1,0 +1,87 @@
+"""Selected files of a tree, written out as a directory to mount or to fill a cache with."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from layercache.errors import BuildError
+from layercache.model.layer_times import LAYER_TIME, copied_time
+from layercache.model.selectors import Files
+from layercache.trees.select import select, walk
+
+if TYPE_CHECKING:
+    from layercache.model.tree import Node, Tree
+
+__all__ = ["NAME", "write_selection"]
+
+NAME = "content"
+"""What a selection is called in the directory it is written to."""
+
+_COPY_SIZE = 1 << 20
+
+
+def write_selection(tree: Tree, files: Files, directory: str) -> list[tuple[bytes, int, int]]:
+    """Write what `files` names in `tree` to `directory`/content, as the calling user's.
+
+    Times are those that COPY gives. Returns the owners that the tree says: paths below
+    `directory`, users and groups, where they are not 0:0. Raises `SourceError` when what is
+    named isn't there.
+    """
+    owners = []
+    for selected in select(tree, files):
+        base = os.fsencode(NAME)
+        entries = [
+            (os.path.join(base, relative) if relative else base, path, node)
+            for relative, path, node in walk(tree, selected)
+        ]
+        try:
+            _write(tree, os.fsencode(directory), entries)
+        except OSError as error:
+            raise BuildError(f"what a mount reads can't be written: {error.strerror}") from error
+        owners += [(name, n.uid, n.gid) for name, _, n in entries if n.uid or n.gid]
+    return owners
+
+
+def _write(tree: Tree, root: bytes, entries: Sequence[tuple[bytes, bytes, Node]]) -> None:
+    directories = []
+    for name, path, node in entries:
+        target = os.path.join(root, name)
+        if stat.S_ISSOCK(node.mode):
+            continue
+        if node.is_dir:
+            os.mkdir(target, 0o700)
+            directories.append((target, node))
+            continue
+        time = LAYER_TIME
+        if node.is_link:
+            os.symlink(node.link, target)
+        elif node.is_file:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+            with tree.open(path) as source, os.fdopen(os.open(target, flags, 0o600), "wb") as out:
+                shutil.copyfileobj(source, out, _COPY_SIZE)
+            time = copied_time(node.content)
+        elif stat.S_ISFIFO(node.mode):
+            os.mkfifo(target)
+        elif os.geteuid() == 0:
+            os.mknod(target, node.mode, os.makedev(*node.device))
+        else:
+            continue  # nobody could open it in a user namespace
+        _finish(target, node, time)
+    for target, node in reversed(directories):
+        _finish(target, node, LAYER_TIME)
+
+
+def _finish(target: bytes, node: Node, time: int) -> None:
+    if not node.is_link:
+        os.chmod(target, stat.S_IMODE(node.mode))
+        for name, value in node.xattrs:
+            try:
+                os.setxattr(target, name, value, follow_symlinks=False)
+            except PermissionError:
+                if os.geteuid() == 0:
+                    raise  # capabilities take root
+    os.utime(target, (time, time), follow_symlinks=False)

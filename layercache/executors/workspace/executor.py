@@ -1,0 +1,378 @@
+"""The workspace executor: a recipe against a plain directory on the host.
+
+No image, no root, no isolation: commands run as the calling user, with the host's tools, in a
+directory that holds exactly the step's state. What they write outside it is not captured, and
+what else of the host they read is not seen. It runs only when named.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import platform
+import stat
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, cast
+
+import attrs
+
+from layercache._os.filelock import locked
+from layercache.errors import BuildError, UsageError
+from layercache.executors.redaction import masks_of
+from layercache.executors.workspace.leftovers import end_leftovers
+from layercache.executors.workspace.programs import Programs, program_names
+from layercache.model.descriptors import LAYER_TAR, SCRATCH, Layer
+from layercache.model.digests import Digest
+from layercache.model.framing import share
+from layercache.model.instruction import Field, Instruction
+from layercache.model.operations import CopyFiles, Exec
+from layercache.model.task import Blobs, Result, Task
+from layercache.model.tree import Tree
+from layercache.trees.compare import Difference, differences
+
+if TYPE_CHECKING:
+    from layercache.inputs.scan.context_tree import ContextTree
+
+__all__ = ["ALLOWED_ENVIRONMENT", "Workspace"]
+
+ALLOWED_ENVIRONMENT: Final = (
+    "PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TERM",
+    "TMPDIR", "TEMP", "TMP", "SYSTEMROOT", "SYSTEMDRIVE", "COMSPEC", "PATHEXT",
+    "APPDATA", "LOCALAPPDATA", "USERPROFILE", "PROGRAMFILES", "PROGRAMDATA",
+)  # fmt: skip
+"""The host's variables that commands see; of these `_COUNTED` count in keys."""
+
+_COUNTED: Final = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ")
+"""What changes the output of everyday commands (`sort`, `ls`, `date`), where it is set."""
+
+ROOT_VARIABLE: Final = "LAYERCACHE_ROOT"
+_SCHEME: Final = "workspace/1"
+
+
+class Workspace:
+    """Runs steps in `directory`/<stage>/root; see the module for what that means.
+
+    Args:
+        directory: a directory of its own for one project; made when needed.
+        secrets: secret id → bytes, given to the steps that mount them.
+        tools: host programs whose content counts for every command (the recipe's own tools).
+        step_timeout: seconds that one command may take; None is no limit.
+
+    Raises `UsageError` for what a plain directory can't honour: USER, `--chown`, devices,
+    mounts other than secrets, `--network=none`, `--security`.
+    """
+
+    name = "workspace"
+    base_images = False
+
+    def __init__(
+        self,
+        directory: str | os.PathLike[str],
+        *,
+        secrets: Mapping[str, bytes] | None = None,
+        tools: Sequence[str] = (),
+        step_timeout: float | None = None,
+    ) -> None:
+        self.directory = os.path.realpath(os.fspath(directory))
+        self._secrets = dict(secrets or {})
+        self._tools = tuple(tools)
+        self._timeout = step_timeout
+        self._programs = Programs()
+
+    def __getstate__(self) -> dict[str, object]:
+        return {
+            "directory": self.directory,
+            "secrets": self._secrets,
+            "tools": self._tools,
+            "step_timeout": self._timeout,
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(**state)  # type: ignore[misc]
+
+    @property
+    def masks(self) -> tuple[bytes, ...]:
+        """What must not be shown in output."""
+        return masks_of(self._secrets.values())
+
+    @property
+    def traits(self) -> Sequence[Field]:
+        """Operating system, ABI, PATH, locale and time zone: what makes the same command do other
+        things elsewhere."""
+        return (
+            Field("executor", _SCHEME),
+            Field("operating system", sys.platform),
+            Field("abi", f"{platform.machine()} {' '.join(platform.libc_ver())}".strip()),
+            *(Field(name, os.environ[name]) for name in _COUNTED if name in os.environ),
+        )
+
+    def traits_of_steps(
+        self, steps: Sequence[tuple[Instruction, str]]
+    ) -> Sequence[Sequence[Field]]:
+        """The root's path, and the content of the programs that the command names."""
+        # Looked up once for all steps of a build, and anew for the next build.
+        programs = functools.cache(self._program)
+        roots = {stage: share(Field("root", self.root(stage))) for _, stage in steps}
+        inherited = os.environ.get("PATH", "")
+        found = []
+        for instruction, stage in steps:
+            fields = roots[stage]
+            if isinstance(instruction, Exec):
+                path = dict(instruction.env).get("PATH", inherited)
+                names = [*program_names(instruction.args), *self._tools, *instruction.tools]
+                fields += tuple(
+                    [
+                        program
+                        for name in dict.fromkeys(names)
+                        if (program := programs(name, path)) is not None
+                    ]
+                )
+            found.append(fields)
+        return found
+
+    def _program(self, name: str, path: str) -> Field | None:
+        digest = self._programs.digest(name, path)
+        return None if digest is None else share(Field(f"program {name}", digest))[0]
+
+    def root(self, stage: str) -> str:
+        """The root directory of a stage (its name or number), at a path that stays the same."""
+        safe = "".join(c if c.isalnum() or c in "-_." else "_" for c in stage) or "0"
+        return os.path.join(self.directory, safe, "root")
+
+    def prune(self) -> int:
+        """Empty the roots of all stages that no build uses now; how many it were.
+
+        The next command of a stage finds its state restored, as ever. Raises `OSError`.
+        """
+        from layercache.executors.workspace.materialize import remove
+
+        count = 0
+        for stage in os.listdir(self.directory):
+            path = os.path.join(self.directory, stage)
+            with locked(os.path.join(path, "lock"), wait=False) as alone:
+                if not alone:
+                    continue
+                for name in ("root", "stat-cache"):
+                    if os.path.lexists(os.path.join(path, name)):
+                        remove(os.path.join(path, name))
+                        count += name == "root"
+        return count
+
+    def check(self, instruction: Instruction) -> None:
+        """Refuse what a plain directory can't honour; raises `UsageError`."""
+        refused = _refusal(instruction)
+        if refused:
+            raise UsageError(
+                f"the workspace executor can't honour {refused}: it runs commands as the calling "
+                "user in a plain directory. Use --executor rootfs, or leave it out"
+            )
+
+    def execute(self, task: Task, blobs: Blobs) -> Result:
+        """Run one command on the task's state; raises `StepFailed`."""
+        instruction = task.instruction
+        if not isinstance(instruction, Exec):
+            raise UsageError(
+                f"the workspace executor does not know {instruction.name}: give the Builder an "
+                "executor for your own instruction types"
+            )
+        self.check(instruction)
+        root = next((str(f.value) for f in task.traits if f.label == "root"), self.root("0"))
+        stage = os.path.dirname(root)
+        os.makedirs(stage, exist_ok=True)
+        with locked(os.path.join(stage, "lock")):
+            return self._run_in(root, stage, instruction, task, blobs)
+
+    def _run_in(self, root: str, stage: str, instruction: Exec, task: Task, blobs: Blobs) -> Result:
+        from layercache.executors.workspace.materialize import materialize
+        from layercache.executors.workspace.processes import run_command
+
+        parent = blobs.tree(task.parent or SCRATCH)
+        running = os.path.join(stage, "running")
+        if os.path.exists(running):  # the build that made it was killed
+            end_leftovers(ROOT_VARIABLE, root)
+        if os.path.lexists(root) and not _is_directory(root):
+            os.unlink(root)  # an earlier command put it there: nothing outside is touched
+        os.makedirs(root, exist_ok=True)
+        with self._scan(root, stage) as current:
+            materialize(parent, root, current)
+        workdir = os.path.join(root, instruction.workdir.lstrip("/"))
+        _require_inside(root, workdir, instruction.workdir)
+        if not os.path.isdir(workdir):
+            raise BuildError(
+                f"the working directory {instruction.workdir!r} does not exist in the workspace"
+            )
+        with self._mounted_secrets(root, instruction) as secret_variables:
+            with open(running, "wb"):
+                pass
+            try:
+                output = run_command(
+                    instruction.args,
+                    cwd=workdir,
+                    environment=self._environment(root, instruction) | secret_variables,
+                    log=blobs.log,
+                    cancelled=blobs.cancelled,
+                    timeout=self._timeout,
+                    masks=self.masks,
+                    end=lambda: end_leftovers(ROOT_VARIABLE, root),
+                )
+            finally:
+                os.unlink(running)
+        return Result(layer=self._capture(root, stage, parent, blobs), output=output)
+
+    def _scan(self, root: str, stage: str) -> ContextTree:
+        """What the root holds now; the stat cache beside it spares reading what is unchanged."""
+        from layercache.inputs.scan.context_tree import Context
+
+        return Context(root, None, cache=os.path.join(stage, "stat-cache")).scan()
+
+    def _environment(self, root: str, instruction: Exec) -> dict[str, str]:
+        allowed = {name: os.environ[name] for name in ALLOWED_ENVIRONMENT if name in os.environ}
+        return allowed | dict(instruction.proxies) | dict(instruction.env) | {ROOT_VARIABLE: root}
+
+    @contextlib.contextmanager
+    def _mounted_secrets(self, root: str, instruction: Exec) -> Iterator[dict[str, str]]:
+        """The secrets of one command, as files (removed again) or variables."""
+        variables: dict[str, str] = {}
+        written: list[str] = []
+        made: list[str] = []
+        try:
+            for mount in instruction.ordered_mounts:
+                value = self._secrets.get(mount.id)
+                if value is None:
+                    if mount.required:
+                        raise BuildError(
+                            f"RUN needs the secret {mount.id!r}, but it was not given: pass "
+                            f"--secret id={mount.id},src=FILE"
+                        )
+                    continue
+                if mount.env:
+                    variables[mount.env] = os.fsdecode(value)
+                if mount.target:
+                    target = os.path.join(root, mount.target.lstrip("/"))
+                    try:
+                        made += _make_parents(root, os.path.dirname(target))
+                        _require_inside(root, os.path.dirname(target), mount.target)
+                        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+                        mode = 0o400 if mount.mode is None else mount.mode
+                        with os.fdopen(os.open(target, flags, mode), "wb") as out:
+                            written.append(target)
+                            out.write(value)
+                    except OSError as error:
+                        raise BuildError(
+                            f"the secret {mount.id!r} can't be put at {mount.target}: "
+                            f"{error.strerror}"
+                        ) from error
+            yield variables
+        finally:
+            for path in written:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(path)
+            for path in reversed(made):
+                with contextlib.suppress(OSError):  # a command put something there: it stays
+                    os.rmdir(path)
+
+    def _capture(self, root: str, stage: str, parent: Tree, blobs: Blobs) -> Layer | None:
+        """The root's changes against `parent` as a layer; None when there are none."""
+        if not _is_directory(root):
+            raise BuildError("the command removed or replaced the root directory of its workspace")
+        with self._scan(root, stage) as after:
+            return self._write_layer(root, stage, parent, after, blobs)
+
+    def _write_layer(
+        self, root: str, stage: str, parent: Tree, after: Tree, blobs: Blobs
+    ) -> Layer | None:
+        import tempfile
+
+        from layercache.executors.workspace.materialize import set_times
+        from layercache.layers.writer import LayerWriter
+        from layercache.model.layer_times import clamped_time
+
+        changes = sorted(differences(parent, after), key=_layer_order)
+        if not changes:
+            return None
+        base = os.fsencode(root)
+        with tempfile.NamedTemporaryFile(dir=stage, prefix="layer-", delete=False) as out:
+            try:
+                writer = LayerWriter(cast(BinaryIO, out))
+                for path, node in ((change.path, change.new) for change in changes):
+                    if node is None:
+                        writer.whiteout(path)
+                        continue
+                    if stat.S_ISSOCK(node.mode):
+                        continue
+                    if stat.S_ISCHR(node.mode) or stat.S_ISBLK(node.mode):
+                        raise BuildError(
+                            f"{os.fsdecode(path)!r} is a device: a plain directory can't hold it"
+                        )
+                    node = attrs.evolve(node, mtime=clamped_time(node.mtime))
+                    if node.is_file:
+                        with after.open(path) as content:
+                            writer.add(path, node, content)
+                    else:
+                        writer.add(path, node)
+                    set_times(os.path.join(base, path), node)
+                diff_id, size, _ = writer.finish()
+                out.flush()
+                descriptor = blobs.add_file(out.name, LAYER_TAR, Digest(diff_id), size)
+            finally:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(out.name)
+        return Layer(descriptor, diff_id)
+
+
+def _layer_order(change: Difference) -> list[tuple[bool, bytes]]:
+    """Depth first by bytes; what a directory deletes comes before what it holds."""
+    parts = [(True, part) for part in change.path.split(b"/")]
+    if change.new is None:
+        parts[-1] = (False, parts[-1][1])
+    return parts
+
+
+def _refusal(instruction: Instruction) -> str:
+    """What of an instruction a plain directory can't honour; empty when nothing."""
+    if isinstance(instruction, CopyFiles):
+        return "--chown" if instruction.chown else ""
+    if not isinstance(instruction, Exec):
+        return ""
+    if instruction.user:
+        return f"USER {instruction.user}"
+    other = next((m.type for m in instruction.mounts if m.type != "secret"), None)
+    if other:
+        return f"RUN --mount=type={other}"
+    if instruction.network == "none":
+        return "--network=none"
+    if instruction.security != "sandbox":
+        return f"RUN --security={instruction.security}"
+    checks = {
+        "RUN --device": instruction.devices,
+        "--add-host": instruction.hosts,
+        "--shm-size": instruction.shm_size,
+        "--ulimit": instruction.ulimits,
+        "a here-document with its own interpreter": instruction.files,
+    }
+    return next((what for what, value in checks.items() if value), "")
+
+
+def _is_directory(path: str) -> bool:
+    """Whether a directory is there, and no link to one."""
+    return os.path.isdir(path) and not os.path.islink(path)
+
+
+def _require_inside(root: str, path: str, shown: str) -> None:
+    """`path` must be below `root` with every link resolved."""
+    real = os.path.realpath(path)
+    if real != root and not real.startswith(root + os.sep):
+        raise BuildError(f"{shown!r} leaves the workspace through a symbolic link")
+
+
+def _make_parents(root: str, directory: str) -> list[str]:
+    """Make `directory` and what is missing above it; returns what was made, the top first."""
+    missing: list[str] = []
+    while directory != root and not os.path.lexists(directory):
+        missing.append(directory)
+        directory = os.path.dirname(directory)
+    for path in reversed(missing):
+        os.mkdir(path)
+    return missing[::-1]

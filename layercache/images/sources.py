@@ -1,0 +1,59 @@
+"""Where base images are looked for when nobody says otherwise."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from layercache.images.resolver import ImageFinder, Images
+from layercache.images.tags import TaggedImages
+
+if TYPE_CHECKING:
+    from layercache.images.layouts import Found
+    from layercache.oci.manifests import BlobSource
+    from layercache.oci.platforms import Platform
+    from layercache.store.store import Store
+
+__all__ = ["LazyRegistry", "default_images"]
+
+
+class LazyRegistry:
+    """A registry whose client is loaded with the first question: most builds ask none."""
+
+    def __init__(
+        self, store: Store | None, *, write: bool = True, insecure: Iterable[str] = ()
+    ) -> None:
+        self._store = store
+        self._write = write
+        self._insecure = tuple(insecure)
+        self._finder: ImageFinder | None = None
+
+    def find(self, name: str, platform: Platform) -> tuple[Found, BlobSource] | None:
+        if self._finder is None:
+            from layercache.images.registry import Registry
+            from layercache.oci.transport import Transport
+
+            transport = Transport(insecure=self._insecure)
+            self._finder = Registry(transport, keep=self._store, write=self._write)
+        return self._finder.find(name, platform)
+
+
+def default_images(
+    store: Store,
+    *,
+    pull: bool = False,
+    platform: str | None = None,
+    write: bool = True,
+    insecure: Iterable[str] = (),
+) -> Images:
+    """The resolver for one build over `store`.
+
+    Tags of the cache go before registries; with `pull` registries go first, and a tag serves
+    only what no registry has. `write` False keeps what a registry says out of the store (for a
+    plan); `insecure` names registries that may be spoken to without TLS that verifies.
+    """
+    tags = TaggedImages(store)
+    registry = LazyRegistry(store, write=write, insecure=insecure)
+    finders = (registry, tags) if pull else (tags, registry)
+    # Stores check sizes: what a build refers to must have one. A plan fetches nothing.
+    return Images(store, finders=finders, platform=platform, lazy=not write)

@@ -1,0 +1,97 @@
+"""Build contexts as people give them: a directory with its ignore file, a tree, a mapping."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from layercache.errors import SourceError, UsageError
+from layercache.model.tree import Tree
+from layercache.trees.patterns import IGNORE_FILE, Ignore
+
+if TYPE_CHECKING:
+    from layercache.store.store import Store
+
+__all__ = ["context_maker", "ignore_rules"]
+
+
+def context_maker(
+    context: Any, store: Store, *, dockerfile: str | None = None, write: bool = True
+) -> Callable[[], Tree]:
+    """What makes the tree of `context` when it is first needed.
+
+    A directory is scanned with its ignore file (`<Dockerfile>.dockerignore` beside the
+    Dockerfile first, else `.dockerignore` in its root) and a stat cache beside the store; a
+    mapping of paths to contents and a `Tree` are taken as they are, the mapping with its own
+    `.dockerignore`. With `write` False nothing is written, the stat cache included.
+    """
+    if isinstance(context, Mapping):
+        return partial(_mapped, context)
+    if not isinstance(context, str | os.PathLike):
+        if not isinstance(context, Tree):
+            raise UsageError(
+                f"a context is a directory, a Tree or a mapping of paths, not {context!r}"
+            )
+        return partial(_same, context)
+    root = os.path.abspath(os.fspath(context))
+    return _Directory(root, dockerfile, _cache_directory(store), write)
+
+
+class _Directory:
+    """Scans a directory once it is needed; can be pickled for another process."""
+
+    def __init__(self, root: str, dockerfile: str | None, cache: str | None, write: bool) -> None:
+        self.root = root
+        self.dockerfile = dockerfile
+        self.cache = cache
+        self.write = write
+
+    def __call__(self) -> Tree:
+        from layercache.inputs.scan.context_tree import Context
+
+        if not os.path.isdir(self.root):
+            raise SourceError(f"the build context {self.root!r} is not a directory")
+        ignore = ignore_rules(self.root, self.dockerfile)
+        cache = None
+        if self.cache is not None:
+            cache = os.path.join(self.cache, Context.cache_name(self.root, ignore))
+        return Context(self.root, ignore, cache=cache).scan(write_cache=self.write)
+
+
+def ignore_rules(root: str, dockerfile: str | None = None) -> Ignore | None:
+    """The ignore rules that govern the context `root`; None where there is no ignore file."""
+    places = [os.path.join(root, IGNORE_FILE)]
+    if dockerfile is not None:
+        places.insert(0, dockerfile + IGNORE_FILE)
+    for place in places:
+        try:
+            with open(place, "rb") as content:
+                text = content.read()
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as error:
+            raise UsageError(f"can't read the ignore file {place}: {error.strerror}") from error
+        return Ignore.parse(text, os.path.basename(place))
+    return None
+
+
+def _cache_directory(store: Store) -> str | None:
+    """Where stat caches are kept: beside a local store, else nowhere."""
+    directory = getattr(store.backend, "directory", None)
+    return None if directory is None else os.path.join(directory, "scan")
+
+
+def _same(tree: Tree) -> Tree:
+    return tree
+
+
+def _mapped(files: Mapping[str, Any]) -> Tree:
+    from layercache.trees.in_memory import DictTree
+
+    ignore_file = files.get(IGNORE_FILE)
+    if ignore_file is None:
+        return DictTree(files)
+    ignore = Ignore.parse(ignore_file)
+    return DictTree({path: value for path, value in files.items() if not ignore.matches(path)})

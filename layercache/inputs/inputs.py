@@ -1,0 +1,286 @@
+"""Everything a build reads, as trees: contexts, states of the store, fetched sources.
+
+One object for one build; each subject is opened once. Safe for threads.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, runtime_checkable
+
+from layercache.errors import CorruptObject, NotFound, SourceError
+from layercache.model.descriptors import Layer, State
+from layercache.model.digests import ChainID, DiffID, Digest, Fingerprint, sha256
+from layercache.model.framing import frame
+from layercache.model.instruction import Source, Value
+from layercache.model.selectors import Everything, Files, Observed, Selector
+from layercache.model.sources import ContextSource, UrlSource
+from layercache.model.tree import Tree
+from layercache.store.codec import pack, unpack
+from layercache.store.selectors_seen import KnownSelectors
+from layercache.trees.mount_digest import mount_fingerprint
+from layercache.trees.select import fingerprint
+
+if TYPE_CHECKING:
+    from layercache.inputs.observed import Values
+    from layercache.layers.state_tree import StateTree
+    from layercache.model.layer_index import LayerIndex
+    from layercache.model.observations import Observations
+    from layercache.store.store import Store
+
+__all__ = ["Inputs", "Selects", "selector_digest"]
+
+
+@runtime_checkable
+class Selects(Protocol):
+    """Optional: a tree that fingerprints a selection faster than entry by entry."""
+
+    def fingerprint(self, files: Files) -> Fingerprint: ...
+
+
+def selector_digest(selector: Selector) -> str:
+    """A stable name for a selector: hex BLAKE3 of all that tells what it picks.
+
+    For `Files` that is more than its definition, which leaves out the directories of patterns:
+    of two files of one name the content counts in a key, but here they must stay two.
+    """
+    import attrs
+    from blake3 import blake3
+
+    value: Value = tuple((field.label, field.value) for field in selector.definition())
+    if isinstance(selector, Files):
+        value = (value, attrs.astuple(selector, recurse=False))
+    context = "layercache 2026-11 selector name 2, selection digest 1"
+    if isinstance(selector, Files) and not selector.named:
+        context = "layercache 2026-11 selector name 2, mount digest 1"
+    return blake3(frame(value), derive_key_context=context).hexdigest()
+
+
+class Inputs:
+    """The trees behind the subjects of one build.
+
+    `contexts` makes the tree of a context on first use; `remote` the tree of any other source
+    (by default what `layercache.inputs.fetch` can fetch);
+    `fetch` brings the bytes of a base image's layer into the store (True when it could).
+    `write`: keep what is worked out (facts, indexes) in the store for later builds.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        contexts: Mapping[str, Callable[[], Tree]],
+        remote: Callable[[Source], Tree] | None = None,
+        fetch: Callable[[Layer], bool] | None = None,
+        *,
+        write: bool = True,
+    ) -> None:
+        self._store = store
+        self._contexts = contexts
+        self._remote = remote
+        self._fetch = fetch
+        self._write = write
+        self._lock = threading.RLock()
+        self._sources: dict[Source, Tree] = {}
+        self._states: dict[ChainID, StateTree] = {}
+        self._indexes: dict[DiffID, LayerIndex] = {}
+        self._layers: dict[Digest, Layer] = {}
+        self.known = KnownSelectors(store)
+
+    def __getstate__(self) -> dict[str, object]:
+        """What another process needs to open the same trees; base layers must be in the store."""
+        return {"store": self._store, "contexts": self._contexts}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(**state)  # type: ignore[misc]
+
+    def fetch(self, state: State) -> None:
+        """Bring the layers of a base image into the store, for whoever can't fetch them."""
+        for layer in state.layers:
+            if self._fetch is not None and not self._store.has_blob(layer.descriptor):
+                self._fetch(layer)
+
+    def tree(self, subject: State | Source) -> Tree:
+        """The subject as a tree; raises `SourceError`, `NotFound` or `CorruptObject`."""
+        if isinstance(subject, State):
+            return self._state_tree(subject)
+        with self._lock:
+            tree = self._sources.get(subject)
+            if tree is None:
+                tree = self._sources[subject] = self._open(subject)
+            return tree
+
+    def _open(self, source: Source) -> Tree:
+        if isinstance(source, ContextSource):
+            maker = self._contexts.get(source.context)
+            if maker is None:
+                named = f" named {source.context!r}" if source.context else ""
+                raise SourceError(
+                    f"the build needs a build context{named}, but none was given: "
+                    "pass context=… (or CONTEXT on the command line)"
+                )
+            return maker()
+        if self._remote is not None:
+            return self._remote(source)
+        from layercache.inputs.fetch import open_remote
+
+        return open_remote(source, self._store)
+
+    def fingerprint(self, subject: State | Source, selector: Selector) -> Fingerprint:
+        """What `selector` picks from `subject`; facts about states are kept in the store."""
+        if isinstance(subject, State):
+            name = selector_digest(selector)
+            known = self._store.get_fact(subject.chain_id, name)
+            if known is not None:
+                return known
+            found = self._fingerprint(subject, selector)
+            if self._write:
+                self._store.put_fact(subject.chain_id, name, found)
+            return found
+        return self._fingerprint(subject, selector)
+
+    def _fingerprint(self, subject: State | Source, selector: Selector) -> Fingerprint:
+        if isinstance(subject, UrlSource) and subject.checksum is not None:
+            # What the file must be says enough: no request is made (observed rule 11).
+            return Fingerprint(subject.checksum)
+        if isinstance(selector, Observed):
+            return self.values(subject, self.known.observations(selector)).fingerprint
+        tree = self.tree(subject)
+        if isinstance(selector, Everything):
+            return Fingerprint(tree.digest(b"").hex())
+        if not isinstance(selector, Files):
+            raise SourceError(f"{subject} can't be read by the selector {selector.name!r}")
+        if isinstance(subject, State) and not selector.named:
+            return mount_fingerprint(tree, selector)
+        # Looked for by name: asking for the protocol takes longer than a small fingerprint.
+        own: Callable[[Files], Fingerprint] | None = getattr(tree, "fingerprint", None)
+        return fingerprint(tree, selector) if own is None else own(selector)
+
+    def values(self, subject: State | Source, observations: Observations) -> Values:
+        """What was observed, as it is in `subject`; raises as `tree`."""
+        from layercache.inputs.observed import values_of
+
+        return values_of(observations, self.tree(subject), self._derive)
+
+    def _derive(self, kind: str, text: str, tree: Tree) -> Value:
+        """See `tracing.accounts.derive`; kept in the store, so that whoever has no layers here
+        need not fetch one to see who a user is."""
+        from layercache.layers.accounts_derive import account_files, derive
+
+        name = sha256(frame((kind, text, *account_files(tree))))
+        kept = self._store.get_derived("accounts", name)
+        if kept is not None:
+            try:
+                found: Value = unpack(kept)
+                return found
+            except CorruptObject:
+                pass  # made again, and replaced
+        value = derive(kind, text, tree)
+        if self._write:
+            self._store.put_derived("accounts", name, pack(value))
+        return value
+
+    # -- states -----------------------------------------------------------------------------
+
+    def _state_tree(self, state: State) -> StateTree:
+        from layercache.layers.state_tree import StateTree
+
+        with self._lock:
+            tree = self._states.get(state.chain_id)
+            if tree is None:
+                layers = state.layers
+                self._layers.update({layer.descriptor.digest: layer for layer in layers})
+                tree = StateTree(
+                    [self.index(layer) for layer in layers],
+                    lambda number, offset, size: self._content(layers[number], offset, size),
+                )
+                self._states[state.chain_id] = tree
+            return tree
+
+    def forget_states(self) -> None:
+        """Open states anew: what their layers are stored as turned out to be wrong. A state is
+        known by what is in it, so that the right ones have the same name."""
+        with self._lock:
+            self._states.clear()
+            self._layers.clear()
+
+    def _content(self, layer: Layer, offset: int, size: int) -> BinaryIO:
+        try:
+            return self._store.open_range(layer.descriptor, offset, size)
+        except (NotFound, CorruptObject):
+            if not self.heal(layer):
+                raise
+            return self._store.open_range(layer.descriptor, offset, size)
+
+    def index(self, layer: Layer) -> LayerIndex:
+        """What a layer holds; made from its bytes once and kept beside the store."""
+        from layercache.model.layer_index import LayerIndex
+
+        with self._lock:
+            index = self._indexes.get(layer.diff_id)
+            if index is not None:
+                return index
+            kept = self._store.get_derived("index", layer.diff_id)
+            if kept is not None:
+                try:
+                    index = LayerIndex.decode(kept)
+                except CorruptObject:
+                    index = None  # made again below, and replaced
+            if index is None:
+                index = self._read_index(layer)
+                if self._write:
+                    self._store.put_derived("index", layer.diff_id, index.encode())
+            self._indexes[layer.diff_id] = index
+            return index
+
+    def _read_index(self, layer: Layer) -> LayerIndex:
+        """The index from the layer's bytes. Damaged ones can look like a hostile archive, so
+        only what is intact is blamed for what it says."""
+        from layercache.layers.reader import index_layer
+
+        try:
+            with self.blob(layer) as content:
+                return index_layer(content)
+        except (CorruptObject, SourceError) as error:
+            if self._store.check_blob(layer.descriptor):
+                raise
+            if not self.heal(layer):
+                raise CorruptObject(f"layer {layer.diff_id} is damaged: {error}") from error
+        with self.blob(layer) as content:
+            return index_layer(content)
+
+    def heal(self, layer: Layer) -> bool:
+        """Fetch a layer anew whose bytes are gone or damaged; False where only the step that
+        made it could, and for a plan, which fetches nothing."""
+        return self._write and self._fetch is not None and self._fetch(layer)
+
+    def blob(self, layer: Layer) -> BinaryIO:
+        """The verified bytes of a layer, fetched first where it is a base image's."""
+        try:
+            return self._store.open_blob(layer.descriptor.digest)
+        except (NotFound, CorruptObject):
+            if not self.heal(layer):
+                raise
+            return self._store.open_blob(layer.descriptor.digest)
+
+    def keep_index(self, layer: Layer, index: LayerIndex) -> None:
+        """Take the index that was made while the layer was written."""
+        with self._lock:
+            if layer.diff_id not in self._indexes:
+                self._indexes[layer.diff_id] = index
+                self._store.put_derived("index", layer.diff_id, index.encode())
+
+    def close(self) -> None:
+        """Close the trees; a scanned context keeps what it learned for the next build."""
+        with self._lock:
+            for tree in self._sources.values():
+                close = getattr(tree, "close", None)
+                if close is not None:
+                    close()
+            self._sources.clear()
+
+    def open(self, digest: Digest) -> BinaryIO:
+        """The verified bytes of a blob; a base image's layer that is gone is fetched again."""
+        with self._lock:
+            layer = self._layers.get(digest)
+        return self._store.open_blob(digest) if layer is None else self.blob(layer)

@@ -1,0 +1,193 @@
+"""The values of observations in a tree: their fingerprint, and the first that differs."""
+
+from __future__ import annotations
+
+import os
+import stat
+import struct
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
+
+import attrs
+from blake3 import blake3
+
+from layercache.model.digests import Fingerprint
+from layercache.model.framing import frame
+from layercache.model.observations import (
+    ABSENT,
+    ATTRIBUTES,
+    BITS,
+    CONTENT,
+    CONTRACT,
+    FOUND,
+    LINK,
+    LISTING,
+    METADATA,
+    SIZE,
+    Observations,
+)
+from layercache.model.tree import Node, Tree
+
+if TYPE_CHECKING:
+    from layercache.model.instruction import Value
+
+__all__ = ["Derive", "Difference", "Linked", "Values", "values_of"]
+
+_CONTEXT: Final = f"layercache 2026-11 fingerprint of observations, contract {CONTRACT}"
+_SHORT: Final = "layercache 2026-11 short values of observations 1"
+_WIDTH: Final = 6
+"""Bytes kept of each value: enough to say that it is another one; no key rests on them."""
+
+_NOTHING: Final = b"-"
+_NODE: Final = struct.Struct("<IIIQQ").pack
+_TYPES: Final = {
+    stat.S_IFREG: b"f",
+    stat.S_IFDIR: b"d",
+    stat.S_IFLNK: b"l",
+    stat.S_IFCHR: b"c",
+    stat.S_IFBLK: b"b",
+    stat.S_IFIFO: b"p",
+    stat.S_IFSOCK: b"s",
+}
+
+Derive = Callable[[str, str, Tree], "Value"]
+"""What the accounts of a tree give for ("user", USER) or ("owner", CHOWN)."""
+
+
+@runtime_checkable
+class Linked(Protocol):
+    """Optional for a tree: which names one file has."""
+
+    def names(self, path: bytes) -> Sequence[bytes]:
+        """All names of the file at `path` where there are several, sorted; else none."""
+
+
+@attrs.frozen
+class Difference:
+    """An observation whose value is another one: the path, and what of it (a word of
+    `explain.WHATS`)."""
+
+    path: str
+    what: str
+
+
+@attrs.frozen
+class Values:
+    """The values of observations in one tree, in the order of the rows and of `BITS`."""
+
+    observations: Observations
+    parts: tuple[bytes, ...]
+
+    @property
+    def fingerprint(self) -> Fingerprint:
+        """A digest of all of them."""
+        hasher = blake3(derive_key_context=_CONTEXT)
+        hasher.update(frame(self.parts))
+        return Fingerprint(hasher.hexdigest())
+
+    def shorten(self) -> bytes:
+        """For explanations: a few bytes of each value, absence kept apart."""
+        found = bytearray()
+        for part in self.parts:
+            if part == _NOTHING:
+                found += bytes(_WIDTH)
+            else:
+                found += b"\1" + blake3(part, derive_key_context=_SHORT).digest(_WIDTH - 1)
+        return bytes(found)
+
+    def first_difference(self, earlier: bytes) -> Difference | None:
+        """The first value that is not what it was; `earlier` is what `shorten` gave then."""
+        now = self.shorten()
+        if now == earlier or len(now) != len(earlier):
+            return None
+        places = range(0, len(now), _WIDTH)
+        at = next(n for n in places if now[n : n + _WIDTH] != earlier[n : n + _WIDTH])
+        place = at // _WIDTH
+        was, is_now = any(earlier[at : at + _WIDTH]), any(now[at : at + _WIDTH])
+        derived = self.observations.derived
+        if place < len(derived):
+            kind, text = derived[place]
+            return Difference(f"{kind} {text or 'root'}", "value")
+        place -= len(derived)
+        for path, bits in self.observations.rows:
+            for bit in BITS:
+                if not bits & bit:
+                    continue
+                if place == 0:
+                    what = _WHAT[bit]
+                    if bit in (ABSENT, FOUND) and was != is_now:
+                        what = "added" if is_now else "removed"
+                    return Difference(os.fsdecode(b"/" + path), what)
+                place -= 1
+        return None
+
+
+_WHAT: Final = {
+    ABSENT: "metadata",
+    FOUND: "metadata",
+    METADATA: "time",
+    SIZE: "size",
+    LINK: "link",
+    CONTENT: "content",
+    LISTING: "listing",
+    ATTRIBUTES: "xattr",
+}
+
+
+def values_of(observations: Observations, tree: Tree, derive: Derive) -> Values:
+    """What `observations` look at, as it is in `tree`.
+
+    No bytes of files are read, but for those of accounts by `derive`; costs a lookup for each
+    row, and one for each entry of a listed directory.
+    """
+    parts = [frame(derive(kind, text, tree)) for kind, text in observations.derived]
+    names = tree.names if isinstance(tree, Linked) else _no_names
+    lookup = tree.lookup
+    for path, bits in observations.rows:
+        node = lookup(path)
+        if node is None:
+            parts += [_NOTHING] * bits.bit_count()
+            continue
+        if bits & (ABSENT | FOUND):
+            parts.append(_identity(node))
+        if bits & CONTENT:
+            parts.append(b"is " + node.content)
+        if bits & LINK:
+            parts.append(b"to " + node.link)
+        if bits & LISTING:
+            parts.append(_listing(tree, path, node))
+        if bits & ATTRIBUTES:
+            parts.append(frame(node.xattrs))
+        if bits & SIZE:
+            parts.append(_size(node))
+        if bits & METADATA:
+            others = names(path) if node.is_file else ()
+            parts.append(frame((node.mtime, *others)) if others else b"%d" % node.mtime)
+    return Values(observations, tuple(parts))
+
+
+def _no_names(path: bytes) -> Sequence[bytes]:
+    return ()
+
+
+def _identity(node: Node) -> bytes:
+    found = _NODE(node.mode, node.uid, node.gid, *node.device)
+    return found + frame(node.xattrs) if node.xattrs else found
+
+
+def _size(node: Node) -> bytes:
+    if node.is_link:
+        return b"%d" % len(node.link)
+    return b"%d" % node.size if node.is_file else b"none"
+
+
+def _listing(tree: Tree, path: bytes, node: Node) -> bytes:
+    if not node.is_dir:
+        return b"no directory"
+    prefix = path + b"/" if path else b""
+    found = []
+    for name in tree.children(path):
+        child = tree.lookup(prefix + name)
+        kind = b"?" if child is None else _TYPES.get(stat.S_IFMT(child.mode), b"?")
+        found.append(kind + name)
+    return b"\0".join(found)

@@ -1,0 +1,118 @@
+"""What ADD does with an archive: found by its content, spooled, and put into pending changes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import BinaryIO, cast
+
+import attrs
+
+from layercache.errors import BuildError, HostileArchive
+from layercache.layers.changes import Change, Changes, shown
+from layercache.layers.compression import decompressed
+from layercache.layers.limits import DEFAULT_LIMITS, Limits
+from layercache.layers.reader import read_archive
+from layercache.layers.state_tree import resolve
+from layercache.layers.tar_headers import looks_like_tar
+from layercache.layers.verified_file import Verified
+from layercache.model.layer_index import Entry
+from layercache.model.layer_times import clamped_time
+from layercache.model.tree import Node, Tree
+
+__all__ = ["Unpacker"]
+
+CHUNK = 256 * 1024
+
+
+class Unpacker:
+    """One archive: its entries, checked, and its uncompressed bytes in an unnamed file."""
+
+    def __init__(self, spool: BinaryIO, entries: list[Entry]) -> None:
+        self._spool = spool
+        self._entries = entries
+
+    @classmethod
+    def of(
+        cls, open_file: Callable[[], BinaryIO], *, what: str, limits: Limits = DEFAULT_LIMITS
+    ) -> Unpacker | None:
+        """The archive that a file is, compressed or not; None when it is none.
+
+        Raises `HostileArchive` for one that can't be trusted, `MissingExtra` for one compressed
+        with zstd without the extra.
+        """
+        import tempfile
+
+        with open_file() as stream:
+            try:
+                head = decompressed(stream, limits=limits, what=what).read(512)
+            except HostileArchive:
+                return None  # damaged from the start, or only looks like compressed: a file
+        if not looks_like_tar(head):
+            return None
+        spool = cast(BinaryIO, tempfile.TemporaryFile(prefix="layercache-"))  # noqa: SIM115
+        try:
+            with open_file() as stream:
+                plain = decompressed(stream, limits=limits, what=what)
+                while chunk := plain.read(CHUNK):
+                    spool.write(chunk)
+            spool.seek(0)
+            entries = list(read_archive(spool, limits=limits, what=what))
+        except OSError as error:
+            spool.close()
+            raise BuildError(f"can't unpack {what}: {error.strerror}") from error
+        except BaseException:
+            spool.close()
+            raise
+        return cls(spool, entries)
+
+    def close(self) -> None:
+        """Give up the bytes."""
+        self._spool.close()
+
+    def apply(self, changes: Changes, target: bytes, owner: tuple[int, int] | None) -> None:
+        """Put every entry below the directory `target`, which is the root to links.
+
+        What is there gives way, except that directories merge. Owners are the archive's unless
+        `owner`; directories it only implies are 0755 and 0:0. Raises `BuildError` where a file
+        of the image, or a link that leads outside, is in the way.
+        """
+        below = cast(Tree, _Below(changes, target))
+        for entry in self._entries:
+            if not entry.path or entry.node is None:
+                continue
+            found = resolve(below, entry.path, follow_last=False, confined=True)
+            if not found.path:
+                raise BuildError(f"an archive entry {shown(entry.path)} leads to its own root")
+            path = target + b"/" + found.path if target else found.path
+            changes.make_directories(path.rpartition(b"/")[0], 0, 0)
+            node = entry.node
+            uid, gid = owner or (node.uid, node.gid)
+            node = attrs.evolve(node, uid=uid, gid=gid, mtime=clamped_time(node.mtime))
+            there = changes.lookup(path)
+            if there is not None and not (there.is_dir and node.is_dir):
+                changes.clear(path)
+            if node.is_file:
+                changes.put(path, Change(node, self._content(entry), (id(self), entry.offset)))
+            else:
+                changes.put(path, Change(node))
+
+    def _content(self, entry: Entry) -> Callable[[], BinaryIO]:
+        def open_content() -> BinaryIO:
+            node = cast(Node, entry.node)
+            self._spool.seek(entry.offset)
+            stream = Verified(self._spool, node.content, node.size, entry.path, owned=False)
+            return cast(BinaryIO, stream)
+
+        return open_content
+
+
+class _Below:
+    """Pending changes as seen from a directory; `resolve` needs no more than `lookup`."""
+
+    def __init__(self, changes: Changes, root: bytes) -> None:
+        self._changes = changes
+        self._prefix = root + b"/" if root else b""
+        self._root = root
+
+    def lookup(self, path: bytes) -> Node | None:
+        return self._changes.lookup(self._prefix + path if path else self._root)

@@ -1,0 +1,318 @@
+"""A state as a tree: a stack of layer indexes seen as one, files read out of the tars by offset.
+
+Nothing is unpacked and no layer byte is read until a file is opened. What shows through what is
+decided as overlayfs does it: a directory is the union of the layers in which it is one, down to
+the first that deletes it, replaces it by something else, or makes it opaque. Where a layer holds
+something beneath a directory but no entry for it, the metadata comes from the next layer below
+that has one (0755, owner 0:0 where none has).
+"""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, BinaryIO, Final, cast
+
+import attrs
+
+from layercache.errors import BuildError, NotFound
+from layercache.layers.verified_file import Verified
+from layercache.model.layer_index import IMPLIED, OPAQUE, WHITEOUT, LayerIndex
+from layercache.model.layer_times import LAYER_TIME
+from layercache.model.tree import Child, Node, directory_digest, node_digest
+
+if TYPE_CHECKING:
+    from layercache.model.tree import Tree
+
+__all__ = ["IMPLIED_DIRECTORY", "Resolved", "StateTree", "resolve"]
+
+IMPLIED_DIRECTORY: Final = Node(mode=stat.S_IFDIR | 0o755, mtime=LAYER_TIME)
+"""What a directory is that no layer describes; also the root of an empty state."""
+
+_MAX_LINKS: Final = 255
+"""Symbolic links followed for one path before it counts as a loop (as Go's `RootPath`)."""
+
+OpenContent = Callable[[int, int, int], BinaryIO]
+"""Layer number, offset and size in bytes → those bytes of the layer's uncompressed tar."""
+
+
+class StateTree:
+    """A stack of layers as a `Tree`.
+
+    `indexes` come lowest first; `open_content(number, offset, size)` gives bytes of the
+    uncompressed tar of layer `number`. Lookups cost a dict access for each layer that has the
+    parent directory, once. Safe for threads.
+    """
+
+    def __init__(self, indexes: Sequence[LayerIndex], open_content: OpenContent) -> None:
+        self._indexes = tuple(indexes)
+        self._open = open_content
+        self._below: StateTree | None = None
+        self._stacks: dict[bytes, tuple[int, ...]] = {
+            b"": tuple(
+                n
+                for n in reversed(range(len(self._indexes)))
+                if self._indexes[n].row(b"") is not None
+            )
+        }
+        """Directory → numbers of the layers that it is the union of, topmost first."""
+        for at, number in enumerate(self._stacks[b""]):
+            index = self._indexes[number]
+            if index.flags(cast(int, index.row(b""))) & OPAQUE:
+                self._stacks[b""] = self._stacks[b""][: at + 1]
+                break
+        self._digests: dict[bytes, bytes] = {}
+
+    @property
+    def below(self) -> StateTree:
+        """The state without its topmost layer; an empty one stays what it is."""
+        if self._below is None:
+            self._below = StateTree(self._indexes[:-1], self._open)
+        return self._below
+
+    # -- the protocol -----------------------------------------------------------------------
+
+    def lookup(self, path: bytes) -> Node | None:
+        """The node at `path`, None when nothing is there or a parent is no directory."""
+        found = self._find(path)
+        return None if found is None else self._node(path, found)
+
+    def children(self, path: bytes) -> Sequence[bytes]:
+        """The names in the directory `path`, sorted as bytes; empty when it is none."""
+        stack = self._stack(path)
+        if not stack:
+            return ()
+        if len(stack) == 1:
+            index = self._indexes[stack[0]]
+            names = index.children(path)
+            prefix = path + b"/" if path else b""
+            # A lone layer may still delete what no layer below has.
+            if any(self._deleted(index, prefix + name) for name in names):
+                return [name for name in names if not self._deleted(index, prefix + name)]
+            return names
+        prefix = path + b"/" if path else b""
+        present: set[bytes] = set()
+        decided: set[bytes] = set()
+        for number in stack:
+            index = self._indexes[number]
+            for name in index.children(path):
+                if name not in decided:
+                    decided.add(name)
+                    if not self._deleted(index, prefix + name):
+                        present.add(name)
+        return sorted(present)
+
+    def digest(self, path: bytes) -> bytes:
+        """`node_digest` of the node at `path`, for directories the digest of what they hold.
+
+        Raises `NotFound` when nothing is there.
+        """
+        node = self.lookup(path)
+        if node is None:
+            raise NotFound(f"nothing is at {path!r} in this state")
+        return self._directory_digest(path) if node.is_dir else node_digest(node)
+
+    def open(self, path: bytes) -> BinaryIO:
+        """The bytes of the regular file at `path`.
+
+        Raises `NotFound` when there is none. Reading to the end raises `CorruptObject` when the
+        bytes are not those that the index speaks of.
+        """
+        found = self._find(path)
+        number, row = found if found is not None else (-1, -1)
+        if number < 0 or not stat.S_ISREG(self._indexes[number].mode(row)):
+            raise NotFound(f"no regular file is at {path!r} in this state")
+        node = self._indexes[number].node(row)
+        offset, size = self._indexes[number].content(row)
+        return cast(BinaryIO, Verified(self._open(number, offset, size), node.content, size, path))
+
+    def inode(self, path: bytes) -> object | None:
+        """A token that paths share which are names of one file; None for what has one name."""
+        found = self._find(path)
+        if found is None or found[0] < 0:
+            return None
+        number, row = found
+        index = self._indexes[number]
+        target = index.hardlinks.get(row)
+        if target is not None:
+            return number, target
+        if path in index.link_targets:
+            return number, path
+        return None
+
+    def names(self, path: bytes) -> Sequence[bytes]:
+        """All names of the file at `path` in its layer, sorted, where there are several."""
+        found = self._find(path)
+        if found is None or found[0] < 0:
+            return ()
+        return self._indexes[found[0]].names(path)
+
+    def resolve(self, path: bytes, follow_last: bool = True) -> Resolved:
+        """`path` with its symbolic links followed inside this tree; see `resolve`."""
+        return resolve(self, path, follow_last)
+
+    # -- finding ----------------------------------------------------------------------------
+
+    @staticmethod
+    def _deleted(index: LayerIndex, path: bytes) -> bool:
+        row = index.row(path)
+        return row is not None and bool(index.flags(row) & WHITEOUT)
+
+    def _find(self, path: bytes) -> tuple[int, int] | None:
+        """Layer and row that decide what is at `path`; a directory's may be implied."""
+        if not path:
+            stack = self._stacks[b""]
+            return (stack[0], cast(int, self._indexes[stack[0]].row(b""))) if stack else (-1, -1)
+        for number in self._stack(path.rpartition(b"/")[0]):
+            index = self._indexes[number]
+            row = index.row(path)
+            if row is not None:
+                return None if index.flags(row) & WHITEOUT else (number, row)
+        return None
+
+    def _stack(self, path: bytes) -> tuple[int, ...]:
+        """The layers that make up the directory `path`, topmost first; none: no directory."""
+        known = self._stacks.get(path)
+        if known is not None:
+            return known
+        missing = []
+        while path not in self._stacks:
+            missing.append(path)
+            path = path.rpartition(b"/")[0]
+        stack = self._stacks[path]
+        for path in reversed(missing):
+            stack = self._merged(path, stack)
+            self._stacks[path] = stack
+        return stack
+
+    def _merged(self, path: bytes, parents: tuple[int, ...]) -> tuple[int, ...]:
+        stack = []
+        for number in parents:
+            index = self._indexes[number]
+            row = index.row(path)
+            if row is None:
+                continue
+            flags = index.flags(row)
+            if flags & WHITEOUT or not stat.S_ISDIR(index.mode(row)):
+                break
+            stack.append(number)
+            if flags & OPAQUE:
+                break
+        return tuple(stack)
+
+    def _node(self, path: bytes, found: tuple[int, int]) -> Node:
+        number, row = found
+        if number < 0:
+            return IMPLIED_DIRECTORY
+        index = self._indexes[number]
+        if not index.flags(row) & IMPLIED:
+            return index.node(row)
+        # Metadata shows through an opaque marker, as it does for who unpacks with the parents
+        # at hand: so look on in every layer that makes up the parent directory.
+        parents = self._stack(path.rpartition(b"/")[0]) if path else range(number, -1, -1)
+        for lower in parents:
+            if lower >= number:
+                continue
+            index = self._indexes[lower]
+            at = index.row(path)
+            if at is None:
+                continue
+            if index.flags(at) & WHITEOUT or not stat.S_ISDIR(index.mode(at)):
+                break
+            if not index.flags(at) & IMPLIED:
+                return index.node(at)
+        return IMPLIED_DIRECTORY
+
+    # -- digests ----------------------------------------------------------------------------
+
+    def _directory_digest(self, top: bytes) -> bytes:
+        """The Merkle digest of a directory, on a work list: depth is not bounded by recursion."""
+        work = [top]
+        while work:
+            path = work[-1]
+            if self._known_digest(path) is not None:
+                work.pop()
+                continue
+            prefix = path + b"/" if path else b""
+            rows: list[Child] = []
+            missing = []
+            for name in self.children(path):
+                child = prefix + name
+                node = cast(Node, self.lookup(child))
+                digest = self._known_digest(child) if node.is_dir else node_digest(node)
+                if digest is None:
+                    missing.append(child)
+                elif not missing:
+                    rows.append((name, node.mode, digest, node.uid, node.gid))
+            if missing:
+                work += missing
+                continue
+            work.pop()
+            self._keep_digest(path, directory_digest(rows))
+        return cast(bytes, self._known_digest(top))
+
+    def _own(self, path: bytes) -> LayerIndex | None:
+        """The index that alone makes up a directory, so that other states share its digest."""
+        stack = self._stack(path)
+        return self._indexes[stack[0]] if len(stack) == 1 else None
+
+    def _known_digest(self, path: bytes) -> bytes | None:
+        own = self._own(path)
+        return self._digests.get(path) if own is None else own.digests.get(path)
+
+    def _keep_digest(self, path: bytes, digest: bytes) -> None:
+        own = self._own(path)
+        (self._digests if own is None else own.digests)[path] = digest
+
+
+@attrs.frozen
+class Resolved:
+    """Where a path leads: `path` without links, its `node` (None when nothing is there), and
+    every path that was looked at on the way with what was found."""
+
+    path: bytes
+    node: Node | None
+    reads: tuple[tuple[bytes, Node | None], ...] = ()
+
+
+def resolve(
+    tree: Tree, path: bytes, follow_last: bool = True, *, confined: bool = False
+) -> Resolved:
+    """Follow the symbolic links of `path` inside `tree`, whose root is "/" to them.
+
+    Components that are not there are kept as they are; ".." stops at the root, or with
+    `confined` is an error when it would leave it. Raises `BuildError` for a loop.
+    """
+    parts = path.split(b"/")[::-1]
+    done: list[bytes] = []
+    reads: list[tuple[bytes, Node | None]] = []
+    node: Node | None = tree.lookup(b"")
+    links = 0
+    while parts:
+        part = parts.pop()
+        if part in (b"", b"."):
+            continue
+        if part == b"..":
+            if not done and confined:
+                raise BuildError(f"{_text(path)} leads outside through a symbolic link")
+            if done:
+                done.pop()
+            node = tree.lookup(b"/".join(done))
+            continue
+        here = b"/".join([*done, part])
+        node = tree.lookup(here)
+        reads.append((here, node))
+        if node is None or not node.is_link or (not parts and not follow_last):
+            done.append(part)
+            continue
+        links += 1
+        if links > _MAX_LINKS:
+            raise BuildError(f"{_text(path)}: too many symbolic links (a loop?)")
+        if node.link.startswith(b"/"):
+            done.clear()
+        parts += node.link.split(b"/")[::-1]
+    return Resolved(b"/".join(done), node, tuple(reads))
+
+
+def _text(path: bytes) -> str:
+    return repr("/" + path.lstrip(b"/").decode("utf-8", "backslashreplace"))

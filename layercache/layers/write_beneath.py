@@ -1,0 +1,334 @@
+"""A directory that is written to beneath its file descriptor: nothing outside is ever touched.
+
+Every component is opened with O_NOFOLLOW relative to the descriptor of the one above; a link
+that is in the way is an error, never a path. Made for writing depth first: the descriptors of
+the current chain of directories stay open.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from layercache._os.xattrs import list_xattrs, remove_xattr, set_xattr
+from layercache.errors import BuildError
+from layercache.model.tree import Node
+
+__all__ = ["Beneath"]
+
+_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_NEEDED: Final = (b"security.capability", b"user.")
+"""Extended attributes that are content; others are set where the file system takes them."""
+
+Fill = Callable[[int], None]
+"""Writes a file's bytes to a descriptor."""
+
+
+class Beneath:
+    """Writes below the directory `root`, a path or an open descriptor.
+
+    `owners` False leaves owners and what only root may set (rootless). Calls must come depth
+    first: everything below a directory before what comes after it. Metadata of a directory is
+    set when it is left, so that writing into it needs no permission and moves no time. Use as a
+    context manager; raises `BuildError` with the path when the file system refuses.
+    """
+
+    def __init__(self, root: str | bytes | int, *, owners: bool = True) -> None:
+        self._owners = owners
+        self._mine = (os.geteuid(), os.getegid())
+        if isinstance(root, int):
+            descriptor = os.open(b".", _DIRECTORY, dir_fd=root)
+        else:
+            descriptor = os.open(root, _DIRECTORY & ~os.O_NOFOLLOW)
+        self._chain: list[tuple[bytes, int]] = [(b"", descriptor)]
+        self._plain = {descriptor: self._gives_mine(descriptor)}
+        """Descriptor → whether what is made in that directory belongs to this process."""
+        self._pending: dict[bytes, tuple[Node | None, int | None]] = {}
+
+    def __enter__(self) -> Beneath:
+        return self
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        try:
+            if kind is None:
+                while self._chain:
+                    self._leave()
+        finally:
+            for _, descriptor in self._chain:
+                os.close(descriptor)
+            self._chain.clear()
+
+    def _gives_mine(self, directory: int) -> bool:
+        # A group comes from the directory where that is set-group-ID, or mounted with `grpid`.
+        found = os.fstat(directory)
+        return found.st_gid == self._mine[1] and not found.st_mode & stat.S_ISGID
+
+    # -- walking ----------------------------------------------------------------------------
+
+    def _enter(self, directory: bytes) -> int:
+        """The descriptor of a directory; what is left on the way there gets its metadata."""
+        while True:
+            path, descriptor = self._chain[-1]
+            if path == directory:
+                return descriptor
+            if not path or directory.startswith(path + b"/"):
+                break
+            self._leave()
+        rest = directory[len(path) + 1 :] if path else directory
+        for name in rest.split(b"/"):
+            path = path + b"/" + name if path else name
+            try:
+                descriptor = os.open(name, _DIRECTORY, dir_fd=descriptor)
+            except OSError as error:
+                raise _trouble(path, error) from error
+            self._chain.append((path, descriptor))
+            self._plain[descriptor] = self._gives_mine(descriptor)
+        return descriptor
+
+    def _leave(self) -> None:
+        path, descriptor = self._chain[-1]
+        node, mtime = self._pending.pop(path, (None, None))
+        try:
+            if node is not None:
+                self._describe(path, descriptor, node)
+            elif mtime is not None:
+                os.utime(descriptor, ns=(mtime, mtime))
+        except OSError as error:
+            raise _trouble(path, error) from error
+        self._chain.pop()
+        os.close(descriptor)
+
+    def _place(self, path: bytes) -> tuple[int, bytes]:
+        directory, _, name = path.rpartition(b"/")
+        return self._enter(directory), name
+
+    def kind(self, path: bytes) -> int | None:
+        """The file type of what is at `path` (`stat.S_IFMT`), None for nothing."""
+        if not path:
+            return stat.S_IFDIR
+        directory, name = self._place(path)
+        try:
+            return stat.S_IFMT(os.lstat(name, dir_fd=directory).st_mode)
+        except FileNotFoundError:
+            return None
+
+    # -- directories ------------------------------------------------------------------------
+
+    def make(self, path: bytes, node: Node) -> None:
+        """Make the directory `path`; `node` describes it once it is left."""
+        if path:
+            directory, name = self._place(path)
+            try:
+                os.mkdir(name, 0o700, dir_fd=directory)
+            except OSError as error:
+                raise _trouble(path, error) from error
+        self._pending[path] = (node, None)
+        self._enter(path)
+
+    def describe(self, path: bytes, node: Node) -> None:
+        """Let `node` describe the directory `path`, which is there, once it is left."""
+        descriptor = self._enter(path)
+        self._pending[path] = (node, None)
+        wanted = {os.fsdecode(name) for name, _ in node.xattrs}
+        try:
+            if not self._owners:  # root may write whatever the mode is
+                os.fchmod(descriptor, stat.S_IMODE(os.fstat(descriptor).st_mode) | stat.S_IRWXU)
+            for name in list_xattrs(descriptor):
+                if name not in wanted and name.startswith(("user.", "trusted.")):
+                    remove_xattr(descriptor, name)
+        except OSError as error:
+            if error.errno not in (errno.ENOTSUP, errno.EPERM):
+                raise _trouble(path, error) from error
+
+    def keep_time(self, path: bytes) -> None:
+        """Keep the mtime of the directory `path`, which is there, whatever is written into it."""
+        descriptor = self._enter(path)
+        self._pending.setdefault(path, (None, os.fstat(descriptor).st_mtime_ns))
+
+    def empty(self, path: bytes) -> None:
+        """Remove everything below the directory `path`."""
+        directory = self._enter(path)
+        try:
+            with os.scandir(directory) as entries:
+                names = [os.fsencode(entry.name) for entry in entries]
+            for name in names:
+                _remove(directory, name)
+        except OSError as error:
+            raise _trouble(path, error) from error
+
+    def is_empty(self, path: bytes) -> bool:
+        """Whether the directory `path`, which is there, holds nothing."""
+        with self._opened(path) as directory, os.scandir(directory) as entries:
+            return next(entries, None) is None
+
+    def remove(self, path: bytes) -> None:
+        """Remove what is at `path`, if anything is, with all that is below."""
+        directory, name = self._place(path)
+        try:
+            _remove(directory, name)
+        except OSError as error:
+            raise _trouble(path, error) from error
+
+    def mark(self, path: bytes, name: str, value: bytes) -> None:
+        """Set an extended attribute on the directory `path`."""
+        try:
+            set_xattr(self._enter(path), name, value)
+        except OSError as error:
+            raise _trouble(path, error) from error
+
+    # -- what is no directory ---------------------------------------------------------------
+
+    def file(self, path: bytes, node: Node, fill: Fill | None) -> None:
+        """Make a regular file; nothing may be at `path`. `fill` None leaves it empty."""
+        directory, name = self._place(path)
+        try:
+            descriptor = os.open(name, _CREATE, 0o600, dir_fd=directory)
+            try:
+                if fill is not None:
+                    fill(descriptor)
+                owned = (node.uid, node.gid) == self._mine and self._plain[directory]
+                self._describe(path, descriptor, node, owned=owned)
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            raise _trouble(path, error) from error
+
+    def other(self, path: bytes, node: Node) -> None:
+        """Make a link, a device or a FIFO; nothing may be at `path`."""
+        directory, name = self._place(path)
+        try:
+            if node.is_link:
+                os.symlink(node.link, name, dir_fd=directory)
+            else:
+                device = os.makedev(*node.device)
+                os.mknod(name, stat.S_IFMT(node.mode) | 0o600, device, dir_fd=directory)
+            if self._owners:
+                os.chown(name, node.uid, node.gid, dir_fd=directory, follow_symlinks=False)
+            if not node.is_link:
+                # Just made, so no link that could be followed; there is no call that refuses.
+                os.chmod(name, stat.S_IMODE(node.mode), dir_fd=directory)
+            if node.xattrs:
+                # No call takes a descriptor of the directory: /proc names the very one.
+                place = b"/proc/self/fd/%d/" % directory + name
+                self._attributes(path, place, node, follow=False)
+            times = (node.mtime * 10**9,) * 2
+            os.utime(name, ns=times, dir_fd=directory, follow_symlinks=False)
+        except OSError as error:
+            raise _trouble(path, error) from error
+
+    def link(self, path: bytes, target: bytes) -> bool:
+        """Make `path` another name of `target`, which is there; False when it can't be (EMLINK)."""
+        directory, name = self._place(path)
+        try:
+            with self._opened(target.rpartition(b"/")[0]) as other:
+                os.link(
+                    target.rpartition(b"/")[2],
+                    name,
+                    src_dir_fd=other,
+                    dst_dir_fd=directory,
+                    follow_symlinks=False,
+                )
+        except OSError as error:
+            if error.errno == errno.EMLINK:
+                return False
+            raise _trouble(path, error) from error
+        return True
+
+    def whiteout(self, path: bytes) -> None:
+        """Make the character device 0:0 that overlay file systems take for a deletion."""
+        directory, name = self._place(path)
+        try:
+            os.mknod(name, stat.S_IFCHR, 0, dir_fd=directory)
+        except OSError as error:
+            raise _trouble(path, error) from error
+
+    def _opened(self, directory: bytes) -> _Walk:
+        return _Walk(self._chain[0][1], directory)
+
+    # -- metadata ---------------------------------------------------------------------------
+
+    def _describe(self, path: bytes, descriptor: int, node: Node, *, owned: bool = False) -> None:
+        if self._owners and not owned:
+            os.fchown(descriptor, node.uid, node.gid)
+        os.fchmod(descriptor, node.mode & 0o7777)
+        if node.xattrs:
+            self._attributes(path, descriptor, node, follow=True)
+        mtime = node.mtime * 10**9
+        os.utime(descriptor, ns=(mtime, mtime))
+
+    def _attributes(self, path: bytes, target: int | bytes, node: Node, *, follow: bool) -> None:
+        for name, value in node.xattrs:
+            try:
+                set_xattr(target, name, value, follow_symlinks=follow)
+            except OSError as error:
+                needed = name.startswith(_NEEDED) and (self._owners or name.startswith(b"user."))
+                if needed and not (node.is_link and error.errno == errno.EPERM):
+                    raise _trouble(path, error) from error
+
+
+class _Walk:
+    """A descriptor of a directory below another one, opened step by step, closed at the end."""
+
+    def __init__(self, root: int, directory: bytes) -> None:
+        self._descriptor = os.open(b".", _DIRECTORY, dir_fd=root)
+        for name in directory.split(b"/") if directory else ():
+            outer = self._descriptor
+            try:
+                self._descriptor = os.open(name, _DIRECTORY, dir_fd=outer)
+            finally:
+                os.close(outer)
+
+    def __enter__(self) -> int:
+        return self._descriptor
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        os.close(self._descriptor)
+
+
+def _remove(directory: int, name: bytes) -> None:
+    """Remove `name` with all below, following nothing; nothing happens when it is not there."""
+    try:
+        os.unlink(name, dir_fd=directory)
+        return
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        if error.errno not in (errno.EISDIR, errno.EPERM):
+            raise
+        if not stat.S_ISDIR(os.lstat(name, dir_fd=directory).st_mode):
+            raise
+    stack: list[tuple[int, bytes, int, Iterator[bytes]]] = []
+
+    def push(parent: int, child: bytes) -> None:
+        descriptor = os.open(child, _DIRECTORY, dir_fd=parent)
+        if os.fstat(descriptor).st_mode & 0o700 != 0o700:
+            os.fchmod(descriptor, 0o700)
+        with os.scandir(descriptor) as entries:
+            names = [(os.fsencode(e.name), e.is_dir(follow_symlinks=False)) for e in entries]
+        for entry, is_directory in names:
+            if not is_directory:
+                os.unlink(entry, dir_fd=descriptor)
+        stack.append((parent, child, descriptor, iter([n for n, d in names if d])))
+
+    try:
+        push(directory, name)
+        while stack:
+            parent, child, descriptor, names = stack[-1]
+            following = next(names, None)
+            if following is not None:
+                push(descriptor, following)
+                continue
+            stack.pop()
+            os.close(descriptor)
+            os.rmdir(child, dir_fd=parent)
+    finally:
+        for _, _, descriptor, _ in stack:
+            os.close(descriptor)
+
+
+def _trouble(path: bytes, error: OSError) -> BuildError:
+    return BuildError(f"can't write {os.fsdecode(path) or '/'!r} below its root: {error.strerror}")

@@ -1,0 +1,97 @@
+"""What points at stored bytes (`Descriptor`), at a changeset (`Layer`), at a stack (`State`)."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from layercache._base.frozen import frozen
+from layercache.model.digests import ChainID, DiffID, Digest, next_chain_id
+
+__all__ = [
+    "LAYER_TAR",
+    "LAYER_TAR_GZIP",
+    "LAYER_TAR_ZSTD",
+    "SCRATCH",
+    "Descriptor",
+    "Layer",
+    "State",
+]
+
+LAYER_TAR: Final = "application/vnd.oci.image.layer.v1.tar"
+LAYER_TAR_GZIP: Final = "application/vnd.oci.image.layer.v1.tar+gzip"
+LAYER_TAR_ZSTD: Final = "application/vnd.oci.image.layer.v1.tar+zstd"
+
+
+@frozen
+class Descriptor:
+    """Media type, digest and size in bytes of stored bytes (OCI descriptor)."""
+
+    media_type: str
+    digest: Digest
+    size: int
+
+
+@frozen
+class Layer:
+    """One filesystem changeset: where its bytes are, and the digest of its uncompressed tar."""
+
+    descriptor: Descriptor
+    diff_id: DiffID
+
+
+@frozen(eq=False, repr=False)
+class State:
+    """What a step leaves: a stack of layers, identified by its chain ID alone.
+
+    A linked list, so that a chain of n steps costs n and not n². Two states are equal exactly
+    when their chain IDs are.
+    """
+
+    chain_id: ChainID
+    parent: State | None = None
+    layer: Layer | None = None
+    depth: int = 0
+
+    def plus(self, layer: Layer | None) -> State:
+        """This state with `layer` on top; itself when `layer` is None (nothing changed)."""
+        if layer is None:
+            return self
+        chain = next_chain_id(self.chain_id, layer.diff_id)
+        return State(chain_id=chain, parent=self, layer=layer, depth=self.depth + 1)
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """The layers, the lowest first."""
+        found = []
+        state: State | None = self
+        while state is not None and state.layer is not None:
+            found.append(state.layer)
+            state = state.parent
+        return tuple(reversed(found))
+
+    def __reduce__(self) -> tuple[object, tuple[ChainID, tuple[Layer, ...]]]:
+        """Pickled as a list: a linked one would need a level of recursion for each layer."""
+        bottom = self
+        while bottom.parent is not None and bottom.layer is not None:
+            bottom = bottom.parent
+        return _stacked, (bottom.chain_id, self.layers)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, State) and other.chain_id == self.chain_id
+
+    def __hash__(self) -> int:
+        return hash(self.chain_id)
+
+    def __repr__(self) -> str:
+        return f"State({self.chain_id or 'scratch'}, {self.depth} layers)"
+
+
+def _stacked(bottom: ChainID, layers: tuple[Layer, ...]) -> State:
+    state = State(chain_id=bottom)
+    for layer in layers:
+        state = state.plus(layer)
+    return state
+
+
+SCRATCH: Final = State(chain_id=ChainID(""))
+"""The state without any layer."""

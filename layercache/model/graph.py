@@ -1,0 +1,149 @@
+"""The graph: sources and steps, in topological order; inputs are edges seen from their reader."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, TypeAlias
+
+import attrs
+
+from layercache._base.frozen import frozen
+from layercache.errors import UsageError
+from layercache.model.descriptors import State
+from layercache.model.instruction import Field, Instruction, Source
+from layercache.model.selectors import EVERYTHING, Selector
+
+__all__ = ["Base", "Graph", "GraphBuilder", "Input", "Origin", "Step", "Vertex"]
+
+
+@frozen
+class Origin:
+    """Where a step comes from; for people, never part of a key.
+
+    `stage` counts FROM lines from 0, `index` instructions within the stage (FROM = 0),
+    `onbuild` the number of an ONBUILD trigger; `line` counts from 1, 0 when there is no file.
+    """
+
+    stage: int = 0
+    index: int = 0
+    onbuild: int | None = None
+    line: int = 0
+    op: str = ""
+    text: str = ""
+    stage_name: str = ""
+
+
+_NOWHERE: Final = Origin()
+
+
+@frozen
+class Input:
+    """An edge: the vertex read (its number in the graph), the role, what the step reads of it."""
+
+    role: str
+    vertex: int
+    selector: Selector = EVERYTHING
+
+
+@frozen
+class Step:
+    """An instruction with its inputs; `traits` are the executor's, `bypass` is `no_cache`.
+
+    `trace` says whether a command is watched and reused by what it was seen to read: "off",
+    "auto", or "audit" (and a share of what is reused is run again). It is no part of the key.
+    """
+
+    instruction: Instruction
+    inputs: tuple[Input, ...] = ()
+    traits: tuple[Field, ...] = ()
+    bypass: bool = False
+    trace: str = "off"
+    origin: Origin = attrs.field(default=_NOWHERE, eq=False)
+
+
+@frozen
+class Base:
+    """A source whose state is known before anything runs: scratch or a resolved base image."""
+
+    name: str
+    state: State
+
+    def definition(self) -> tuple[Field, ...]:
+        return (Field("chain id", self.state.chain_id),)
+
+
+Vertex: TypeAlias = "Step | Source"
+
+
+@frozen
+class Graph:
+    """Vertices in topological order (inputs refer to smaller numbers), and the targets wanted."""
+
+    vertices: tuple[Vertex, ...]
+    targets: tuple[int, ...]
+
+    def __attrs_post_init__(self) -> None:
+        for number, vertex in enumerate(self.vertices):
+            if isinstance(vertex, Step):
+                for edge in vertex.inputs:
+                    if not 0 <= edge.vertex < number:
+                        raise UsageError(
+                            f"step {number} ({vertex.instruction.name}) reads vertex "
+                            f"{edge.vertex}: an input must come before its reader"
+                        )
+        for target in self.targets:
+            if not 0 <= target < len(self.vertices):
+                raise UsageError(f"target {target} is no vertex of the graph")
+
+    def needed(self) -> frozenset[int]:
+        """The vertices that the targets depend on, themselves included."""
+        found = set(self.targets)
+        for number in range(len(self.vertices) - 1, -1, -1):
+            vertex = self.vertices[number]
+            if number in found and isinstance(vertex, Step):
+                found.update(edge.vertex for edge in vertex.inputs)
+        return frozenset(found)
+
+
+class GraphBuilder:
+    """Collects vertices; equal sources become one vertex."""
+
+    def __init__(self) -> None:
+        self._vertices: list[Vertex] = []
+        self._sources: dict[Source, int] = {}
+
+    def source(self, source: Source) -> int:
+        """The vertex number of `source`.
+
+        Raises `UsageError` for one that is equal to another but says something else, as types
+        do where `1` equals `True`: the content of the one would pass for the other's.
+        """
+        number = self._sources.get(source)
+        if number is None:
+            number = self._sources[source] = len(self._vertices)
+            self._vertices.append(source)
+            return number
+        known = self._vertices[number]
+        if known is not source and not isinstance(known, Step) and not _same(known, source):
+            raise UsageError(
+                f"the sources {known.name} and {source.name} are equal, but not by their "
+                "definitions: compare all that tells them apart, types included"
+            )
+        return number
+
+    def step(self, step: Step) -> int:
+        """The vertex number of a new step."""
+        self._vertices.append(step)
+        return len(self._vertices) - 1
+
+    def build(self, targets: Sequence[int]) -> Graph:
+        """The graph so far."""
+        return Graph(vertices=tuple(self._vertices), targets=tuple(targets))
+
+
+def _same(one: Source, other: Source) -> bool:
+    """Whether two sources say the same, types included."""
+    fields, others = tuple(one.definition()), tuple(other.definition())
+    if all(type(field.value) is str for field in fields):
+        return fields == others  # the usual ones
+    return repr(fields) == repr(others)  # tells 1 and True apart

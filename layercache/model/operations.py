@@ -1,0 +1,284 @@
+"""The effective operations that a graph of a Dockerfile holds: every field after substitution.
+
+They are instructions like an embedder's own. What people write (`dockerfile.instructions`) is
+lowered to these: configuration is folded in, text is expanded, defaults are filled.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Final
+
+import attrs
+
+from layercache._base.frozen import frozen
+from layercache.model.framing import share
+from layercache.model.instruction import Field, Value
+
+__all__ = ["CopyFiles", "CopySource", "Exec", "MakeDirectory", "Mount"]
+
+PARENT: Final = "parent"
+"""Role of the state that a step is applied to."""
+
+SOURCE: Final = "source"
+"""Role of the context, stage or image that COPY and ADD take files from."""
+
+
+@frozen(kw_only=True)
+class Mount:
+    """One `RUN --mount`, resolved. `role` names the step's input behind bind and cache mounts.
+
+    `source` is the path within that input; `mode`, `uid`, `gid` are those of a cache, secret
+    or ssh mount; `size` bytes of a tmpfs; `env` the variable that gets a secret.
+    """
+
+    type: str
+    target: str
+    role: str | None = None
+    source: str = "/"
+    readonly: bool = True
+    id: str = ""
+    sharing: str = "shared"
+    mode: int | None = None
+    uid: int = 0
+    gid: int = 0
+    size: int | None = None
+    required: bool = False
+    env: str | None = None
+
+    def definition(self) -> tuple[Field, ...]:
+        """What counts: never contents; of a cache neither id nor sharing (observed rule 9)."""
+        fields = [Field("type", self.type), Field("target", self.target)]
+        if self.type == "bind":
+            fields += [Field("readonly", self.readonly), Field("from", self.role)]
+        elif self.type == "cache":
+            fields += [
+                Field("readonly", self.readonly),
+                Field("mode", self.mode),
+                Field("uid", self.uid),
+                Field("gid", self.gid),
+                Field("from", self.role),
+            ]
+        elif self.type == "tmpfs":
+            fields.append(Field("size", self.size))
+        else:
+            fields += [
+                Field("id", self.id),
+                Field("mode", self.mode),
+                Field("uid", self.uid),
+                Field("gid", self.gid),
+                Field("required", self.required),
+                Field("env", self.env),
+            ]
+        return tuple(fields)
+
+
+@frozen(kw_only=True)
+class Exec:
+    """An effective RUN: the exact command and everything that it sees.
+
+    `env` is ordered as the command sees it, build arguments included; `arguments` names those
+    that are build arguments (their values are private). `user` is what USER says, resolved by
+    the executor in the parent's accounts. `files` are here-documents with `#!`, mounted below
+    /dev/pipes. `proxies` reach the command and count nowhere (observed rule 3.5).
+    """
+
+    args: tuple[str, ...]
+    env: tuple[tuple[str, str], ...] = ()
+    arguments: tuple[str, ...] = ()
+    user: str = ""
+    workdir: str = "/"
+    mounts: tuple[Mount, ...] = ()
+    network: str = "default"
+    security: str = "sandbox"
+    devices: tuple[str, ...] = ()
+    hosts: tuple[tuple[str, str], ...] = ()
+    shm_size: int | None = None
+    ulimits: tuple[str, ...] = ()
+    platform: str = ""
+    files: tuple[tuple[str, bytes], ...] = ()
+    proxies: tuple[tuple[str, str], ...] = attrs.field(default=(), eq=False)
+    tools: tuple[str, ...] = ()
+    """Host tools that the recipe declares; the workspace executor counts their content."""
+
+    name = "RUN"
+    commands = True
+
+    def definition(self) -> tuple[Field, ...]:
+        fields = [Field("command", self.args), *_environment(self.env, self.arguments)]
+        fields += [
+            Field(f"mount {m.target or m.env or m.id}", _pairs(m.definition()))
+            for m in self.ordered_mounts
+        ]
+        fields += _surroundings(
+            self.user,
+            self.workdir,
+            self.network,
+            self.security,
+            self.devices,
+            self.hosts,
+            self.shm_size,
+            self.ulimits,
+            self.platform,
+        )
+        fields.append(Field("files", self.files) if self.files else _NO_FILES)
+        fields.append(Field("tools", self.tools) if self.tools else _NO_TOOLS)
+        return tuple(fields)
+
+    @property
+    def ordered_mounts(self) -> tuple[Mount, ...]:
+        """The mounts as they count, and so as they are to be mounted: by target.
+
+        The order in which they are written decides only between mounts of one target, of which
+        the last covers the others.
+        """
+        return tuple(sorted(self.mounts, key=_mount_order))
+
+
+@functools.lru_cache(maxsize=64)
+def _environment(env: tuple[tuple[str, str], ...], arguments: tuple[str, ...]) -> tuple[Field, ...]:
+    """As `_surroundings`, of what the command finds in its environment."""
+    private = frozenset(arguments)
+    return share(
+        Field("env order", tuple([name for name, _ in env])),
+        *[Field(f"env {name}", value, private=name in private) for name, value in env],
+    )
+
+
+@functools.lru_cache(maxsize=64, typed=True)
+def _surroundings(
+    user: str,
+    workdir: str,
+    network: str,
+    security: str,
+    devices: tuple[str, ...],
+    hosts: tuple[tuple[str, str], ...],
+    shm_size: int | None,
+    ulimits: tuple[str, ...],
+    platform: str,
+) -> tuple[Field, ...]:
+    """Fields that the commands of a recipe mostly share, made once for all of them."""
+    return share(
+        Field("user", user),
+        Field("workdir", workdir),
+        Field("network", network),
+        Field("security", security),
+        Field("devices", devices),
+        Field("hosts", hosts),
+        Field("shm size", shm_size),
+        Field("ulimits", ulimits),
+        Field("platform", platform),
+    )
+
+
+_NO_FILES, _NO_TOOLS = share(Field("files", ()), Field("tools", ()))
+
+
+def _mount_order(mount: Mount) -> tuple[str, ...]:
+    return (mount.target,) if mount.target else ("", mount.type, mount.env or "")
+
+
+def _pairs(fields: tuple[Field, ...]) -> Value:
+    return tuple((field.label, field.value) for field in fields)
+
+
+@frozen(kw_only=True)
+class CopySource:
+    """One source of COPY or ADD, in order.
+
+    A pattern in the input `role`, or, with `content`, a here-document named `pattern`. For a
+    URL or a repository the input is the fetched tree and `remote` is True.
+    """
+
+    role: str
+    pattern: str
+    content: bytes | None = None
+    remote: bool = False
+
+    @property
+    def name(self) -> str:
+        """The last component of the pattern."""
+        return self.pattern.rpartition("/")[2]
+
+
+@frozen(kw_only=True)
+class CopyFiles:
+    """An effective COPY or ADD.
+
+    `destination` is absolute and keeps a trailing slash, which counts. `chown` and `chmod` are
+    as written, names are resolved in the parent's accounts. `unpack`: None leaves it to the
+    rule of ADD (local archives yes, remote no), COPY sets False.
+    """
+
+    name: str = "COPY"
+    sources: tuple[CopySource, ...]
+    destination: str
+    chown: str | None = None
+    chmod: str | None = None
+    link: bool = False
+    parents: bool = False
+    exclude: tuple[str, ...] = ()
+    unpack: bool | None = False
+    keep_git_dir: bool = False
+
+    commands = False
+
+    def definition(self) -> tuple[Field, ...]:
+        """Of a source its last name only: where its content comes from changes nothing.
+
+        With `parents` the path is kept at the destination, and so all of it counts.
+        """
+        names = [s.pattern if self.parents else s.name for s in self.sources]
+        sources = zip(self.sources, names, strict=True)
+        return (
+            Field("sources", tuple([(s.role, name, s.content, s.remote) for s, name in sources])),
+            Field("destination", self.destination),
+            *_manners(
+                self.chown,
+                self.chmod,
+                self.link,
+                self.parents,
+                self.exclude,
+                self.unpack,
+                self.keep_git_dir,
+            ),
+        )
+
+
+@functools.lru_cache(maxsize=64, typed=True)
+def _manners(
+    chown: str | None,
+    chmod: str | None,
+    link: bool,
+    parents: bool,
+    exclude: tuple[str, ...],
+    unpack: bool | None,
+    keep_git_dir: bool,
+) -> tuple[Field, ...]:
+    """As `_surroundings`, of COPY and ADD."""
+    return share(
+        Field("chown", chown),
+        Field("chmod", chmod),
+        Field("link", link),
+        Field("parents", parents),
+        Field("exclude", exclude),
+        Field("unpack", unpack),
+        Field("keep git dir", keep_git_dir),
+    )
+
+
+@frozen(kw_only=True)
+class MakeDirectory:
+    """An effective WORKDIR: the directory exists afterwards (0755 where made).
+
+    What is made belongs to `user`, as USER says it; empty is 0:0.
+    """
+
+    path: str
+    user: str = ""
+
+    name = "WORKDIR"
+    commands = False
+
+    def definition(self) -> tuple[Field, ...]:
+        return (Field("path", self.path), Field("user", self.user))

@@ -1,0 +1,152 @@
+"""Selectors: which part of an input a step reads.
+
+`Everything`, `Nothing`, `ByKey`, `Observed` and `Files` are values; `matching` answers `Files`
+over a tree, `listings` keeps the answer for explanations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, Protocol, runtime_checkable
+
+from layercache._base.frozen import frozen
+from layercache._base.paths import clean
+from layercache.model.framing import share
+from layercache.model.instruction import Field
+from layercache.model.observations import CONTRACT
+
+__all__ = [
+    "BY_KEY",
+    "EVERYTHING",
+    "NOTHING",
+    "ByKey",
+    "Everything",
+    "Files",
+    "Nothing",
+    "Observed",
+    "Selector",
+]
+
+_DOTS: Final = ("", ".", "..")
+
+
+@runtime_checkable
+class Selector(Protocol):
+    """Which part of an input a step reads: a frozen value; `name` is the evidence it gives."""
+
+    @property
+    def name(self) -> str: ...
+
+    def definition(self) -> Sequence[Field]:
+        """The labelled facts that make this selector; part of the key material."""
+
+
+@frozen
+class Everything:
+    """All of it: for a state its chain ID, for a tree the digest of its root."""
+
+    name = "content"
+
+    def definition(self) -> tuple[Field, ...]:
+        return _EVERYTHING
+
+
+@frozen
+class Nothing:
+    """Nothing of it: the input does not count (COPY --link on its parent)."""
+
+    name = "link"
+
+    def definition(self) -> tuple[Field, ...]:
+        return _NOTHING
+
+
+@frozen
+class ByKey:
+    """The key of the step that makes the input, instead of its content (`ChainKeys`)."""
+
+    name = "chain"
+
+    def definition(self) -> tuple[Field, ...]:
+        return _KEY
+
+
+@frozen
+class Observed:
+    """What an execution was seen to look at, and nothing else of it.
+
+    `observations` is the digest of the set (`Observations.digest`); `evidence` is "trace" where
+    a command was watched, "rebase" where the engine itself did the looking (COPY, ADD, WORKDIR).
+    """
+
+    observations: str
+    evidence: str = "trace"
+
+    @property
+    def name(self) -> str:
+        return self.evidence
+
+    def definition(self) -> tuple[Field, ...]:
+        return (
+            Field("selector", "observed"),
+            Field("contract", CONTRACT),
+            Field("observations", self.observations),
+        )
+
+
+@frozen
+class Files:
+    """The files that COPY, ADD or a mount names.
+
+    `patterns` are relative to the root of the input ("." for the root), and may hold wildcards
+    (`*`, `?`, `[a-z]`, `\\`-escapes as Go's `filepath.Match`) when `wildcards`. `exclude` are
+    patterns of `--exclude`, with the rules of `.dockerignore`; they apply below what is
+    selected, relative to it (with `parents`: to the pivot), and never to a selected file itself.
+    With `parents` the path below the pivot `/./` is kept at the destination, `**` crosses
+    directories, and links are kept as links; without, links that are named are followed.
+    `named` is False where the names of the matches change nothing (a bind mount).
+    """
+
+    patterns: tuple[str, ...]
+    exclude: tuple[str, ...] = ()
+    parents: bool = False
+    wildcards: bool = True
+    named: bool = True
+
+    name = "content"
+
+    def definition(self) -> tuple[Field, ...]:
+        """Of a pattern its last component only, except with `parents`: the content counts."""
+        patterns: tuple[str, ...] = ()
+        if self.parents:
+            patterns = self.patterns
+        elif self.named:
+            patterns = tuple(map(_base, self.patterns))
+        return (
+            _FILES,
+            Field("patterns", patterns),
+            Field("exclude", self.exclude) if self.exclude else _NO_EXCLUDE,
+            *_MANNERS[self.parents, self.wildcards],
+        )
+
+
+# Fields that many definitions share; thousands of steps then hold one of each.
+_EVERYTHING: Final = share(Field("selector", "everything"))
+_NOTHING: Final = share(Field("selector", "nothing"))
+_KEY: Final = share(Field("selector", "key"))
+_FILES, _NO_EXCLUDE = share(Field("selector", "files"), Field("exclude", ()))
+_MANNERS: Final = {
+    (parents, wildcards): share(Field("parents", parents), Field("wildcards", wildcards))
+    for parents in (False, True)
+    for wildcards in (False, True)
+}
+
+EVERYTHING = Everything()
+NOTHING = Nothing()
+BY_KEY = ByKey()
+
+
+def _base(pattern: str) -> str:
+    if "/" not in pattern and pattern not in _DOTS:
+        return pattern
+    return clean("/" + pattern).rpartition("/")[2] or "."

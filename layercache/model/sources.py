@@ -1,0 +1,65 @@
+"""Sources as values: what a recipe names from outside. They read nothing; the engine does."""
+
+from __future__ import annotations
+
+from layercache._base.frozen import frozen
+from layercache.model.digests import Digest
+from layercache.model.instruction import Field
+
+__all__ = ["ContextSource", "GitSource", "UrlSource"]
+
+
+@frozen
+class ContextSource:
+    """A build context; `""` is the main one, others come from `--build-context`."""
+
+    context: str = ""
+
+    @property
+    def name(self) -> str:
+        return f"build context {self.context!r}" if self.context else "build context"
+
+    def definition(self) -> tuple[Field, ...]:
+        return (Field("context", self.context),)
+
+
+@frozen
+class UrlSource:
+    """One file behind a URL, fetched once for a build and keyed by its bytes.
+
+    With `checksum` the key needs no request: the digest is what the file must have.
+    """
+
+    url: str
+    checksum: Digest | None = None
+
+    @property
+    def name(self) -> str:
+        return self.url
+
+    def definition(self) -> tuple[Field, ...]:
+        return (Field("url", self.url), Field("checksum", self.checksum))
+
+
+@frozen
+class GitSource:
+    """A Git repository at a reference, with a subdirectory; keyed by the tree checked out."""
+
+    url: str
+    reference: str = ""
+    subdirectory: str = ""
+    keep_git_dir: bool = False
+    checksum: str | None = None
+
+    @property
+    def name(self) -> str:
+        return self.url
+
+    def definition(self) -> tuple[Field, ...]:
+        return (
+            Field("git", self.url),
+            Field("reference", self.reference),
+            Field("subdirectory", self.subdirectory),
+            Field("keep git dir", self.keep_git_dir),
+            Field("checksum", self.checksum),
+        )

@@ -1,0 +1,167 @@
+"""A tree of files as values: what a node is, what of it counts, and its digest.
+
+Contexts, states and archives all show themselves as a `Tree`; selection and copying work on
+any. Paths are bytes, relative to the root, without leading or trailing slash; the root is b"".
+"""
+
+from __future__ import annotations
+
+import stat
+import struct
+from collections.abc import Iterable, Sequence
+from typing import BinaryIO, Final, Protocol, runtime_checkable
+
+from blake3 import blake3
+
+from layercache._base.frozen import frozen
+
+__all__ = [
+    "CAPABILITY",
+    "Child",
+    "Node",
+    "Tree",
+    "directory_digest",
+    "node_digest",
+    "pack_directory",
+]
+
+_DIRECTORY: Final = "layercache 2026-11 directory digest 1"
+_SPECIAL: Final = "layercache 2026-11 node digest 1"
+
+CAPABILITY: Final = b"security.capability"
+"""The one extended attribute that COPY carries and that therefore counts."""
+
+
+@frozen
+class Node:
+    """What `lstat` and a read would say of one path.
+
+    `mode` has the type bits; `mtime` is in whole seconds; `content` is the BLAKE3 digest (32
+    bytes) of a regular file's bytes; `link` a symbolic link's target; `device` major and minor.
+    """
+
+    mode: int
+    uid: int = 0
+    gid: int = 0
+    size: int = 0
+    mtime: int = 0
+    content: bytes = b""
+    link: bytes = b""
+    device: tuple[int, int] = (0, 0)
+    xattrs: tuple[tuple[bytes, bytes], ...] = ()
+
+    @property
+    def is_dir(self) -> bool:
+        return stat.S_ISDIR(self.mode)
+
+    @property
+    def is_file(self) -> bool:
+        return stat.S_ISREG(self.mode)
+
+    @property
+    def is_link(self) -> bool:
+        return stat.S_ISLNK(self.mode)
+
+
+@runtime_checkable
+@runtime_checkable
+class Tree(Protocol):
+    """A read-only tree that does not change while it is used.
+
+    Paths are looked up literally: no symbolic link is followed by any method.
+    """
+
+    def lookup(self, path: bytes) -> Node | None:
+        """The node at `path`, None when nothing is there or a parent is no directory."""
+
+    def children(self, path: bytes) -> Sequence[bytes]:
+        """The names in the directory `path`, sorted as bytes; empty when it is none."""
+
+    def digest(self, path: bytes) -> bytes:
+        """`node_digest` of the node at `path`, with `directory_digest` for directories."""
+
+    def open(self, path: bytes) -> BinaryIO:
+        """The bytes of the regular file at `path`.
+
+        Reading to the end raises `ContextChanged` when they are not those of `Node.content`.
+        """
+
+
+Child = tuple[bytes, int, bytes, int, int]
+"""Name, mode with type bits, digest, uid, gid."""
+
+
+def node_digest(node: Node) -> bytes:
+    """The digest of everything about a node but its mode and owner; directories apart.
+
+    A file without capabilities is its content digest, so that no second hash is made.
+    """
+    kind = stat.S_IFMT(node.mode)
+    capabilities = [value for name, value in node.xattrs if name == CAPABILITY]
+    if kind == stat.S_IFREG and not capabilities:
+        return node.content
+    hasher = blake3(derive_key_context=_SPECIAL)
+    hasher.update(struct.pack("<I", kind))
+    if kind == stat.S_IFREG:
+        hasher.update(node.content + capabilities[0])
+    elif kind == stat.S_IFLNK:
+        hasher.update(node.link)
+    elif kind in (stat.S_IFCHR, stat.S_IFBLK):
+        hasher.update(struct.pack("<QQ", *node.device))
+    return hasher.digest()
+
+
+def directory_digest(children: Iterable[Child]) -> bytes:
+    """The Merkle digest of a directory's children, which must come sorted by name."""
+    rows = list(children)
+    files = [row for row in rows if not stat.S_ISDIR(row[1])]
+    directories = [row for row in rows if stat.S_ISDIR(row[1])]
+    count, below = len(files), len(directories)
+    owners = b""
+    if any(row[3] or row[4] for row in rows):
+        ids = [number for row in files + directories for number in row[3:5]]
+        owners = struct.pack(f"<{2 * len(rows)}I", *ids)
+    return pack_directory(
+        count,
+        struct.pack(f"<{count}I", *[row[1] for row in files]),
+        b"".join([row[2] for row in files]),
+        b"\0".join([row[0] for row in files]),
+        below,
+        struct.pack(f"<{below}I", *[row[1] for row in directories]),
+        b"".join([row[2] for row in directories]),
+        b"\0".join([row[0] for row in directories]),
+        owners,
+    )
+
+
+def pack_directory(
+    files: int,
+    file_modes: bytes,
+    file_digests: bytes,
+    file_names: bytes,
+    directories: int,
+    directory_modes: bytes,
+    directory_digests: bytes,
+    directory_names: bytes,
+    owners: bytes = b"",
+) -> bytes:
+    """`directory_digest` from columns: what is no directory first, each group sorted by name.
+
+    Modes are little-endian u32 with type bits, digests have 32 bytes, names are joined by NUL,
+    `owners` is empty where all are 0:0, else uid and gid of each row. Injective: counts and the
+    presence of owners come first, every column but the last has a length that follows from
+    them, and names hold no NUL.
+    """
+    head = struct.pack("<II?", files, directories, bool(owners))
+    parts = (
+        head,
+        file_modes,
+        file_digests,
+        directory_modes,
+        directory_digests,
+        owners,
+        file_names,
+        b"\0",
+        directory_names,
+    )
+    return blake3(b"".join(parts), derive_key_context=_DIRECTORY).digest()

@@ -1,0 +1,219 @@
+"""The storage backend interface: named, opaque, immutable objects.
+
+A backend is dumb on purpose. Meaning (records, blobs, trails), verification and healing are the
+store's (`layercache.store.store`), so that one rule holds for every backend. Four methods are
+enough; the other protocols here are optional capabilities that the store finds by `isinstance`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import BinaryIO, Final, Protocol, runtime_checkable
+
+from layercache._base.frozen import frozen
+from layercache.errors import UsageError
+
+__all__ = [
+    "SEGMENT_CHARACTERS",
+    "Adopts",
+    "Backend",
+    "BatchReader",
+    "Cleans",
+    "Holds",
+    "LocalFiles",
+    "Locks",
+    "ObjectInfo",
+    "Releases",
+    "Stages",
+    "Stats",
+    "Syncs",
+    "Touches",
+    "check_name",
+]
+
+SEGMENT_CHARACTERS: Final = "abcdefghijklmnopqrstuvwxyz0123456789._-"
+"""What a segment of an object name is made of."""
+
+_CHARACTERS: Final = SEGMENT_CHARACTERS + "/"
+_NO_SEGMENTS: Final = ("", ".", "..")
+_NO_BEGINNINGS: Final = ("", "/", ".")
+_LONGEST_NAME: Final = 900  # S3 takes 1,024 bytes, a part of which is the prefix's
+
+
+def check_name(name: str) -> str:
+    """`name`, or `UsageError` unless it is segments of `[a-z0-9._-]` joined by `/`.
+
+    No segment is `.` or `..`, or longer than 255: such a name can't leave a directory.
+    """
+    if (  # most names; the whole rule takes three times as long
+        len(name) <= 255
+        and not name.strip(_CHARACTERS)
+        and "//" not in name
+        and "/." not in name
+        and name[:1] not in _NO_BEGINNINGS
+        and name[-1] != "/"
+    ):
+        return name
+    if (
+        len(name) > _LONGEST_NAME
+        or name.strip(_CHARACTERS)
+        or any(part in _NO_SEGMENTS or len(part) > 255 for part in name.split("/"))
+    ):
+        raise UsageError(f"not an object name: {name[:100]!r}")
+    return name
+
+
+@frozen
+class ObjectInfo:
+    """Name, size in bytes and the backend's own stamp (seconds since 1970) of an object."""
+
+    name: str
+    size: int
+    stamp: float
+
+
+@runtime_checkable
+class Backend(Protocol):
+    """Named objects; a write is all or nothing and may replace.
+
+    Names are relative, of `[a-z0-9._-]` segments joined by `/`. Methods may be called from
+    several threads and processes at once. Failures of the medium are `CacheError`; a name that
+    is not there is `NotFound` (from `read`), and no error for `delete`.
+    """
+
+    def read(self, name: str) -> BinaryIO:
+        """The object's bytes; raises `NotFound`."""
+
+    def write(self, name: str, content: BinaryIO) -> None:
+        """Store all of `content` under `name`, visible only when complete."""
+
+    def delete(self, name: str) -> None:
+        """Remove; nothing happens when it is not there."""
+
+    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+        """Objects whose name begins with `prefix`, in no given order, never from a cache."""
+
+
+@runtime_checkable
+class BatchReader(Protocol):
+    """Optional: many small objects in one round trip."""
+
+    def read_many(self, names: Sequence[str]) -> Mapping[str, bytes]:
+        """The bytes of those that are there.
+
+        One that can't be read is left out, like one that is not there; `CacheError` when the
+        medium as a whole fails.
+        """
+
+
+@runtime_checkable
+class Stats(Protocol):
+    """Optional: a cheap look at one object. A backend where it costs a request has none."""
+
+    def stat(self, name: str) -> ObjectInfo | None:
+        """What is known of the object without reading it; None when it is not there."""
+
+
+@runtime_checkable
+class Syncs(Protocol):
+    """Optional: a backend whose writes become durable at `sync` only."""
+
+    def sync(self) -> None:
+        """Return when everything written before is durable.
+
+        Free of charge when nothing was. After a `CacheError` none of it may be relied on, also
+        when it can be read: the caller removes it and writes anew.
+        """
+
+
+@runtime_checkable
+class Stages(Protocol):
+    """Optional: small objects that others may see before what they rely on is durable.
+
+    A staged object is gone after a restart of the machine unless it was published. So a record
+    can be shared at once, and still never outlive a power cut that its blob did not.
+    """
+
+    def stage(self, name: str, content: bytes) -> None:
+        """Keep `content` aside under `name`, visible to `staged` of every process here."""
+
+    def staged(self, name: str) -> bytes | None:
+        """What was staged under `name` since the machine started; None when nothing."""
+
+    def publish(self, names: Iterable[str]) -> None:
+        """Move what is staged into place; call it between two `sync`. Absent ones are skipped."""
+
+    def list_staged(self, prefix: str) -> Iterator[ObjectInfo]:
+        """As `list`, of what is staged."""
+
+
+@runtime_checkable
+class Releases(Protocol):
+    """Optional: a backend that holds something open between calls."""
+
+    def release(self) -> None:
+        """Give it up for now; the next call takes it again."""
+
+
+@runtime_checkable
+class Touches(Protocol):
+    """Optional: renew an object's stamp without sending its bytes again."""
+
+    def touch(self, names: Iterable[str]) -> None:
+        """Renew the stamps of those that are there."""
+
+
+@runtime_checkable
+class LocalFiles(Protocol):
+    """Optional: objects are plain files of this machine."""
+
+    def path(self, name: str) -> str:
+        """Where the object is, or would be; the file must be opened for reading only."""
+
+
+@runtime_checkable
+class Adopts(Protocol):
+    """Optional: takes a complete file of this machine without copying it."""
+
+    def spool(self) -> str:
+        """An existing directory from which `adopt` is a rename; raises `CacheError`."""
+
+    def adopt(self, path: str, name: str) -> bool:
+        """Move the file at `path` to `name`; False, and nothing done, where it can't move."""
+
+
+@runtime_checkable
+class Locks(Protocol):
+    """Optional: who works on something. A lock saves work and never carries correctness."""
+
+    def lock(
+        self, name: str, give_up: Callable[[], bool] | None = None
+    ) -> AbstractContextManager[bool]:
+        """Wait until nobody else holds `name`; gives False where locks don't work here.
+
+        A holder that dies lets go. `give_up` is asked now and then while waiting; once it says
+        True the wait ends with False.
+        """
+
+
+@runtime_checkable
+class Holds(Protocol):
+    """Optional: says which objects running builds rely on, so that collection spares them."""
+
+    def hold(self, names: Iterable[str]) -> None:
+        """Keep these from being seized until `unhold`; waits for a seizer to finish."""
+
+    def unhold(self) -> None:
+        """End every hold of this object."""
+
+    def seize(self, names: Sequence[str]) -> AbstractContextManager[Sequence[str]]:
+        """Those of `names` that nobody holds; nobody gets a hold on them meanwhile."""
+
+
+@runtime_checkable
+class Cleans(Protocol):
+    """Optional: a backend that may leave debris behind when a process dies."""
+
+    def clean(self, dry_run: bool = False) -> int:
+        """Remove what no living process is writing; the number of bytes freed."""

@@ -1,0 +1,120 @@
+"""Backends: where named objects are kept. `open_backend` picks one by URL."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from layercache.errors import UsageError
+
+if TYPE_CHECKING:
+    from layercache.store.backend import Backend
+
+__all__ = ["open_backend"]
+
+_BUILDX_ELSEWHERE = ("gha", "inline", "azblob")
+
+
+def open_backend(location: str, *, durability: str = "batch") -> Backend:
+    """The backend behind a URL, a plain path, or a cache written as buildx does.
+
+    - a path or `file:` URL: a directory of this machine (`LocalBackend`);
+    - `memory://NAME`: this process only, shared by name;
+    - `redis://…`, `rediss://…`, `unix://…`: Redis;
+    - `registry://REF`, `oci://REF`: an OCI registry;
+    - `obstore+s3://…` and so on: object storage by obstore;
+    - any other URL: fsspec;
+    - `type=local,dest=DIR` (or `src=`), `type=registry,ref=REF`,
+      `type=s3,bucket=B[,prefix=P]`.
+
+    `durability` counts for directories. Nothing is contacted yet. Raises `UsageError`.
+    """
+    if not location:
+        raise UsageError("a cache needs a directory or a URL; an empty text was given")
+    if location.startswith("type="):
+        return _buildx(location, durability)
+    scheme, separator, rest = location.partition("://")
+    if not separator or len(scheme) == 1:  # C:\… is a path
+        if location.startswith("file:"):
+            location = location.removeprefix("file:")
+        return _local(location, durability)
+    _refuse_credentials(scheme, rest)
+    if scheme in ("file", "local"):
+        return _local(_path_of(rest), durability)
+    if scheme == "memory":
+        from layercache.store.backends.memory import shared_memory
+
+        return shared_memory(rest)
+    if scheme in ("redis", "rediss", "unix"):
+        from layercache.store.backends.redis import RedisBackend
+
+        return RedisBackend(location)
+    if scheme in ("registry", "oci"):
+        from layercache.store.backends.registry import RegistryBackend
+
+        return RegistryBackend(rest)
+    if scheme.startswith("obstore+"):
+        from layercache.store.backends.obstore import ObstoreBackend
+
+        return ObstoreBackend(location.removeprefix("obstore+"))
+    from layercache.store.backends.fsspec import FsspecBackend
+
+    return FsspecBackend(location).check()
+
+
+def _local(path: str, durability: str) -> Backend:
+    from layercache.store.backends.local import LocalBackend
+
+    return LocalBackend(path, durability=durability)
+
+
+def _path_of(rest: str) -> str:
+    from urllib.parse import unquote
+
+    host, slash, path = rest.partition("/")
+    if host not in ("", "localhost"):
+        raise UsageError(f"a file URL names this machine only: write file:///{rest}")
+    return unquote(slash + path)
+
+
+def _refuse_credentials(scheme: str, rest: str) -> None:
+    user = rest.partition("/")[0].rpartition("@")[0]
+    if ":" in user and scheme not in ("redis", "rediss"):
+        raise UsageError(
+            f"a password in a {scheme} URL is refused: URLs reach logs and process listings; "
+            "put it into the environment or the client's configuration"
+        )
+
+
+def _buildx(text: str, durability: str) -> Backend:
+    options = {}
+    for part in text.split(","):
+        name, equals, value = part.partition("=")
+        if not equals:
+            raise UsageError(f"not a cache: {text!r} (expected KEY=VALUE, found {part!r})")
+        options[name.strip()] = value.strip()
+    kind = options["type"]
+    if kind == "local":
+        directory = options.get("dest") or options.get("src")
+        if not directory:
+            raise UsageError(f"not a cache: {text!r} (type=local needs dest=DIR or src=DIR)")
+        return _local(directory, durability)
+    if kind == "registry":
+        if not options.get("ref"):
+            raise UsageError(f"not a cache: {text!r} (type=registry needs ref=REFERENCE)")
+        return open_backend("registry://" + options["ref"])
+    if kind == "s3":
+        if not options.get("bucket"):
+            raise UsageError(f"not a cache: {text!r} (type=s3 needs bucket=NAME)")
+        from layercache.store.backends.fsspec import FsspecBackend
+
+        client = {}
+        if options.get("region"):
+            client["region_name"] = options["region"]
+        if options.get("endpoint_url"):
+            client["endpoint_url"] = options["endpoint_url"]
+        prefix = options.get("prefix", "").strip("/")
+        url = f"s3://{options['bucket']}/{prefix}".rstrip("/")
+        backend = FsspecBackend(url, client_kwargs=client) if client else FsspecBackend(url)
+        return backend.check()
+    hint = " (not supported here)" if kind in _BUILDX_ELSEWHERE else ""
+    raise UsageError(f"not a cache: {text!r}: type={kind}{hint}; use local, registry or s3")

@@ -1,0 +1,239 @@
+"""Any file system of fsspec as a backend.
+
+Only whole, complete objects are sent (`pipe_file`, `put_file`): a handle that is opened for
+writing commits its partial content when its body fails. Listing caches are off, `exists` decides
+nothing, and a forked process makes its own instance.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, NoReturn
+
+from layercache.errors import CacheError, MissingExtra, NotFound, UsageError
+from layercache.store.backend import ObjectInfo, check_name
+
+if TYPE_CHECKING:
+    from fsspec import AbstractFileSystem
+
+__all__ = ["FsspecBackend"]
+
+_SMALL: Final = 1 << 23
+_EXTRAS: Final = {
+    "s3": "s3",
+    "s3a": "s3",
+    "gs": "gcs",
+    "gcs": "gcs",
+    "az": "azure",
+    "abfs": "azure",
+}
+_ABSENT: Final = (FileNotFoundError, NotADirectoryError, KeyError)
+
+
+class FsspecBackend:
+    """Objects below `url`. Chained URLs are refused; `options` go to the file system.
+
+    Nothing is contacted before the first call.
+    """
+
+    def __init__(self, url: str, **options: Any) -> None:
+        if "::" in url:
+            raise UsageError(f"a chained URL can't be a cache: {url!r}")
+        self.url = url
+        self._options = options
+        self._guard = threading.Lock()
+        self._made: tuple[int, AbstractFileSystem, str] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"url": self.url, "options": self._options}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["url"], **state["options"])  # type: ignore[misc]
+
+    def __repr__(self) -> str:
+        return f"FsspecBackend({self.url!r})"
+
+    def check(self) -> FsspecBackend:
+        """Itself, when what the URL needs is installed; raises `UsageError` or `MissingExtra`."""
+        self._class()
+        return self
+
+    def _class(self) -> None:
+        scheme = self.url.partition("://")[0]
+        try:
+            from fsspec import get_filesystem_class
+
+            get_filesystem_class(scheme)
+        except ImportError as error:
+            if scheme in _EXTRAS:
+                raise MissingExtra(f"the cache {self.url!r}", _EXTRAS[scheme]) from error
+            raise UsageError(f"the cache {self.url!r} needs a package: {error}") from error
+        except ValueError as error:
+            raise UsageError(f"not a cache: {self.url!r}: {error}") from error
+
+    def _file_system(self) -> tuple[AbstractFileSystem, str]:
+        made = self._made
+        if made is not None and made[0] == os.getpid():
+            return made[1], made[2]
+        with self._guard:
+            self._class()
+            from fsspec.core import url_to_fs
+
+            try:
+                system, root = url_to_fs(
+                    self.url,
+                    skip_instance_cache=True,
+                    use_listings_cache=False,
+                    **self._options,
+                )
+            except (ValueError, TypeError) as error:
+                raise UsageError(f"not a cache: {self.url!r}: {error}") from error
+            except Exception as error:
+                raise CacheError(f"can't open the cache {self.url!r}: {error}") from error
+            self._made = (os.getpid(), system, str(root).rstrip("/") + "/")
+            return self._made[1], self._made[2]
+
+    # -- reading ------------------------------------------------------------------------------
+
+    def read(self, name: str) -> BinaryIO:
+        system, root = self._file_system()
+        try:
+            if name.startswith("blobs/") or "/blobs/" in name:
+                handle: BinaryIO = system.open(root + check_name(name), "rb")
+                return handle
+            return io.BytesIO(system.cat_file(root + check_name(name)))
+        except Exception as error:  # noqa: BLE001  (file systems raise what they like)
+            self._fail("read", name, error)
+
+    def read_many(self, names: Sequence[str]) -> Mapping[str, bytes]:
+        system, root = self._file_system()
+        paths = {root + check_name(name): name for name in names}
+        if len(paths) == 1 or any(mark in root for mark in "*?["):
+            results = {path: self._cat_one(system, path) for path in paths}
+        else:
+            try:
+                results = system.cat(list(paths), on_error="return")
+            except Exception as error:  # noqa: BLE001
+                self._fail("read", names[0], error)
+        found = {}
+        failure: Exception | None = None
+        for path, result in results.items():
+            name = paths.get(path)
+            if isinstance(result, bytes):
+                if name is not None:
+                    found[name] = result
+            elif isinstance(result, Exception) and not _absent(result):
+                failure = result
+        if failure is not None and not found:
+            self._fail("read", names[0], failure)
+        return found
+
+    def _cat_one(self, system: AbstractFileSystem, path: str) -> object:
+        try:
+            return system.cat_file(path)
+        except Exception as error:  # noqa: BLE001
+            return error
+
+    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+        system, root = self._file_system()
+        folder = prefix.rpartition("/")[0]
+        try:
+            system.invalidate_cache()
+            found = system.find(root + folder if folder else root.rstrip("/"), detail=True)
+        except Exception as error:  # noqa: BLE001
+            if _absent(error):
+                return
+            self._fail("list", prefix, error)
+        for path, info in found.items():
+            if path.startswith(root):
+                name = path[len(root) :]
+                if name.startswith(prefix):
+                    yield ObjectInfo(name, int(info.get("size") or 0), _stamp(info))
+
+    # -- writing ------------------------------------------------------------------------------
+
+    def write(self, name: str, content: BinaryIO) -> None:
+        system, root = self._file_system()
+        path = root + check_name(name)
+        parts = []
+        size = 0
+        # A short read is not the end: only an empty one is.
+        while size <= _SMALL and (chunk := content.read(_SMALL + 1 - size)):
+            parts.append(chunk)
+            size += len(chunk)
+        data = b"".join(parts)
+        try:
+            if size <= _SMALL:
+                self._send(system, path, lambda: system.pipe_file(path, data))
+            else:
+                self._send_large(system, path, data, content)
+        except Exception as error:  # noqa: BLE001
+            self._fail("write", name, error)
+
+    def _send_large(
+        self, system: AbstractFileSystem, path: str, start: bytes, content: BinaryIO
+    ) -> None:
+        import shutil
+        import tempfile
+
+        fd, local = tempfile.mkstemp(prefix="layercache-")
+        try:
+            with open(fd, "wb") as out:
+                out.write(start)
+                shutil.copyfileobj(content, out, _SMALL)
+            self._send(system, path, lambda: system.put_file(local, path))
+        finally:
+            os.unlink(local)
+
+    def _send(self, system: AbstractFileSystem, path: str, send: Any) -> None:
+        try:
+            send()
+        except FileNotFoundError:
+            # Only file systems with real directories say this.
+            system.makedirs(path.rpartition("/")[0], exist_ok=True)
+            send()
+
+    def delete(self, name: str) -> None:
+        system, root = self._file_system()
+        try:
+            system.rm_file(root + check_name(name))
+        except Exception as error:  # noqa: BLE001
+            if not _absent(error):
+                self._fail("delete", name, error)
+
+    def _fail(self, doing: str, name: str, error: Exception) -> NoReturn:
+        if isinstance(error, UsageError):
+            raise error
+        if doing == "read" and _absent(error):
+            raise NotFound(f"{name} is not in {self.url!r}") from error
+        text = str(error) or type(error).__name__
+        raise CacheError(f"can't {doing} {name} in the cache {self.url!r}: {text}") from error
+
+
+def _absent(error: Exception) -> bool:
+    return isinstance(error, _ABSENT)
+
+
+def _stamp(info: Mapping[str, Any]) -> float:
+    """The backend's own time of the object; each file system calls it something else."""
+    for label in ("LastModified", "last_modified", "mtime", "updated", "modified", "created"):
+        value: Any = info.get(label)
+        if isinstance(value, int | float):
+            return float(value)
+        if hasattr(value, "timestamp"):
+            if value.tzinfo is None:
+                from datetime import UTC
+
+                value = value.replace(tzinfo=UTC)
+            return float(value.timestamp())
+        if isinstance(value, str) and value:
+            from datetime import datetime
+
+            try:
+                return datetime.fromisoformat(value).timestamp()
+            except ValueError:
+                continue
+    return 0.0

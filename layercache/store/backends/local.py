@@ -1,0 +1,433 @@
+"""A directory of this machine as a backend, by plain operating system calls.
+
+Every object is one file, made beside and renamed into place. Readers never see a part of one.
+`durability` says when a written object survives a power cut:
+
+- `full`: when the write returns (the file and its directory are synced);
+- `batch`: when `sync` returns (one `syncfs` for all that was written);
+- `none`: at the operating system's leisure.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import stat
+import threading
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import BinaryIO, Final, NoReturn
+
+from layercache._os.durability import boot_id, sync_directory, sync_file, sync_filesystem
+from layercache.errors import CacheError, NotFound, UsageError
+from layercache.store.backend import SEGMENT_CHARACTERS, ObjectInfo, check_name
+from layercache.store.backends.range_locks import RangeHolds, RangeLocks
+
+__all__ = ["LocalBackend"]
+
+DURABILITIES: Final = ("full", "batch", "none")
+_COPY_SIZE: Final = 1 << 18
+_SMALL: Final = 1 << 16
+_LARGEST: Final = 1 << 30
+"""Bytes: no object that is read at once comes near; what is longer is damaged."""
+_BINARY: Final[int] = getattr(os, "O_BINARY", 0)
+_NONBLOCK: Final[int] = getattr(os, "O_NONBLOCK", 0)
+"""A FIFO in the place of an object is none, and nobody waits for its writer."""
+_UNFINISHED: Final = 3600.0
+_STAGED: Final = 7 * 86_400.0
+_APART: Final = ("tmp", "staged", "locks")
+"""Directories of the backend itself; no object is there."""
+
+
+class LocalBackend:
+    """Objects as files below `directory`, which is made at the first write.
+
+    Any number of threads and processes may use one directory. It may be read-only or another
+    user's: then reading works, and writing is a `CacheError` that says so.
+    """
+
+    def __init__(self, directory: str | os.PathLike[str], *, durability: str = "batch") -> None:
+        if durability not in DURABILITIES:
+            raise UsageError(f"durability is one of {', '.join(DURABILITIES)}, not {durability!r}")
+        self.directory = os.path.abspath(os.path.expanduser(os.fspath(directory)))
+        if os.path.exists(self.directory) and not os.path.isdir(self.directory):
+            raise UsageError(f"the cache {self.directory!r} is not a directory")
+        self.durability = durability
+        self._root = self.directory + os.sep
+        self._guard = threading.Lock()
+        self._count = 0
+        self._unsynced: list[str] = []
+        self._root_fd = -1
+        self._closer: Callable[[], object] | None = None
+        self._locks = RangeLocks(os.path.join(self.directory, "locks"))
+        self._holds = RangeHolds(os.path.join(self.directory, "locks"))
+
+    def __getstate__(self) -> dict[str, object]:
+        return {"directory": self.directory, "durability": self.durability}
+
+    def __setstate__(self, state: dict[str, str]) -> None:
+        self.__init__(state["directory"], durability=state["durability"])  # type: ignore[misc]
+
+    def __repr__(self) -> str:
+        return f"LocalBackend({self.directory!r}, durability={self.durability!r})"
+
+    def path(self, name: str) -> str:
+        return self._root + check_name(name)
+
+    # -- reading ------------------------------------------------------------------------------
+
+    def read(self, name: str) -> BinaryIO:
+        try:
+            return open(self.path(name), "rb", opener=_regular)
+        except OSError as error:
+            self._fail("read", name, error)
+
+    def read_many(self, names: Sequence[str]) -> Mapping[str, bytes]:
+        found = {}
+        root, flags = self._root, os.O_RDONLY | _BINARY | _NONBLOCK
+        for name in names:
+            try:
+                fd = os.open(root + check_name(name), flags)
+            except OSError:
+                continue
+            try:
+                data = os.read(fd, _SMALL)
+                if len(data) == _SMALL:
+                    data = _read_rest(fd, data)
+            except OSError:
+                continue
+            finally:
+                os.close(fd)
+            found[name] = data
+        return found
+
+    def stat(self, name: str) -> ObjectInfo | None:
+        try:
+            status = os.stat(self._root + check_name(name))
+        except OSError:
+            return None
+        return ObjectInfo(name, status.st_size, status.st_mtime)
+
+    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+        folder = prefix.rpartition("/")[0]
+        if folder:
+            check_name(folder)
+        for name, status in _files(self._root, folder, skip=() if folder else _APART):
+            if name.startswith(prefix):
+                yield ObjectInfo(name, status.st_size, status.st_mtime)
+
+    # -- writing ------------------------------------------------------------------------------
+
+    def write(self, name: str, content: BinaryIO) -> None:
+        check_name(name)
+        temporary = os.path.join(self.spool(), self._unique())
+        try:
+            with open(temporary, "xb", buffering=0, opener=_read_only_file) as out:
+                while chunk := content.read(_COPY_SIZE):
+                    _write_all(out.fileno(), chunk)
+            self._install(temporary, name)
+        except OSError as error:
+            _discard(temporary)
+            self._fail("write", name, error)
+        except BaseException:
+            _discard(temporary)
+            raise
+
+    def delete(self, name: str) -> None:
+        try:
+            os.unlink(self.path(name))
+        except (FileNotFoundError, NotADirectoryError):
+            pass
+        except OSError as error:
+            self._fail("delete", name, error)
+
+    def touch(self, names: Iterable[str]) -> None:
+        for name in names:
+            try:
+                os.utime(self.path(name))
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            except PermissionError:
+                return  # another user's or read-only: its owner keeps it alive
+            except OSError as error:
+                self._fail("touch", name, error)
+
+    def spool(self) -> str:
+        directory = os.path.join(self.directory, "tmp")
+        if self._root_fd < 0 or not os.path.isdir(directory):
+            self._begin_writing(directory)
+        return directory
+
+    def adopt(self, path: str, name: str) -> bool:
+        try:
+            status = os.lstat(path)
+            if status.st_dev != os.stat(self.spool()).st_dev or status.st_nlink != 1:
+                return False
+            os.chmod(path, status.st_mode & 0o444 or 0o400)
+            self._install(path, check_name(name))
+        except OSError as error:
+            self._fail("write", name, error)
+        return True
+
+    def _unique(self) -> str:
+        """A file name that nobody else uses."""
+        with self._guard:
+            self._count += 1
+            count = self._count
+        return f"{os.getpid():x}-{count:x}-{os.urandom(6).hex()}"
+
+    def release(self) -> None:
+        """Give up what is held open, where nothing is left to sync; the next write opens it."""
+        with self._guard:
+            if self._root_fd > 0 and self._closer is not None and not self._unsynced:
+                self._closer()
+                self._root_fd = -1
+
+    def _begin_writing(self, spool: str) -> None:
+        """Make the directory, anew where somebody removed it under us, and hold it open."""
+        with self._guard:
+            try:
+                os.makedirs(spool, exist_ok=True)
+                if os.name != "posix":
+                    self._root_fd = 0
+                    return
+                # Held open from before the first write: syncfs reports only later failures.
+                if self._root_fd > 0 and self._closer is not None:
+                    if os.path.samestat(os.fstat(self._root_fd), os.stat(self.directory)):
+                        return
+                    self._closer()
+                    self._root_fd = -1
+                self._root_fd = os.open(self.directory, os.O_RDONLY)
+                self._closer = weakref.finalize(self, os.close, self._root_fd)
+            except OSError as error:
+                self._fail("create", "tmp", error)
+
+    def _install(self, temporary: str, name: str) -> None:
+        full = self.durability == "full"
+        if full:
+            sync_file(temporary)
+        target = self._root + name
+        try:
+            os.replace(temporary, target)
+        except FileNotFoundError:
+            made = _make_directories(self.directory, os.path.dirname(target))
+            os.replace(temporary, target)
+            if full:
+                for directory in made:
+                    sync_directory(os.path.dirname(directory))
+        if full:
+            sync_directory(os.path.dirname(target))
+        elif self.durability == "batch":
+            with self._guard:
+                self._unsynced.append(name)
+
+    # -- durability ---------------------------------------------------------------------------
+
+    def sync(self) -> None:
+        with self._guard:
+            names, self._unsynced = self._unsynced, []
+        if not names:
+            return
+        try:
+            sync_filesystem(self._root_fd, [self._root + name for name in names])
+        except OSError as error:
+            self._fail("sync", names[-1], error)
+
+    def _staged_path(self, name: str) -> str | None:
+        boot = boot_id()
+        if self.durability != "batch" or boot is None:
+            return None
+        return f"{self._root}staged/{boot}/{check_name(name)}"
+
+    def stage(self, name: str, content: bytes) -> None:
+        path = self._staged_path(name)
+        target = name if path is None else path[len(self._root) :]
+        self.write(target, io.BytesIO(content))
+
+    def staged(self, name: str) -> bytes | None:
+        path = self._staged_path(name)
+        if path is None:
+            return None
+        try:
+            fd = os.open(path, os.O_RDONLY | _BINARY | _NONBLOCK)
+        except OSError:
+            return None
+        try:
+            return _read_rest(fd, b"")
+        except OSError:
+            return None
+        finally:
+            os.close(fd)
+
+    def publish(self, names: Iterable[str]) -> None:
+        for name in names:
+            path = self._staged_path(name)
+            if path is None:
+                return
+            try:
+                if os.path.exists(path):
+                    self._install(path, name)
+            except FileNotFoundError:
+                continue  # a twin published it first
+            except OSError as error:
+                self._fail("write", name, error)
+
+    def list_staged(self, prefix: str) -> Iterator[ObjectInfo]:
+        boot = boot_id()
+        if boot is not None:
+            for name, status in _files(f"{self._root}staged/{boot}/", ""):
+                if name.startswith(prefix):
+                    yield ObjectInfo(name, status.st_size, status.st_mtime)
+
+    # -- locks --------------------------------------------------------------------------------
+
+    def lock(
+        self, name: str, give_up: Callable[[], bool] | None = None
+    ) -> AbstractContextManager[bool]:
+        try:
+            self.spool()
+        except CacheError:
+            pass  # nothing can be stored here, so nobody needs to wait
+        return self._locks.lock(name, give_up)
+
+    def hold(self, names: Iterable[str]) -> None:
+        self._holds.hold(names)
+
+    def unhold(self) -> None:
+        self._holds.unhold()
+
+    def seize(self, names: Sequence[str]) -> AbstractContextManager[Sequence[str]]:
+        return self._holds.seize(names)
+
+    # -- debris -------------------------------------------------------------------------------
+
+    def clean(self, dry_run: bool = False) -> int:
+        """Remove unfinished files of processes that are gone, and what was staged and lost."""
+        freed = 0
+        boot = boot_id()
+        try:
+            now = os.stat(self.directory if dry_run else self._touched()).st_mtime
+        except OSError:
+            return 0  # nothing is there, or nothing may be written: nothing was left behind
+        for name, status in [*_files(self._root, "tmp"), *_files(self._root, "staged")]:
+            parts = name.split("/")
+            if parts[0] == "tmp":
+                old = now - status.st_mtime > _UNFINISHED and not _alive(parts[-1])
+            else:
+                # Another boot's may be another machine's, where the directory is shared.
+                old = parts[1] != boot and now - status.st_mtime > _STAGED
+            if old:
+                freed += status.st_size
+                if not dry_run:
+                    _discard(self._root + name)
+        return freed
+
+    def _touched(self) -> str:
+        """A file with the file system's own idea of now."""
+        path = os.path.join(self.directory, "locks", "clock")
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, "wb"):
+            pass
+        os.utime(path)
+        return path
+
+    def _fail(self, doing: str, name: str, error: OSError) -> NoReturn:
+        if doing == "read" and isinstance(error, FileNotFoundError | NotADirectoryError):
+            raise NotFound(f"{name} is not in {self.directory!r}") from error
+        hint = ""
+        if isinstance(error, PermissionError):
+            hint = "; the directory belongs to somebody else or is read-only"
+        raise CacheError(
+            f"can't {doing} {name} in the cache {self.directory!r}: {error.strerror}{hint}"
+        ) from error
+
+
+def _alive(unique: str) -> bool:
+    """Whether the process that a temporary file is named after may still run here."""
+    try:
+        pid = int(unique.partition("-")[0], 16)
+        os.kill(pid, 0)
+    except (ValueError, ProcessLookupError, OverflowError):
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def _read_rest(fd: int, data: bytes) -> bytes:
+    status = os.fstat(fd)
+    if not stat.S_ISREG(status.st_mode) or status.st_size > _LARGEST:
+        return data  # no object; cut short it is seen to be damaged
+    parts = [data]
+    while chunk := os.read(fd, _COPY_SIZE):
+        parts.append(chunk)
+    return b"".join(parts)
+
+
+def _regular(path: str, flags: int) -> int:
+    """A descriptor of a file; what is none (a FIFO, a device) counts as absent."""
+    fd = os.open(path, flags | _NONBLOCK)
+    if stat.S_ISREG(os.fstat(fd).st_mode):
+        return fd
+    os.close(fd)
+    raise FileNotFoundError(errno.ENOENT, "no regular file", path)
+
+
+def _read_only_file(path: str, flags: int) -> int:
+    return os.open(path, flags | _BINARY, 0o444)
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+def _discard(path: str) -> None:
+    try:
+        os.unlink(path)
+    except OSError:
+        pass  # collected later as debris
+
+
+def _make_directories(root: str, path: str) -> list[str]:
+    """Make what is missing of `path` below `root`; those made, the highest first."""
+    missing = []
+    while path != root and not os.path.isdir(path):
+        missing.append(path)
+        path = os.path.dirname(path)
+    for directory in reversed(missing):
+        try:
+            os.mkdir(directory)
+        except FileExistsError:
+            pass
+    return missing[::-1]
+
+
+def _files(
+    root: str, folder: str, skip: Sequence[str] = ()
+) -> Iterator[tuple[str, os.stat_result]]:
+    stack = [folder]
+    while stack:
+        at = stack.pop()
+        try:
+            entries = list(os.scandir(root + at))
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as error:
+            raise CacheError(f"can't list {root + at!r}: {error.strerror}") from error
+        for entry in entries:
+            if not at and entry.name in skip:
+                continue
+            if entry.name.startswith(".") or entry.name.strip(SEGMENT_CHARACTERS):
+                continue  # no object's: `lost+found`, what NFS keeps of a file that is open
+            name = f"{at}/{entry.name}" if at else entry.name
+            try:
+                if entry.is_dir(follow_symlinks=not at):  # the first level may lie elsewhere
+                    stack.append(name)
+                elif entry.is_file(follow_symlinks=False):
+                    yield name, entry.stat(follow_symlinks=False)
+            except OSError:
+                continue  # gone meanwhile

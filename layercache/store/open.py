@@ -1,0 +1,56 @@
+"""Where caches are: the platform's default, and a store opened from what a person wrote."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from layercache.store.store import Store
+
+__all__ = ["default_cache", "open_store"]
+
+
+def default_cache(environment: Mapping[str, str] = os.environ) -> str:
+    """LAYERCACHE_CACHE, else the platform's place for caches of this user, our name below it."""
+    if chosen := environment.get("LAYERCACHE_CACHE"):
+        return chosen
+    if sys.platform == "win32":
+        base = environment.get("LOCALAPPDATA") or os.path.expanduser(r"~\AppData\Local")
+    elif sys.platform == "darwin":
+        base = os.path.expanduser("~/Library/Caches")
+    else:
+        base = environment.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return os.path.join(base, "layercache")
+
+
+def open_store(
+    location: str | None,
+    *,
+    durability: str = "batch",
+    salt: str = "",
+    cache_from: Sequence[str] = (),
+    cache_to: Sequence[str] = (),
+) -> Store:
+    """The store at a directory or URL; `None` is one in memory.
+
+    `cache_from` are further caches to read, `cache_to` further ones to write. Raises
+    `UsageError` for a location that can't be one.
+    """
+    from layercache.store.store import Store
+
+    if location is None:
+        from layercache.store.backends.memory import MemoryBackend
+
+        backend = MemoryBackend()
+        return Store(backend, salt=salt)
+    from layercache.store.backends import open_backend
+
+    store = Store(open_backend(location, durability=durability), salt=salt)
+    if cache_from or cache_to:
+        from layercache.store.tiered import tiered
+
+        return tiered(store, cache_from=cache_from, cache_to=cache_to, salt=salt)
+    return store

@@ -1,0 +1,310 @@
+"""Retention: which records go, which stay, and why. Pure; `collecting` carries it out.
+
+Policies compose: an entry goes when one of them says so and nothing pins it; `Only` narrows one
+to the builds of some labels. Where space is the reason, the entries that save the fewest seconds
+for each byte, long unused, go first.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol
+
+import attrs
+
+from layercache.errors import UsageError
+from layercache.model.digests import CacheKey, Digest
+
+__all__ = [
+    "Entry",
+    "Everything",
+    "KeepBuilds",
+    "KeepDuration",
+    "KeepStorage",
+    "Label",
+    "MinFree",
+    "Only",
+    "Pinned",
+    "Policy",
+    "Situation",
+    "Verdict",
+    "judge",
+]
+
+_HALF_LIFE: Final = 7 * 86_400.0
+"""Seconds unused after which what an entry would save counts half."""
+
+
+@attrs.frozen(kw_only=True)
+class Entry:
+    """One record as retention sees it.
+
+    `used` is when it was last relied on (seconds, by the backend's own stamps), `seconds` what
+    its step took, `blobs` what it alone or with others refers to, with sizes in bytes; `pins`
+    names what holds it (tags); `builds` how recent the builds are that used it (0 the last one),
+    `labels` the labels of the image of each of them.
+    """
+
+    key: CacheKey
+    text: str
+    used: float
+    seconds: float = 0.0
+    blobs: tuple[tuple[Digest, int], ...] = ()
+    pins: tuple[str, ...] = ()
+    builds: tuple[int, ...] = ()
+    labels: tuple[tuple[tuple[str, str], ...], ...] = ()
+
+    @property
+    def size(self) -> int:
+        """Bytes of all that it refers to."""
+        return sum(size for _, size in self.blobs)
+
+    def value(self, now: float) -> float:
+        """Seconds that it may save, for each byte; halved for each week that it was not used."""
+        age = max(0.0, now - self.used)
+        return self.seconds / (self.size + 512) * math.pow(0.5, age / _HALF_LIFE)
+
+
+@attrs.frozen(kw_only=True)
+class Situation:
+    """The cache as a whole: the time by its own stamps, the bytes free on its medium if known,
+    and the bytes in it that no record refers to."""
+
+    now: float
+    free: int | None = None
+    other: int = 0
+
+
+@attrs.frozen
+class Verdict:
+    """What becomes of an entry: `reason` names the policy, or what pins it."""
+
+    entry: Entry
+    keep: bool
+    reason: str
+
+
+class Policy(Protocol):
+    """Names entries that may go. Pure; asked once with all entries that are still there."""
+
+    def goes(self, entries: Sequence[Entry], situation: Situation) -> dict[CacheKey, str]:
+        """Key → why, for each entry that this policy lets go."""
+
+
+@attrs.frozen
+class KeepDuration:
+    """What was not used for `seconds` goes."""
+
+    seconds: float
+
+    def goes(self, entries: Sequence[Entry], situation: Situation) -> dict[CacheKey, str]:
+        return {
+            entry.key: f"not used for {_days(situation.now - entry.used)}"
+            for entry in entries
+            if situation.now - entry.used > self.seconds
+        }
+
+
+@attrs.frozen
+class KeepBuilds:
+    """Only what one of the last `count` builds used stays."""
+
+    count: int
+
+    def goes(self, entries: Sequence[Entry], situation: Situation) -> dict[CacheKey, str]:
+        return {
+            entry.key: f"not used by the last {self.count} builds"
+            for entry in entries
+            if not any(number < self.count for number in entry.builds)
+        }
+
+
+@attrs.frozen
+class KeepStorage:
+    """At most `size` bytes stay; what saves least for its size goes first."""
+
+    size: int
+
+    def goes(self, entries: Sequence[Entry], situation: Situation) -> dict[CacheKey, str]:
+        return _shrink(entries, situation, lambda total: total > self.size, "over the size kept")
+
+
+@attrs.frozen
+class MinFree:
+    """At least `size` bytes of the medium are to be free, where that is known."""
+
+    size: int
+
+    def goes(self, entries: Sequence[Entry], situation: Situation) -> dict[CacheKey, str]:
+        if situation.free is None or situation.free >= self.size:
+            return {}
+        full = _total(entries) + situation.other
+        missing = self.size - situation.free
+        return _shrink(
+            entries, situation, lambda total: full - total < missing, "too little space is free"
+        )
+
+
+@attrs.frozen
+class Everything:
+    """All goes. Useful where `Only` narrows it."""
+
+    def goes(self, entries: Sequence[Entry], situation: Situation) -> dict[CacheKey, str]:
+        return {entry.key: "asked for" for entry in entries}
+
+
+@attrs.frozen
+class Label:
+    """A condition on a build: its image has the label `name`, with this `value` (None: with any).
+
+    With `absent`: it has not.
+    """
+
+    name: str
+    value: str | None = None
+    absent: bool = False
+
+    @classmethod
+    def parse(cls, text: str) -> Label:
+        """`label=NAME[=VALUE]` or `label!=NAME[=VALUE]`; raises `UsageError` for anything else."""
+        kind, equals, rest = text.partition("=")
+        name, valued, value = rest.partition("=")
+        if not equals or kind not in {"label", "label!"} or not name:
+            raise UsageError(
+                f"{text!r} is no filter: expected label=NAME[=VALUE] or label!=NAME[=VALUE]"
+            )
+        return cls(name, value if valued else None, kind == "label!")
+
+    def __str__(self) -> str:
+        value = "" if self.value is None else f"={self.value}"
+        return f"label{'!' if self.absent else ''}={self.name}{value}"
+
+    def fits(self, labels: Sequence[tuple[str, str]]) -> bool:
+        """Whether a build with these labels meets the condition."""
+        there = any(n == self.name and self.value in (None, v) for n, v in labels)
+        return there is not self.absent
+
+
+@attrs.frozen
+class Only:
+    """`policy`, for entries alone of which every build that used them meets all of `labels`.
+
+    What the labels spare counts in sizes nevertheless. An entry that no known build used counts
+    as one of a build without labels.
+    """
+
+    policy: Policy
+    labels: tuple[Label, ...]
+
+    def goes(self, entries: Sequence[Entry], situation: Situation) -> dict[CacheKey, str]:
+        mine = {entry.key for entry in entries if self.takes(entry)}
+        seen = [e if e.key in mine else attrs.evolve(e, pins=(*e.pins, "")) for e in entries]
+        why = ", ".join(map(str, self.labels))
+        return {
+            key: f"{reason} ({why})"
+            for key, reason in self.policy.goes(seen, situation).items()
+            if key in mine
+        }
+
+    def takes(self, entry: Entry) -> bool:
+        """Whether the labels leave `entry` to the policy."""
+        return all(label.fits(build) for build in entry.labels or ((),) for label in self.labels)
+
+    def holds(self, entry: Entry) -> str:
+        """The labels by which `entry` is kept from the policy; empty when it is not."""
+        found = [
+            f"{name}={value}"
+            for label in self.labels
+            if label.absent
+            for build in entry.labels
+            for name, value in build
+            if not label.fits(((name, value),))
+        ]
+        return ", ".join(dict.fromkeys(found))
+
+
+def _total(entries: Sequence[Entry]) -> int:
+    return sum(dict(blob for entry in entries for blob in entry.blobs).values())
+
+
+def _shrink(
+    entries: Sequence[Entry], situation: Situation, over: Callable[[int], bool], why: str
+) -> dict[CacheKey, str]:
+    """Let the least valuable go while `over` the bytes that stay. Shared blobs count once."""
+    holders: dict[Digest, int] = {}
+    for entry in entries:
+        for digest, _ in entry.blobs:
+            holders[digest] = holders.get(digest, 0) + 1
+    total = _total(entries) + situation.other
+    gone: dict[CacheKey, str] = {}
+    order = sorted(entries, key=lambda e: (e.value(situation.now), e.used, e.key))
+    for entry in order:
+        if not over(total):
+            break
+        if entry.pins:
+            continue
+        gone[entry.key] = why
+        for digest, size in entry.blobs:
+            holders[digest] -= 1
+            if not holders[digest]:
+                total -= size
+    return gone
+
+
+@attrs.frozen
+class Pinned:
+    """No policy of its own: names, by key or beginning of the text, what must stay."""
+
+    patterns: tuple[str, ...]
+
+    def pins(self, entry: Entry) -> tuple[str, ...]:
+        """The pins of `entry`, those of its own first."""
+        mine = [p for p in self.patterns if entry.key.startswith(p) or entry.text.startswith(p)]
+        return (*entry.pins, *mine)
+
+
+def judge(
+    entries: Sequence[Entry],
+    policies: Sequence[Policy],
+    situation: Situation,
+    *,
+    grace: float = 0.0,
+    pinned: Pinned | None = None,
+) -> tuple[Verdict, ...]:
+    """What becomes of each entry, in the order given.
+
+    Policies are asked in order, each with what the ones before it left. An entry that was used
+    within `grace` seconds stays whatever they say: a build may be relying on it.
+    """
+    if pinned is not None:
+        entries = [attrs.evolve(entry, pins=pinned.pins(entry)) for entry in entries]
+    gone: dict[CacheKey, str] = {}
+    for policy in policies:
+        left = [entry for entry in entries if entry.key not in gone]
+        for key, why in policy.goes(left, situation).items():
+            gone.setdefault(key, why)
+    verdicts = []
+    for entry in entries:
+        why = gone.get(entry.key, "")
+        if entry.pins:
+            verdicts.append(Verdict(entry, True, f"pinned by {', '.join(entry.pins)}"))
+        elif not why and (labels := _labels_that_hold(entry, policies)):
+            verdicts.append(Verdict(entry, True, f"labelled {labels}"))
+        elif not why:
+            verdicts.append(Verdict(entry, True, "within the policy"))
+        elif situation.now - entry.used < grace:
+            verdicts.append(Verdict(entry, True, "in use lately"))
+        else:
+            verdicts.append(Verdict(entry, False, why))
+    return tuple(verdicts)
+
+
+def _labels_that_hold(entry: Entry, policies: Sequence[Policy]) -> str:
+    return next((w for p in policies if isinstance(p, Only) and (w := p.holds(entry))), "")
+
+
+def _days(seconds: float) -> str:
+    if seconds < 3600:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.0f} h" if seconds < 2 * 86_400 else f"{seconds / 86_400:.0f} days"

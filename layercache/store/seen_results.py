@@ -1,0 +1,47 @@
+"""How many different results a key has had: kept beside the records, seen when a step runs again.
+
+A key that gives other layers from run to run is of a step that is no function of what it reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Final
+
+from layercache.errors import CorruptObject
+from layercache.store.codec import pack, unpack
+
+if TYPE_CHECKING:
+    from layercache.model.descriptors import Layer
+    from layercache.model.digests import CacheKey
+    from layercache.store.store import Store
+
+__all__ = ["note_results", "results_of"]
+
+_KIND: Final = "results"
+_MOST: Final = 64
+
+
+def note_results(store: Store, key: CacheKey, layers: Iterable[Layer | None]) -> int:
+    """Remember what `key` gave; the number of different results so far.
+
+    Nothing is written where all are the same.
+    """
+    found = dict.fromkeys(results_of(store, key))
+    before = len(found)
+    found.update(dict.fromkeys("" if layer is None else str(layer.diff_id) for layer in layers))
+    if len(found) > max(before, 1):
+        store.put_derived(_KIND, key, pack(tuple(found)[:_MOST]))
+    return len(found)
+
+
+def results_of(store: Store, key: CacheKey) -> tuple[str, ...]:
+    """The diff IDs that `key` is known to have given ("" for no change); none where all runs
+    that could be compared gave the same."""
+    data = store.get_derived(_KIND, key)
+    if data is None:
+        return ()
+    try:
+        return tuple(str(name) for name in unpack(data))
+    except (CorruptObject, TypeError):
+        return ()

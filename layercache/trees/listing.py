@@ -1,0 +1,225 @@
+"""Listings: the flat manifest behind a fingerprint of files, and how two of them differ. Pure.
+
+Kept beside a record so that a later miss can be explained down to the file; never evidence.
+"""
+
+from __future__ import annotations
+
+import stat
+import struct
+import zlib
+from collections.abc import Iterator, Sequence
+from typing import Final, NamedTuple, Protocol, runtime_checkable
+
+from layercache._base.frozen import frozen
+from layercache.errors import CorruptObject
+from layercache.model.selectors import Files
+from layercache.model.tree import CAPABILITY, Node, Tree, node_digest
+from layercache.trees.select import select, walk
+
+__all__ = [
+    "FileChange",
+    "Listed",
+    "Lists",
+    "decode_listing",
+    "diff_listings",
+    "encode_listing",
+    "list_by_walking",
+    "listed_digest",
+    "listing",
+]
+
+_MAGIC: Final = b"layercache listing 1\n"
+_HEAD: Final = struct.Struct("<IIQ?")
+_DIGEST: Final = 16
+
+MAX_LISTING: Final = 1 << 30
+"""Bytes of a decoded listing; a larger one counts as damaged."""
+
+
+class Listed(NamedTuple):
+    """One selected path: what of it counts. The root of a tree has no permission bits.
+
+    The digest has 16 bytes: 8 of the content (or link target, or device), 8 of everything,
+    capabilities included; it is empty for directories.
+    """
+
+    path: bytes
+    mode: int
+    uid: int
+    gid: int
+    digest: bytes
+
+
+@frozen
+class FileChange:
+    """How one path differs between two listings; `path` is "." for the root.
+
+    `what` is one of content, mode, owner, added, removed, renamed, link, type, xattr, order;
+    `old` is where a renamed file was before.
+    """
+
+    path: str
+    what: str
+    old: str | None = None
+
+
+@runtime_checkable
+class Lists(Protocol):
+    """A tree with a faster way to `listing`."""
+
+    def listing(self, files: Files) -> tuple[Listed, ...]: ...
+
+
+def listed_digest(node: Node) -> bytes:
+    """What a listing keeps of everything about a node but its mode and owner."""
+    if node.is_dir:
+        return b""
+    whole = node_digest(node)
+    if node.is_file and any(name == CAPABILITY for name, _ in node.xattrs):
+        return node.content[:8] + whole[:8]
+    return whole[:8] + whole[:8]
+
+
+def listing(tree: Tree, files: Files) -> tuple[Listed, ...]:
+    """Everything that `files` selects, each path once, in order. Raises what `select` raises."""
+    if isinstance(tree, Lists):
+        return tree.listing(files)
+    return list_by_walking(tree, files)
+
+
+def list_by_walking(tree: Tree, files: Files) -> tuple[Listed, ...]:
+    """`listing` entry by entry, for any tree."""
+    found: dict[bytes, Listed] = {}
+    for match in select(tree, files):
+        for _, path, node in walk(tree, match):
+            if path not in found:
+                mode = node.mode if path else stat.S_IFMT(node.mode)
+                found[path] = Listed(path, mode, node.uid, node.gid, listed_digest(node))
+    return tuple(found.values())
+
+
+def encode_listing(entries: Sequence[Listed]) -> bytes:
+    """The listing as compact bytes."""
+    count = len(entries)
+    owned = any(entry.uid or entry.gid for entry in entries)
+    parts = [struct.pack(f"<{count}I", *[entry.mode for entry in entries])]
+    if owned:
+        numbers = [number for entry in entries for number in (entry.uid, entry.gid)]
+        parts.append(struct.pack(f"<{2 * count}I", *numbers))
+    parts.append(b"\0".join([entry.path for entry in entries]))
+    digests = b"".join([entry.digest for entry in entries])
+    # Digests don't compress; the rest does, well.
+    packed = zlib.compress(b"".join(parts), 1)
+    return _MAGIC + _HEAD.pack(count, len(digests), len(packed), owned) + digests + packed
+
+
+def decode_listing(data: bytes) -> tuple[Listed, ...]:
+    """The inverse of `encode_listing`; raises `CorruptObject`."""
+    try:
+        return tuple(_decode(data))
+    except (struct.error, zlib.error, ValueError) as error:
+        raise CorruptObject(f"a listing can't be read: {error}") from error
+
+
+def _decode(data: bytes) -> Iterator[Listed]:
+    start = len(_MAGIC) + _HEAD.size
+    if not data.startswith(_MAGIC):
+        raise ValueError("another kind of object")
+    count, digests, packed, owned = _HEAD.unpack_from(data, len(_MAGIC))
+    if len(data) != start + digests + packed:
+        raise ValueError("another length than it says")
+    inflater = zlib.decompressobj()
+    rest = inflater.decompress(data[start + digests :], MAX_LISTING)
+    if not inflater.eof:
+        raise ValueError("too large or cut short")
+    modes = struct.unpack_from(f"<{count}I", rest)
+    at = 4 * count
+    owners: tuple[int, ...] = ()
+    if owned:
+        owners = struct.unpack_from(f"<{2 * count}I", rest, at)
+        at += 8 * count
+    paths = rest[at:].split(b"\0") if count else []
+    if len(paths) != count:
+        raise ValueError("the paths are not as many as the rows")
+    place = start
+    for number, (path, mode) in enumerate(zip(paths, modes, strict=True)):
+        digest = b""
+        if not stat.S_ISDIR(mode):
+            digest = data[place : place + _DIGEST]
+            place += _DIGEST
+        uid, gid = owners[2 * number : 2 * number + 2] if owned else (0, 0)
+        yield Listed(path, mode, uid, gid, digest)
+    if place != start + digests:
+        raise ValueError("the digests are not as many as the rows")
+
+
+def diff_listings(old: Sequence[Listed], new: Sequence[Listed]) -> tuple[FileChange, ...]:
+    """What changed from `old` to `new`, sorted by path; several changes of one path are several.
+
+    What was removed and added elsewhere with the same content is `renamed`, where that is
+    unambiguous and not empty. What lies below an added or removed directory is listed, the
+    directory itself only when it is empty.
+    """
+    before = {entry.path: entry for entry in old}
+    after = {entry.path: entry for entry in new}
+    gone = [entry for entry in before.values() if entry.path not in after]
+    come = [entry for entry in after.values() if entry.path not in before]
+    sources, targets = _unique(gone), _unique(come)
+    moved: set[bytes] = set()
+    changes: list[FileChange] = []
+    for key in sources.keys() & targets.keys():
+        source, target = sources[key], targets[key]
+        moved |= {source.path, target.path}
+        changes.append(FileChange(_text(target.path), "renamed", _text(source.path)))
+        changes += _compare(source, target)
+    for entries, what in ((gone, "removed"), (come, "added")):
+        full = {path for entry in entries if (path := entry.path.rpartition(b"/")[0])}
+        for entry in entries:
+            if entry.path not in moved and not (entry.path in full and not entry.digest):
+                changes.append(FileChange(_text(entry.path), what))
+    for path, entry in after.items():
+        former = before.get(path)
+        if former is not None and former != entry:
+            changes += _compare(former, entry)
+    if not changes and list(before) != list(after):
+        changes.append(FileChange(".", "order"))
+    return tuple(sorted(changes, key=lambda change: (change.path, change.what)))
+
+
+_EMPTY: Final = bytes.fromhex("af1349b9f5f9a1a6")
+"""First 8 bytes of BLAKE3 of nothing."""
+
+
+def _unique(entries: Sequence[Listed]) -> dict[tuple[int, bytes], Listed]:
+    """Entries by type and content, those without any and those that share it left out."""
+    found: dict[tuple[int, bytes], Listed] = {}
+    several: set[tuple[int, bytes]] = set()
+    for entry in entries:
+        content = entry.digest[:8]
+        if content and content != _EMPTY:
+            key = (stat.S_IFMT(entry.mode), content)
+            if key in found:
+                several.add(key)
+            found[key] = entry
+    return {key: entry for key, entry in found.items() if key not in several}
+
+
+def _compare(old: Listed, new: Listed) -> list[FileChange]:
+    path = _text(new.path)
+    if stat.S_IFMT(old.mode) != stat.S_IFMT(new.mode):
+        return [FileChange(path, "type")]
+    found: list[FileChange] = []
+    if old.digest[:8] != new.digest[:8]:
+        found.append(FileChange(path, "link" if stat.S_ISLNK(new.mode) else "content"))
+    elif old.digest != new.digest:
+        found.append(FileChange(path, "xattr"))
+    if old.mode != new.mode:
+        found.append(FileChange(path, "mode"))
+    if (old.uid, old.gid) != (new.uid, new.gid):
+        found.append(FileChange(path, "owner"))
+    return found
+
+
+def _text(path: bytes) -> str:
+    return path.decode("utf-8", "backslashreplace") or "."

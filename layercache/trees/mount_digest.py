@@ -1,0 +1,68 @@
+"""What a mount shows of a state: everything that the kernel tells of its files. Pure.
+
+COPY writes files anew, with times of its own, each apart, so their content is what counts. A
+command that has the state itself mounted sees more: times (those of an unpacked archive, say),
+attributes, names that share a file, the mode of the root.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from typing import Final, Protocol, runtime_checkable
+
+from blake3 import blake3
+
+from layercache.model.digests import Fingerprint
+from layercache.model.selectors import Files
+from layercache.model.tree import Node, Tree
+from layercache.trees.select import select, walk
+
+__all__ = ["SharesFiles", "mount_fingerprint"]
+
+_CONTEXT: Final = "layercache 2026-11 mount digest 1"
+_ROW: Final = struct.Struct("<8IqQQ")
+
+
+@runtime_checkable
+class SharesFiles(Protocol):
+    """Optional: a tree in which several paths may be names of one file."""
+
+    def inode(self, path: bytes) -> object | None:
+        """A token that paths share which are names of one file; None for what has one name."""
+
+    def names(self, path: bytes) -> Sequence[bytes]:
+        """All names of the file at `path`, where there are several."""
+
+
+def mount_fingerprint(tree: Tree, files: Files) -> Fingerprint:
+    """The digest of all that a command can see of what `files` selects in a state.
+
+    Where the selection lies in the state counts no more than for `fingerprint`. Raises what
+    `select` raises.
+    """
+    hasher = blake3(derive_key_context=_CONTEXT)
+    shares = tree if isinstance(tree, SharesFiles) else None
+    for match in select(tree, files):
+        first: dict[object, bytes] = {}
+        for relative, path, node in walk(tree, match):
+            inode = shares.inode(path) if shares is not None and node.is_file else None
+            same, links = b"", 1
+            if shares is not None and inode is not None:
+                same = first.setdefault(inode, relative)
+                links = len(shares.names(path))
+            hasher.update(_row(relative, node, same, links))
+        hasher.update(_row(b"", None, b"", 0))
+    return Fingerprint(hasher.hexdigest())
+
+
+def _row(relative: bytes, node: Node | None, same: bytes, links: int) -> bytes:
+    """One path, injectively: all lengths come first."""
+    if node is None:
+        return _ROW.pack(*(0,) * 11)
+    attributes = b"".join(
+        struct.pack("<II", len(name), len(value)) + name + value for name, value in node.xattrs
+    )
+    parts = (relative, node.link, node.content, attributes, same)
+    head = _ROW.pack(*map(len, parts), node.mode, node.uid, node.gid, node.mtime, *node.device)
+    return head + struct.pack("<I", links) + b"".join(parts)

@@ -1,0 +1,389 @@
+"""What COPY's words mean in a tree: matches, links followed inside the root, what comes along.
+
+`select` answers `Files`, `walk` lists what a match brings along, `fingerprint` digests it all.
+Works over any `Tree`. Pure.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from typing import Final, Protocol, runtime_checkable
+
+import attrs
+from blake3 import blake3
+
+from layercache._base.frozen import frozen
+from layercache._base.paths import clean
+from layercache.errors import SourceError
+from layercache.model.digests import Fingerprint
+from layercache.model.selectors import Files
+from layercache.model.tree import Child, Node, Tree, directory_digest
+from layercache.trees.patterns import Glob, Ignore, State, has_wildcards
+
+__all__ = [
+    "Excludes",
+    "Filtered",
+    "Selected",
+    "fingerprint",
+    "refuse_whiteout",
+    "resolve",
+    "select",
+    "tree_digest",
+    "walk",
+]
+
+MAX_LINKS: Final = 255
+"""Symbolic links followed in one path before it counts as a loop (BuildKit's limit)."""
+
+_WHITEOUT: Final = b".wh."
+_SELECTION: Final = "layercache 2026-11 selection digest 1"
+
+
+@frozen
+class Selected:
+    """One match: `path` is its real place in the tree, after following links.
+
+    `name` is the base name that a directory destination gives it (of the link, where a link was
+    named; b"" for the root). `relative` is, with `--parents`, the path kept below the
+    destination, else b"". `exclude` is where the patterns of `--exclude` stand at `path`.
+    """
+
+    pattern_index: int
+    path: bytes
+    name: bytes
+    relative: bytes
+    node: Node
+    exclude: State | None = attrs.field(default=None, eq=False, repr=False)
+
+
+@runtime_checkable
+class Excludes(Protocol):
+    """A tree that can tell why something is not in it."""
+
+    def excluded(self, path: bytes) -> str | None:
+        """Which rule keeps `path` out, as a phrase for a message; None when none does."""
+
+
+@runtime_checkable
+class Filtered(Protocol):
+    """A tree with a faster way to `tree_digest` with exclusions."""
+
+    def digest_without(self, path: bytes, exclude: State) -> bytes | None:
+        """`tree_digest(self, path, exclude)`."""
+
+
+def _encode(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
+
+
+def _decode(path: bytes) -> str:
+    return path.decode("utf-8", "backslashreplace")
+
+
+def _join(parent: bytes, name: bytes) -> bytes:
+    return parent + b"/" + name if parent else name
+
+
+def resolve(tree: Tree, path: bytes, *, last: bool = True) -> tuple[bytes, Node] | None:
+    """The real path behind `path`, and its node; None where nothing is.
+
+    Links are followed inside the root only: absolute targets start at the root of the tree,
+    `..` stops there. `last` tells whether a link at the very end is followed, too. Raises
+    `SourceError` for a loop.
+    """
+    node = tree.lookup(path)
+    if node is not None and not (last and node.is_link):
+        return path, node  # no link was crossed: `lookup` follows none
+    todo = [part for part in reversed(path.split(b"/")) if part not in (b"", b".")]
+    here: list[bytes] = []
+    links = 0
+    while todo:
+        part = todo.pop()
+        if part == b"..":
+            del here[-1:]
+            continue
+        here.append(part)
+        node = tree.lookup(b"/".join(here))
+        if node is None:
+            return None
+        if node.is_link and (todo or last):
+            links += 1
+            if links > MAX_LINKS:
+                raise SourceError(f"{_decode(path)}: too many levels of symbolic links")
+            here.pop()
+            if node.link.startswith(b"/"):
+                here.clear()
+            todo += [part for part in reversed(node.link.split(b"/")) if part not in (b"", b".")]
+        elif todo and not node.is_dir:
+            return None
+    real = b"/".join(here)
+    node = tree.lookup(real)
+    return None if node is None else (real, node)
+
+
+def select(tree: Tree, files: Files) -> tuple[Selected, ...]:
+    """What `files` names in `tree`, in the order of the patterns, then of the matched paths.
+
+    A glob without a match gives nothing, in a directory that is there. Raises `SourceError` for a
+    name that is not there (with what may have been meant, and the rule that keeps it out where the
+    tree `Excludes`), also before a wildcard, a link that dangles or loops, and a file named like a
+    whiteout (`.wh.`); `UsageError` for a malformed pattern.
+    """
+    exclude = Ignore.of(files.exclude).start if files.exclude else None
+    found: list[Selected] = []
+    for index, pattern in enumerate(files.patterns):
+        if files.parents:
+            matches = _with_parents(tree, index, pattern, exclude)
+        else:
+            matches = _named(tree, index, pattern, files.wildcards, exclude)
+        for match in matches:
+            for part in (match.relative or match.name or match.path).split(b"/"):
+                refuse_whiteout(part)
+            found.append(match)
+    return tuple(found)
+
+
+def refuse_whiteout(path: bytes) -> None:
+    """Raises `SourceError` for a name that would delete in a layer."""
+    if path.rpartition(b"/")[2].startswith(_WHITEOUT):
+        raise SourceError(
+            f"{_decode(path)}: names that start with .wh. mean a deletion in a layer and can't be "
+            "copied; exclude or rename the file"
+        )
+
+
+def _named(
+    tree: Tree, index: int, pattern: str, wildcards: bool, exclude: State | None
+) -> Iterator[Selected]:
+    text = clean("/" + pattern)[1:]
+    path = _encode(text)
+    if not (wildcards and has_wildcards(text)):
+        found = resolve(tree, path)
+        if found is None and wildcards and "\\" in text:
+            found = resolve(tree, path := _unescaped(text))
+        if found is None:
+            raise _missing(tree, path)
+        yield Selected(index, found[0], path.rpartition(b"/")[2], b"", found[1], exclude)
+        return
+    for base, rest in _bases(tree, text):
+        for matched in _matches(tree, base, Glob(rest).start):
+            followed = resolve(tree, matched)
+            if followed is None:
+                raise _missing(tree, matched)
+            name = matched.rpartition(b"/")[2]
+            yield Selected(index, followed[0], name, b"", followed[1], exclude)
+
+
+def _bases(tree: Tree, text: str) -> Iterator[tuple[bytes, str]]:
+    """The directory that the part before the first wildcard names (links followed)."""
+    parts = text.split("/")
+    count = next(n for n, part in enumerate(parts) if has_wildcards(part))
+    named = _encode("/".join(parts[:count]))
+    base = resolve(tree, named)
+    if base is None:
+        raise _missing(tree, named)
+    if base[1].is_dir:
+        yield base[0], "/".join(parts[count:])
+
+
+def _with_parents(
+    tree: Tree, index: int, pattern: str, exclude: State | None
+) -> Iterator[Selected]:
+    head, pivot, tail = pattern.partition("/./")
+    if not pivot:
+        head, tail = "", pattern
+    head = clean("/" + head)[1:]
+    tail = clean("/" + tail)[1:]
+    literal = not (has_wildcards(head) or has_wildcards(tail))
+    if has_wildcards(head):
+        roots = [match.path for match in _named(tree, index, head, True, None) if match.node.is_dir]
+    else:
+        root = resolve(tree, _encode(head))
+        roots = [root[0]] if root is not None and root[1].is_dir else []
+    empty = True
+    for root_path in roots:
+        if not tail:
+            node = tree.lookup(root_path)
+            if node is not None:
+                empty = False
+                yield Selected(index, root_path, b"", b"", node, exclude)
+            continue
+        for path in _matches(tree, root_path, Glob(tail, doublestar=True).start):
+            node = tree.lookup(path)
+            relative = path[len(root_path) + 1 :] if root_path else path
+            state = exclude
+            if state is not None:
+                for part in relative.split(b"/"):
+                    state = state[part]
+                if state.prunable or (state.ignored and node is not None and not node.is_dir):
+                    empty = False
+                    continue
+            if node is not None:
+                empty = False
+                name = path.rpartition(b"/")[2]
+                yield Selected(index, path, name, relative, node, state)
+    if empty and literal:
+        raise _missing(tree, _encode(clean("/" + head + "/" + tail)[1:]))
+
+
+def _unescaped(text: str) -> bytes:
+    kept: list[str] = []
+    characters = iter(text)
+    for character in characters:
+        kept.append(next(characters, character) if character == "\\" else character)
+    return _encode("".join(kept))
+
+
+def _matches(tree: Tree, base: bytes, start: State) -> Iterator[bytes]:
+    """Paths below `base` that match, sorted; nothing below a match is asked, as in BuildKit."""
+    todo: list[tuple[bytes, State]] = [(base, start)]
+    while todo:
+        path, state = todo.pop()
+        if state.ignored:
+            yield path
+        elif not state.settled:
+            for name in reversed(tree.children(path)):
+                todo.append((_join(path, name), state[name]))
+
+
+def _missing(tree: Tree, path: bytes) -> SourceError:
+    message = f"{_decode(path)} is not there to be copied"
+    rule = tree.excluded(path) if isinstance(tree, Excludes) else None
+    if rule is not None:
+        message += f": it is excluded by {rule}"
+    elif (node := tree.lookup(path)) is not None and node.is_link:
+        message += f": it is a link to {_decode(node.link)!r}, which is not in there"
+    else:
+        near = _near(tree, path)
+        if near is not None:
+            message += f"; did you mean {near!r}?"
+    return SourceError(message)
+
+
+def _near(tree: Tree, path: bytes) -> str | None:
+    from difflib import get_close_matches
+
+    parent, _, name = path.rpartition(b"/")
+    found = resolve(tree, parent)
+    if found is None:
+        return None
+    names = {_decode(child): child for child in tree.children(found[0])[:2000]}
+    folded = [text for text in names if text.lower() == _decode(name).lower()]
+    close = folded or get_close_matches(_decode(name), list(names), 1)
+    return _decode(_join(parent, names[close[0]])) if close else None
+
+
+def walk(
+    tree: Tree, selected: Selected, exclude: State | None = None
+) -> Iterator[tuple[bytes, bytes, Node]]:
+    """Everything that copying `selected` brings along: (relative path, path, node).
+
+    Parents come before children, siblings in the order of their bytes; the match itself is
+    first, with the relative path b"". `exclude` overrides `selected.exclude`. An excluded
+    directory appears only when an exception keeps something below it. Raises `SourceError` for
+    names that can't be in a layer.
+    """
+    state = exclude if exclude is not None else selected.exclude
+    hidden = state is not None and state.ignored and bool(selected.relative)
+    if not hidden:
+        yield b"", selected.path, selected.node
+    if not selected.node.is_dir:
+        return
+    # Excluded directories wait until something below them is kept.
+    waiting: list[tuple[bytes, bytes, Node]] = [(b"", selected.path, selected.node)] * hidden
+    todo: list[tuple[bytes, State | None]] = []
+
+    def push(relative: bytes, path: bytes, state: State | None) -> None:
+        for name in reversed(tree.children(path)):
+            below = None if state is None else state[name]
+            if below is None or not below.prunable:
+                todo.append((_join(relative, name), below))
+
+    push(b"", selected.path, state)
+    while todo:
+        relative, below = todo.pop()
+        path = _join(selected.path, relative)
+        node = tree.lookup(path)
+        if node is None:
+            continue
+        kept = below is None or not below.ignored
+        while waiting and not _is_below(relative, waiting[-1][0]):
+            waiting.pop()
+        if kept:
+            refuse_whiteout(relative)
+            yield from waiting
+            waiting.clear()
+            yield relative, path, node
+        elif node.is_dir:
+            waiting.append((relative, path, node))
+        if node.is_dir:
+            push(relative, path, below)
+
+
+def _is_below(path: bytes, parent: bytes) -> bool:
+    return not parent or path.startswith(parent + b"/")
+
+
+def tree_digest(tree: Tree, path: bytes, exclude: State | None = None) -> bytes | None:
+    """`tree.digest(path)` without what `exclude` keeps out; None when nothing is left of it."""
+    if exclude is None or (exclude.settled and not exclude.ignored):
+        return tree.digest(path)
+    if exclude.prunable:
+        return None
+    if isinstance(tree, Filtered):
+        return tree.digest_without(path, exclude)
+    node = tree.lookup(path)
+    if node is None or not node.is_dir:
+        return None if exclude.ignored else tree.digest(path)
+    # One frame for each open directory: its children so far, and those still to do.
+    frames: list[tuple[bytes, State, Node, list[Child], Iterator[bytes]]] = [
+        (path, exclude, node, [], iter(tree.children(path)))
+    ]
+    while True:
+        here, state, node, rows, names = frames[-1]
+        for name in names:
+            child_path = _join(here, name)
+            child = tree.lookup(child_path)
+            below = state[name]
+            if child is None or below.prunable or (below.ignored and not child.is_dir):
+                continue
+            if child.is_dir and not below.settled:
+                frames.append((child_path, below, child, [], iter(tree.children(child_path))))
+                break
+            rows.append((name, child.mode, tree.digest(child_path), child.uid, child.gid))
+        else:
+            frames.pop()
+            digest = None if state.ignored and not rows else directory_digest(rows)
+            if not frames:
+                return digest
+            if digest is not None:
+                name = here.rpartition(b"/")[2]
+                frames[-1][3].append((name, node.mode, digest, node.uid, node.gid))
+
+
+def fingerprint(tree: Tree, files: Files) -> Fingerprint:
+    """The digest of what `files` selects: everything of it that can change the copied tree.
+
+    Names, types, permission bits, owners as the tree reports them, link targets, capabilities,
+    bytes. Not: times, the mode of the tree's root, the modes of the parents that `--parents`
+    makes. Raises what `select` raises.
+    """
+    parts: list[bytes] = []
+    for match in select(tree, files):
+        if match.exclude is not None and not match.relative:
+            digest = tree_digest(tree, match.path, match.exclude if match.node.is_dir else None)
+        else:
+            digest = tree_digest(tree, match.path, match.exclude)
+        if digest is None:
+            if match.relative:
+                continue  # excluded with all that is below it
+            digest = directory_digest(())
+        node = match.node
+        name = (match.relative or match.name) if files.named else b""
+        mode, uid, gid = (node.mode, node.uid, node.gid) if match.path else (0, 0, 0)
+        parts.append(
+            struct.pack("<IIIII", match.pattern_index, len(name), mode, uid, gid) + name + digest
+        )
+    hasher = blake3(b"".join(parts), derive_key_context=_SELECTION)
+    return Fingerprint(hasher.hexdigest())
