@@ -17,12 +17,12 @@ from layercache.model.graph import Base, Step
 from layercache.model.instruction import Field
 from layercache.model.keys import InputMaterial, KeyMaterial, KeyStrategy
 from layercache.model.operations import PARENT
+from layercache.model.private import redact
 from layercache.model.records import Record
 from layercache.model.selectors import EVERYTHING, Files
 from layercache.reports.reasons import Change, Earlier, Reason, compare
 from layercache.solver.narrowing import weak_key
 from layercache.solver.protocol import Decision
-from layercache.store.codec import redact
 from layercache.store.trails import Trail, TrailStep
 from layercache.trees.listing import FileChange, decode_listing, diff_listings, listing
 

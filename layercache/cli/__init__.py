@@ -10,13 +10,10 @@ import sys
 import threading
 from collections.abc import Sequence
 
-from layercache.errors import BuildError, LayerCacheError
+from layercache.cli.status import FAILED, INTERRUPTED, of_the_system, status_of
+from layercache.errors import LayerCacheError
 
 __all__ = ["main", "script"]
-
-FAILED = 1
-MISUSED = 2
-INTERRUPTED = 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -41,17 +38,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         error = raised if isinstance(raised, LayerCacheError) else of_the_system(raised)
         print(f"layercache: {error}", file=sys.stderr)
         return status_of(error)
-
-
-def status_of(error: LayerCacheError) -> int:
-    """The exit status that an error stands for: the build's fault 1, the caller's 2."""
-    return FAILED if isinstance(error, BuildError) else MISUSED
-
-
-def of_the_system(error: OSError) -> BuildError:
-    """What the system refused (a full disk, a right, a path), as an error with its place."""
-    place = f"{error.filename}: " if error.filename is not None else ""
-    return BuildError(f"{place}{error.strerror or error}")
 
 
 def _end_as_interrupted() -> None:

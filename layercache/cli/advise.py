@@ -10,12 +10,13 @@ import attrs
 
 from layercache.advice.advise import Advice, Version
 from layercache.advice.advise import advise as proposals
-from layercache.advice.git_history import git_versions, plain_graph, recorded_seconds, steps_of
+from layercache.advice.versions import plain_graph, recorded_seconds, steps_of, versions_of
 from layercache.builds.baseline import trail_id
 from layercache.builds.request import project_of
 from layercache.cli.request import prepare, print_json
 from layercache.dockerfile.recipe import Dockerfile
 from layercache.errors import UsageError
+from layercache.inputs.git_history import past_trees
 from layercache.trees.patterns import IGNORE_FILE, Ignore
 
 __all__ = ["advise"]
@@ -46,7 +47,8 @@ def advise(options: Namespace) -> int:
         ignore_path = os.path.join(context, IGNORE_FILE)
     ignore_file = _read(ignore_path)
     ignore_name = os.path.relpath(ignore_path, context)
-    versions, seen = git_versions(context, lowered, count, ignore_name)
+    versions = versions_of(past_trees(context, count, ignore_name), lowered)
+    seen = f"the last {len(versions)} commits"
     found = proposals(
         steps,
         versions,

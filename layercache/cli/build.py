@@ -9,8 +9,8 @@ from collections.abc import Callable
 from typing import Any
 
 from layercache.builds.result import BuildResult
-from layercache.cli import of_the_system, status_of
 from layercache.cli.request import prepare, print_json
+from layercache.cli.status import of_the_system, status_of
 from layercache.cli.summary import plan_summary, summary
 from layercache.errors import Cancelled, LayerCacheError, UsageError
 from layercache.reports.report import ErrorReport, Report

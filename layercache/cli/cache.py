@@ -225,7 +225,7 @@ def run_stats(options: Namespace) -> int:
 
 def run_images(options: Namespace) -> int:
     """`layercache images [rm NAME…]`."""
-    from layercache.images.tags import list_tags, remove_tag
+    from layercache.store.tags import list_tags, remove_tag
 
     with open_named(options) as store:
         if options.verb == "rm":

@@ -10,8 +10,8 @@ from layercache.model.digests import Fingerprint
 from layercache.model.graph import Step
 from layercache.model.keys import KeyMaterial, KeyStrategy
 from layercache.model.operations import PARENT
+from layercache.model.private import redact
 from layercache.model.records import Record
-from layercache.store.codec import redact
 
 __all__ = ["could_match"]
 

@@ -10,15 +10,14 @@ from __future__ import annotations
 import struct
 from typing import Any, Final, Protocol, TypeAlias, runtime_checkable
 
-import attrs
 from blake3 import blake3
 
 from layercache.errors import CorruptObject
 from layercache.model.descriptors import Descriptor, Layer
 from layercache.model.digests import CacheKey, ChainID, DiffID, Digest, Fingerprint, is_digest
-from layercache.model.framing import frame
 from layercache.model.instruction import Field, Value
 from layercache.model.keys import InputMaterial, KeyMaterial
+from layercache.model.private import redact
 from layercache.model.records import Record
 
 __all__ = [
@@ -29,12 +28,9 @@ __all__ = [
     "decode_record",
     "encode_record",
     "fields_from",
-    "is_redacted",
     "pack",
     "record_from",
     "record_value",
-    "redact",
-    "redact_fields",
     "seal",
     "unpack",
     "unseal",
@@ -51,8 +47,6 @@ _Rows: TypeAlias = "tuple[tuple[str, Value] | tuple[str, Value, bool], ...]"
 _MAGIC: Final = b"lco"
 _SEAL: Final = "layercache 2026-11 sealed object 1: "
 _MESSAGE: Final = "layercache 2026-11 signed message 1: "
-_PRIVATE: Final = "layercache 2026-11 private value 1"
-_TAG: Final = b"\x00blake3 keyed"
 
 _INFINITE: Final = float("inf")
 _LARGEST: Final = 1 << 62
@@ -228,52 +222,6 @@ def _digest(context: str, kind: str, name: str, data: bytes) -> bytes:
     # `kind` holds no NUL and is in the context; the name's length keeps it apart from the data.
     head = struct.pack("<I", len(name)) + name.encode("utf-8", "surrogateescape")
     return blake3(head + data, derive_key_context=context + kind).digest()
-
-
-# -- private values -------------------------------------------------------------------------
-
-
-def is_redacted(value: Value) -> bool:
-    """Whether `value` stands for a private value, as its keyed digest."""
-    return isinstance(value, tuple) and len(value) == 2 and value[0] == _TAG
-
-
-def redact_fields(key: CacheKey, fields: tuple[Field, ...]) -> tuple[Field, ...]:
-    """`fields` with each private value replaced by its digest, keyed by the record's own key.
-
-    So two records don't show that they share a value, while whoever has a value can compare it
-    with the one in a record, on any machine. What was redacted stays as it is.
-    """
-    if not any(field.private for field in fields):
-        return fields
-    secret = blake3(key.encode(), derive_key_context=_PRIVATE).digest()
-    return tuple(
-        attrs.evolve(field, value=_keyed(secret, field.label, field.value))
-        if field.private and not is_redacted(field.value)
-        else field
-        for field in fields
-    )
-
-
-def _keyed(secret: bytes, label: str, value: Value) -> Value:
-    return (_TAG, blake3(frame((label, value)), key=secret).digest())
-
-
-def redact(key: CacheKey, material: KeyMaterial) -> KeyMaterial:
-    """`material` as a record of `key` keeps it; compare new material with old in this form.
-
-    The salt is private too: it is shown as a digest in hexadecimal.
-    """
-    salt = material.salt
-    if salt and not salt.startswith("blake3:"):
-        secret = blake3(key.encode(), derive_key_context=_PRIVATE).digest()
-        salt = "blake3:" + blake3(frame(salt), key=secret).hexdigest()
-    return attrs.evolve(
-        material,
-        fields=redact_fields(key, material.fields),
-        traits=redact_fields(key, material.traits),
-        salt=salt,
-    )
 
 
 # -- records --------------------------------------------------------------------------------

@@ -130,7 +130,7 @@ def _record(store: Store, name: str) -> Record:
 
 def _pins(store: Store) -> dict[Digest, tuple[str, ...]]:
     """Layer → the tags that hold it."""
-    from layercache.images.tags import list_tags
+    from layercache.store.tags import list_tags
 
     found: dict[Digest, list[str]] = {}
     for tag in list_tags(store):

@@ -16,6 +16,7 @@ from layercache._base.frozen import frozen
 from layercache.errors import CorruptObject
 from layercache.model.digests import CacheKey, ChainID, Fingerprint
 from layercache.model.instruction import Field
+from layercache.model.private import redact_fields
 from layercache.model.records import Record
 from layercache.store.codec import (
     Packed,
@@ -24,7 +25,6 @@ from layercache.store.codec import (
     encode_record,
     fields_from,
     pack,
-    redact_fields,
     seal,
     unpack,
     unseal,

@@ -10,6 +10,7 @@ from layercache.model.graph import Step
 from layercache.model.instruction import Field
 from layercache.model.keys import InputMaterial, KeyMaterial, cache_key
 from layercache.model.operations import PARENT, SOURCE, Exec, Mount
+from layercache.model.private import redact
 from layercache.model.selectors import Files
 from layercache.reports.reasons import (
     CAUSES,
@@ -22,7 +23,6 @@ from layercache.reports.reasons import (
     describe,
 )
 from layercache.solver.strategies import ChainKeys, ContentKeys
-from layercache.store.codec import redact
 from layercache.testing.bases import MemoryImage
 from layercache.testing.cases import variants
 from layercache.testing.executors import MemoryExecutor

@@ -14,7 +14,8 @@ import pytest
 from layercache.errors import CorruptObject, SourceError, UsageError
 from layercache.images.resolver import Images
 from layercache.images.sources import default_images
-from layercache.images.tags import decode_tag, list_tags, remove_tag, tag_image
+from layercache.images.tags import tag_image
+from layercache.store.tags import decode_tag, list_tags, remove_tag
 from layercache.testing.images import tar_of
 from tests.images.support import base_layout, build, new_store, run, write
 

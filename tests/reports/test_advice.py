@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from layercache.advice.advise import AdviceStep, Version, advise, rebuild_seconds
-from layercache.advice.git_history import plain_graph, steps_of
+from layercache.advice.versions import plain_graph, steps_of
 from layercache.cli import main
 from layercache.dockerfile.recipe import Dockerfile
 

@@ -15,6 +15,7 @@ from layercache.model.descriptors import LAYER_TAR, Descriptor, Layer
 from layercache.model.digests import CacheKey, ChainID, DiffID, Digest, Fingerprint, check_digest
 from layercache.model.instruction import Field
 from layercache.model.keys import InputMaterial, KeyMaterial
+from layercache.model.private import is_redacted, redact, redact_fields
 from layercache.model.records import Record
 from layercache.store.backend import check_name
 from layercache.store.backends.memory import MemoryBackend
@@ -23,10 +24,7 @@ from layercache.store.codec import (
     check_record,
     decode_record,
     encode_record,
-    is_redacted,
     pack,
-    redact,
-    redact_fields,
     seal,
     unpack,
     unseal,

@@ -14,6 +14,8 @@ from layercache.executors.rootfs.inside import syscalls as sys_
 from layercache.executors.rootfs.inside import wire as _wire
 from layercache.layers.passwd import resolve_user
 
+__all__ = ["CAPABILITIES", "Refused", "identity_of", "run_command", "working_directory"]
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any

@@ -12,6 +12,23 @@ import stat
 
 from layercache.executors.rootfs.inside import syscalls as sys_
 
+__all__ = [
+    "DEVICES",
+    "DEV_LINKS",
+    "MASKED",
+    "OVERLAY_METHODS",
+    "READONLY",
+    "SAFE",
+    "Root",
+    "attach",
+    "bind",
+    "bind_beneath",
+    "bind_fd",
+    "filesystem",
+    "layers",
+    "overlay",
+]
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence

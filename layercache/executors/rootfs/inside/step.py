@@ -23,6 +23,8 @@ from layercache.executors.rootfs.inside.command import (
     working_directory,
 )
 
+__all__ = ["probe", "report_broken", "report_gone", "run"]
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any

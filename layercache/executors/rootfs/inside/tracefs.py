@@ -26,6 +26,23 @@ from layercache.executors.rootfs.inside import mounts as _mounts
 from layercache.executors.rootfs.inside import syscalls as sys_
 from layercache.executors.rootfs.inside import wire as _wire
 
+__all__ = [
+    "ABSENT",
+    "ATTRIBUTES",
+    "CONTENT",
+    "FOUND",
+    "LINK",
+    "LISTING",
+    "METADATA",
+    "SIZE",
+    "TraceFS",
+    "main",
+    "mount_behind",
+    "mount_traced",
+    "report",
+    "serve",
+]
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

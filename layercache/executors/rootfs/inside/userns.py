@@ -6,6 +6,8 @@ import os
 
 from layercache.executors.rootfs.inside import syscalls as sys_
 
+__all__ = ["COUNT", "enter"]
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence

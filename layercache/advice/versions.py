@@ -1,35 +1,25 @@
-"""The project's own Git history as versions of a context: what changed for each step, and when.
-
-Nothing is checked out and nothing runs: a commit's files are known by the digests that Git has
-of them, so that planning a commit reads names and digests only.
-"""
+"""What `advise` compares: the steps of a recipe, and what each version of a context changed."""
 
 from __future__ import annotations
 
-import os
-import subprocess
-from collections.abc import Mapping, Sequence
-
-from blake3 import blake3
+from collections.abc import Iterable, Mapping, Sequence
 
 from layercache.advice.advise import AdviceStep, Place, Version
 from layercache.dockerfile.lowering.lower import lower
 from layercache.dockerfile.lowering.options import BaseImage, Lowered, Options
 from layercache.dockerfile.recipe import Dockerfile
-from layercache.errors import SourceError, UsageError
+from layercache.errors import SourceError
 from layercache.model.descriptors import SCRATCH
 from layercache.model.graph import Step
 from layercache.model.image_config import ImageConfig
 from layercache.model.operations import SOURCE, CopyFiles
 from layercache.model.selectors import Files
 from layercache.model.sources import ContextSource
-from layercache.model.tree import Node
-from layercache.trees.in_memory import DictTree
+from layercache.model.tree import Tree
 from layercache.trees.listing import diff_listings, listing
-from layercache.trees.patterns import IGNORE_FILE, Ignore
 from layercache.trees.select import fingerprint
 
-__all__ = ["git_versions", "plain_graph", "recorded_seconds", "steps_of"]
+__all__ = ["plain_graph", "recorded_seconds", "steps_of", "versions_of"]
 
 
 def plain_graph(recipe: Dockerfile, target: str | None, args: Mapping[str, str]) -> Lowered:
@@ -86,31 +76,23 @@ def _context_files(lowered: Lowered, step: Step) -> Files | None:
     return None
 
 
-def git_versions(
-    context: str, lowered: Lowered, count: int, ignore_file: str = IGNORE_FILE
-) -> tuple[tuple[Version, ...], str]:
-    """The last `count` commits of the project in `context` against the one before each.
+def versions_of(trees: Iterable[tuple[str, Tree]], lowered: Lowered) -> tuple[Version, ...]:
+    """What each tree changes against the one before it, the oldest first, for each step.
 
-    `ignore_file` is the path in the context of the ignore file that counts. Also says in words
-    what was looked at. Raises `UsageError` when the context is in no repository or has fewer
-    than two commits.
+    `trees` are the names and files of successive states of the context; the first is only
+    compared with.
     """
-    root = os.path.realpath(context)
-    prefix = _git(root, "rev-parse", "--show-prefix").strip()
-    commits = _git(root, "rev-list", "--first-parent", f"-n{count + 1}", "HEAD").split()[::-1]
-    if len(commits) < 2:
-        raise UsageError(f"{context}: there are not two commits to compare")
     versions = []
-    before: dict[Place, tuple[str, tuple[object, ...]]] = {}
-    for number, commit in enumerate(commits):
-        now = _state_of(_tree_of(root, commit, prefix, ignore_file), lowered)
-        if number:
-            versions.append(Version(commit[:12], _changed(before, now)))
+    before: dict[Place, tuple[str, tuple[object, ...]]] | None = None
+    for name, tree in trees:
+        now = _state_of(tree, lowered)
+        if before is not None:
+            versions.append(Version(name, _changed(before, now)))
         before = now
-    return tuple(versions), f"the last {len(versions)} commits"
+    return tuple(versions)
 
 
-def _state_of(tree: DictTree, lowered: Lowered) -> dict[Place, tuple[str, tuple[object, ...]]]:
+def _state_of(tree: Tree, lowered: Lowered) -> dict[Place, tuple[str, tuple[object, ...]]]:
     """For each step that takes files: their fingerprint and listing ("" where they are missing)."""
     found: dict[Place, tuple[str, tuple[object, ...]]] = {}
     for vertex in lowered.graph.vertices:
@@ -139,53 +121,6 @@ def _changed(
             paths = {change.path for change in changes} | {c.old for c in changes if c.old}
             found[place] = tuple(sorted(paths))
     return found
-
-
-def _tree_of(root: str, commit: str, prefix: str, ignore_file: str) -> DictTree:
-    """The context as it was in `commit`, from what Git knows of it."""
-    text = _git_bytes(root, "ls-tree", "-r", "-z", "--full-tree", commit, "--", prefix or ".")
-    files: dict[str, tuple[Node, bytes]] = {}
-    for row in text.split(b"\0"):
-        if not row:
-            continue
-        head, _, path = row.partition(b"\t")
-        mode, kind, digest = head.split()
-        name = os.fsdecode(path).removeprefix(prefix)
-        if kind != b"blob":
-            continue  # a submodule is another repository
-        content = blake3(digest).digest()
-        if mode == b"120000":
-            node = Node(mode=0o120777, link=content)
-        else:
-            node = Node(mode=0o100000 | int(mode[-3:], 8), content=content)
-        files[name] = (node, b"")
-    if ignore_file in files:
-        ignore = Ignore.parse(_git_bytes(root, "show", f"{commit}:{prefix}{ignore_file}"))
-        files = {name: value for name, value in files.items() if not ignore.matches(name)}
-    return DictTree(files)
-
-
-def _git(root: str, *arguments: str) -> str:
-    return os.fsdecode(_git_bytes(root, *arguments))
-
-
-def _git_bytes(root: str, *arguments: str) -> bytes:
-    try:
-        done = subprocess.run(
-            ["git", "-C", root, *arguments],
-            capture_output=True,
-            check=True,
-            stdin=subprocess.DEVNULL,
-        )
-    except FileNotFoundError as error:
-        raise UsageError("advise compares commits, which needs the program git") from error
-    except subprocess.CalledProcessError as error:
-        reason = os.fsdecode(error.stderr).strip().splitlines()[-1:] or ["git failed"]
-        raise UsageError(
-            f"advise compares commits of the context, and git can't say what was in {root}: "
-            f"{reason[0].removeprefix('fatal: ')}"
-        ) from error
-    return done.stdout
 
 
 def recorded_seconds(texts: Sequence[tuple[str, float]]) -> dict[str, float]:

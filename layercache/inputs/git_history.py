@@ -1,0 +1,85 @@
+"""The context as it was in past commits, from what Git knows of it.
+
+Nothing is checked out and nothing runs: a commit's files are known by the digests that Git has
+of them, so that reading a commit reads names and digests only.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+
+from blake3 import blake3
+
+from layercache.errors import UsageError
+from layercache.model.tree import Node
+from layercache.trees.in_memory import DictTree
+from layercache.trees.patterns import IGNORE_FILE, Ignore
+
+__all__ = ["past_trees"]
+
+
+def past_trees(
+    context: str, count: int, ignore_file: str = IGNORE_FILE
+) -> Iterator[tuple[str, DictTree]]:
+    """The first 12 digits and the files of the last `count` commits, the oldest first, and
+    before them of the commit that the oldest is compared with.
+
+    `ignore_file` is the path in `context` of the ignore file that counts. Raises `UsageError`
+    when the context is in no repository or has fewer than two commits.
+    """
+    root = os.path.realpath(context)
+    prefix = _git(root, "rev-parse", "--show-prefix").strip()
+    commits = _git(root, "rev-list", "--first-parent", f"-n{count + 1}", "HEAD").split()[::-1]
+    if len(commits) < 2:
+        raise UsageError(f"{context}: there are not two commits to compare")
+    for commit in commits:
+        yield commit[:12], _tree_of(root, commit, prefix, ignore_file)
+
+
+def _tree_of(root: str, commit: str, prefix: str, ignore_file: str) -> DictTree:
+    """The context as it was in `commit`, from what Git knows of it."""
+    text = _git_bytes(root, "ls-tree", "-r", "-z", "--full-tree", commit, "--", prefix or ".")
+    files: dict[str, tuple[Node, bytes]] = {}
+    for row in text.split(b"\0"):
+        if not row:
+            continue
+        head, _, path = row.partition(b"\t")
+        mode, kind, digest = head.split()
+        name = os.fsdecode(path).removeprefix(prefix)
+        if kind != b"blob":
+            continue  # a submodule is another repository
+        content = blake3(digest).digest()
+        if mode == b"120000":
+            node = Node(mode=0o120777, link=content)
+        else:
+            node = Node(mode=0o100000 | int(mode[-3:], 8), content=content)
+        files[name] = (node, b"")
+    if ignore_file in files:
+        ignore = Ignore.parse(_git_bytes(root, "show", f"{commit}:{prefix}{ignore_file}"))
+        files = {name: value for name, value in files.items() if not ignore.matches(name)}
+    return DictTree(files)
+
+
+def _git(root: str, *arguments: str) -> str:
+    return os.fsdecode(_git_bytes(root, *arguments))
+
+
+def _git_bytes(root: str, *arguments: str) -> bytes:
+    try:
+        done = subprocess.run(
+            ["git", "-C", root, *arguments],
+            capture_output=True,
+            check=True,
+            stdin=subprocess.DEVNULL,
+        )
+    except FileNotFoundError as error:
+        raise UsageError("advise compares commits, which needs the program git") from error
+    except subprocess.CalledProcessError as error:
+        reason = os.fsdecode(error.stderr).strip().splitlines()[-1:] or ["git failed"]
+        raise UsageError(
+            f"advise compares commits of the context, and git can't say what was in {root}: "
+            f"{reason[0].removeprefix('fatal: ')}"
+        ) from error
+    return done.stdout
