@@ -86,11 +86,11 @@ def _checker(user: str, path: str) -> Check:
     if readable.returncode:
         pytest.skip(f"an ordinary user can't use this checkout: {readable.stderr.decode()}")
 
-    def check(name: str) -> str:
+    def check(name: str, *arguments: str, module: str = "tests.rootfs.rootless_build") -> str:
         scratch = tempfile.mkdtemp(dir=home)
         shutil.chown(scratch, user)
         done = subprocess.run(
-            [*python, "-m", "tests.rootfs.rootless_build", name, f"{scratch}/s"],
+            [*python, "-m", module, name, f"{scratch}/s", *arguments],
             cwd="/",
             env=environment,
             user=user,

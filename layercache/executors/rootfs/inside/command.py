@@ -91,8 +91,12 @@ def run_command(
     identity: Identity,
     directory: int,
     output: int,
+    program: bytes,
 ) -> None:
-    """Start the command, reap what ends until it does, report how it ended."""
+    """Start the command, reap what ends until it does, report how it ended.
+
+    `program` is the filter of system calls, which counts unless all is allowed to the command.
+    """
     uid, gid, groups, home = identity
     environment = [(name, value) for name, value in spec["env"]]
     if not any(name == "HOME" for name, _ in environment):
@@ -109,7 +113,7 @@ def run_command(
             os.dup2(output, 1)
             os.dup2(output, 2)
             status_write = _keep_only(status_write, directory)
-            _become(spec, uid, gid, groups)
+            _become(spec, uid, gid, groups, program)
             _exec(spec["args"], environment)
         except Refused as error:
             os.write(status_write, _wire.encode([str(error), error.status]))
@@ -146,8 +150,8 @@ def _keep_only(status: int, directory: int) -> int:
     return 3
 
 
-def _become(spec: Spec, uid: int, gid: int, groups: list[int]) -> None:
-    """Limits, capabilities and identity of the command."""
+def _become(spec: Spec, uid: int, gid: int, groups: list[int], program: bytes) -> None:
+    """Limits, keyring, capabilities, filter and identity of the command."""
     for number, soft, hard in spec["ulimits"]:
         resource.setrlimit(number, (soft, hard))
     os.umask(0o022)
@@ -166,6 +170,9 @@ def _become(spec: Spec, uid: int, gid: int, groups: list[int]) -> None:
         elif has:
             sys_.prctl(sys_.PR_CAPBSET_DROP, number)
         number += 1
+    if not spec["insecure"]:
+        # What is left to do passes it; afterwards this process may not install it any more.
+        sys_.filter_calls(program)
     if not spec["single_id"]:
         # The primary group is among the supplementary ones, as containerd has it.
         os.setgroups(list(dict.fromkeys((gid, *groups))))

@@ -15,10 +15,12 @@ import os
 import select
 import sys
 
+from layercache.executors.rootfs.inside import seccomp as _seccomp
 from layercache.executors.rootfs.inside import step as _step
 from layercache.executors.rootfs.inside import syscalls as sys_
 from layercache.executors.rootfs.inside import userns as _userns
 from layercache.executors.rootfs.inside import wire as _wire
+from layercache.executors.rootfs.inside.command import CAPABILITIES
 
 __all__ = ["AGENT", "KILL", "NAMESPACES", "START", "main"]
 
@@ -83,8 +85,10 @@ def enclose(scratch: str) -> None:
 
 def _probe(scratch: str, *, userxattr: bool, single: bool) -> int:
     """Try what a step needs; 0 when all of it works, else the reason is printed."""
-    if not sys_.supported():
-        print(f"system calls of {os.uname().machine} are not known", flush=True)
+    machine = os.uname().machine
+    program = _seccomp.filter_of(machine, CAPABILITIES)
+    if not (sys_.supported() and program):
+        print(f"the system calls of {machine} are not known, so none can be filtered", flush=True)
         return 1
     try:
         enclose(scratch)
@@ -92,6 +96,7 @@ def _probe(scratch: str, *, userxattr: bool, single: bool) -> int:
         if pid:
             return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
         _step.probe(scratch, userxattr=userxattr, single=single)
+        sys_.filter_calls(program)
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
         print(f"{error.strerror}{where}", flush=True)  # nothing flushes on the way out
@@ -110,6 +115,7 @@ class Runner:
         """Descriptor of the process → its number, the step's number, its stream."""
         self.agents: dict[int, int] = {}
         """Descriptor of the process → its number."""
+        self.filter = _seccomp.filter_of(os.uname().machine, CAPABILITIES)
         self.poll = select.poll()
         self.poll.register(sock.fileno(), select.POLLIN)
         self.poll.register(self.parent, select.POLLIN)
@@ -225,7 +231,7 @@ class Runner:
                     stream.close()
                 for pidfd in self.agents:
                     os.close(pidfd)
-                _step.run(_socket.socket(fileno=fds[0]), fds[1])
+                _step.run(_socket.socket(fileno=fds[0]), fds[1], self.filter)
                 status = 0
         finally:
             os._exit(status)

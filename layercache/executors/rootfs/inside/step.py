@@ -32,12 +32,19 @@ if TYPE_CHECKING:
     Spec = dict[str, Any]
 
 
-def run(stream: _wire.Stream, output: int) -> None:
-    """Do what the next frame of `stream` says; `output` is the command's standard output."""
+def run(stream: _wire.Stream, output: int, program: bytes) -> None:
+    """Do what the next frame of `stream` says.
+
+    `output` is the command's standard output, `program` its filter of system calls.
+    """
     try:
         spec = _wire.receive(stream)
         if spec is None:
             return
+        if not program and not spec["insecure"]:
+            raise OSError(
+                errno.ENOSYS, f"the system calls of {os.uname().machine} can't be filtered"
+            )
         root = _build(spec)
         try:
             identity = identity_of(spec, root)
@@ -46,7 +53,7 @@ def run(stream: _wire.Stream, output: int) -> None:
         finally:
             root.close()
         _wire.send(stream, {"event": "ready", "made": made})
-        run_command(stream, spec, identity, directory, output)
+        run_command(stream, spec, identity, directory, output, program)
     except Refused as error:
         _wire.send(stream, {"event": "failed", "message": str(error), "status": error.status})
     except OSError as error:
