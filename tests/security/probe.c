@@ -1,11 +1,21 @@
-// Makes the system calls that the file named by the first argument lists, one process for each.
+// What a shell can't do, from inside a step.
+//
+//   probe ask SOCKET HEX       sends bytes to a Unix socket (@ for an abstract one), prints the answer
+//   probe connect ADDRESS PORT [DEVICE]  connects by TCP, through DEVICE; prints the error, 0 for none
+//   probe FILE                 makes the system calls that FILE lists, one process for each
 //
 // A line is: number of the ABI (0 the machine's own, 1 that of 32-bit programs on x86), number of
 // the call, six arguments. For each line there is one of output: the result and the error.
 
+#include <arpa/inet.h>
 #include <errno.h>
+#include <poll.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -28,8 +38,62 @@ static long narrow(long *a)
 #endif
 }
 
+static int ask(const char *path, const char *hex)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    unsigned char data[4096];
+    int size = 0, end = socket(AF_UNIX, SOCK_STREAM, 0);
+    strncpy(address.sun_path, path, sizeof address.sun_path - 1);
+    if (*path == '@')
+        *address.sun_path = 0;
+    if (connect(end, (void *)&address, offsetof(struct sockaddr_un, sun_path) + strlen(path)))
+        return printf("error %d\n", errno), 1;
+    for (; sscanf(hex, "%2hhx", data + size) == 1; hex += 2)
+        size++;
+    if (write(end, data, size) != size)
+        return 1;
+    shutdown(end, SHUT_WR);
+    while ((size = read(end, data, sizeof data)) > 0)
+        for (int i = 0; i < size; i++)
+            printf("%02x", data[i]);
+    puts("");
+    return 0;
+}
+
+static int reach(const char *host, int port, const char *device)
+{
+    struct sockaddr_storage address = {0};
+    struct sockaddr_in *four = (void *)&address;
+    struct sockaddr_in6 *six = (void *)&address;
+    int wide = strchr(host, ':') != NULL;
+    int end = socket(wide ? AF_INET6 : AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
+    int error = 0;
+    socklen_t size = sizeof error;
+    address.ss_family = wide ? AF_INET6 : AF_INET;
+    if (wide)
+        inet_pton(AF_INET6, host, &six->sin6_addr), six->sin6_port = htons(port);
+    else
+        inet_pton(AF_INET, host, &four->sin_addr), four->sin_port = htons(port);
+    if (device && setsockopt(end, SOL_SOCKET, SO_BINDTODEVICE, device, strlen(device)))
+        error = errno;
+    else if (connect(end, (void *)&address, wide ? sizeof *six : sizeof *four) == 0)
+        error = 0;
+    else if (errno != EINPROGRESS)
+        error = errno;
+    else if (poll(&(struct pollfd){end, POLLOUT, 0}, 1, 1500) != 1)
+        error = ETIMEDOUT;
+    else
+        getsockopt(end, SOL_SOCKET, SO_ERROR, &error, &size);
+    printf("%d\n", error);
+    return 0;
+}
+
 int main(int argc, char **argv)
 {
+    if (argc > 3 && !strcmp(argv[1], "ask"))
+        return ask(argv[2], argv[3]);
+    if (argc > 3 && !strcmp(argv[1], "connect"))
+        return reach(argv[2], atoi(argv[3]), argc > 4 ? argv[4] : NULL);
     FILE *file = fopen(argc > 1 ? argv[1] : "/calls", "re");
     long abi, a[7];
     if (!file)

@@ -1,24 +1,35 @@
-"""SSH agents for commands: a socket of the step's own that is connected through to the agent.
+"""SSH agents for commands: a socket of the step's own, through which keys are listed and used.
 
 The command never gets the host's socket itself: the one it sees has the owner and mode that the
-mount asks for, and is dead when the step is.
+mount asks for, is dead when the step is, and lets two requests pass: to list the identities and
+to sign. To all else, to add and remove keys, to lock the agent, to extensions, the answer is
+that it failed, as BuildKit's and that of an agent that is forwarded to be used only.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
-import selectors
 import socket
 import threading
 
 __all__ = ["AgentProxy"]
 
-_CHUNK = 1 << 16
+# draft-ietf-sshm-ssh-agent
+_REQUEST_IDENTITIES = 11
+_SIGN_REQUEST = 13
+_PASSED = (_REQUEST_IDENTITIES, _SIGN_REQUEST)
+_FAILURE = b"\x05"
+
+_MAX_MESSAGE = 256 * 1024
+"""Bytes of a message; more is what OpenSSH's agent does not take either."""
+
+_NAME = "layercache-ssh"
+_MAX_CLIENTS = 32
+"""Connections at once; further ones wait."""
 
 
 class AgentProxy:
-    """Listens at `path`, whose directory exists, and connects each client to `agent`."""
+    """Listens at `path`, whose directory exists, and asks `agent` what clients may ask."""
 
     def __init__(self, path: str, agent: str) -> None:
         self._agent = agent
@@ -33,63 +44,103 @@ class AgentProxy:
         finally:
             os.close(directory)
         self._listener.listen(16)
-        self._closing, self._wake = socket.socketpair()
-        self._thread = threading.Thread(target=self._serve, name="layercache-ssh", daemon=True)
-        self._thread.start()
+        self._lock = threading.Lock()
+        self._free = threading.Semaphore(_MAX_CLIENTS)
+        self._closed = False
+        self._open: set[socket.socket] = set()
+        self._threads: list[threading.Thread] = []
+        self._accepting = threading.Thread(target=self._accept, name=_NAME, daemon=True)
+        self._accepting.start()
 
     def close(self) -> None:
-        """End all connections and the listener."""
-        self._wake.close()
-        self._thread.join()
+        """End all connections and the listener; returns when no thread of it is left."""
+        with self._lock:
+            self._closed = True
+            for end in (self._listener, *self._open):
+                _shut(end)
+        self._free.release()  # for the one who waits until a client leaves
+        self._accepting.join()
+        for thread in self._threads:
+            thread.join()
         self._listener.close()
-        self._closing.close()
 
-    def _serve(self) -> None:
-        """One thread for all connections: agents speak in short messages."""
-        peers: dict[socket.socket, socket.socket] = {}
-        with selectors.DefaultSelector() as selector, contextlib.ExitStack() as stack:
-            selector.register(self._listener, selectors.EVENT_READ)
-            selector.register(self._closing, selectors.EVENT_READ)
-            while True:
-                for key, _ in selector.select():
-                    source = key.fileobj
-                    assert isinstance(source, socket.socket)
-                    if source is self._closing:
-                        return
-                    if source is self._listener:
-                        for one, other in self._connect(stack):
-                            peers[one] = other
-                            selector.register(one, selectors.EVENT_READ)
-                    elif source in peers and not _pass_on(source, peers[source]):
-                        for end in (source, peers[source]):
-                            selector.unregister(end)
-                            peers.pop(end)
-                            end.close()
+    def _accept(self) -> None:
+        while True:
+            self._free.acquire()
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                if self._closed:
+                    return
+                self._free.release()
+                continue  # it left while it waited
+            thread = threading.Thread(target=self._serve, args=(client,), name=_NAME, daemon=True)
+            with self._lock:
+                if self._closed:
+                    client.close()
+                    return
+                self._open.add(client)
+                self._threads = [one for one in self._threads if one.is_alive()]
+                self._threads.append(thread)
+                thread.start()
 
-    def _connect(
-        self, stack: contextlib.ExitStack
-    ) -> tuple[tuple[socket.socket, socket.socket], ...]:
-        try:
-            client, _ = self._listener.accept()
-        except OSError:
-            return ()  # it left while it waited
-        stack.callback(client.close)
+    def _serve(self, client: socket.socket) -> None:
         agent = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        stack.callback(agent.close)
+        with self._lock:
+            self._open.add(agent)
+            if self._closed:
+                _shut(agent)
         try:
             agent.connect(self._agent)
+            _converse(client, agent)
         except OSError:
-            client.close()  # to the command: an agent that hangs up
-            agent.close()
-            return ()
-        return ((client, agent), (agent, client))
+            pass  # to the command: an agent that hangs up
+        finally:
+            with self._lock:
+                self._open -= {client, agent}
+                client.close()
+                agent.close()
+            self._free.release()
 
 
-def _pass_on(source: socket.socket, target: socket.socket) -> bool:
+def _converse(client: socket.socket, agent: socket.socket) -> None:
+    """Answer a client's requests, one after the other, until one side has had enough."""
+    while (request := _receive(client)) is not None:
+        if request[0] not in _PASSED:
+            _send(client, _FAILURE)
+            continue
+        _send(agent, request)
+        answer = _receive(agent)
+        if answer is None:
+            return
+        _send(client, answer)
+
+
+def _receive(source: socket.socket) -> bytes | None:
+    """The next message without its length; None at the end, or when it is none of an agent."""
+    head = _exactly(source, 4)
+    size = int.from_bytes(head, "big")
+    if len(head) < 4 or not 0 < size <= _MAX_MESSAGE:
+        return None
+    message = _exactly(source, size)
+    return message if len(message) == size else None
+
+
+def _send(target: socket.socket, message: bytes) -> None:
+    target.sendall(len(message).to_bytes(4, "big") + message)
+
+
+def _exactly(source: socket.socket, size: int) -> bytes:
+    """The next `size` bytes, fewer at the end."""
+    found = bytearray()
+    while len(found) < size and (part := source.recv(size - len(found))):
+        found += part
+    return bytes(found)
+
+
+def _shut(end: socket.socket) -> None:
+    """Wake up who waits for `end`."""
     try:
-        data = source.recv(_CHUNK)
-        if data:
-            target.sendall(data)
+        end.shutdown(socket.SHUT_RDWR)
     except OSError:
-        return False
-    return bool(data)
+        pass  # it isn't connected, or not any more
