@@ -22,7 +22,7 @@ from layercache.trees.listing import (
     encode_listing,
     listing,
 )
-from layercache.trees.select import Selected, fingerprint, resolve, select, walk
+from layercache.trees.selection import Selected, fingerprint, resolve, select, walk
 
 
 def paths(tree: DictTree, *patterns: str, **options: object) -> list[tuple[int, str, str]]:

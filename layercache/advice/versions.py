@@ -17,7 +17,7 @@ from layercache.model.selectors import Files
 from layercache.model.sources import ContextSource
 from layercache.model.tree import Tree
 from layercache.trees.listing import diff_listings, listing
-from layercache.trees.select import fingerprint
+from layercache.trees.selection import fingerprint
 
 __all__ = ["plain_graph", "recorded_seconds", "steps_of", "versions_of"]
 

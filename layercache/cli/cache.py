@@ -11,14 +11,14 @@ from layercache.cli.request import print_json
 from layercache.errors import UsageError
 from layercache.model.units import parse_size
 from layercache.reports.totals import Totals
-from layercache.store.collect import GRACE, Collected, collect, entries_of, usage, verify
+from layercache.store.collection import GRACE, Collected, collect, entries_of, usage, verify
 from layercache.store.open import default_cache, open_store
 from layercache.store.retention import (
     Everything,
     KeepBuilds,
     KeepDuration,
     KeepStorage,
-    Label,
+    LabelFilter,
     MinFree,
     Only,
     Policy,
@@ -140,8 +140,8 @@ def run_prune(options: Namespace) -> int:
     return _show(options, done)
 
 
-def _labels(options: Namespace) -> tuple[Label, ...]:
-    return tuple(Label.parse(text) for text in options.filter)
+def _labels(options: Namespace) -> tuple[LabelFilter, ...]:
+    return tuple(LabelFilter.parse(text) for text in options.filter)
 
 
 def _prune_unpacked(store: Store, unused_for: float, *, caches: bool) -> None:

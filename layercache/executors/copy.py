@@ -43,7 +43,7 @@ from layercache.model.operations import CopyFiles, CopySource, MakeDirectory
 from layercache.model.selectors import Files
 from layercache.model.task import Blobs, Result, Task
 from layercache.model.tree import CAPABILITY, Node, Tree
-from layercache.trees.select import Selected, select, walk
+from layercache.trees.selection import Selected, select, walk
 
 if TYPE_CHECKING:
     from types import TracebackType

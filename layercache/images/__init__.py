@@ -1,1 +1,5 @@
-"""Base images in, images out: OCI layouts, archives and registries."""
+"""Base images in, images out: OCI layouts, archives, registries, tags of the cache.
+
+Imports `store`, `oci`, `layers` and what is before them. Start at `resolver` (in) and `export`
+(out).
+"""

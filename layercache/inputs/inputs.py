@@ -20,7 +20,7 @@ from layercache.model.tree import Tree
 from layercache.store.codec import pack, unpack
 from layercache.store.selectors_seen import KnownSelectors
 from layercache.trees.mount_digest import mount_fingerprint
-from layercache.trees.select import fingerprint
+from layercache.trees.selection import fingerprint
 
 if TYPE_CHECKING:
     from layercache.inputs.observed import Values

@@ -1,1 +1,198 @@
-"""The package model."""
+"""Values that all packages share: operations, the graph, keys, records, trees, layers.
+
+Imports `_base` and `errors` alone, and does no I/O. Start at `instruction` and `operations`
+(what a step is), then `graph`, `keys` (what makes a step) and `task` (what an executor gets).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from layercache._base.lazy import lazily
+
+if TYPE_CHECKING:
+    from layercache.model.descriptors import (
+        LAYER_TAR,
+        LAYER_TAR_GZIP,
+        LAYER_TAR_ZSTD,
+        SCRATCH,
+        Descriptor,
+        Layer,
+        State,
+    )
+    from layercache.model.digests import (
+        CacheKey,
+        ChainID,
+        DiffID,
+        Digest,
+        Fingerprint,
+        check_digest,
+        is_digest,
+        next_chain_id,
+        sha256,
+    )
+    from layercache.model.graph import Base, Graph, GraphBuilder, Input, Origin, Step, Vertex
+    from layercache.model.image_config import DEFAULT_PATH, DEFAULT_SHELL, HistoryEntry, ImageConfig
+    from layercache.model.instruction import Field, Instruction, Source, Value
+    from layercache.model.keys import InputMaterial, KeyMaterial, KeyStrategy, Narrows, cache_key
+    from layercache.model.layer_index import Entry, IndexBuilder, KeepsIndex, LayerIndex, sort_key
+    from layercache.model.layer_times import LAYER_TIME, clamped_time, copied_time
+    from layercache.model.observations import (
+        ABSENT,
+        ATTRIBUTES,
+        BITS,
+        CONTENT,
+        CONTRACT,
+        FOUND,
+        LINK,
+        LISTING,
+        METADATA,
+        SIZE,
+        WHOLE,
+        Observations,
+    )
+    from layercache.model.operations import CopyFiles, CopySource, Exec, MakeDirectory, Mount
+    from layercache.model.records import Closed, Record
+    from layercache.model.selectors import (
+        BY_KEY,
+        EVERYTHING,
+        NOTHING,
+        ByKey,
+        Everything,
+        Files,
+        Nothing,
+        Observed,
+        Selector,
+    )
+    from layercache.model.sources import ContextSource, GitSource, UrlSource
+    from layercache.model.task import Blobs, BoundInput, Executor, Result, StepTraits, Task
+    from layercache.model.tree import (
+        CAPABILITY,
+        Child,
+        Node,
+        Tree,
+        directory_digest,
+        node_digest,
+        pack_directory,
+    )
+
+__all__ = [
+    "ABSENT",
+    "ATTRIBUTES",
+    "BITS",
+    "BY_KEY",
+    "CAPABILITY",
+    "CONTENT",
+    "CONTRACT",
+    "DEFAULT_PATH",
+    "DEFAULT_SHELL",
+    "EVERYTHING",
+    "FOUND",
+    "LAYER_TAR",
+    "LAYER_TAR_GZIP",
+    "LAYER_TAR_ZSTD",
+    "LAYER_TIME",
+    "LINK",
+    "LISTING",
+    "METADATA",
+    "NOTHING",
+    "SCRATCH",
+    "SIZE",
+    "WHOLE",
+    "Base",
+    "Blobs",
+    "BoundInput",
+    "ByKey",
+    "CacheKey",
+    "ChainID",
+    "Child",
+    "Closed",
+    "ContextSource",
+    "CopyFiles",
+    "CopySource",
+    "Descriptor",
+    "DiffID",
+    "Digest",
+    "Entry",
+    "Everything",
+    "Exec",
+    "Executor",
+    "Field",
+    "Files",
+    "Fingerprint",
+    "GitSource",
+    "Graph",
+    "GraphBuilder",
+    "HistoryEntry",
+    "ImageConfig",
+    "IndexBuilder",
+    "Input",
+    "InputMaterial",
+    "Instruction",
+    "KeepsIndex",
+    "KeyMaterial",
+    "KeyStrategy",
+    "Layer",
+    "LayerIndex",
+    "MakeDirectory",
+    "Mount",
+    "Narrows",
+    "Node",
+    "Nothing",
+    "Observations",
+    "Observed",
+    "Origin",
+    "Record",
+    "Result",
+    "Selector",
+    "Source",
+    "State",
+    "Step",
+    "StepTraits",
+    "Task",
+    "Tree",
+    "UrlSource",
+    "Value",
+    "Vertex",
+    "cache_key",
+    "check_digest",
+    "clamped_time",
+    "copied_time",
+    "directory_digest",
+    "is_digest",
+    "next_chain_id",
+    "node_digest",
+    "pack_directory",
+    "sha256",
+    "sort_key",
+]
+
+if not TYPE_CHECKING:  # a type checker shall know a misspelt name when it sees one
+    __getattr__, __dir__ = lazily(
+        __name__,
+        {
+            "descriptors": "LAYER_TAR LAYER_TAR_GZIP LAYER_TAR_ZSTD SCRATCH Descriptor Layer State",
+            "digests": (
+                "CacheKey ChainID DiffID Digest Fingerprint check_digest is_digest "
+                "next_chain_id sha256"
+            ),
+            "graph": "Base Graph GraphBuilder Input Origin Step Vertex",
+            "image_config": "DEFAULT_PATH DEFAULT_SHELL HistoryEntry ImageConfig",
+            "instruction": "Field Instruction Source Value",
+            "keys": "InputMaterial KeyMaterial KeyStrategy Narrows cache_key",
+            "layer_index": "Entry IndexBuilder KeepsIndex LayerIndex sort_key",
+            "layer_times": "LAYER_TIME clamped_time copied_time",
+            "observations": (
+                "ABSENT ATTRIBUTES BITS CONTENT CONTRACT FOUND LINK LISTING METADATA SIZE "
+                "WHOLE Observations"
+            ),
+            "operations": "CopyFiles CopySource Exec MakeDirectory Mount",
+            "records": "Closed Record",
+            "selectors": (
+                "BY_KEY EVERYTHING NOTHING ByKey Everything Files Nothing Observed Selector"
+            ),
+            "sources": "ContextSource GitSource UrlSource",
+            "task": "Blobs BoundInput Executor Result StepTraits Task",
+            "tree": "CAPABILITY Child Node Tree directory_digest node_digest pack_directory",
+        },
+    )

@@ -22,7 +22,7 @@ __all__ = [
     "KeepBuilds",
     "KeepDuration",
     "KeepStorage",
-    "Label",
+    "LabelFilter",
     "MinFree",
     "Only",
     "Pinned",
@@ -155,7 +155,7 @@ class Everything:
 
 
 @attrs.frozen
-class Label:
+class LabelFilter:
     """A condition on a build: its image has the label `name`, with this `value` (None: with any).
 
     With `absent`: it has not.
@@ -166,7 +166,7 @@ class Label:
     absent: bool = False
 
     @classmethod
-    def parse(cls, text: str) -> Label:
+    def parse(cls, text: str) -> LabelFilter:
         """`label=NAME[=VALUE]` or `label!=NAME[=VALUE]`; raises `UsageError` for anything else."""
         kind, equals, rest = text.partition("=")
         name, valued, value = rest.partition("=")
@@ -195,7 +195,7 @@ class Only:
     """
 
     policy: Policy
-    labels: tuple[Label, ...]
+    labels: tuple[LabelFilter, ...]
 
     def goes(self, entries: Sequence[Entry], situation: Situation) -> dict[CacheKey, str]:
         mine = {entry.key for entry in entries if self.takes(entry)}

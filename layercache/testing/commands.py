@@ -29,13 +29,13 @@ from layercache.model.framing import frame
 from layercache.model.instruction import Value
 from layercache.testing.memory import MemoryFiles, Refused
 
-__all__ = ["Shell"]
+__all__ = ["MemoryShell"]
 
 _OPERATORS = ("&&", "||", ">>", ";", "|", ">", "<", "\n")
 
 
 @attrs.define
-class Shell:
+class MemoryShell:
     """Runs commands on `files`.
 
     `sees` is everything else that a command can look at, its variables included: it counts in
@@ -258,16 +258,16 @@ def _flags(words: list[str]) -> tuple[set[str], list[str]]:
     return flags, [word for word in words if not word.startswith("-")]
 
 
-def _write(shell: Shell, words: list[str], data: bytes) -> bytes:
+def _write(shell: MemoryShell, words: list[str], data: bytes) -> bytes:
     shell.files.write(shell._path(words[0]), " ".join(words[1:]).encode())
     return b""
 
 
-def _echo(shell: Shell, words: list[str], data: bytes) -> bytes:
+def _echo(shell: MemoryShell, words: list[str], data: bytes) -> bytes:
     return (" ".join(words) + "\n").encode("utf-8", "surrogateescape")
 
 
-def _printf(shell: Shell, words: list[str], data: bytes) -> bytes:
+def _printf(shell: MemoryShell, words: list[str], data: bytes) -> bytes:
     text, *values = words or [""]
     parts = text.replace("\\n", "\n").split("%s")
     values += [""] * len(parts)
@@ -275,21 +275,21 @@ def _printf(shell: Shell, words: list[str], data: bytes) -> bytes:
     return joined.encode("utf-8", "surrogateescape")
 
 
-def _cat(shell: Shell, words: list[str], data: bytes) -> bytes:
+def _cat(shell: MemoryShell, words: list[str], data: bytes) -> bytes:
     if not words:
         return data
     return b"".join(shell.files.read(shell._path(word)) for word in words)
 
 
-def _upper(shell: Shell, words: list[str], data: bytes) -> bytes:
+def _upper(shell: MemoryShell, words: list[str], data: bytes) -> bytes:
     return _cat(shell, words, data).upper()
 
 
-def _sort(shell: Shell, words: list[str], data: bytes) -> bytes:
+def _sort(shell: MemoryShell, words: list[str], data: bytes) -> bytes:
     return b"".join(sorted(_cat(shell, words, data).splitlines(keepends=True)))
 
 
-def _copy(shell: Shell, words: list[str], data: bytes) -> bytes:
+def _copy(shell: MemoryShell, words: list[str], data: bytes) -> bytes:
     flags, paths = _flags(words)
     for path in paths[:-1]:
         shell.files.copy(
@@ -298,12 +298,12 @@ def _copy(shell: Shell, words: list[str], data: bytes) -> bytes:
     return b""
 
 
-def _move(shell: Shell, words: list[str], data: bytes) -> bytes:
+def _move(shell: MemoryShell, words: list[str], data: bytes) -> bytes:
     shell.files.rename(shell._path(words[0]), shell._path(words[1]))
     return b""
 
 
-def _remove(shell: Shell, words: list[str], data: bytes) -> bytes:
+def _remove(shell: MemoryShell, words: list[str], data: bytes) -> bytes:
     flags, paths = _flags(words)
     for path in map(shell._path, paths):
         if "f" in flags and shell.files.resolve(path, last=False).node is None:
@@ -312,20 +312,20 @@ def _remove(shell: Shell, words: list[str], data: bytes) -> bytes:
     return b""
 
 
-def _mkdir(shell: Shell, words: list[str], data: bytes) -> bytes:
+def _mkdir(shell: MemoryShell, words: list[str], data: bytes) -> bytes:
     flags, paths = _flags(words)
     for path in paths:
         shell.files.make_directory(shell._path(path), parents="p" in flags)
     return b""
 
 
-def _touch(shell: Shell, words: list[str], data: bytes) -> bytes:
+def _touch(shell: MemoryShell, words: list[str], data: bytes) -> bytes:
     for word in words:
         shell.files.touch(shell._path(word))
     return b""
 
 
-def _chmod(shell: Shell, words: list[str], data: bytes) -> bytes:
+def _chmod(shell: MemoryShell, words: list[str], data: bytes) -> bytes:
     try:
         mode = int(words[0], 8)
     except ValueError:
@@ -335,7 +335,7 @@ def _chmod(shell: Shell, words: list[str], data: bytes) -> bytes:
     return b""
 
 
-def _chown(shell: Shell, words: list[str], data: bytes) -> bytes:
+def _chown(shell: MemoryShell, words: list[str], data: bytes) -> bytes:
     for word in words[1:]:
         shell.files.change_owner(shell._path(word), *owner_of(words[0], shell.files))
     return b""
@@ -357,20 +357,20 @@ def owner_of(text: str, files: MemoryFiles) -> tuple[int, int]:
         raise BuildError(f"the owner {text!r} can't be found: {error}") from error
 
 
-def _link(shell: Shell, words: list[str], data: bytes) -> bytes:
+def _link(shell: MemoryShell, words: list[str], data: bytes) -> bytes:
     _, paths = _flags(words)
     shell.files.link(paths[0], shell._path(paths[1]))
     return b""
 
 
-def _list(shell: Shell, words: list[str], data: bytes) -> bytes:
+def _list(shell: MemoryShell, words: list[str], data: bytes) -> bytes:
     found = shell.files.resolve(shell._path(words[0] if words else "."))
     if found.node is None:
         raise Refused(f"{words[0] if words else '.'}: no such directory")
     return b"".join(name + b"\n" for name in shell.files.children(found.path))
 
 
-def _env(shell: Shell, words: list[str], data: bytes) -> bytes:
+def _env(shell: MemoryShell, words: list[str], data: bytes) -> bytes:
     if not words:
         return "".join(f"{n}={v}\n" for n, v in shell.environment.items()).encode()
     if words[0] not in shell.environment:
@@ -378,7 +378,7 @@ def _env(shell: Shell, words: list[str], data: bytes) -> bytes:
     return (shell.environment[words[0]] + "\n").encode()
 
 
-def _test(shell: Shell, words: list[str], data: bytes) -> bytes:
+def _test(shell: MemoryShell, words: list[str], data: bytes) -> bytes:
     node = shell.files.resolve(shell._path(words[1])).node
     holds = node is not None and {
         "-e": True,
@@ -391,15 +391,15 @@ def _test(shell: Shell, words: list[str], data: bytes) -> bytes:
     return b""
 
 
-def _fail(shell: Shell, words: list[str], data: bytes) -> bytes:
+def _fail(shell: MemoryShell, words: list[str], data: bytes) -> bytes:
     raise _Exit(int(words[0]) if words else 1)
 
 
-def _exit(shell: Shell, words: list[str], data: bytes) -> bytes:
+def _exit(shell: MemoryShell, words: list[str], data: bytes) -> bytes:
     raise _Exit(int(words[0]) if words else 0)
 
 
-_COMMANDS: dict[str, Callable[[Shell, list[str], bytes], bytes]] = {
+_COMMANDS: dict[str, Callable[[MemoryShell, list[str], bytes], bytes]] = {
     "write": _write,
     "echo": _echo,
     "printf": _printf,

@@ -24,7 +24,7 @@ from layercache.model.task import Executor, StepTraits, Task
 from layercache.model.tree import Node, Tree
 from layercache.testing.memory import snapshot
 from layercache.testing.workbench import Workbench
-from layercache.trees.select import select, walk
+from layercache.trees.selection import select, walk
 
 __all__ = ["ExecutorSuite", "GuardedTree"]
 

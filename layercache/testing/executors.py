@@ -19,10 +19,10 @@ from layercache.model.observations import Observations
 from layercache.model.operations import PARENT, Exec, Mount
 from layercache.model.task import Blobs, Executor, Result, StepTraits, Task
 from layercache.model.tree import Node, Tree
-from layercache.testing.commands import Shell, owner_of
+from layercache.testing.commands import MemoryShell, owner_of
 from layercache.testing.memory import MemoryFiles
 from layercache.trees.in_memory import DictTree
-from layercache.trees.select import resolve
+from layercache.trees.selection import resolve
 
 __all__ = [
     "Call",
@@ -163,7 +163,7 @@ class MemoryExecutor:
         seen: list[Value] = [(f.label, f.value) for f in (*instruction.definition(), *task.traits)]
         for mount in instruction.mounts:
             seen.append(self._mount(mount, files, variables, task, blobs))
-        shell = Shell(
+        shell = MemoryShell(
             files,
             environment=variables,
             directory=instruction.workdir,

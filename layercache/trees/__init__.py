@@ -1,1 +1,61 @@
-"""The package trees."""
+"""What patterns and selectors pick from a file tree, and the digests of it.
+
+Imports `model` and what is before it, and does no I/O: trees come from outside. Start at
+`patterns` (globs and ignore files) and `selection` (what of a tree a step reads).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from layercache._base.lazy import lazily
+
+if TYPE_CHECKING:
+    from layercache.trees.compare import Difference, differences
+    from layercache.trees.in_memory import DictTree, directory, file, link
+    from layercache.trees.listing import FileChange, Listed, diff_listings
+    from layercache.trees.mount_digest import SharesFiles
+    from layercache.trees.patterns import Ignore, Rule, has_wildcards
+    from layercache.trees.selection import (
+        Filtered,
+        Selected,
+        fingerprint,
+        select,
+        tree_digest,
+        walk,
+    )
+
+__all__ = [
+    "DictTree",
+    "Difference",
+    "FileChange",
+    "Filtered",
+    "Ignore",
+    "Listed",
+    "Rule",
+    "Selected",
+    "SharesFiles",
+    "diff_listings",
+    "differences",
+    "directory",
+    "file",
+    "fingerprint",
+    "has_wildcards",
+    "link",
+    "select",
+    "tree_digest",
+    "walk",
+]
+
+if not TYPE_CHECKING:  # a type checker shall know a misspelt name when it sees one
+    __getattr__, __dir__ = lazily(
+        __name__,
+        {
+            "compare": "Difference differences",
+            "in_memory": "DictTree directory file link",
+            "listing": "FileChange Listed diff_listings",
+            "mount_digest": "SharesFiles",
+            "patterns": "Ignore Rule has_wildcards",
+            "selection": "Filtered Selected fingerprint select tree_digest walk",
+        },
+    )

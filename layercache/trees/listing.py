@@ -15,7 +15,7 @@ from layercache._base.frozen import frozen
 from layercache.errors import CorruptObject
 from layercache.model.selectors import Files
 from layercache.model.tree import CAPABILITY, Node, Tree, node_digest
-from layercache.trees.select import select, walk
+from layercache.trees.selection import select, walk
 
 __all__ = [
     "FileChange",

@@ -16,7 +16,7 @@ from blake3 import blake3
 from layercache.model.digests import Fingerprint
 from layercache.model.selectors import Files
 from layercache.model.tree import Node, Tree
-from layercache.trees.select import select, walk
+from layercache.trees.selection import select, walk
 
 __all__ = ["SharesFiles", "mount_fingerprint"]
 

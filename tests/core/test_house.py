@@ -6,16 +6,12 @@ import ast
 import functools
 import graphlib
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import layercache
-import layercache.errors
-import layercache.events
 
 PACKAGE = Path(layercache.__file__).parent
 
@@ -246,41 +242,3 @@ def test_public_names_are_listed_in_order(name):
     assert names is not None, f"{name} has no __all__"
     assert names == sorted(names, key=_sort_key)
     assert len(set(names)) == len(names)
-
-
-def _fresh(code: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
-    )
-    return done.stdout
-
-
-def test_importing_is_light():
-    """`import layercache` loads nothing that takes its time; nor does what decides."""
-    loaded = _fresh("import sys, layercache; print(*sys.modules)").split()
-    heavy = {"fsspec", "asyncio", "tarfile", "concurrent.futures", "typing", "attrs", "re"}
-    before = _fresh("import sys; print(*sys.modules)").split()
-    assert not (set(loaded) - set(before)) & heavy
-    assert len(set(loaded) - set(before)) <= 4
-
-    loaded = _fresh("import sys; from layercache import Builder; print(*sys.modules)").split()
-    assert not set(loaded) & {"fsspec", "asyncio", "tarfile", "concurrent.futures", "subprocess"}
-
-
-def test_public_names_are_there():
-    """Every name of `layercache` loads, is listed by `dir`, and is what type checkers think."""
-    assert sorted(layercache.__all__, key=_sort_key) == layercache.__all__
-    assert dir(layercache) == sorted(layercache.__all__)
-    for name in layercache.__all__:
-        assert getattr(layercache, name) is not None
-    for module in (layercache.errors, layercache.events):
-        assert set(module.__all__) <= set(layercache.__all__)
-    imported = {
-        alias.asname or alias.name
-        for node in ast.walk(parsed(""))
-        if isinstance(node, ast.ImportFrom) and node.module != "importlib"
-        for alias in node.names
-    } - {"annotations"}
-    assert imported == set(layercache.__all__)
-    with pytest.raises(AttributeError, match="no attribute 'Bilder'"):
-        _ = layercache.Bilder

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 import attrs
 import pytest
 
-from layercache import EVERYTHING, Builder, Field, Files, Result, SourceError, UsageError
-from layercache.errors import LayerCacheError
+from layercache import Builder, UsageError
+from layercache.errors import LayerCacheError, SourceError
+from layercache.model import EVERYTHING, Field, Files, Result
 from layercache.model.selectors import Selector
 
 NOTES: dict[str, object] = {}

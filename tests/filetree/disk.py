@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 
 import pytest
 
-from layercache.inputs.scan import Context, ContextTree
+from layercache.inputs.scan.context_tree import Context, ContextTree
 from layercache.model.selectors import Files
 from layercache.model.tree import Node
 from layercache.trees.patterns import Ignore

@@ -10,7 +10,7 @@ from typing import BinaryIO
 import pytest
 
 from layercache.errors import ContextChanged, SourceError
-from layercache.inputs.scan import ContextTree
+from layercache.inputs.scan.context_tree import ContextTree
 from layercache.model.selectors import Files
 from layercache.trees.in_memory import link
 from tests.filetree import disk

@@ -11,13 +11,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from layercache.errors import SourceError
-from layercache.inputs.scan import Context
+from layercache.inputs.scan.context_tree import Context
 from layercache.model.selectors import Files
 from layercache.model.tree import CAPABILITY, Node, Tree
 from layercache.trees.in_memory import DictTree, directory, file, link
 from layercache.trees.listing import listing
 from layercache.trees.patterns import Ignore
-from layercache.trees.select import fingerprint, select, walk
+from layercache.trees.selection import fingerprint, select, walk
 from tests.filetree import disk
 
 SAMPLE: dict[str, disk.Entry] = {

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from layercache.errors import SourceError
-from layercache.inputs.scan import Context
+from layercache.inputs.scan.context_tree import Context
 from layercache.model.selectors import Files
 from layercache.trees.patterns import Ignore
 from tests.conformance.worlds import EPOCH, World

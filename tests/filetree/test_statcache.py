@@ -11,7 +11,7 @@ import time
 import pytest
 
 from layercache.errors import SourceError
-from layercache.inputs.scan import Context
+from layercache.inputs.scan.context_tree import Context
 from layercache.inputs.scan.filesystems import Mounts
 from layercache.model.selectors import Files
 from layercache.trees.in_memory import directory, file, link

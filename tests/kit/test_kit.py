@@ -28,7 +28,7 @@ from layercache.errors import BuildError, StepFailed, UsageError
 from layercache.model.instruction import Field
 from layercache.testing.bases import MemoryImage, MemoryImages
 from layercache.testing.clocks import VirtualClock
-from layercache.testing.commands import Shell
+from layercache.testing.commands import MemoryShell
 from layercache.testing.executors import (
     CountingExecutor,
     FailingExecutor,
@@ -144,7 +144,7 @@ def test_the_plugin_is_loaded_only_when_asked_for(tmp_path):
 
 
 def _shell(files=None, **options):
-    return Shell(MemoryFiles(DictTree(files or {})), **options)
+    return MemoryShell(MemoryFiles(DictTree(files or {})), **options)
 
 
 def _ran(script, files=None, **options):

@@ -16,7 +16,7 @@ from layercache import Builder, Dockerfile
 from layercache.cli import main
 from layercache.errors import CacheError
 from layercache.store.backends.local import LocalBackend
-from layercache.store.collect import collect, entries_of, usage, verify
+from layercache.store.collection import collect, entries_of, usage, verify
 from layercache.store.retention import KeepBuilds, KeepDuration, KeepStorage
 from layercache.store.store import Store
 from layercache.store.tags import list_tags

@@ -15,7 +15,7 @@ from layercache.store.retention import (
     KeepBuilds,
     KeepDuration,
     KeepStorage,
-    Label,
+    LabelFilter,
     MinFree,
     Only,
     Pinned,
@@ -139,7 +139,7 @@ label_sets = st.lists(
 ).map(lambda pairs: tuple(sorted(pairs)))
 labels = st.lists(
     st.builds(
-        Label,
+        LabelFilter,
         st.sampled_from(["ci", "team"]),
         st.sampled_from([None, "a", "b"]),
         st.booleans(),
@@ -157,13 +157,13 @@ def test_labels_narrow_any_policy(
     found: list[Entry],
     sets: list[tuple[tuple[tuple[str, str], ...], ...]],
     wanted: list[object],
-    conditions: tuple[Label, ...],
+    conditions: tuple[LabelFilter, ...],
 ) -> None:
     """Only what every build of which meets all conditions goes; the policies let no more go."""
     found = [attrs.evolve(e, labels=s) for e, s in zip(found, sets, strict=False)]
     narrowed = [Only(policy, conditions) for policy in [*wanted, Everything()]]  # type: ignore[arg-type]
 
-    def meets(build: tuple[tuple[str, str], ...], label: Label) -> bool:
+    def meets(build: tuple[tuple[str, str], ...], label: LabelFilter) -> bool:
         has = dict(build).get(label.name)
         there = has is not None and label.value in (None, has)
         return not there if label.absent else there
@@ -187,7 +187,7 @@ def test_what_labels_spare_counts_in_sizes() -> None:
         )
         for n in range(6)
     ]
-    policy = Only(KeepStorage(450), (Label.parse("label!=release"),))
+    policy = Only(KeepStorage(450), (LabelFilter.parse("label!=release"),))
     verdicts = judge(found, [policy], Situation(now=DAY))
 
     assert [v.keep for v in verdicts] == [False, False, True, True, True, True]
@@ -199,6 +199,6 @@ def test_what_labels_spare_counts_in_sizes() -> None:
 def test_what_is_no_filter_is_said_to_be_none(text: str) -> None:
     """Every other form is an error that names the right one."""
     with pytest.raises(UsageError, match="expected label="):
-        Label.parse(text)
+        LabelFilter.parse(text)
     for good in ("label=a", "label!=a", "label=a=b=c", "label!=a="):
-        assert str(Label.parse(good)) == good
+        assert str(LabelFilter.parse(good)) == good

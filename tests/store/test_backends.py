@@ -12,7 +12,7 @@ from layercache.store.backends import open_backend
 from layercache.store.backends.fsspec import FsspecBackend
 from layercache.store.backends.local import LocalBackend
 from layercache.store.backends.memory import MemoryBackend
-from layercache.store.collect import collect, verify
+from layercache.store.collection import collect, verify
 from layercache.store.retention import KeepDuration
 from layercache.store.store import Store
 from layercache.testing.faults import FAULTS, FaultyBackend, SloppyBackend

@@ -23,7 +23,7 @@ from layercache.errors import CacheError
 from layercache.store.backends import local
 from layercache.store.backends.local import LocalBackend
 from layercache.store.backends.memory import MemoryBackend
-from layercache.store.collect import verify
+from layercache.store.collection import verify
 from layercache.store.store import Store
 from layercache.testing.storage import make_record
 from tests.store.test_faulty_storage import CONTEXT, RECIPE, Writes, _build, _diff_ids, _intact

@@ -17,7 +17,7 @@ from layercache.errors import CacheError
 from layercache.model.descriptors import LAYER_TAR
 from layercache.store.backend import Cleans, Holds
 from layercache.store.backends.local import LocalBackend
-from layercache.store.collect import collect, verify
+from layercache.store.collection import collect, verify
 from layercache.store.retention import KeepDuration, KeepStorage
 from layercache.store.store import Store
 from layercache.store.tiered import tiered

@@ -15,7 +15,7 @@ from layercache.model.descriptors import LAYER_TAR
 from layercache.store.backends.fsspec import FsspecBackend
 from layercache.store.backends.local import LocalBackend
 from layercache.store.backends.memory import MemoryBackend, shared_memory
-from layercache.store.collect import collect
+from layercache.store.collection import collect
 from layercache.store.store import Store
 from layercache.testing.faults import CountingBackend
 from layercache.testing.storage import StoreSuite, make_record

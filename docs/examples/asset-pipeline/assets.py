@@ -18,12 +18,10 @@ from collections.abc import Sequence
 import attrs
 from blake3 import blake3
 
-from layercache import Builder, Field, Files, Result, Task
-from layercache.layers.writer import LayerWriter
-from layercache.model.descriptors import LAYER_TAR, Layer
-from layercache.model.task import Blobs
-from layercache.model.tree import Node, Tree
-from layercache.trees.select import select, walk
+from layercache import Builder
+from layercache.layers import LayerWriter
+from layercache.model import LAYER_TAR, Blobs, Field, Files, Layer, Node, Result, Task, Tree
+from layercache.trees import select, walk
 
 
 @attrs.frozen

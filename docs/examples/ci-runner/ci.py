@@ -14,9 +14,8 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
 
-from layercache import Builder, Dockerfile, Workspace, open_store
-from layercache.builds.result import BuildResult
-from layercache.reports.markdown import markdown_summary
+from layercache import Builder, BuildResult, Dockerfile, Workspace, open_store
+from layercache.reports import markdown_summary
 
 
 @contextlib.contextmanager

@@ -1,1 +1,4 @@
-"""The package lowering."""
+"""Instructions to a graph: stages, variables, the image's configuration.
+
+Imports `syntax`, `trees` and `model`. Start at `lower`, then `stage` and `copy`.
+"""

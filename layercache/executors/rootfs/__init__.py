@@ -1,29 +1,31 @@
 """The rootfs executor: each command in an overlay of the image's layers, in namespaces of its own.
 
-Loaded lazily: the helper process imports this package without any dependency.
+Imports what `layercache.executors` may; the modules of `inside` run within the namespaces and
+import next to nothing. Start at `executor` and `session`, then `inside.helper`.
 """
 
 from __future__ import annotations
 
-__all__ = ["Mode", "Probe", "RootfsExecutor", "probe"]
+from typing import TYPE_CHECKING
 
-_PLACES = {
-    "Mode": "capabilities",
-    "Probe": "capabilities",
-    "RootfsExecutor": "executor",
-    "probe": "capabilities",
-}
+from layercache._base.lazy import lazily
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from layercache.executors.rootfs.capabilities import Mode, Probe, probe
     from layercache.executors.rootfs.executor import RootfsExecutor
 
+__all__ = [
+    "Mode",
+    "Probe",
+    "RootfsExecutor",
+    "probe",
+]
 
-def __getattr__(name: str) -> object:
-    place = _PLACES.get(name)
-    if place is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    import importlib
-
-    return getattr(importlib.import_module(f"{__name__}.{place}"), name)
+if not TYPE_CHECKING:  # a type checker shall know a misspelt name when it sees one
+    __getattr__, __dir__ = lazily(
+        __name__,
+        {
+            "capabilities": "Mode Probe probe",
+            "executor": "RootfsExecutor",
+        },
+    )

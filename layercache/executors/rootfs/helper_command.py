@@ -9,9 +9,22 @@ from typing import Final
 __all__ = ["agent_command", "helper_command", "helper_environment", "tracer_command"]
 
 _CODE: Final = (
-    "import sys; sys.path.append(sys.argv[1]); "
+    "import sys; sys.path.append(sys.argv[1]); place = sys.argv[1] + '/'; bare = type(sys)\n"
+    "for name in {packages}:\n"
+    "    package = sys.modules[name] = bare(name); "
+    "package.__path__ = [place + name.replace('.', '/')]\n"
     "from layercache.executors.rootfs.inside.helper import main; main(sys.argv[2:])"
+).format(
+    packages=(
+        "layercache",
+        "layercache.executors",
+        "layercache.executors.rootfs",
+        "layercache.executors.rootfs.inside",
+        "layercache.layers",
+    )
 )
+"""The helper's packages are without their public names: those load `typing`, which takes as long
+as all the rest of its start."""
 _AGENT: Final = (
     "import sys; sys.path[:] = sys.argv[2:-1]; "
     "from layercache.executors.rootfs.inside.agent import main; main(int(sys.argv[-1]), {single})"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from layercache.errors import BuildError
 from layercache.model.layer_times import LAYER_TIME, copied_time
 from layercache.model.selectors import Files
-from layercache.trees.select import select, walk
+from layercache.trees.selection import select, walk
 
 if TYPE_CHECKING:
     from layercache.model.tree import Node, Tree

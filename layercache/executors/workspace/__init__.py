@@ -1,1 +1,4 @@
-"""The package workspace."""
+"""The workspace executor: commands of this machine, in a plain directory. It isolates nothing.
+
+Imports what `layercache.executors` may. Start at `executor`, then `processes`.
+"""

@@ -1,5 +1,5 @@
-"""Directories as trees: build contexts scanned fast, with a stat cache, and opened safely."""
+"""Directories as trees: build contexts scanned fast, with a stat cache, and opened safely.
 
-from layercache.inputs.scan.context_tree import Context, ContextTree
-
-__all__ = ["Context", "ContextTree"]
+Imports what `layercache.inputs` may. Start at `context_tree`, then `scanning` and `statcache`;
+`read_beneath` opens what a hostile context may have moved.
+"""

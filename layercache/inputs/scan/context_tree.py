@@ -25,7 +25,7 @@ from layercache.model.selectors import Files
 from layercache.model.tree import CAPABILITY, Node, node_digest
 from layercache.trees.listing import Listed, list_by_walking, listed_digest
 from layercache.trees.patterns import Ignore, State
-from layercache.trees.select import Selected, fingerprint, refuse_whiteout, select
+from layercache.trees.selection import Selected, fingerprint, refuse_whiteout, select
 
 __all__ = ["Context", "ContextTree"]
 

@@ -1,4 +1,8 @@
-"""Backends: where named objects are kept. `open_backend` picks one by URL."""
+"""Backends: where named objects are kept.
+
+Imports what `layercache.store` may, each backend when it is first used. Start at `open_backend`
+(which picks one by URL), then `local`.
+"""
 
 from __future__ import annotations
 
