@@ -66,8 +66,8 @@ int main(int count, char **words) {
 
 CHECK = """
 import json, resource, sys
-from layercache.filetree import Context
-from layercache.selections import Files
+from layercache.inputs.scan.context_tree import Context
+from layercache.model import Files
 
 def cpu():
     used = resource.getrusage(resource.RUSAGE_SELF)

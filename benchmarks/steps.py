@@ -42,18 +42,14 @@ CMD ["./built"]
 WALK = """
 import itertools, json, sys, time
 from blake3 import blake3
-from layercache.descriptors import LAYER_TAR, SCRATCH, Descriptor, Layer
-from layercache.graph import Base, Graph, Input, Step
-from layercache.keys import cache_key
-from layercache.operations import PARENT, SOURCE, CopyFiles, CopySource, Exec
-from layercache.records import Record
-from layercache.selections import Files
-from layercache.sources import ContextSource
-from layercache.strategies import ContentKeys
-from layercache.walk import (
-    AskExecute, AskFingerprint, AskLookup, AskSelectors, Executed, Fingerprinted, Found, Selectors
+from layercache.model import (
+    LAYER_TAR, PARENT, SCRATCH, SOURCE, Base, ContextSource, CopyFiles, CopySource, Descriptor,
+    Exec, Files, Graph, Input, Layer, Record, Step, cache_key
 )
-from layercache.walkers import GraphWalker
+from layercache.solver import (
+    AskExecute, AskFingerprint, AskLookup, AskSelectors, ContentKeys, Executed, Fingerprinted,
+    Found, GraphWalker, Selectors
+)
 
 steps = int(sys.argv[1])
 if len(sys.argv) > 2:

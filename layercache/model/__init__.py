@@ -51,7 +51,15 @@ if TYPE_CHECKING:
         WHOLE,
         Observations,
     )
-    from layercache.model.operations import CopyFiles, CopySource, Exec, MakeDirectory, Mount
+    from layercache.model.operations import (
+        PARENT,
+        SOURCE,
+        CopyFiles,
+        CopySource,
+        Exec,
+        MakeDirectory,
+        Mount,
+    )
     from layercache.model.records import Closed, Record
     from layercache.model.selectors import (
         BY_KEY,
@@ -96,8 +104,10 @@ __all__ = [
     "LISTING",
     "METADATA",
     "NOTHING",
+    "PARENT",
     "SCRATCH",
     "SIZE",
+    "SOURCE",
     "WHOLE",
     "Base",
     "Blobs",
@@ -186,7 +196,7 @@ if not TYPE_CHECKING:  # a type checker shall know a misspelt name when it sees 
                 "ABSENT ATTRIBUTES BITS CONTENT CONTRACT FOUND LINK LISTING METADATA SIZE "
                 "WHOLE Observations"
             ),
-            "operations": "CopyFiles CopySource Exec MakeDirectory Mount",
+            "operations": "PARENT SOURCE CopyFiles CopySource Exec MakeDirectory Mount",
             "records": "Closed Record",
             "selectors": (
                 "BY_KEY EVERYTHING NOTHING ByKey Everything Files Nothing Observed Selector"

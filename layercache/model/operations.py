@@ -15,7 +15,7 @@ from layercache._base.frozen import frozen
 from layercache.model.framing import share
 from layercache.model.instruction import Field, Value
 
-__all__ = ["CopyFiles", "CopySource", "Exec", "MakeDirectory", "Mount"]
+__all__ = ["PARENT", "SOURCE", "CopyFiles", "CopySource", "Exec", "MakeDirectory", "Mount"]
 
 PARENT: Final = "parent"
 """Role of the state that a step is applied to."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import functools
 import graphlib
+import importlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -242,3 +243,40 @@ def test_public_names_are_listed_in_order(name):
     assert names is not None, f"{name} has no __all__"
     assert names == sorted(names, key=_sort_key)
     assert len(set(names)) == len(names)
+
+
+DOTTED = re.compile(r"(?<![\w./-])layercache((?:\.[A-Za-z_]\w*)+)")
+
+ATTRIBUTES = {"layercache/observers/otel.py", "tests/reports/test_sinks.py"}
+"""Files that name attributes of spans, which begin with `layercache.` too."""
+
+
+def test_names_in_code_and_texts_are_there():
+    """Whatever is spelled `layercache.…`, in code, strings, documents or settings, is there."""
+    root = PACKAGE.parent
+    wrong = []
+    files = [root / "README.md", root / "pyproject.toml", *root.glob(".ci/*")]
+    for folder in ("layercache", "benchmarks", "docs", "tests"):
+        files += [path for path in root.glob(f"{folder}/**/*") if path.suffix in {".py", ".md"}]
+    for file in files:
+        name = file.relative_to(root).as_posix()
+        if name in ATTRIBUTES or not file.is_file() or "/_build/" in name:
+            continue
+        for match in DOTTED.finditer(file.read_text(encoding="utf-8", errors="replace")):
+            if not _there(match[0]):
+                wrong.append(f"{name}: {match[0]}")
+    assert not wrong, "\n".join(wrong)
+
+
+@functools.cache
+def _there(dotted: str) -> bool:
+    value, path = layercache, "layercache"
+    for part in dotted.split(".")[1:]:
+        path += f".{part}"
+        if not hasattr(value, part):
+            try:
+                importlib.import_module(path)
+            except ImportError:
+                return False
+        value = getattr(value, part)
+    return True
