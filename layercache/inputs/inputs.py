@@ -141,7 +141,7 @@ class Inputs:
 
     def _fingerprint(self, subject: State | Source, selector: Selector) -> Fingerprint:
         if isinstance(subject, UrlSource) and subject.checksum is not None:
-            # What the file must be says enough: no request is made (observed rule 11).
+            # What the file must be says enough: no request is made (observed rule 11.3).
             return Fingerprint(subject.checksum)
         if isinstance(selector, Observed):
             return self.values(subject, self.known.observations(selector)).fingerprint

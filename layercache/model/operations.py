@@ -47,7 +47,7 @@ class Mount:
     env: str | None = None
 
     def definition(self) -> tuple[Field, ...]:
-        """What counts: never contents; of a cache neither id nor sharing (observed rule 9)."""
+        """What counts: never contents; of a cache neither id nor sharing (observed rule 9.2)."""
         fields = [Field("type", self.type), Field("target", self.target)]
         if self.type == "bind":
             fields += [Field("readonly", self.readonly), Field("from", self.role)]

@@ -62,7 +62,7 @@ def lower_copy(fold: StageFold, copy: Copy | Add, origin: Origin) -> HistoryEntr
             return None
         inputs.append(Input(SOURCE, vertex, Files(tuple(patterns), exclude, parents)))
     destination = located(copy, expand, copy.destination)
-    # With here-documents alone ADD does what COPY does, and is the same step (observed rule 10).
+    # With here-documents alone ADD does what COPY does, and is the same step (observed rule 10.2).
     adds = isinstance(copy, Add) and bool(inputs)
     chown = located(copy, expand, copy.chown) if copy.chown is not None else None
     chmod = located(copy, expand, copy.chmod) if copy.chmod is not None else None

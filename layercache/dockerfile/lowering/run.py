@@ -183,7 +183,7 @@ def _required(run: Run, target: str, kind: str) -> str:
 def _read(
     fold: StageFold, run: Run, name: str | None, source: str, role: str, inputs: list[Input]
 ) -> bool:
-    """The content of `source` counts, not its name (observed rule 9)."""
+    """The content of `source` counts, not its name (observed rule 9.1)."""
     vertex = fold.input_of(name, run)
     if vertex is None:
         return False

@@ -208,7 +208,7 @@ scenario(
     files={"d/a": "1\n", "d/n": {"device": ["c", 1, 3]}},
 )
 
-# Modes of copied directories count here: BuildKit was seen reusing outdated ones (rule 4).
+# Modes of copied directories count here: BuildKit reused outdated ones (observed rule 4.1).
 for name, path, files in (
     ("perm-source-dir-mode", "d", DIR),
     ("emptydir-only", "d/e", {"d/e": {"dir": True}}),
