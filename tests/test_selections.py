@@ -212,15 +212,27 @@ def test_exclusions_are_relative_to_what_is_copied() -> None:
     assert copied(tree, "x", exclude=("**", "!**/c.txt")) == ["", "y", "y/c.txt"]
 
 
-def test_a_file_that_is_named_is_not_excluded() -> None:
-    """As builders do: exclusions apply below a match, never to the match itself."""
-    tree = DictTree({"a.txt": "1"})
+def test_a_source_is_excluded_by_its_name() -> None:
+    """As the reference's `COPY --exclude=*.txt hom* /mydir/` says; a directory that is named
+    gives its contents all the same, one that a wildcard found is left out."""
+    tree = DictTree({"home.txt": "1", "home.md": "2", "homes/a.txt": "3", "homes/a.md": "4"})
 
-    assert copied(tree, "a.txt", exclude=("*",)) == [""]
-    assert copied(tree, "*", exclude=("a.txt",)) == [""]
-    assert fingerprint(tree, Files(("*",), exclude=("a.txt",))) != fingerprint(
-        DictTree({"a.txt": "2"}), Files(("*",), exclude=("a.txt",))
-    )
+    assert [m.name for m in select(tree, Files(("hom*",), exclude=("*.txt",)))] == [
+        b"home.md",
+        b"homes",
+    ]
+    assert [m.name for m in select(tree, Files(("hom*",), exclude=("homes",)))] == [
+        b"home.md",
+        b"home.txt",
+    ]
+    assert select(tree, Files(("home.txt",), exclude=("*.txt",))) == ()
+    assert [m.name for m in select(tree, Files(("homes",), exclude=("homes",)))] == [b"homes"]
+    assert [m.name for m in select(tree, Files(("*.txt",), exclude=("*", "!home.txt")))] == [
+        b"home.txt"
+    ]
+    changed = DictTree({"home.txt": "9", "home.md": "2", "homes/a.txt": "9", "homes/a.md": "4"})
+    kept = Files(("hom*",), exclude=("*.txt",))
+    assert fingerprint(tree, kept) == fingerprint(changed, kept)
 
 
 def test_excluded_content_does_not_count() -> None:
@@ -279,20 +291,38 @@ def test_parents_with_exclusions() -> None:
     assert copied(tree, "x", parents=True, exclude=("x",)) == []
 
 
-def test_modes_of_the_parents_do_not_count() -> None:
-    """What --parents makes has a mode of its own; what matched counts with its mode."""
+@pytest.mark.parametrize(
+    "x", [directory(0o700), directory(uid=5), directory(xattrs=((b"user.a", b"b"),))]
+)
+def test_the_parents_count(x: tuple[Node, bytes]) -> None:
+    """--parents makes directories like those of the source, so what they are like counts."""
     files = Files(("x/a.txt",), parents=True)
     base = {"x/a.txt": "1"}
 
-    assert fingerprint(DictTree(base | {"x": directory(0o700)}), files) == fingerprint(
-        DictTree(base), files
+    assert fingerprint(DictTree(base | {"x": x}), files) != fingerprint(DictTree(base), files)
+    beside = base | {"x": x}
+    assert fingerprint(DictTree(beside), Files(("x/a.txt",))) == fingerprint(
+        DictTree(base), Files(("x/a.txt",))
     )
     assert fingerprint(DictTree({"x/a.txt": file("1", 0o600)}), files) != fingerprint(
         DictTree(base), files
     )
 
 
-# -- what counts ------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    "files", [Files(("d",)), Files(("d/s/b",)), Files(("d/s/b",), parents=True)]
+)
+def test_a_fixed_mode_leaves_out_permission_bits_and_nothing_else(files: Files) -> None:
+    """Under an octal --chmod no mode of the source reaches the image: none counts."""
+    fixed = attrs.evolve(files, fixed_mode=True)
+    tree = DictTree(BASE)
+    bits = BASE | {"d": directory(0o700), "d/s": directory(0o711), "d/s/b": file("2", 0o4755)}
+
+    assert fingerprint(DictTree(bits), fixed) == fingerprint(tree, fixed)
+    assert fingerprint(DictTree(bits), files) != fingerprint(tree, files)
+    for other in (file("9"), file("2", uid=3), (Node(stat.S_IFIFO), b"")):
+        assert fingerprint(DictTree(BASE | {"d/s/b": other}), fixed) != fingerprint(tree, fixed)
+
 
 BASE: dict[str, str | bytes | tuple[Node, bytes]] = {
     "d/a": "1",
@@ -314,6 +344,9 @@ COUNTS = {
     "link target": {"d/l": link("s")},
     "a link becomes its target": {"d/l": "1"},
     "capability": {"d/a": file("1", xattrs=((CAPABILITY, b"x"),))},
+    "another attribute": {"d/a": file("1", xattrs=((b"user.x", b"1"),))},
+    "an ACL": {"d/a": file("1", xattrs=((b"system.posix_acl_access", b"1"),))},
+    "a default ACL": {"d/s": directory(xattrs=((b"system.posix_acl_default", b"1"),))},
     "a new file": {"d/new": ""},
     "a new empty directory": {"d/e2": directory()},
     "a device": {"d/dev": (Node(stat.S_IFCHR | 0o600, device=(1, 3)), b"")},
@@ -323,7 +356,7 @@ COUNTS = {
 VECTORS = (
     "1b4084c9cd7217774211e8dcc6b02ca32d82bb3e4cc381a12cc95811ed8ffafe",
     "df1f1a6949a57041ee7db3f72815ef479ab30b44b232c03b1b5e1c3691e21d1f",
-    "8c9b715cdd2b7e0b95bfc119728b8ebdfcf25db4c16d0ef670baaae3811a8bfe",
+    "00c6e8237055a7fb798d9c2adf344c62536e8ca507407ca70dd65f42d32bd74c",
     "003e142f85f623662d456a43acce395a941db7680d8891c183ad53ebd545b3bb",
     "e96ee33017064144d8ded804d039a6b32f18624633b1a88e6682ca4daa6f741d",
 )
@@ -331,7 +364,7 @@ VECTORS = (
 DOES_NOT = {
     "mtime": {"d/a": file("1", mtime=5)},
     "mtime of a directory": {"d/s": directory(mtime=5)},
-    "other attributes": {"d/a": file("1", xattrs=((b"user.x", b"1"),))},
+    "labels of the host": {"d/a": file("1", xattrs=((b"security.selinux", b"1"),))},
     "mode of the root": {"": directory(0o700)},
     "owner of the root": {"": directory(uid=7)},
     "what is not copied": {"other": "y", "more": "z"},

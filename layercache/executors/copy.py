@@ -8,13 +8,15 @@ sources (fsutil's copy, llbsolver's file backend). In short:
 - A directory as source gives its contents. The destination itself keeps its mode and owner, or
   is made 0755; directories beneath take those of the source, also where they were there.
 - A file replaces a file or link; neither replaces a directory, nor a directory a file.
-- What is made on the way is 0755 and belongs to `--chown`, else to 0:0.
+- What is made on the way is 0755, or of an octal `--chmod`, and belongs to `--chown`, else to
+  0:0. `--parents` makes directories like those of the source.
+- Extended attributes that users and programs rely on come along: capabilities, ACLs, `user.*`.
 - Several sources and a destination without slash that is no directory: each replaces the last.
 - ADD unpacks local archives by content; their modes stay, their owners unless `--chown`;
   entries replace whatever is there; devices and FIFOs in them are left out.
 
 It differs where BuildKit would lie: an owner's name that the image does not know is an error,
-not root; files are separate even where the source has hard links (archives keep theirs).
+not root; several names of one file in a source stay names of one file.
 """
 
 from __future__ import annotations
@@ -29,21 +31,22 @@ import attrs
 
 from layercache.errors import BuildError, UsageError
 from layercache.layers.accounts import resolve_owner
+from layercache.layers.acl import with_mode
 from layercache.layers.add_archive import Unpacker
 from layercache.layers.changes import Change, Changes, Content, shown
-from layercache.layers.chmod import ModeChange, parse_mode
 from layercache.layers.state_tree import StateTree
 from layercache.layers.writer import LayerWriter
 from layercache.model.descriptors import LAYER_TAR, SCRATCH, Layer
 from layercache.model.digests import Digest
 from layercache.model.layer_index import KeepsIndex
 from layercache.model.layer_times import LAYER_TIME, copied_time
+from layercache.model.mode_change import ModeChange, parse_mode
 from layercache.model.observations import ABSENT, FOUND, LINK, Observations
 from layercache.model.operations import CopyFiles, CopySource, MakeDirectory
 from layercache.model.selectors import Files
 from layercache.model.task import Blobs, Result, Task
-from layercache.model.tree import CAPABILITY, Node, Tree
-from layercache.trees.selection import Selected, select, walk
+from layercache.model.tree import ACCESS_ACL, HardLinks, Node, Tree, counted_attributes
+from layercache.trees.selection import Selected, leading, select, walk
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -200,12 +203,14 @@ class CopyPlan:
                 wildcards=not source.remote,
             )
             matches = select(tree, files)
+            if not matches and instruction.exclude:
+                self._warn(f"--exclude keeps out all that {source.pattern} names")
             if instruction.parents:
-                copier.with_parents(tree, matches)
+                copier.with_parents(source.role, tree, matches)
                 continue
             for match in matches:
-                if not self._unpack(instruction, source, tree, match, owner):
-                    copier.match(tree, match, remote=source.remote)
+                if not self._unpack(instruction, source, tree, match, owner, copier.made_mode):
+                    copier.match(source.role, tree, match, remote=source.remote)
 
     def _unpack(
         self,
@@ -214,6 +219,7 @@ class CopyPlan:
         tree: Tree,
         match: Selected,
         owner: tuple[int, int] | None,
+        made_mode: int,
     ) -> bool:
         wanted = instruction.unpack if instruction.unpack is not None else not source.remote
         if not wanted or not match.node.is_file:
@@ -225,7 +231,7 @@ class CopyPlan:
             return False
         self._unpackers.append(unpacker)
         target = self.changes.resolve(_bytes(instruction.destination)).path
-        self.changes.make_directories(target, *(owner or (0, 0)))
+        self.changes.make_directories(target, *(owner or (0, 0)), made_mode)
         unpacker.apply(self.changes, target, owner)
         return True
 
@@ -244,6 +250,9 @@ class _Copier:
         self._destination = _bytes(instruction.destination)
         self._owner = owner
         self._chmod = chmod
+        octal = chmod.absolute if chmod is not None else None
+        self.made_mode = 0o755 if octal is None else octal
+        """Permission bits of directories that no source has."""
 
     def document(self, source: CopySource) -> None:
         """Copy a here-document."""
@@ -254,38 +263,38 @@ class _Copier:
             mode=stat.S_IFREG | _HEREDOC_MODE, size=len(data), content=blake3(data).digest()
         )
         target = self._file_target(_bytes(source.pattern).rpartition(b"/")[2])
-        self._put(node, target, data)
+        self._put(node, target, data, None)
 
-    def match(self, tree: Tree, match: Selected, *, remote: bool) -> None:
+    def match(self, role: str, tree: Tree, match: Selected, *, remote: bool) -> None:
         """Copy what one source names: a file, or the contents of a directory."""
         node = match.node
         if not node.is_dir:
             if remote:
                 node = attrs.evolve(node, mode=stat.S_IFMT(node.mode) | _REMOTE_MODE)
             target = self._file_target(match.name)
-            self._put(node, target, partial(tree.open, match.path))
+            same = _shared(role, tree, match.path)
+            self._put(node, target, partial(tree.open, match.path), same)
             return
         target = self._directory_target(match.path)
-        self._walk(tree, match, target, itself=False)
+        self._walk(role, tree, match, target, itself=False)
 
-    def with_parents(self, tree: Tree, matches: Iterable[Selected]) -> None:
+    def with_parents(self, role: str, tree: Tree, matches: Iterable[Selected]) -> None:
         """Copy matches below the destination with the path that leads to them."""
         base = self._directory_target(b"")
         for match in matches:
-            if match.relative:
-                self._make_parents(base, match.relative)
-            self._walk(tree, match, _join(base, match.relative), itself=bool(match.relative))
+            target = _join(base, match.relative)
+            self._walk(role, tree, match, target, itself=bool(match.relative), base=base)
 
     # -- where to ---------------------------------------------------------------------------
 
-    def _owner_of_made(self) -> tuple[int, int]:
-        return self._owner or (0, 0)
+    def _make(self, path: bytes) -> None:
+        self._changes.make_directories(path, *(self._owner or (0, 0)), self.made_mode)
 
     def _prepare(self) -> tuple[bytes, Node | None]:
         """Make what has to be there, and resolve the destination."""
         head, _, last = self._destination.rpartition(b"/")
         made = head if last not in (b"", b".") else self._destination
-        self._changes.make_directories(self._changes.resolve(made).path, *self._owner_of_made())
+        self._make(self._changes.resolve(made).path)
         found = self._changes.resolve(self._destination)
         return found.path, found.node
 
@@ -293,7 +302,7 @@ class _Copier:
         target, node = self._prepare()
         if node is not None and node.is_dir:
             return _join(target, name)
-        self._changes.make_directories(target.rpartition(b"/")[0], *self._owner_of_made())
+        self._make(target.rpartition(b"/")[0])
         return target
 
     def _directory_target(self, source: bytes) -> bytes:
@@ -302,51 +311,59 @@ class _Copier:
             raise BuildError(
                 f"can't copy the directory {shown(source)} to {shown(target)}, which is a file"
             )
-        self._changes.make_directories(target, *self._owner_of_made())
+        self._make(target)
         return target
 
-    def _make_parents(self, base: bytes, relative: bytes) -> None:
-        """The directories between the destination and a match: 0755 whatever the source has."""
-        mode = stat.S_IFDIR | 0o755
-        if self._chmod is not None:
-            mode = stat.S_IFDIR | self._chmod.apply(mode, directory=True)
-        uid, gid = self._owner_of_made()
-        parts = relative.split(b"/")[:-1]
-        for count in range(1, len(parts) + 1):
-            path = _join(base, b"/".join(parts[:count]))
+    def _make_parents(self, tree: Tree, match: Selected, base: bytes) -> None:
+        """The directories between the destination and a match: as the source's, where missing."""
+        for relative, node in leading(tree, match):
+            path = _join(base, relative)
             there = self._changes.lookup(path)
             if there is None:
-                node = Node(mode=mode, uid=uid, gid=gid, mtime=LAYER_TIME)
-                self._changes.put(path, Change(node))
+                self._changes.put(path, Change(self._copied(node)))
             elif not there.is_dir:
                 raise BuildError(f"can't copy below {shown(path)}: it is not a directory")
 
     # -- what -------------------------------------------------------------------------------
 
-    def _walk(self, tree: Tree, match: Selected, target: bytes, *, itself: bool) -> None:
+    def _walk(
+        self,
+        role: str,
+        tree: Tree,
+        match: Selected,
+        target: bytes,
+        *,
+        itself: bool,
+        base: bytes | None = None,
+    ) -> None:
+        """Copy all of a match; with `base`, the directories from there to it are made first."""
         for relative, path, node in walk(tree, match):
+            if base is not None:
+                self._make_parents(tree, match, base)
+                base = None
             if relative or itself:
-                self._put(node, _join(target, relative), partial(tree.open, path))
+                content = partial(tree.open, path)
+                same = None if node.is_dir else _shared(role, tree, path)
+                self._put(node, _join(target, relative), content, same)
 
-    def _put(self, node: Node, target: bytes, content: Content) -> None:
+    def _put(self, node: Node, target: bytes, content: Content, same_file: object) -> None:
         there = self._changes.lookup(target)
         if there is not None and there.is_dir != node.is_dir:
             if node.is_dir:
                 raise BuildError(f"can't copy a directory to {shown(target)}, which is a file")
             raise BuildError(f"can't replace the directory {shown(target)} with a file")
         copied = self._copied(node)
-        self._changes.put(target, Change(copied, content if copied.size else None))
+        self._changes.put(target, Change(copied, content if copied.size else None, same_file))
 
     def _copied(self, node: Node) -> Node:
         """The node as the image gets it: owner, mode and time by the rules."""
         kind = stat.S_IFMT(node.mode)
         size, content, mtime = 0, b"", LAYER_TIME
-        xattrs: tuple[tuple[bytes, bytes], ...] = ()
+        xattrs = counted_attributes(node)
         if kind == stat.S_IFSOCK:
             kind = stat.S_IFREG  # as seen of BuildKit: an empty file takes its place
         elif kind == stat.S_IFREG:
             size, content = node.size, node.content
-            xattrs = tuple(pair for pair in node.xattrs if pair[0] == CAPABILITY)
         if kind == stat.S_IFREG:
             mtime = copied_time(content or _EMPTY)
         permissions = node.mode & 0o7777
@@ -354,6 +371,7 @@ class _Copier:
             permissions = 0o777
         elif self._chmod is not None:
             permissions = self._chmod.apply(permissions, directory=node.is_dir)
+            xattrs = _after_chmod(xattrs, permissions)
         uid, gid = self._owner or (node.uid, node.gid)
         return Node(
             mode=kind | permissions,
@@ -370,6 +388,24 @@ class _Copier:
 
 _EMPTY: Final = bytes.fromhex("af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262")
 """The BLAKE3 digest of nothing."""
+
+
+def _shared(role: str, tree: Tree, path: bytes) -> object | None:
+    """What all names of one file of a source have in common; None where it has but one."""
+    token = tree.inode(path) if isinstance(tree, HardLinks) else None
+    return None if token is None else (role, token)
+
+
+def _after_chmod(
+    xattrs: tuple[tuple[bytes, bytes], ...], permissions: int
+) -> tuple[tuple[bytes, bytes], ...]:
+    """Attributes that agree with the new permission bits: an ACL repeats them."""
+    kept = []
+    for name, value in xattrs:
+        found = with_mode(value, permissions) if name == ACCESS_ACL else value
+        if found is not None:
+            kept.append((name, found))
+    return tuple(kept)
 
 
 def _bits(node: Node | None) -> int:

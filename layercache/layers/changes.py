@@ -117,8 +117,8 @@ class Changes:
                 del self._changes[other]
         self._hidden.add(path)
 
-    def make_directories(self, path: bytes, uid: int, gid: int) -> None:
-        """Make `path` and what is missing above it: 0755, owner as given.
+    def make_directories(self, path: bytes, uid: int, gid: int, mode: int = 0o755) -> None:
+        """Make `path` and what is missing above it, owner and permission bits as given.
 
         Raises `BuildError` where something else is in the way.
         """
@@ -135,7 +135,7 @@ class Changes:
                 break
             here = here.rpartition(b"/")[0]
         for here in reversed(missing):
-            node = Node(mode=stat.S_IFDIR | 0o755, uid=uid, gid=gid, mtime=LAYER_TIME)
+            node = Node(mode=stat.S_IFDIR | mode, uid=uid, gid=gid, mtime=LAYER_TIME)
             self.put(here, Change(node))
 
     # -- the layer --------------------------------------------------------------------------

@@ -17,9 +17,15 @@ import attrs
 
 from layercache.errors import BuildError, NotFound
 from layercache.layers.verified_file import Verified
-from layercache.model.layer_index import IMPLIED, OPAQUE, WHITEOUT, LayerIndex
+from layercache.model.layer_index import IMPLIED, OPAQUE, WHITEOUT, LayerIndex, sort_key
 from layercache.model.layer_times import LAYER_TIME
-from layercache.model.tree import Child, Node, directory_digest, node_digest
+from layercache.model.tree import (
+    Child,
+    Node,
+    described_digest,
+    directory_digest,
+    node_digest,
+)
 
 if TYPE_CHECKING:
     from layercache.model.tree import Tree
@@ -62,6 +68,7 @@ class StateTree:
                 self._stacks[b""] = self._stacks[b""][: at + 1]
                 break
         self._digests: dict[bytes, bytes] = {}
+        self._shared: list[tuple[bytes, object]] | None = None
 
     @property
     def below(self) -> StateTree:
@@ -110,7 +117,9 @@ class StateTree:
         node = self.lookup(path)
         if node is None:
             raise NotFound(f"nothing is at {path!r} in this state")
-        return self._directory_digest(path) if node.is_dir else node_digest(node)
+        if not node.is_dir:
+            return node_digest(node)
+        return described_digest(node, self._directory_digest(path))
 
     def open(self, path: bytes) -> BinaryIO:
         """The bytes of the regular file at `path`.
@@ -139,6 +148,23 @@ class StateTree:
         if path in index.link_targets:
             return number, path
         return None
+
+    def shared(self) -> Sequence[tuple[bytes, object]]:
+        """See `HardLinks.shared`."""
+        if self._shared is None:
+            found: list[tuple[bytes, object]] = []
+            for path in {
+                path
+                for index in self._indexes
+                if index.hardlinks
+                for path in (*index.link_targets, *map(index.paths.__getitem__, index.hardlinks))
+            }:
+                token = self.inode(path)
+                if token is not None:
+                    found.append((path, token))
+            found.sort(key=lambda pair: sort_key(pair[0]))
+            self._shared = found
+        return self._shared
 
     def names(self, path: bytes) -> Sequence[bytes]:
         """All names of the file at `path` in its layer, sorted, where there are several."""
@@ -226,7 +252,8 @@ class StateTree:
     # -- digests ----------------------------------------------------------------------------
 
     def _directory_digest(self, top: bytes) -> bytes:
-        """The Merkle digest of a directory, on a work list: depth is not bounded by recursion."""
+        """The Merkle digest of what a directory holds, its own attributes apart; on a work list,
+        as depth is not bounded by recursion."""
         work = [top]
         while work:
             path = work[-1]
@@ -243,6 +270,8 @@ class StateTree:
                 if digest is None:
                     missing.append(child)
                 elif not missing:
+                    if node.is_dir:
+                        digest = described_digest(node, digest)
                     rows.append((name, node.mode, digest, node.uid, node.gid))
             if missing:
                 work += missing

@@ -245,6 +245,10 @@ class CopyFiles:
         )
 
 
+_COPY_RULES: Final = Field("rules", 2)
+"""Counts up when the same instruction on the same files comes to give another tree."""
+
+
 @functools.lru_cache(maxsize=64, typed=True)
 def _manners(
     chown: str | None,
@@ -257,6 +261,7 @@ def _manners(
 ) -> tuple[Field, ...]:
     """As `_surroundings`, of COPY and ADD."""
     return share(
+        _COPY_RULES,
         Field("chown", chown),
         Field("chmod", chmod),
         Field("link", link),

@@ -100,11 +100,12 @@ class Files:
 
     `patterns` are relative to the root of the input ("." for the root), and may hold wildcards
     (`*`, `?`, `[a-z]`, `\\`-escapes as Go's `filepath.Match`) when `wildcards`. `exclude` are
-    patterns of `--exclude`, with the rules of `.dockerignore`; they apply below what is
-    selected, relative to it (with `parents`: to the pivot), and never to a selected file itself.
+    patterns of `--exclude`, with the rules of `.dockerignore`; they apply to the name of what is
+    selected, and below it, relative to it (with `parents`: to the path from the pivot on).
     With `parents` the path below the pivot `/./` is kept at the destination, `**` crosses
     directories, and links are kept as links; without, links that are named are followed.
-    `named` is False where the names of the matches change nothing (a bind mount).
+    `named` is False where the names of the matches change nothing (a bind mount), `fixed_mode`
+    True where their permission bits don't, as all get the same (an octal `--chmod`).
     """
 
     patterns: tuple[str, ...]
@@ -112,6 +113,7 @@ class Files:
     parents: bool = False
     wildcards: bool = True
     named: bool = True
+    fixed_mode: bool = False
 
     name = "content"
 
@@ -127,6 +129,7 @@ class Files:
             Field("patterns", patterns),
             Field("exclude", self.exclude) if self.exclude else _NO_EXCLUDE,
             *_MANNERS[self.parents, self.wildcards],
+            *((_FIXED_MODE,) if self.fixed_mode else ()),
         )
 
 
@@ -134,7 +137,9 @@ class Files:
 _EVERYTHING: Final = share(Field("selector", "everything"))
 _NOTHING: Final = share(Field("selector", "nothing"))
 _KEY: Final = share(Field("selector", "key"))
-_FILES, _NO_EXCLUDE = share(Field("selector", "files"), Field("exclude", ()))
+_FILES, _NO_EXCLUDE, _FIXED_MODE = share(
+    Field("selector", "files"), Field("exclude", ()), Field("fixed mode", True)
+)
 _MANNERS: Final = {
     (parents, wildcards): share(Field("parents", parents), Field("wildcards", wildcards))
     for parents in (False, True)

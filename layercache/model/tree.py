@@ -16,10 +16,14 @@ from blake3 import blake3
 from layercache._base.frozen import frozen
 
 __all__ = [
+    "ACCESS_ACL",
     "CAPABILITY",
     "Child",
+    "HardLinks",
     "Node",
     "Tree",
+    "counted_attributes",
+    "described_digest",
     "directory_digest",
     "node_digest",
     "pack_directory",
@@ -27,9 +31,15 @@ __all__ = [
 
 _DIRECTORY: Final = "layercache 2026-11 directory digest 1"
 _SPECIAL: Final = "layercache 2026-11 node digest 1"
+_DESCRIBED: Final = "layercache 2026-11 node with attributes digest 1"
 
 CAPABILITY: Final = b"security.capability"
-"""The one extended attribute that COPY carries and that therefore counts."""
+"""Capabilities of a file: the one extended attribute that is read of a local context."""
+
+ACCESS_ACL: Final = b"system.posix_acl_access"
+"""Who but owner, group and others may do what; the group's bits of the mode are then its mask."""
+
+_COUNTED: Final = (CAPABILITY, b"user.", b"system.posix_acl_")
 
 
 @frozen
@@ -64,7 +74,6 @@ class Node:
 
 
 @runtime_checkable
-@runtime_checkable
 class Tree(Protocol):
     """A read-only tree that does not change while it is used.
 
@@ -78,7 +87,8 @@ class Tree(Protocol):
         """The names in the directory `path`, sorted as bytes; empty when it is none."""
 
     def digest(self, path: bytes) -> bytes:
-        """`node_digest` of the node at `path`, with `directory_digest` for directories."""
+        """`node_digest` of the node at `path`; for a directory `described_digest` of its
+        `directory_digest`."""
 
     def open(self, path: bytes) -> BinaryIO:
         """The bytes of the regular file at `path`.
@@ -87,17 +97,53 @@ class Tree(Protocol):
         """
 
 
+@runtime_checkable
+class HardLinks(Protocol):
+    """Optional: a tree in which several paths may be names of one file (hard links)."""
+
+    def inode(self, path: bytes) -> object | None:
+        """A token that paths share which are names of one file; None for what has one name."""
+
+    def shared(self) -> Sequence[tuple[bytes, object]]:
+        """Every path that may share its file with another, with its token, in depth-first order
+        with names sorted as bytes."""
+
+
 Child = tuple[bytes, int, bytes, int, int]
 """Name, mode with type bits, digest, uid, gid."""
+
+
+def counted_attributes(node: Node) -> tuple[tuple[bytes, bytes], ...]:
+    """The extended attributes that COPY carries and that therefore count: capabilities, ACLs,
+    and what users set. Labels of the host (`security.selinux`) are none of them."""
+    if not node.xattrs:
+        return ()
+    return tuple(sorted(pair for pair in node.xattrs if pair[0].startswith(_COUNTED)))
+
+
+def described_digest(node: Node, digest: bytes) -> bytes:
+    """`digest` of what a node holds, together with its attributes that count, if it has any."""
+    attributes = counted_attributes(node)
+    if not attributes:
+        return digest
+    parts = [struct.pack("<I", len(attributes))]
+    for name, value in attributes:
+        parts.append(struct.pack("<II", len(name), len(value)) + name + value)
+    return blake3(digest + b"".join(parts), derive_key_context=_DESCRIBED).digest()
 
 
 def node_digest(node: Node) -> bytes:
     """The digest of everything about a node but its mode and owner; directories apart.
 
-    A file without capabilities is its content digest, so that no second hash is made.
+    A file without attributes is its content digest, so that no second hash is made.
     """
     kind = stat.S_IFMT(node.mode)
-    capabilities = [value for name, value in node.xattrs if name == CAPABILITY]
+    if kind == stat.S_IFREG and not node.xattrs:
+        return node.content
+    attributes = counted_attributes(node)
+    capabilities = [value for name, value in attributes if name == CAPABILITY]
+    if len(attributes) > len(capabilities):  # more than these alone
+        return described_digest(node, node_digest(_bare(node)))
     if kind == stat.S_IFREG and not capabilities:
         return node.content
     hasher = blake3(derive_key_context=_SPECIAL)
@@ -109,6 +155,10 @@ def node_digest(node: Node) -> bytes:
     elif kind in (stat.S_IFCHR, stat.S_IFBLK):
         hasher.update(struct.pack("<QQ", *node.device))
     return hasher.digest()
+
+
+def _bare(node: Node) -> Node:
+    return Node(mode=node.mode, content=node.content, link=node.link, device=node.device)
 
 
 def directory_digest(children: Iterable[Child]) -> bytes:

@@ -11,7 +11,7 @@ import attrs
 from blake3 import blake3
 
 from layercache.errors import SourceError, UsageError
-from layercache.model.tree import Node, directory_digest, node_digest
+from layercache.model.tree import Node, described_digest, directory_digest, node_digest
 
 __all__ = ["DictTree", "directory", "file", "link"]
 
@@ -107,7 +107,7 @@ class DictTree:
                 below = self._nodes[child]
                 digest = made[child] if below.is_dir else node_digest(below)
                 rows.append((name, below.mode, digest, below.uid, below.gid))
-            made[here] = directory_digest(rows)
+            made[here] = described_digest(self._nodes[here], directory_digest(rows))
         return made[path]
 
     def open(self, path: bytes) -> BinaryIO:

@@ -14,8 +14,8 @@ from typing import Final, NamedTuple, Protocol, runtime_checkable
 from layercache._base.frozen import frozen
 from layercache.errors import CorruptObject
 from layercache.model.selectors import Files
-from layercache.model.tree import CAPABILITY, Node, Tree, node_digest
-from layercache.trees.selection import select, walk
+from layercache.model.tree import Node, Tree, counted_attributes, node_digest
+from layercache.trees.selection import leading, select, walk
 
 __all__ = [
     "FileChange",
@@ -76,22 +76,27 @@ def listed_digest(node: Node) -> bytes:
     if node.is_dir:
         return b""
     whole = node_digest(node)
-    if node.is_file and any(name == CAPABILITY for name, _ in node.xattrs):
+    if node.is_file and counted_attributes(node):
         return node.content[:8] + whole[:8]
     return whole[:8] + whole[:8]
 
 
 def listing(tree: Tree, files: Files) -> tuple[Listed, ...]:
     """Everything that `files` selects, each path once, in order. Raises what `select` raises."""
-    if isinstance(tree, Lists):
-        return tree.listing(files)
-    return list_by_walking(tree, files)
+    found = tree.listing(files) if isinstance(tree, Lists) else list_by_walking(tree, files)
+    if files.fixed_mode:
+        return tuple([entry._replace(mode=stat.S_IFMT(entry.mode)) for entry in found])
+    return found
 
 
 def list_by_walking(tree: Tree, files: Files) -> tuple[Listed, ...]:
     """`listing` entry by entry, for any tree."""
     found: dict[bytes, Listed] = {}
     for match in select(tree, files):
+        root = match.path[: len(match.path) - len(match.relative)]
+        for relative, node in leading(tree, match):
+            path = root + relative
+            found.setdefault(path, Listed(path, node.mode, node.uid, node.gid, b""))
         for _, path, node in walk(tree, match):
             if path not in found:
                 mode = node.mode if path else stat.S_IFMT(node.mode)

@@ -6,8 +6,10 @@ Works over any `Tree`. Pure.
 
 from __future__ import annotations
 
+import stat
 import struct
-from collections.abc import Iterator
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator
 from typing import Final, Protocol, runtime_checkable
 
 import attrs
@@ -18,7 +20,15 @@ from layercache._base.paths import clean
 from layercache.errors import SourceError
 from layercache.model.digests import Fingerprint
 from layercache.model.selectors import Files
-from layercache.model.tree import Child, Node, Tree, directory_digest
+from layercache.model.tree import (
+    Child,
+    HardLinks,
+    Node,
+    Tree,
+    described_digest,
+    directory_digest,
+    node_digest,
+)
 from layercache.trees.patterns import Glob, Ignore, State, has_wildcards
 
 __all__ = [
@@ -26,6 +36,7 @@ __all__ = [
     "Filtered",
     "Selected",
     "fingerprint",
+    "leading",
     "refuse_whiteout",
     "resolve",
     "select",
@@ -38,6 +49,8 @@ MAX_LINKS: Final = 255
 
 _WHITEOUT: Final = b".wh."
 _SELECTION: Final = "layercache 2026-11 selection digest 1"
+_BARE: Final = "layercache 2026-11 selection without modes digest 1"
+_SHARED: Final = "layercache 2026-11 selection with hard links digest 1"
 
 
 @frozen
@@ -129,6 +142,9 @@ def select(tree: Tree, files: Files) -> tuple[Selected, ...]:
     name that is not there (with what may have been meant, and the rule that keeps it out where the
     tree `Excludes`), also before a wildcard, a link that dangles or loops, and a file named like a
     whiteout (`.wh.`); `UsageError` for a malformed pattern.
+
+    What `files.exclude` matches by its own name is left out: a file however it was named, a
+    directory where a wildcard found it (one that is named gives its contents, which are asked).
     """
     exclude = Ignore.of(files.exclude).start if files.exclude else None
     found: list[Selected] = []
@@ -164,7 +180,9 @@ def _named(
             found = resolve(tree, path := _unescaped(text))
         if found is None:
             raise _missing(tree, path)
-        yield Selected(index, found[0], path.rpartition(b"/")[2], b"", found[1], exclude)
+        name = path.rpartition(b"/")[2]
+        if found[1].is_dir or not _left_out(name, found[1], exclude):
+            yield Selected(index, found[0], name, b"", found[1], exclude)
         return
     for base, rest in _bases(tree, text):
         for matched in _matches(tree, base, Glob(rest).start):
@@ -172,7 +190,16 @@ def _named(
             if followed is None:
                 raise _missing(tree, matched)
             name = matched.rpartition(b"/")[2]
-            yield Selected(index, followed[0], name, b"", followed[1], exclude)
+            if not _left_out(name, followed[1], exclude):
+                yield Selected(index, followed[0], name, b"", followed[1], exclude)
+
+
+def _left_out(name: bytes, node: Node, exclude: State | None) -> bool:
+    """Whether the patterns of --exclude keep out a source of this name."""
+    if exclude is None or not name:
+        return False
+    state = exclude[name]
+    return state.prunable if node.is_dir else state.ignored
 
 
 def _bases(tree: Tree, text: str) -> Iterator[tuple[bytes, str]]:
@@ -354,7 +381,9 @@ def tree_digest(tree: Tree, path: bytes, exclude: State | None = None) -> bytes 
             rows.append((name, child.mode, tree.digest(child_path), child.uid, child.gid))
         else:
             frames.pop()
-            digest = None if state.ignored and not rows else directory_digest(rows)
+            digest = None
+            if rows or not state.ignored:
+                digest = described_digest(node, directory_digest(rows))
             if not frames:
                 return digest
             if digest is not None:
@@ -365,13 +394,18 @@ def tree_digest(tree: Tree, path: bytes, exclude: State | None = None) -> bytes 
 def fingerprint(tree: Tree, files: Files) -> Fingerprint:
     """The digest of what `files` selects: everything of it that can change the copied tree.
 
-    Names, types, permission bits, owners as the tree reports them, link targets, capabilities,
-    bytes. Not: times, the mode of the tree's root, the modes of the parents that `--parents`
-    makes. Raises what `select` raises.
+    Names, types, permission bits (unless `files.fixed_mode`), owners as the tree reports them,
+    link targets, attributes, bytes, and which of the files share one; with `parents` also mode,
+    owner and attributes of the directories that lead to a match. Not: times, the mode of the
+    tree's root. Raises what `select` raises.
     """
     parts: list[bytes] = []
+    kept: list[Selected] = []
+    made: set[bytes] = set()
     for match in select(tree, files):
-        if match.exclude is not None and not match.relative:
+        if files.fixed_mode:
+            digest = _bare_digest(tree, match)
+        elif match.exclude is not None and not match.relative:
             digest = tree_digest(tree, match.path, match.exclude if match.node.is_dir else None)
         else:
             digest = tree_digest(tree, match.path, match.exclude)
@@ -379,11 +413,86 @@ def fingerprint(tree: Tree, files: Files) -> Fingerprint:
             if match.relative:
                 continue  # excluded with all that is below it
             digest = directory_digest(())
+        kept.append(match)
         node = match.node
         name = (match.relative or match.name) if files.named else b""
-        mode, uid, gid = (node.mode, node.uid, node.gid) if match.path else (0, 0, 0)
+        mode, uid, gid = (_mode(node, files), node.uid, node.gid) if match.path else (0, 0, 0)
         parts.append(
             struct.pack("<IIIII", match.pattern_index, len(name), mode, uid, gid) + name + digest
         )
-    hasher = blake3(b"".join(parts), derive_key_context=_SELECTION)
-    return Fingerprint(hasher.hexdigest())
+        for path, parent in leading(tree, match):
+            if path not in made:
+                made.add(path)
+                numbers = struct.pack("<III", _mode(parent, files), parent.uid, parent.gid)
+                parts.append(numbers + described_digest(parent, bytes(32)))
+    digest = blake3(b"".join(parts), derive_key_context=_SELECTION).digest()
+    together = _shared_names(tree, kept)
+    if together:
+        digest = blake3(digest + together, derive_key_context=_SHARED).digest()
+    return Fingerprint(digest.hex())
+
+
+def leading(tree: Tree, match: Selected) -> Iterator[tuple[bytes, Node]]:
+    """The directories of the source that lead to a match of `--parents`, the topmost first: each
+    with its path below the destination, and its node."""
+    parts = match.relative.split(b"/")[:-1]
+    root = match.path[: len(match.path) - len(match.relative)]
+    for count in range(1, len(parts) + 1):
+        relative = b"/".join(parts[:count])
+        node = tree.lookup(root + relative)
+        if node is not None:
+            yield relative, node
+
+
+def _mode(node: Node, files: Files) -> int:
+    return stat.S_IFMT(node.mode) if files.fixed_mode and not node.is_link else node.mode
+
+
+def _bare_digest(tree: Tree, match: Selected) -> bytes | None:
+    """As `tree_digest`, without permission bits; None where nothing is left."""
+    hasher = blake3(derive_key_context=_BARE)
+    empty = True
+    for relative, _, node in walk(tree, match):
+        empty = False
+        if not relative and not match.path:
+            continue  # the root of a tree has neither mode nor owner of its own
+        kind = node.mode if node.is_link else stat.S_IFMT(node.mode)
+        digest = described_digest(node, bytes(32)) if node.is_dir else node_digest(node)
+        hasher.update(struct.pack("<4I", len(relative), kind, node.uid, node.gid))
+        hasher.update(relative + digest)
+    return None if empty else hasher.digest()
+
+
+def _shared_names(tree: Tree, matches: Iterable[Selected]) -> bytes:
+    """Which of the selected paths are names of one file; empty where none share."""
+    if not isinstance(tree, HardLinks):
+        return b""
+    shared = tree.shared()
+    if not shared:
+        return b""
+    order = [path.replace(b"/", b"\0") for path, _ in shared]
+    names: dict[object, list[bytes]] = {}
+    for number, match in enumerate(matches):
+        # What lies below a path follows it in this order, without a gap.
+        key = match.path.replace(b"/", b"\0")
+        at = bisect_left(order, key)
+        prefix = key + b"\0" if key else b""
+        while at < len(order) and (order[at] == key or order[at].startswith(prefix)):
+            path, token = shared[at]
+            at += 1
+            relative = path[len(match.path) :].lstrip(b"/")
+            if not _kept_out(relative, match):
+                name = struct.pack("<II", number, len(relative)) + relative
+                names.setdefault(token, []).append(name)
+    groups = sorted(group for group in names.values() if len(group) > 1)
+    return b"".join([struct.pack("<I", len(group)) + b"".join(group) for group in groups])
+
+
+def _kept_out(relative: bytes, match: Selected) -> bool:
+    """Whether --exclude keeps out a file below a match."""
+    state = match.exclude
+    if state is None or not relative:
+        return False
+    for part in relative.split(b"/"):
+        state = state[part]
+    return state.ignored

@@ -114,6 +114,7 @@ def _steps() -> Iterator[tuple[str, Step, tuple[str, ...]]]:
                 Files(("a", "b*"), exclude=("*.o",)),
                 Files(("x/./a",), parents=True),
                 Files(("a",), wildcards=False),
+                Files(("a",), fixed_mode=True),
                 Files(("a",), named=False),
             )
         ):

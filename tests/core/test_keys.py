@@ -204,6 +204,7 @@ SELECTORS = {
     "exclude": ("*.o",),
     "parents": True,
     "wildcards": False,
+    "fixed_mode": True,
     "named": False,
 }
 

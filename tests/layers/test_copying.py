@@ -13,11 +13,14 @@ import pytest
 
 from layercache.errors import BuildError, Cancelled, ContextChanged, SourceError, UsageError
 from layercache.executors.copy import CopyPlan
+from layercache.layers.state_tree import StateTree
 from layercache.model.descriptors import SCRATCH, State
 from layercache.model.layer_times import LAYER_TIME, copied_time
 from layercache.model.operations import CopyFiles, CopySource, MakeDirectory
+from layercache.model.selectors import Files
 from layercache.model.tree import CAPABILITY, Node, Tree
 from layercache.trees.in_memory import DictTree, directory, file, link
+from layercache.trees.selection import fingerprint
 
 from .kit import MemoryBlobs, copy, listing, run
 
@@ -178,11 +181,15 @@ def test_a_pattern_without_a_match_copies_nothing() -> None:
 
 
 def test_what_was_made_on_the_way_belongs_to_chown() -> None:
-    """Directories above the destination are 0755 and the new owner's."""
+    """Directories above the destination are the new owner's, and of an octal mode; else 0755."""
     assert built({"a": "1"}, copy("a", to="/x/y/a", chown="5", chmod="0600")) == {
-        "x": "dir 0755 5:5",
-        "x/y": "dir 0755 5:5",
+        "x": "dir 0600 5:5",
+        "x/y": "dir 0600 5:5",
         "x/y/a": "file 0600 5:5 b'1'",
+    }
+    assert built({"a": "1"}, copy("a", to="/x/a", chown="5", chmod="go=")) == {
+        "x": "dir 0755 5:5",
+        "x/a": "file 0600 5:5 b'1'",
     }
 
 
@@ -274,8 +281,17 @@ def test_chmod(chmod: str, tool: str, text: str, inner: str) -> None:
     assert found["x/tool"] == f"file {tool} 0:0 b'x'"
     assert found["x/s/text"] == f"file {text} 0:0 b'y'"
     assert found["x/s"] == f"dir {inner} 0:0"
-    assert found["x"] == "dir 0755 0:0"
+    assert found["x"] == f"dir {chmod.rjust(4, '0') if chmod.isdigit() else '0755'} 0:0"
     assert found["x/l"] == "link 0777 0:0 -> tool"
+
+
+def test_copying_a_class_keeps_setgid() -> None:
+    """`g=u` copies three bits, `g=rx` sets all of the group's."""
+    source = {"d/s": directory(0o2755), "d/f": file("1", 0o4750)}
+    found = built(source, copy("d", to="/x", chmod="g=u,o="))
+    assert found["x/s"] == "dir 2770 0:0"
+    assert found["x/f"] == "file 4770 0:0 b'1'"
+    assert built(source, copy("d", to="/x", chmod="g=rx"))["x/s"] == "dir 0755 0:0"
 
 
 @pytest.mark.parametrize("chmod", ["8", "10000", "u", "u+q", "rwx", "u=rwx;", ",", "-1"])
@@ -285,13 +301,94 @@ def test_modes_that_can_not_be_meant(chmod: str) -> None:
         built({"a": "1"}, copy("a", to="/a", chmod=chmod))
 
 
-def test_capabilities_come_along_and_other_attributes_do_not() -> None:
-    """The one attribute that is content of a program; the rest is the context's own."""
-    capability = (CAPABILITY, b"\1\0\0\2" + bytes(16))
-    source = {"a": file("x", xattrs=(capability, (b"user.note", b"n")))}
-    node = _built(source, copy("a", to="/a")).lookup(b"a")
+ACL = bytes.fromhex(
+    "02000000"  # version
+    "01000600ffffffff"  # the owner: rw-
+    "02000600e8030000"  # user 1000: rw-
+    "04000000ffffffff"  # the group: ---
+    "10000600ffffffff"  # mask: rw-
+    "20000000ffffffff"  # others: ---
+)
+"""What `setfacl -m u:1000:rw` makes of a file of mode 0600; its mode is then 0660."""
+
+
+def test_attributes_come_along_and_labels_do_not() -> None:
+    """Capabilities, ACLs (default ones, too) and what users set: of files and directories."""
+    kept = (
+        (CAPABILITY, b"\1\0\0\2" + bytes(16)),
+        (b"system.posix_acl_access", ACL),
+        (b"user.note", b"n"),
+    )
+    default = (b"system.posix_acl_default", ACL)
+    source = {
+        "d/a": file("x", 0o660, xattrs=((b"security.selinux", b"s"), *kept, (b"trusted.t", b"t"))),
+        "d/s": directory(0o770, xattrs=(default,)),
+        "d/s/b": "2",
+    }
+    tree = _built(source, copy("d", to="/x"))
+    nodes = {path: tree.lookup(path) for path in (b"x/a", b"x/s")}
+    assert {path: node.xattrs for path, node in nodes.items() if node} == {
+        b"x/a": kept,
+        b"x/s": (default,),
+    }
+    parents = _built(source, copy("d/s/b", to="/p/", parents=True)).lookup(b"p/d/s")
+    assert parents is not None
+    assert parents.xattrs == (default,)
+
+
+@pytest.mark.parametrize(("chmod", "mask", "owner", "others"), [("640", 4, 6, 0), ("go=", 0, 6, 0)])
+def test_chmod_of_what_has_an_acl(chmod: str, mask: int, owner: int, others: int) -> None:
+    """The ACL says the same as the mode: chmod(2) sets its mask, or it would undo the mode."""
+    source = {"key": file("x", 0o660, xattrs=((b"system.posix_acl_access", ACL),))}
+    node = _built(source, copy("key", to="/key", chmod=chmod)).lookup(b"key")
     assert node is not None
-    assert node.xattrs == (capability,)
+    acl = dict(node.xattrs)[b"system.posix_acl_access"]
+    assert (acl[4 + 3 * 8 + 2], acl[4 + 2], acl[4 + 4 * 8 + 2]) == (mask, owner, others)
+    assert acl[4 + 8 + 2] == 6, "the entry of the user stays; the mask bounds it"
+    damaged = {"key": file("x", 0o660, xattrs=((b"system.posix_acl_access", ACL[:-1]),))}
+    node = _built(damaged, copy("key", to="/key", chmod=chmod)).lookup(b"key")
+    assert node is not None
+    assert node.xattrs == ()
+
+
+def test_names_of_one_file_stay_names_of_one_file() -> None:
+    """From a state: in a directory, by several names, with --parents; across sources none."""
+    blobs = MemoryBlobs()
+    layer = _tar({"d/a": b"1", "d/s/b": ("d/a",), "d/s/c": ("d/a",), "d/alone": b"2"})
+    source = blobs.tree(blobs.state(layer))
+    blobs.trees["source"] = source
+    for instruction, names in (
+        (copy("d", to="/x"), [b"x/a", b"x/s/b", b"x/s/c"]),
+        (copy("d", to="/x", chmod="600", chown="5"), [b"x/a", b"x/s/b", b"x/s/c"]),
+        (copy("d/a", "d/s/b", to="/x/"), [b"x/a", b"x/b"]),
+        (copy("d/s", to="/x", parents=True), [b"x/d/s/b", b"x/d/s/c"]),
+        (copy("d", to="/x", exclude=("a",)), [b"x/s/b", b"x/s/c"]),
+    ):
+        state, _ = run(blobs, instruction)
+        tree = blobs.tree(state)
+        assert isinstance(tree, StateTree)
+        assert list(tree.names(names[0])) == names
+        assert tree.names(b"x/alone") == ()
+
+
+def test_whether_files_are_one_counts() -> None:
+    """A link that became a copy is another tree, wherever it is copied to."""
+    blobs = MemoryBlobs()
+    linked = blobs.tree(blobs.state(_tar({"d/a": b"1", "d/b": ("d/a",), "e": b"1"})))
+    apart = blobs.tree(blobs.state(_tar({"d/a": b"1", "d/b": b"1", "e": b"1"})))
+    elsewhere = blobs.tree(blobs.state(_tar({"d/a": b"1", "d/b": b"1", "e": ("d/a",)})))
+
+    def prints(files: Files) -> list[str]:
+        return [fingerprint(tree, files) for tree in (linked, apart, elsewhere)]
+
+    one, two, three = prints(Files(("d",)))
+    assert one != two == three
+    one, two, three = prints(Files(("d/a", "e")))
+    assert one == two != three
+    one, two, three = prints(Files(("d",), exclude=("b",)))
+    assert one == two == three
+    one, two, three = prints(Files(("d",), fixed_mode=True))
+    assert one != two == three
 
 
 def test_special_files() -> None:
@@ -391,12 +488,27 @@ def test_link_looks_at_nothing_and_makes_its_own_parents() -> None:
 
 
 def test_parents() -> None:
-    """The path below the pivot is kept; its directories are 0755 whatever the source has."""
+    """The path below the pivot is kept; its directories are like those of the source."""
     source = {"x": directory(0o700, uid=9), "x/a.txt": "1", "x/y/b.txt": "2", "c.txt": "3"}
     assert built(source, copy("x/a.txt", to="/p/", parents=True)) == {
         "p": "dir 0755 0:0",
-        "p/x": "dir 0755 0:0",
+        "p/x": "dir 0700 9:0",
         "p/x/a.txt": "file 0644 0:0 b'1'",
+    }
+    found = built(source, copy("x/a.txt", to="/p/", parents=True, chmod="0750", chown="3:4"))
+    assert found == {
+        "p": "dir 0750 3:4",
+        "p/x": "dir 0750 3:4",
+        "p/x/a.txt": "file 0750 3:4 b'1'",
+    }
+    assert built(source, copy("x/a.txt", to="/p/", parents=True, chmod="g+x")) == {
+        "p": "dir 0755 0:0",
+        "p/x": "dir 0710 9:0",
+        "p/x/a.txt": "file 0654 0:0 b'1'",
+    }
+    assert built({"tmp": directory(0o1777), "tmp/f": "1"}, copy("tmp/f", to="/", parents=True)) == {
+        "tmp": "dir 1777 0:0",
+        "tmp/f": "file 0644 0:0 b'1'",
     }
     assert built(source, copy("x/./y/b.txt", to="/p", parents=True, chown="4")) == {
         "p": "dir 0755 4:4",
@@ -425,6 +537,16 @@ def test_exclude() -> None:
     source = {"d/a.md": "1", "d/b.txt": "2", "d/s/c.md": "3", "d/s/d.txt": "4", "d/e/f.md": "5"}
     found = built(source, copy("d", to="/x", exclude=("*.md", "s", "!s/d.txt")))
     assert sorted(found) == ["x", "x/b.txt", "x/e", "x/e/f.md", "x/s", "x/s/d.txt"]
+
+
+def test_exclude_of_a_source_itself() -> None:
+    """The reference's own example; where nothing is left, that is said."""
+    source = {"home.txt": "1", "home.md": "2"}
+    assert sorted(built(source, copy("hom*", to="/m/", exclude=("*.txt",)))) == ["m", "m/home.md"]
+    with CopyPlan(
+        copy("home.txt", to="/m/", exclude=("*.txt",)), DictTree(), lambda _: DictTree(source)
+    ) as plan:
+        assert "home.txt" in plan.warnings[0]
 
 
 # -- archives ---------------------------------------------------------------------------------

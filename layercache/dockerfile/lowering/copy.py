@@ -56,16 +56,21 @@ def lower_copy(fold: StageFold, copy: Copy | Add, origin: Origin) -> HistoryEntr
         sources.append(CopySource(role="", pattern=document.name, content=body.encode()))
     _check_checksum(copy, sources)
     exclude = tuple(located(copy, expand, pattern) for pattern in copy.exclude)
+    chmod = located(copy, expand, copy.chmod) if copy.chmod is not None else None
+    if chmod and not (_is_octal(chmod) and len(chmod) <= 4):
+        from layercache.model.mode_change import parse_mode
+
+        located(copy, parse_mode, chmod)  # a wrong one is known before anything runs
     if patterns:
         vertex = fold.input_of(copy.from_ if isinstance(copy, Copy) else None, copy)
         if vertex is None:
             return None
-        inputs.append(Input(SOURCE, vertex, Files(tuple(patterns), exclude, parents)))
+        files = Files(tuple(patterns), exclude, parents, fixed_mode=_is_octal(chmod))
+        inputs.append(Input(SOURCE, vertex, files))
     destination = located(copy, expand, copy.destination)
     # With here-documents alone ADD does what COPY does, and is the same step (observed rule 10.2).
     adds = isinstance(copy, Add) and bool(inputs)
     chown = located(copy, expand, copy.chown) if copy.chown is not None else None
-    chmod = located(copy, expand, copy.chmod) if copy.chmod is not None else None
     operation = CopyFiles(
         name="ADD" if adds else "COPY",
         sources=tuple(sources),
@@ -99,9 +104,11 @@ def _owner(text: str) -> str:
 
 def _mode(text: str) -> str:
     """Octal modes in one form (755 = 0755, observed rule 4.6); symbolic ones as written."""
-    if text and set(text) <= set("01234567"):
-        return f"{int(text, 8):04o}"
-    return text
+    return f"{int(text, 8):04o}" if _is_octal(text) else text
+
+
+def _is_octal(text: str | None) -> bool:
+    return bool(text) and set(text or "") <= set("01234567")
 
 
 def clean_pattern(text: str, parents: bool) -> str:

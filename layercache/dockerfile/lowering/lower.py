@@ -57,7 +57,8 @@ def lower(
     budget = Budget()
     preamble, stages = split_stages(instructions)
     variables = Variables(escape=options.escape, budget=budget)
-    automatic = automatic_arguments(options.platform, options.build_platform, options.target)
+    name = options.target or stages.all[-1].alias
+    automatic = automatic_arguments(options.platform, options.build_platform, name)
     for name, value in automatic.items():
         variables.set(name, options.args.get(name, value))
     for instruction in preamble:

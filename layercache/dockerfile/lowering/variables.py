@@ -40,7 +40,7 @@ def proxy_variables(args: Mapping[str, str], variables: Variables) -> tuple[tupl
 def automatic_arguments(target: str, build: str, stage: str | None = None) -> dict[str, str]:
     """TARGETPLATFORM and its kind (Dockerfile reference, "Automatic platform ARGs").
 
-    `stage` is the target as asked for.
+    `stage` is the name of the target, which is "default" where it has none.
     """
     found = {"TARGETSTAGE": stage or "default"}
     for prefix, platform in (("TARGET", target), ("BUILD", build)):

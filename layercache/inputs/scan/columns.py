@@ -161,6 +161,19 @@ class Columns:
             modes.byteswap()
         return modes.tobytes()
 
+    def several_names(self) -> dict[tuple[int, int], list[int]]:
+        """The files that have more than one name here: (inode, device) -> numbers."""
+        column = array("Q", bytes(self.rows))
+        if sys.byteorder == "big":
+            column.byteswap()
+        inodes = column[4::6]
+        if len(set(inodes)) == len(inodes):
+            return {}
+        found: dict[tuple[int, int], list[int]] = {}
+        for number, inode in enumerate(zip(inodes, column[5::6], strict=True)):
+            found.setdefault(inode, []).append(number)
+        return {inode: numbers for inode, numbers in found.items() if len(numbers) > 1}
+
     def forget_files(self, first: int, last: int) -> None:
         """Files are no longer what they were: neither they nor any directory above are known."""
         self.known[first:last] = bytes(last - first)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import time
+from bisect import bisect_right
 from collections.abc import Sequence
 from functools import partial
 from threading import RLock
@@ -99,6 +100,8 @@ class ContextTree:
         self._memo: dict[Files, Fingerprint] = {}
         self._links: dict[int, bytes] = {}
         self._names: dict[int, dict[bytes, int]] = {}
+        self._shared: tuple[tuple[bytes, object], ...] = ()
+        self._tokens: dict[bytes, object] | None = None
         self._beneath = Beneath(context.root)
         try:
             self._scan(context.paranoid)
@@ -178,6 +181,36 @@ class ContextTree:
         return verified(descriptor, path, node.size, node.content)
 
     # -- capabilities beyond Tree -----------------------------------------------------------
+
+    def inode(self, path: bytes) -> object | None:
+        """See `HardLinks.inode`; names outside of the context, or ignored, are none."""
+        with self._lock:
+            self.shared()
+            assert self._tokens is not None
+            return self._tokens.get(path)
+
+    def shared(self) -> Sequence[tuple[bytes, object]]:
+        """See `HardLinks.shared`."""
+        with self._lock:
+            if self._tokens is None:
+                columns = self._columns
+                tokens = {
+                    number: inode
+                    for inode, numbers in columns.several_names().items()
+                    for number in numbers
+                }
+                pairs: list[tuple[bytes, object]] = []
+                directory, names = -1, []
+                for number in sorted(tokens):
+                    if bisect_right(columns.starts, number) - 1 != directory:
+                        directory = bisect_right(columns.starts, number) - 1
+                        names = columns.names(directory)
+                    name = names[number - columns.starts[directory]]
+                    parent = columns.dir_paths[directory]
+                    pairs.append((parent + b"/" + name if parent else name, tokens[number]))
+                self._shared = tuple(sorted(pairs, key=lambda pair: preorder(pair[0])))
+                self._tokens = dict(pairs)
+            return self._shared
 
     def fingerprint(self, files: Files) -> Fingerprint:
         """`selections.fingerprint`, remembered for each selector."""

@@ -170,9 +170,13 @@ holding(
 )
 holding(
     "chmod-parents-of-destination",
-    "directories that COPY makes have 0755, whatever --chmod says",
+    "directories that COPY makes have the octal mode of --chmod, too",
     "FROM base\nCOPY --chmod=600 a.txt /n/m/a\n",
-    {"/n": DIRECTORY, "/n/m": DIRECTORY, "/n/m/a": {"type": "file", "mode": "0600"}},
+    {
+        "/n": {"type": "dir", "mode": "0600"},
+        "/n/m": {"type": "dir", "mode": "0600"},
+        "/n/m/a": {"type": "file", "mode": "0600"},
+    },
 )
 holding(
     "chmod-from-stage",
@@ -184,7 +188,7 @@ holding(
     "chmod-link-flag",
     "--chmod with --link",
     "FROM base\nCOPY --link --chmod=711 a.txt /x/a\n",
-    {"/x/a": {"type": "file", "mode": "0711"}, "/x": DIRECTORY},
+    {"/x/a": {"type": "file", "mode": "0711"}, "/x": {"type": "dir", "mode": "0711"}},
 )
 
 # -- destinations ---------------------------------------------------------------------------

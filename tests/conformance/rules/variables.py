@@ -343,9 +343,9 @@ scenario(
 )
 scenario(
     "arg-targetstage",
-    "TARGETSTAGE is the name of the target",
+    "TARGETSTAGE is the name of the target, else of the last stage",
     "FROM base AS one\nARG TARGETSTAGE\nRUN echo $TARGETSTAGE > /x\nFROM one AS two\n",
-    build("..M.", holds={"/x": "default\n"}),
+    build("..M.", holds={"/x": "two\n"}),
     build("..M.", target="one", holds={"/x": "one\n"}),
     build("..H."),
 )

@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-import re
 from typing import Final
 
-import attrs
-
+from layercache._base.frozen import frozen
+from layercache._base.regex import expression
 from layercache.errors import UsageError
 
 __all__ = ["ModeChange", "parse_mode"]
 
-_CLAUSE: Final = re.compile(r"([ugoa]*)((?:[-+=][rwxXst]*[ugo]*)+)")
-_ACTION: Final = re.compile(r"([-+=])([rwxXst]*)([ugo]*)")
+_OCTAL: Final = expression(r"[0-7]{1,8}")
+_CLAUSE: Final = expression(r"([ugoa]*)((?:[-+=][rwxXst]*[ugo]*)+)")
+_ACTION: Final = expression(r"([-+=])([rwxXst]*)([ugo]*)")
 _WHO: Final = {"u": 0o4700, "g": 0o2070, "o": 0o0007, "a": 0o6777}
 _BITS: Final = {"r": 0o444, "w": 0o222, "x": 0o111, "s": 0o6000, "t": 0o1000}
 _SHIFT: Final = {"u": 6, "g": 3, "o": 0}
 _EXECUTE: Final = 0o111
 
 
-@attrs.frozen
+@frozen
 class ModeChange:
     """What `--chmod` does to permission bits: an absolute mode, or steps one after the other.
 
     A step is operator, classes it touches as a mask, bits, whether `X`, classes to copy from.
+    `g=u` copies the three bits of a class and leaves setuid, setgid and sticky, as BuildKit.
     """
 
     absolute: int | None = None
@@ -42,12 +43,13 @@ class ModeChange:
                 value = mode >> _SHIFT[source] & 0o7
                 bits |= value | value << 3 | value << 6
             bits &= mask
+            cleared = mask & (0o777 if copies else 0o6777)
             if operator == "+":
                 mode |= bits
             elif operator == "-":
                 mode &= ~bits
             else:
-                mode = mode & ~(mask & 0o6777) | bits
+                mode = mode & ~cleared | bits
         return mode
 
 
@@ -57,7 +59,7 @@ def parse_mode(text: str) -> ModeChange:
     Without a class (`+x`) all three are meant and no umask applies, as in BuildKit's daemon.
     """
     if text.isdecimal():
-        if len(text) <= 8 and re.fullmatch(r"[0-7]+", text) and int(text, 8) <= 0o7777:
+        if _OCTAL.fullmatch(text) and int(text, 8) <= 0o7777:
             return ModeChange(absolute=int(text, 8))
         raise UsageError(f"--chmod={text}: an octal mode lies between 0 and 07777")
     steps = []
