@@ -6,6 +6,7 @@ import ast
 import functools
 import graphlib
 import importlib
+import importlib.util
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -280,3 +281,16 @@ def _there(dotted: str) -> bool:
                 return False
         value = getattr(value, part)
     return True
+
+
+def test_the_picture_of_the_layout_is_up_to_date():
+    """`docs/explanation/layout.svg` is drawn from the code as it is, and colours what does I/O."""
+    root = PACKAGE.parent
+    spec = importlib.util.spec_from_file_location("layout", root / ".ci" / "layout.py")
+    assert spec is not None
+    assert spec.loader is not None
+    drawing = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(drawing)
+    assert {"_os", *ORDER[LINE:]} - {"__main__"} == drawing.DOING
+    drawn = drawing.PICTURE.read_text(encoding="utf-8")
+    assert drawing.picture() == drawn, "imports have changed: run .ci/layout.py"
