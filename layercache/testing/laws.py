@@ -98,6 +98,8 @@ class World:
         unstable: seed of commands that give another layer each time; None: they are faithful.
         trace: whether commands are reused by what they were seen to read: "off" or "auto".
         executor: wraps the executor of each machine.
+        store: opens the store of a machine (its number) over the objects that all share; by
+            default each works on them directly.
     """
 
     def __init__(
@@ -109,8 +111,10 @@ class World:
         unstable: int | None = None,
         trace: str = "off",
         executor: Callable[[Executor], Executor] | None = None,
+        store: Callable[[MemoryBackend, int], Store] | None = None,
     ) -> None:
         self.backend = MemoryBackend()
+        self._open = store or (lambda backend, _: Store(backend))
         self.images = MemoryImages(BASE_IMAGES)
         self.unstable = unstable is not None
         self.tally = Tally()
@@ -126,7 +130,7 @@ class World:
                 self._unstable.append(one)
             if executor is not None:
                 one = executor(one)
-            self._machines.append((one, Store(self.backend)))
+            self._machines.append((one, self._open(self.backend, number)))
 
     def build(
         self, version: Version, machine: int = 0, *, fresh: bool = False, text: bool = False
@@ -134,7 +138,8 @@ class World:
         """Build one version and check the laws; `fresh`: as a new process, `text`: as a file."""
         executor, store = self._machines[machine]
         if fresh:
-            store = Store(self.backend)
+            store.close()
+            store = self._open(self.backend, machine)
             self._machines[machine] = (executor, store)
         walker = RecordingWalker(self._walker)
         builder = Builder(
@@ -177,6 +182,11 @@ class World:
             raise LawBroken(f"the cached build ended with {error!r}, a clean one {clean_error!r}")
         if cached is not None and clean is not None and cached.state != clean.state:
             raise LawBroken(_difference(cached, clean))
+
+    def close(self) -> None:
+        """Close the stores of all machines."""
+        for _, store in self._machines:
+            store.close()
 
     # -- no mixture -------------------------------------------------------------------------
 

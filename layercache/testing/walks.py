@@ -34,7 +34,7 @@ from layercache.solver.strategies import ChainKeys, ContentKeys
 from layercache.testing.driving import Driver, Say, World, any_graph, chain_graph, reference
 from layercache.testing.generating import SeededChoices
 
-__all__ = ["WalkerSuite"]
+__all__ = ["WalkerSuite", "check_links"]
 
 
 class WalkerSuite:
@@ -224,7 +224,7 @@ class WalkerSuite:
                 world = self._half_known(seed, graph, unstable=True)
                 for again in range(3):
                     driver, decisions = self._drive(graph, world, seed + again, keys, losses=10)
-                    _check_links(graph, driver.walk, decisions, world)
+                    check_links(graph, driver.walk, decisions, world)
 
     def test_wrong_answers_are_refused(self) -> None:
         """An answer to what was not asked is a `UsageError`."""
@@ -306,7 +306,11 @@ def _with_failures(graph: Graph, seed: int) -> Graph:
     return Graph(tuple(vertices), graph.targets)
 
 
-def _check_links(graph: Graph, walk: Walk, decisions: Sequence[Decision], world: World) -> None:
+def check_links(graph: Graph, walk: Walk, decisions: Sequence[Decision], world: World) -> None:
+    """Each layer lies on exactly what it was made on, and was made of what its step reads now.
+
+    Raises `AssertionError` for a layer that its step never gave there.
+    """
     for decision in decisions:
         step = graph.vertices[decision.vertex]
         if decision.state is None or not isinstance(step, Step):
