@@ -24,7 +24,7 @@ from layercache.model.sources import ContextSource
 from layercache.solver.strategies import ChainKeys, ContentKeys
 from layercache.solver.walker import GraphWalker
 from layercache.store.backends.memory import MemoryBackend
-from layercache.store.collect import collect
+from layercache.store.collection import collect
 from layercache.store.store import Store
 from layercache.store.tiered import TieredStore
 from layercache.testing import driving
