@@ -208,7 +208,8 @@ def _recipe_options(parser: argparse.ArgumentParser) -> None:
         "--network",
         default="default",
         choices=("default", "host", "none"),
-        help="what network commands have (default: the host's)",
+        help="what network commands have (default: one of their own where pasta or slirp4netns "
+        "is installed, else the host's without raw sockets); host also allows network.host",
     )
     add(
         "--add-host",
@@ -229,8 +230,9 @@ def _recipe_options(parser: argparse.ArgumentParser) -> None:
         "--allow",
         action="append",
         default=[],
-        choices=("security.insecure",),
-        help="honour RUN --security=insecure: all privileges of this process",
+        choices=("network.host", "security.insecure"),
+        help="honour RUN --network=host: what only this machine can reach; honour RUN "
+        "--security=insecure: all privileges of this process",
     )
     add("--pull", action="store_true", help="ask for base images anew")
     add("--no-cache", action="store_true", help="execute every step; results are still kept")

@@ -74,6 +74,8 @@ def prepare(options: Namespace) -> tuple[Builder, Request]:
             "ssh": dict(map(_ssh, options.ssh)),
             "step_timeout": options.step_timeout,
             "allow_insecure": "security.insecure" in options.allow,
+            # Who asks for it for the whole build has allowed it.
+            "allow_host_network": "network.host" in options.allow or options.network == "host",
         },
     )
     return builder, request

@@ -70,6 +70,8 @@ class Strongest:
             )
         because = f" ({'; '.join(reasons)})" if reasons else ""
         self._note(f"executor: rootfs, mode {mode}{because}")
+        if why := self._executor.network_reason:
+            self._note(f"commands have this machine's network, without raw sockets: {why}")
 
     def close(self) -> None:
         """See `RootfsExecutor.close`."""

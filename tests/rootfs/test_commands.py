@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 import pytest
 
@@ -193,8 +194,9 @@ def test_bad_limits_are_refused(bench: Bench, text: str) -> None:
         bench.run("true", ulimits=(text,))
 
 
-def test_hosts_and_names(bench: Bench) -> None:
+def test_hosts_and_names(make_bench: Callable[..., Bench]) -> None:
     """Extra hosts are in /etc/hosts; the host name is the same everywhere; nothing of it stays."""
+    bench = make_bench(network="host")
     result = bench.sh(
         "hostname; cat /etc/hostname /etc/hosts; cat /etc/resolv.conf > /dev/null",
         hosts=(("db", "10.0.0.9"), ("me", "host-gateway")),

@@ -98,8 +98,9 @@ def test_the_first_process_can_t_be_killed_from_inside(bench: Bench) -> None:
     assert bench.out("kill -9 1; kill -TERM 1; echo still here") == "still here\n"
 
 
-def test_no_network(bench: Bench) -> None:
-    """`none` has only the loopback device, and that is up; the others have the host's."""
+def test_no_network(make_bench: Callable[..., Bench]) -> None:
+    """`none` has only the loopback device, and that is up; `host` the host's."""
+    bench = make_bench(allow_host_network=True)
     out = bench.out(
         "ls /sys/class/net; ping -c 1 -W 1 127.0.0.1 > /dev/null && echo up", network="none"
     )

@@ -20,12 +20,12 @@ OPTIONS: dict[str, dict[str, Any]] = {"insecure": {"allow_insecure": True}}
 
 def status(bench: Bench) -> str:
     """/proc/self/status of root's command."""
-    return bench.out("cat /proc/self/status")
+    return bench.out("cat /proc/self/status", network="none")
 
 
 def status_of_user(bench: Bench) -> str:
     """/proc/self/status of an ordinary user's command."""
-    return bench.out("cat /proc/self/status", user="app")
+    return bench.out("cat /proc/self/status", user="app", network="none")
 
 
 def insecure(bench: Bench) -> str:

@@ -2,6 +2,8 @@
 //
 //   probe ask SOCKET HEX       sends bytes to a Unix socket (@ for an abstract one), prints the answer
 //   probe connect ADDRESS PORT [DEVICE]  connects by TCP, through DEVICE; prints the error, 0 for none
+//   probe datagram ADDRESS PORT DEVICE  sends one by UDP, prints whether there is an answer
+//   probe frame ADDRESS PORT BYPASS  sends one as a frame of tap0, around its queues with 1
 //   probe FILE                 makes the system calls that FILE lists, one process for each
 //
 // A line is: number of the ABI (0 the machine's own, 1 that of 32-bit programs on x86), number of
@@ -9,6 +11,8 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <linux/if_packet.h>
+#include <net/if.h>
 #include <poll.h>
 #include <stddef.h>
 #include <stdio.h>
@@ -60,6 +64,46 @@ static int ask(const char *path, const char *hex)
     return 0;
 }
 
+static int datagram(const char *host, int port, const char *device)
+{
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(port)};
+    struct timeval patience = {.tv_sec = 2};
+    char answer[8];
+    int end = socket(AF_INET, SOCK_DGRAM, 0);
+    inet_pton(AF_INET, host, &address.sin_addr);
+    setsockopt(end, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
+    if (*device && setsockopt(end, SOL_SOCKET, SO_BINDTODEVICE, device, strlen(device)))
+        return printf("error %d\n", errno), 0;
+    if (sendto(end, "x", 1, 0, (void *)&address, sizeof address) != 1)
+        return printf("error %d\n", errno), 0;
+    puts(recv(end, answer, sizeof answer, 0) > 0 ? "answered" : "silence");
+    return 0;
+}
+
+static int frame(const char *host, int port, int bypass)
+{
+    unsigned char packet[] = {
+        0x52, 0x55, 10, 0, 2, 2, 2, 0, 10, 0, 2, 0x64, 8, 0,                 // Ethernet
+        0x45, 0, 0, 29, 0, 1, 0, 0, 64, 17, 0, 0, 10, 0, 2, 100, 0, 0, 0, 0, // IPv4
+        0x11, 0x5c, port >> 8, port, 0, 9, 0, 0, 'x',                        // UDP
+    };
+    unsigned sum = 0;
+    struct sockaddr_ll device = {
+        .sll_family = AF_PACKET, .sll_protocol = htons(0x800), .sll_ifindex = if_nametoindex("tap0")};
+    int end = socket(AF_PACKET, SOCK_RAW, 0);
+    if (end < 0 || bind(end, (void *)&device, sizeof device))
+        return printf("error %d\n", errno), 0;
+    setsockopt(end, SOL_PACKET, PACKET_QDISC_BYPASS, &bypass, sizeof bypass);
+    inet_pton(AF_INET, host, packet + 30);
+    for (int i = 14; i < 34; i += 2)
+        sum += packet[i] << 8 | packet[i + 1];
+    sum = (sum >> 16) + (sum & 0xffff);
+    sum = ~(sum + (sum >> 16));
+    packet[24] = sum >> 8, packet[25] = sum;
+    printf("%s\n", write(end, packet, sizeof packet) > 0 ? "sent" : "refused");
+    return 0;
+}
+
 static int reach(const char *host, int port, const char *device)
 {
     struct sockaddr_storage address = {0};
@@ -80,7 +124,7 @@ static int reach(const char *host, int port, const char *device)
         error = 0;
     else if (errno != EINPROGRESS)
         error = errno;
-    else if (poll(&(struct pollfd){end, POLLOUT, 0}, 1, 1500) != 1)
+    else if (poll(&(struct pollfd){end, POLLOUT, 0}, 1, 3000) != 1)
         error = ETIMEDOUT;
     else
         getsockopt(end, SOL_SOCKET, SO_ERROR, &error, &size);
@@ -94,6 +138,10 @@ int main(int argc, char **argv)
         return ask(argv[2], argv[3]);
     if (argc > 3 && !strcmp(argv[1], "connect"))
         return reach(argv[2], atoi(argv[3]), argc > 4 ? argv[4] : NULL);
+    if (argc > 4 && !strcmp(argv[1], "datagram"))
+        return datagram(argv[2], atoi(argv[3]), argv[4]);
+    if (argc > 4 && !strcmp(argv[1], "frame"))
+        return frame(argv[2], atoi(argv[3]), atoi(argv[4]));
     FILE *file = fopen(argc > 1 ? argv[1] : "/calls", "re");
     long abi, a[7];
     if (!file)

@@ -1,8 +1,7 @@
 """The rootfs executor: runs each command in the image's own file system, isolated.
 
-A step is an overlay over the unpacked layers of its state, in mount, process, IPC and UTS
-namespaces of its own (and a network namespace for `none`); what the command wrote is captured
-as a layer and kept as the directory of that layer.
+A step is an overlay over the unpacked layers of its state, in namespaces of its own; what the
+command wrote is captured as a layer and kept as the directory of that layer.
 """
 
 from __future__ import annotations
@@ -19,6 +18,7 @@ import attrs
 
 from layercache.errors import BuildError, StepFailed, UsageError
 from layercache.executors.redaction import masks_of
+from layercache.executors.rootfs.networks import NETWORKS, Isolation, find_isolation
 from layercache.model.descriptors import SCRATCH
 from layercache.model.image_config import DEFAULT_PATH
 from layercache.model.instruction import Field, Instruction
@@ -37,9 +37,9 @@ if TYPE_CHECKING:
 
 __all__ = ["RootfsExecutor"]
 
-_SCHEME: Final = "rootfs/1"
+_SCHEME: Final = "rootfs/2"
 _SHM_SIZE: Final = 64 << 20
-_NETWORKS: Final = ("host", "none")
+HOST_GATEWAY: Final = "host-gateway"
 
 
 class RootfsExecutor:
@@ -50,7 +50,10 @@ class RootfsExecutor:
             to; several builds may share it. Unpacked layers and cache mounts stay there.
         secrets: id → bytes, or the path of a file that holds them (read now).
         ssh: id → the socket of an SSH agent.
-        network: what `default` means: "host" or "none".
+        network: what `default` means. "isolated": a network of the step's own, by pasta or
+            slirp4netns, where there is one of them; else the host's, without raw sockets
+            (`network_reason` says why). "host", which implies `allow_host_network`. "none".
+        allow_host_network: honour `RUN --network=host`.
         step_timeout: seconds that one command may take; None is no limit.
         rootless: work in a user namespace; None when the process isn't root.
         trust: a name for who shares cache mounts; others don't see them.
@@ -69,19 +72,22 @@ class RootfsExecutor:
         *,
         secrets: Mapping[str, bytes | str | os.PathLike[str]] | None = None,
         ssh: Mapping[str, str] | None = None,
-        network: str = "host",
+        network: str = "isolated",
+        allow_host_network: bool = False,
         step_timeout: float | None = None,
         rootless: bool | None = None,
         trust: str = "",
         allow_insecure: bool = False,
         durable: bool = False,
     ) -> None:
-        if network not in _NETWORKS:
-            raise UsageError(f"network {network!r}: expected {' or '.join(_NETWORKS)}")
+        if network not in NETWORKS:
+            raise UsageError(f"network {network!r}: expected {', '.join(NETWORKS)}")
         self.directory = os.path.realpath(os.fspath(directory))
         self._secrets = {name: _secret(name, value) for name, value in (secrets or {}).items()}
         self._agents = dict(ssh or {})
         self._network = network
+        self._host_network = allow_host_network or network == "host"
+        self._isolation: Isolation | None = None
         self._timeout = step_timeout
         if rootless is None:
             rootless = os.geteuid() != 0
@@ -148,10 +154,25 @@ class RootfsExecutor:
             Field("executor", _SCHEME),
             Field("platform", str(host_platform())),
             Field("privileges", self._privileges()),
-            Field("default network", self._network),
+            Field("default network", self._default_network()),
             Field("host name", HOSTNAME),
             Field("default PATH", DEFAULT_PATH),
         )
+
+    @property
+    def network_reason(self) -> str:
+        """Why commands have the host's network instead of one of their own; "" when they don't."""
+        if self._network != "isolated":
+            return ""
+        # Looked up when first asked for: most builds execute nothing.
+        if self._isolation is None:
+            self._isolation = find_isolation()
+        return self._isolation.reason
+
+    def _default_network(self) -> str:
+        """What commands have without a word about it: other addresses, another resolver, other
+        hosts within reach, so results of one are not reused by another."""
+        return "host without raw sockets" if self.network_reason else self._network
 
     def _privileges(self) -> str:
         """Who may be whom: a command that can't change owners or make devices may do otherwise."""
@@ -175,8 +196,20 @@ class RootfsExecutor:
                 "RUN --security=insecure gives the command all privileges of this process: allow "
                 "it with --allow security.insecure"
             )
-        if instruction.network not in ("default", *_NETWORKS):
+        if instruction.network not in ("default", "host", "none"):
             raise UsageError(f"--network={instruction.network}: expected default, host or none")
+        if instruction.network == "host" and not self._host_network:
+            raise UsageError(
+                "RUN --network=host gives the command the network of this machine, with all that "
+                "listens only there: allow it with --allow network.host"
+            )
+        isolated = instruction.network == "default" and self._default_network() == "isolated"
+        for name, address in instruction.hosts:
+            if address == HOST_GATEWAY and isolated:
+                raise UsageError(
+                    f"--add-host {name}:{address}: the network of a command does not reach this "
+                    "machine: give it that of the machine with --network host"
+                )
         for name, address in instruction.hosts:
             if not name or not address or set(name + address) & set(" \t\n#"):
                 raise UsageError(f"--add-host {name}:{address}: not a name and an address")
@@ -306,7 +339,8 @@ class RootfsExecutor:
 
     def __getstate__(self) -> dict[str, object]:
         """What another process of a pool gets: everything but what is open."""
-        return {**self.__dict__, "_lock": None, "_session": None}
+        # What can speak for a network is another machine's own.
+        return {**self.__dict__, "_lock": None, "_session": None, "_isolation": None}
 
     def __setstate__(self, state: dict[str, object]) -> None:
         self.__dict__.update(state)
@@ -350,7 +384,11 @@ class RootfsExecutor:
         output = Output(blobs.log, self._masks)
         network = instruction.network
         if network == "default":
-            network = self._network
+            network = self._default_network()
+        programs: tuple[str, ...] = ()
+        if network == "isolated":
+            assert self._isolation is not None
+            programs = self._isolation.programs
         around = session.surroundings
         with Mounts(
             task,
@@ -380,9 +418,11 @@ class RootfsExecutor:
                 "ulimits": [list(limit) for limit in parse_ulimits(instruction.ulimits)],
                 "insecure": instruction.security == "insecure",
                 "new_network": network == "none",
+                "raw_network": network != "host without raw sockets",
             }
             ended = session.runner.run(
                 spec,
+                network=programs,
                 held=mounts.held,
                 log=output.write,
                 cancelled=blobs.cancelled,

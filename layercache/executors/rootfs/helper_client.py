@@ -169,6 +169,7 @@ class Runner:
         self,
         spec: Mapping[str, Sendable],
         *,
+        network: Sequence[str] = (),
         held: Sequence[int] = (),
         log: Callable[[bytes], None],
         cancelled: Callable[[], bool],
@@ -176,9 +177,10 @@ class Runner:
     ) -> Ended:
         """Run a step to its end, when nothing of it is left.
 
-        `held` are further locks that it holds, `log` gets its output as it comes. Raises
-        `Cancelled` when `cancelled` says so, `BuildError` when the step can't be set up.
-        Whatever is raised, the step's processes are gone.
+        `network` are programs that can speak for a network of its own, the best first; without
+        any it has none. `held` are further locks that it holds, `log` gets its output as it
+        comes. Raises `Cancelled` when `cancelled` says so, `BuildError` when the step can't be
+        set up. Whatever is raised, the step's processes are gone.
         """
         self.start()
         namespace = self._namespace
@@ -188,14 +190,18 @@ class Runner:
             "single_id": namespace is not None and namespace.single,
             "methods": METHODS,
         }
-        flags = _NAMESPACES | (_NEW_NETWORK if spec["new_network"] else 0)
+        order: dict[str, Sendable] = {
+            "flags": _NAMESPACES | (_NEW_NETWORK if spec["new_network"] else 0),
+            "network": list(network),
+            "reusable": not spec["insecure"],
+        }
         ours, theirs = socket.socketpair()
         read, write = os.pipe2(os.O_CLOEXEC)
         try:
             with self._lock:
                 self._number += 1
                 number = self._number
-                self._request("start", number, flags, [theirs.fileno(), write, *self._held, *held])
+                self._request("start", number, order, [theirs.fileno(), write, *self._held, *held])
         except BaseException:
             ours.close()
             os.close(read)

@@ -9,6 +9,7 @@ import os
 from collections.abc import Sequence
 from typing import Final
 
+from layercache.executors.rootfs.inside.network import RESOLVER
 from layercache.executors.rootfs.scratch import Scratch
 from layercache.model.layer_times import LAYER_TIME
 
@@ -57,6 +58,7 @@ class Surroundings:
         self._hosts = self._write("hosts", _hosts(()))
         self._hostname = self._write("hostname", HOSTNAME.encode() + b"\n")
         self._resolver = self._write("resolv.conf", resolver)
+        self._own_resolver = self._write("own-resolv.conf", _resolved(resolver))
         self._no_resolver = self._write("no-resolv.conf", b"")
 
     def _write(self, name: str, content: bytes) -> str:
@@ -68,7 +70,9 @@ class Surroundings:
         path = self._hosts
         if hosts:
             path = _write(os.path.join(work, "hosts"), _hosts(hosts))
-        resolver = self._no_resolver if network == "none" else self._resolver
+        resolver = {"none": self._no_resolver, "isolated": self._own_resolver}.get(
+            network, self._resolver
+        )
         return [
             ["/etc/hosts", path],
             ["/etc/hostname", self._hostname],
@@ -82,6 +86,13 @@ def _write(path: str, content: bytes) -> str:
     os.chmod(path, 0o644)
     os.utime(path, (LAYER_TIME, LAYER_TIME))  # like everything that a command finds
     return path
+
+
+def _resolved(host: bytes) -> bytes:
+    """/etc/resolv.conf of a network of its own: the program that speaks for it asks the host's
+    resolvers, also one that listens on the host's loopback address only."""
+    kept = [line for line in host.splitlines() if line.split()[:1] in ([b"search"], [b"options"])]
+    return b"".join(line + b"\n" for line in (b"nameserver " + RESOLVER.encode(), *kept))
 
 
 def _hosts(extra: Sequence[tuple[str, str]]) -> bytes:

@@ -28,6 +28,7 @@ CAPABILITIES = (0, 1, 3, 4, 5, 6, 7, 8, 10, 13, 18, 27, 29, 31)
 sys_chroot, mknod, audit_write, setfcap: Docker's default set (moby, `oci/caps/defaults.go`)."""
 
 _MASK = sum(1 << number for number in CAPABILITIES)
+_NET_RAW = 1 << 13
 
 
 class Refused(Exception):
@@ -158,6 +159,8 @@ def _become(spec: Spec, uid: int, gid: int, groups: list[int], program: bytes) -
     sys_.default_signals()
     sys_.new_session_keyring()
     kept = (1 << 64) - 1 if spec["insecure"] else _MASK
+    if not spec["raw_network"]:
+        kept &= ~_NET_RAW
     number = 0
     held = 0
     while True:

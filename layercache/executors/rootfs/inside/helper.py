@@ -21,12 +21,14 @@ from layercache.executors.rootfs.inside import syscalls as sys_
 from layercache.executors.rootfs.inside import userns as _userns
 from layercache.executors.rootfs.inside import wire as _wire
 from layercache.executors.rootfs.inside.command import CAPABILITIES
+from layercache.executors.rootfs.inside.network import Network, Networks
 
 __all__ = ["AGENT", "KILL", "NAMESPACES", "START", "main"]
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import Any
 
 NAMESPACES = (
     sys_.CLONE_NEWNS
@@ -113,6 +115,9 @@ class Runner:
         self.self = os.pidfd_open(os.getpid())
         self.steps: dict[int, tuple[int, int, _socket.socket]] = {}
         """Descriptor of the process → its number, the step's number, its stream."""
+        self.networks = Networks()
+        self.network_of: dict[int, tuple[Network, bool]] = {}
+        """Descriptor of the process → its network, and whether others may have it next."""
         self.agents: dict[int, int] = {}
         """Descriptor of the process → its number."""
         self.filter = _seccomp.filter_of(os.uname().machine, CAPABILITIES)
@@ -196,26 +201,44 @@ class Runner:
         finally:
             os._exit(status)
 
-    def start(self, number: int, flags: int, fds: list[int]) -> None:
-        """Fork process 1 of a step; `fds` are its stream, its output, and what it must hold."""
+    def start(self, number: int, order: dict[str, Any], fds: list[int]) -> None:
+        """Fork process 1 of a step; `fds` are its stream, its output, and what it must hold.
+
+        `order` says which namespaces are new (`flags`), and which programs can speak for its
+        network (`network`, none for the namespace as it is); `reusable` that the step can't
+        change that.
+        """
+        network = None
         try:
-            pid = sys_.clone(flags)
+            if order["network"]:
+                try:
+                    network = self.networks.take(order["network"])
+                except OSError as error:
+                    raise OSError(error.errno, f"a network of its own: {error.strerror}") from error
+            try:
+                pid = sys_.clone(order["flags"])
+            except OSError as error:
+                raise OSError(error.errno, f"new namespaces: {error.strerror}") from error
         except OSError as error:
+            if network is not None:
+                self.networks.give_back(network, reusable=True)
             stream = _socket.socket(fileno=fds[0])
-            _step.report_broken(stream, f"new namespaces: {error.strerror}")
+            _step.report_broken(stream, str(error.strerror))
             stream.close()
             for fd in fds[1:]:
                 os.close(fd)
             return
         if pid == 0:
-            self.child(fds)
+            self.child(fds, network)
         for fd in fds[1:]:
             os.close(fd)
         pidfd = os.pidfd_open(pid)
         self.steps[pidfd] = (pid, number, _socket.socket(fileno=fds[0]))
+        if network is not None:
+            self.network_of[pidfd] = (network, order["reusable"])
         self.poll.register(pidfd, select.POLLIN)
 
-    def child(self, fds: list[int]) -> None:
+    def child(self, fds: list[int], network: Network | None) -> None:
         """In the step's process 1; does not return."""
         status = 1
         try:
@@ -231,6 +254,9 @@ class Runner:
                     stream.close()
                 for pidfd in self.agents:
                     os.close(pidfd)
+                if network is not None:
+                    sys_.setns(network.namespace, sys_.CLONE_NEWNET)
+                self.networks.forget()
                 _step.run(_socket.socket(fileno=fds[0]), fds[1], self.filter)
                 status = 0
         finally:
@@ -242,6 +268,9 @@ class Runner:
         self.poll.unregister(pidfd)
         os.close(pidfd)
         _, code = os.waitpid(pid, 0)
+        network, reusable = self.network_of.pop(pidfd, (None, False))
+        if network is not None:
+            self.networks.give_back(network, reusable=reusable)
         try:
             _step.report_gone(stream, os.waitstatus_to_exitcode(code))
         except OSError:
@@ -254,6 +283,7 @@ class Runner:
             _kill(pidfd)
         for pid in (*(pid for pid, _, _ in self.steps.values()), *self.agents.values()):
             os.waitpid(pid, 0)
+        self.networks.end()
 
 
 def _kill(pidfd: int) -> None:

@@ -7,9 +7,7 @@ followed unresolved, and what runs before the command's exec trusts nothing of i
 
 from __future__ import annotations
 
-import _socket
 import errno
-import fcntl
 import os
 import sys
 
@@ -24,6 +22,7 @@ from layercache.executors.rootfs.inside.command import (
 )
 
 __all__ = ["probe", "report_broken", "report_gone", "run"]
+from layercache.executors.rootfs.inside.network import loopback_up
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -98,7 +97,7 @@ def _build(spec: Spec) -> _mounts.Root:
     device = 0 if insecure else sys_.MOUNT_ATTR_NODEV
     sys_.set_hostname(spec["hostname"])
     if spec["new_network"]:
-        _loopback_up()
+        loopback_up()
     base = spec["root"]
     _mounts.overlay(
         base["at"], base["lower"], base["upper"], base["work"],
@@ -234,17 +233,3 @@ def _prepare(spec: Spec, mount: Spec, device: int) -> int:
         os.chown(path, mount["uid"], mount["gid"], follow_symlinks=False)
         return _mounts.bind(path, _mounts.SAFE | sys_.MOUNT_ATTR_RDONLY)
     raise ValueError(f"unknown kind of mount {kind!r}")
-
-
-def _loopback_up() -> None:
-    """Bring up `lo` of a new network namespace."""
-    request = bytearray(40)
-    request[:2] = b"lo"
-    request[16:18] = (0x1 | 0x40).to_bytes(2, sys.byteorder)  # IFF_UP | IFF_RUNNING
-    control = _socket.socket(_socket.AF_INET, _socket.SOCK_DGRAM)
-    try:
-        fcntl.ioctl(control.fileno(), 0x8914, request)  # SIOCSIFFLAGS
-    except OSError as error:
-        raise OSError(error.errno, f"bringing up the loopback device: {error.strerror}") from error
-    finally:
-        control.close()

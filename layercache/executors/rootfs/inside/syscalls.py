@@ -191,6 +191,11 @@ def unshare(flags: int) -> None:
     _check(_libc.unshare(ctypes.c_int(flags)), "unshare")
 
 
+def setns(namespace: int, kind: int) -> None:
+    """Move this process to the namespace open as `namespace`, of the CLONE_ flag `kind`."""
+    _check(_libc.setns(ctypes.c_int(namespace), ctypes.c_int(kind)), "setns")
+
+
 def prctl(option: int, value: int) -> int:
     """prctl(2) with one argument."""
     zero = ctypes.c_ulong(0)
@@ -202,6 +207,11 @@ def prctl(option: int, value: int) -> int:
 def kill(pidfd: int) -> None:
     """SIGKILL to the process behind a pidfd; raises `ProcessLookupError`."""
     _call("pidfd_send_signal", 424, _long(pidfd), _long(9), None, _long(0))
+
+
+def pidfd_getfd(pidfd: int, number: int) -> int:
+    """The descriptor `number` of the process behind a pidfd, as one of this process."""
+    return _call("pidfd_getfd", 438, _long(pidfd), _long(number), _long(0))
 
 
 def default_signals() -> None:

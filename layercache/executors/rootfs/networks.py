@@ -1,0 +1,38 @@
+"""What `--network=default` can be on this machine: a network of its own, or what comes next.
+
+A network of its own takes a program that speaks for it, and the kernel's device for that.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from typing import Final
+
+import attrs
+
+__all__ = ["NETWORKS", "Isolation", "find_isolation"]
+
+NETWORKS: Final = ("isolated", "host", "none")
+"""What an executor can be told that `default` means."""
+
+_PROGRAMS: Final = ("pasta", "slirp4netns")
+_DEVICE: Final = "/dev/net/tun"
+
+
+@attrs.frozen
+class Isolation:
+    """The programs (paths) that can speak for a network, the best first; else why there is none."""
+
+    programs: tuple[str, ...] = ()
+    reason: str = ""
+
+
+def find_isolation() -> Isolation:
+    """What this user has here; nothing is tried out."""
+    found = tuple(path for name in _PROGRAMS if (path := shutil.which(name)))
+    if not found:
+        return Isolation(reason="neither pasta nor slirp4netns is installed")
+    if not os.access(_DEVICE, os.R_OK | os.W_OK):
+        return Isolation(reason=f"this user can't open {_DEVICE}")
+    return Isolation(programs=found)
