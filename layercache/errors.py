@@ -17,6 +17,7 @@ __all__ = [
     "BuildError",
     "CacheError",
     "Cancelled",
+    "ConnectionBroken",
     "ContextChanged",
     "CorruptObject",
     "DockerfileError",
@@ -142,6 +143,10 @@ class SourceError(BuildError):
     """A source can't be had: a file that is not in the context, a URL, an image, a checksum."""
 
     code = "source"
+
+
+class ConnectionBroken(SourceError, OSError):
+    """A server's answer broke off, is damaged or came too slowly; trying again may help."""
 
 
 class ContextChanged(SourceError):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import http.client
 import io
-import re
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, BinaryIO, Final, Protocol, cast
 
 from layercache.errors import CacheError, HostileArchive, SourceError, UsageError
+from layercache.http.headers import content_range
+from layercache.http.headers import media_type as media_type_of
 from layercache.images.layouts import Found, find_in_manifest
 from layercache.model.descriptors import Descriptor
 from layercache.model.digests import Digest, check_digest, sha256
@@ -35,7 +35,6 @@ __all__ = ["Registry", "RegistryBlobs", "SmallBlobs"]
 
 _ACCEPT: Final = ", ".join([*sorted(MANIFESTS | INDEXES), "*/*;q=0.1"])
 _RESUMES: Final = 8
-_RANGE: Final = re.compile(r"bytes (\d+)-\d+/", re.ASCII)
 
 
 class SmallBlobs(Protocol):
@@ -106,7 +105,7 @@ class Registry:
             if claimed is not None and claimed != digest:
                 raise HostileArchive(f"{what}: its digest is {digest} instead of {claimed}")
             source.held[digest] = data
-            media_type = (answer.headers.get("Content-Type") or "").partition(";")[0].strip()
+            media_type = media_type_of(answer.headers.get("Content-Type"))
             return _entry(digest, data, media_type, what)
 
     def _kept(self, digest: Digest) -> bytes | None:
@@ -275,8 +274,8 @@ class RegistryBlobs:
             answer.close()
             raise SourceError(f"{what}: the registry does not have this blob any more")
         if offset:
-            found = _RANGE.match(answer.headers.get("Content-Range") or "")
-            if answer.status != 206 or found is None or int(found[1]) != offset:
+            found = content_range(answer.headers.get("Content-Range"))
+            if answer.status != 206 or found != offset:
                 answer.close()
                 raise SourceError(f"{what}: the transfer broke, and can't be taken up again")
         else:
@@ -302,7 +301,7 @@ class _Blob(io.RawIOBase):
         while self._answer is not None and len(view):
             try:
                 data = self._answer.body.read(len(view))
-            except (OSError, http.client.HTTPException) as error:
+            except OSError as error:
                 data = b""
                 broken: Exception | None = error
             else:
@@ -354,11 +353,17 @@ def _digest_header(answer: Response) -> Digest | None:
 def _absolute(location: str, url: str) -> str:
     import urllib.parse
 
-    return urllib.parse.urljoin(url, location)
+    try:
+        return urllib.parse.urljoin(url, location)
+    except ValueError as error:
+        raise SourceError("the registry names a place for an upload that is no URL") from error
 
 
 def _expect(answer: Response, status: int, what: str) -> None:
     if answer.status != status:
-        said = answer.body.read(2000).decode("utf-8", "replace") if answer.status >= 400 else ""
+        said = answer.words if answer.status >= 400 else ""
         answer.close()
-        raise SourceError(f"{what}: the registry answers with status {answer.status} {said}")
+        raise SourceError(
+            f"{what}: the registry answers with status {answer.status}"
+            + (f" (it says: {said})" if said else "")
+        )

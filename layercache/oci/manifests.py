@@ -55,6 +55,8 @@ MANIFEST_LIMIT: Final = 4 << 20
 """Bytes of a manifest or index; what registries accept (distribution: 4 MiB)."""
 CONFIG_LIMIT: Final = 16 << 20
 _ENTRIES: Final = 10_000
+_VALUES: Final = 500_000
+"""Values in one JSON text: each costs far more memory than it has bytes."""
 _DEPTH: Final = 8
 _ATTESTATION: Final = "vnd.docker.reference.type"
 
@@ -130,8 +132,14 @@ class Manifest:
 
 def decode(data: bytes, *, what: str) -> dict[str, Any]:
     """The JSON object in `data`; raises `HostileArchive`."""
+    if data.count(b",") + data.count(b"[") + data.count(b"{") > _VALUES:
+        raise HostileArchive(f"{what}: more than {_VALUES} values in it")
     try:
-        value = json.loads(data)
+        value = json.loads(data.decode("utf-8", "replace"))
+        if b"\\u" in data:
+            # A lone surrogate is no text that can be shown or written: U+FFFD, as in Go.
+            text = json.dumps(value, ensure_ascii=False)
+            value = json.loads(text.encode("utf-8", "surrogatepass").decode("utf-8", "replace"))
     except (ValueError, RecursionError) as error:
         raise HostileArchive(f"{what}: not JSON ({error})") from error
     if not isinstance(value, dict):

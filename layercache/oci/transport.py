@@ -12,14 +12,13 @@ import re
 import ssl
 import threading
 import time
-import urllib.error
-import urllib.parse
-import urllib.request
 from collections.abc import Iterable, Mapping
-from email.message import Message
-from typing import Any, BinaryIO, Final, cast
+from typing import Final
+from urllib.parse import urlencode, urljoin
 
-from layercache.errors import SourceError
+from layercache.errors import SourceError, UsageError
+from layercache.http.client import Address, Response, masked, parse_address, reason, send
+from layercache.http.headers import challenges, retry_after
 from layercache.oci.credentials import Credential, Credentials
 from layercache.oci.manifests import decode
 from layercache.oci.references import DOCKER_HUB
@@ -32,35 +31,10 @@ _ATTEMPTS: Final = 5
 _REDIRECTS: Final = 6
 _TOKEN_LIMIT: Final = 1 << 20
 _AGAIN: Final = frozenset({408, 429, 500, 502, 503, 504})
+_MOVED: Final = frozenset({301, 302, 303, 307, 308})
 _MAX_WAIT: Final = 30.0
-_CHALLENGE: Final = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
 _LOCAL: Final = re.compile(r"(?:localhost|127(?:\.\d{1,3}){3}|\[::1\])(?::\d+)?", re.ASCII)
-
-
-class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    """Redirects are followed by `Transport`, which decides what goes along."""
-
-    def redirect_request(self, *args: Any, **kwargs: Any) -> None:
-        return None
-
-
-class Response:
-    """An answer: status, headers and a body to be read and closed."""
-
-    def __init__(self, status: int, headers: Message, body: BinaryIO, url: str) -> None:
-        self.status = status
-        self.headers = headers
-        self.body = body
-        self.url = url
-
-    def close(self) -> None:
-        self.body.close()
-
-    def __enter__(self) -> Response:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
+_BROKEN: Final = (OSError, http.client.HTTPException)
 
 
 class Transport:
@@ -85,23 +59,23 @@ class Transport:
         self._lock = threading.Lock()
         self._schemes: dict[str, str] = {}
         self._tokens: dict[tuple[str, str], str] = {}
-        self._openers: dict[tuple[bool, bool], urllib.request.OpenerDirector] = {}
+        self._contexts: dict[bool, ssl.SSLContext] = {}
 
-    def _opener(self, address: str) -> urllib.request.OpenerDirector:
-        """What opens URLs at `address` (host and port), wherever a redirect came from."""
-        kind = (address in self._insecure, bool(_LOCAL.fullmatch(address)))
+    def _context(self, address: Address) -> ssl.SSLContext | None:
+        """How the certificate of `address` is checked, wherever a redirect came from."""
+        if address.scheme != "https":
+            return None
+        named = re.sub(r"^https?://", "", address.url).partition("/")[0].partition("?")[0]
+        unchecked = named in self._insecure
         with self._lock:
-            opener = self._openers.get(kind)
-            if opener is None:
+            context = self._contexts.get(unchecked)
+            if context is None:
                 context = ssl.create_default_context()
-                if kind[0]:
+                if unchecked:
                     context.check_hostname = False
                     context.verify_mode = ssl.CERT_NONE
-                handlers = [_NoRedirects(), urllib.request.HTTPSHandler(context=context)]
-                if kind[1]:
-                    handlers.append(urllib.request.ProxyHandler({}))  # never for this machine
-                opener = self._openers[kind] = urllib.request.build_opener(*handlers)
-        return opener
+                self._contexts[unchecked] = context
+        return context
 
     # -- requests ---------------------------------------------------------------------------
 
@@ -124,94 +98,103 @@ class Transport:
         sent once, so such a request isn't tried again (`retry`).
         """
         scope = f"repository:{repository}:{actions}"
-        url = path if "://" in path else f"{self._base(host)}/v2/{path}"
-        if url.startswith("http:") and self._base(host).startswith("https:"):
+        base = _parsed(f"{self._base(host)}/v2/", host)
+        address = _parsed(path if ":" in path.partition("/")[0] else f"{base.url}{path}", host)
+        if address.scheme == "http" and base.scheme == "https":
             raise SourceError(f"{host} sends from https to an address with http: refused")
-        retry = retry and (data is None or isinstance(data, bytes))
+        whole = data is None or isinstance(data, bytes)
+        retry = retry and whole
         authorized = False
+        waits = _Waits(self._timeout)
+        shown = f"{method} {masked(address.url)}"
         for attempt in range(self._attempts):
             sent = dict(headers or {})
             token = self._tokens.get((host, scope))
-            if token is not None and self._same_registry(url, host):
+            if token is not None and address.origin == base.origin:
                 sent["Authorization"] = token
             try:
-                answer = self._follow(method, url, sent, data, host)
-            except (urllib.error.URLError, OSError, http.client.HTTPException) as error:
+                answer = self._follow(method, address, sent, data, host)
+            except _BROKEN as error:
                 if not retry or attempt + 1 == self._attempts or _final(error):
-                    raise SourceError(f"{method} {_shown(url)}: {_reason(error)}") from error
-                _wait(attempt, None)
+                    raise SourceError(f"{shown}: {_reason(error)}") from error
+                waits.pause(attempt, None)
                 continue
             if answer.status == 401 and not authorized:
                 authorized = True
-                challenge = answer.headers.get("WWW-Authenticate", "")
+                values = answer.headers.get_all("WWW-Authenticate") or []
+                said = answer.words
                 answer.close()
-                self._authorize(host, repository, scope, challenge)
-                if data is not None and not isinstance(data, bytes):
+                if answer.address.origin != base.origin:
+                    # Its challenge would have the registry's password sent where it likes.
+                    raise SourceError(
+                        f"{host} leads to {answer.address.host}, which wants authorization of "
+                        "its own: refused; credentials are for the registry that was asked"
+                    )
+                self._authorize(host, base, repository, scope, values, said)
+                if not whole:
                     raise SourceError(f"{host} wants authorization in the middle of an upload")
                 continue
             if answer.status == 401 or answer.status == 403:
+                said = answer.words
                 answer.close()
                 raise SourceError(
                     f"{host} refuses access to {repository} ({actions}, status {answer.status}): "
                     "log in with docker login or podman login, or check the name"
+                    + (f" (it says: {said})" if said else "")
                 )
             if answer.status in _AGAIN and retry and attempt + 1 < self._attempts:
-                wanted = answer.headers.get("Retry-After")
+                wanted = retry_after(answer.headers.get("Retry-After"))
                 answer.close()
-                _wait(attempt, wanted)
-                continue
+                if waits.pause(attempt, wanted):
+                    continue
             if answer.status >= 500 or answer.status in _AGAIN:
                 answer.close()
-                raise SourceError(f"{method} {_shown(url)}: status {answer.status}")
+                raise SourceError(f"{shown}: status {answer.status}")
             return answer
-        raise SourceError(f"{method} {_shown(url)}: given up after {self._attempts} tries")
+        raise SourceError(f"{shown}: given up after {self._attempts} tries")
 
     def _follow(
         self,
         method: str,
-        url: str,
+        address: Address,
         headers: dict[str, str],
         data: bytes | Iterable[bytes] | None,
         host: str,
+        *,
+        secret: bool = False,
     ) -> Response:
-        """One try, redirects followed without what belongs to the first host only."""
-        start = urllib.parse.urlsplit(url)
+        """One try, redirects followed without what belongs to the first host only.
+
+        `secret`: the body is one too, and leaves for no other place.
+        """
+        start = address
         for _ in range(_REDIRECTS):
-            answer = self._send(method, url, headers, data)
-            if answer.status not in (301, 302, 303, 307, 308):
+            answer = self._send(method, address, headers, data)
+            if answer.status not in _MOVED:
                 return answer
             target = answer.headers.get("Location", "")
             answer.close()
-            url = urllib.parse.urljoin(url, target)
-            parts = urllib.parse.urlsplit(url)
-            if parts.scheme not in ("http", "https") or not parts.netloc:
-                raise SourceError(f"{host} redirects to something other than http: refused")
-            if start.scheme == "https" and parts.scheme == "http":
+            address = _parsed(_joined(address.url, target), host, what="redirects to")
+            if start.scheme == "https" and address.scheme == "http":
                 raise SourceError(f"{host} redirects from https to http: refused")
-            if (parts.scheme, parts.netloc) != (start.scheme, start.netloc):
+            if address.origin != start.origin:
                 headers = {k: v for k, v in headers.items() if k != "Authorization"}
+                if secret:
+                    raise SourceError(f"{host} redirects a login to another place: refused")
+            again = answer.status in (307, 308) and isinstance(data, bytes | None)
+            if method not in ("GET", "HEAD") and not again:
+                raise SourceError(f"{host} redirects a {method}, which can't be sent again")
         raise SourceError(f"{host} redirects more than {_REDIRECTS} times")
 
     def _send(
         self,
         method: str,
-        url: str,
+        address: Address,
         headers: Mapping[str, str],
         data: bytes | Iterable[bytes] | None,
     ) -> Response:
-        request = urllib.request.Request(
-            url, data=cast("bytes | None", data), headers=dict(headers), method=method
-        )
-        request.add_header("User-Agent", "layercache")
-        opener = self._opener(urllib.parse.urlsplit(url).netloc)
-        try:
-            answer = opener.open(request, timeout=self._timeout)
-        except urllib.error.HTTPError as error:
-            return Response(error.code, error.headers, cast(BinaryIO, error), url)
-        return Response(answer.status, answer.headers, cast(BinaryIO, answer), url)
-
-    def _same_registry(self, url: str, host: str) -> bool:
-        return url.startswith(self._base(host) + "/")
+        context = self._context(address)
+        return send(method, address, headers, data, timeout=self._timeout, context=context)
 
     def _base(self, host: str) -> str:
         """Scheme and address; http only for this machine or a host named insecure."""
@@ -228,43 +211,63 @@ class Transport:
 
     def _speaks_tls(self, host: str) -> bool:
         try:
-            self._send("GET", f"https://{host}/v2/", {}, None).close()
-        except urllib.error.URLError as error:
-            # Only an answer that isn't TLS says so; anything else is reported by the request.
-            reason = error.reason
-            plain = isinstance(reason, ssl.SSLError) and not isinstance(
-                reason, ssl.SSLCertVerificationError
-            )
-            return not (plain or isinstance(reason, ConnectionResetError))
-        except (OSError, http.client.HTTPException):
-            return False
+            self._send("GET", _parsed(f"https://{host}/v2/", host), {}, None).close()
+        except ssl.SSLCertVerificationError:
+            return True
+        except (ssl.SSLError, ConnectionResetError, http.client.HTTPException):
+            return False  # an answer that isn't TLS
+        except OSError:
+            return True  # reported by the request
         return True
 
     # -- authorization ----------------------------------------------------------------------
 
-    def _authorize(self, host: str, repository: str, scope: str, challenge: str) -> None:
+    def _authorize(
+        self,
+        host: str,
+        base: Address,
+        repository: str,
+        scope: str,
+        values: Iterable[str],
+        said: str,
+    ) -> None:
         """Obtain what the challenge of a 401 asks for (distribution, "token authentication")."""
-        kind, _, rest = challenge.partition(" ")
-        fields = {key.lower(): value for key, value in _CHALLENGE.findall(rest)}
+        asked = {c.scheme: c.parameters for c in reversed(challenges(values))}
         credential = self._credentials.get(host, repository)
-        if kind.lower() == "basic":
+        if (fields := asked.get("bearer")) is None:
+            if "basic" not in asked:
+                raise SourceError(
+                    f"{host} asks for authorization in a way that is not known here"
+                    + (f" (it says: {said})" if said else "")
+                )
             if credential is None or credential.identity:
                 raise SourceError(f"{host} wants a user name and a password: log in first")
             self._tokens[host, scope] = credential.basic
             return
-        realm = fields.get("realm", "")
-        parts = urllib.parse.urlsplit(realm)
-        if kind.lower() != "bearer" or not parts.netloc:
-            raise SourceError(f"{host} asks for authorization in a way that is not known here")
-        allowed = ("https", "http") if self._base(host).startswith("http:") else ("https",)
-        if parts.scheme not in allowed or parts.username or parts.password:
+        try:
+            realm = parse_address(fields.get("realm", ""))
+        except UsageError as error:
+            raise SourceError(f"{host} wants tokens from no safe address: {error}") from None
+        if realm.scheme != "https" and base.scheme == "https":
             raise SourceError(f"{host} wants tokens fetched from an address that isn't safe")
+        if credential is not None and not self._trusted(base) and realm.host != base.host:
+            # Anybody on the way may have written this challenge.
+            raise SourceError(
+                f"{host} is spoken to without a certificate that was verified, and wants its "
+                f"password sent to {realm.host}: refused"
+            )
+        service, wanted = fields.get("service", ""), fields.get("scope") or scope
         self._tokens[host, scope] = "Bearer " + self._token(
-            host, realm, fields.get("service", ""), fields.get("scope") or scope, credential
+            host, realm, service, wanted, credential
         )
 
+    def _trusted(self, base: Address) -> bool:
+        """Whether it is sure that nobody else speaks for the registry."""
+        context = self._context(base)
+        return context is not None and context.verify_mode == ssl.CERT_REQUIRED
+
     def _token(
-        self, host: str, realm: str, service: str, scope: str, credential: Credential | None
+        self, host: str, realm: Address, service: str, scope: str, credential: Credential | None
     ) -> str:
         headers: dict[str, str] = {}
         data = None
@@ -276,26 +279,28 @@ class Transport:
                 "refresh_token": credential.secret,
                 "client_id": "layercache",
             }
-            data = urllib.parse.urlencode(form).encode()
+            data = urlencode(form).encode()
             headers["Content-Type"] = "application/x-www-form-urlencoded"
-            url = realm
+            address = realm
         else:
-            joint = "&" if "?" in realm else "?"
-            url = realm + joint + urllib.parse.urlencode(query)
+            joint = "&" if "?" in realm.url else "?"
+            address = _parsed(realm.url + joint + urlencode(query), host)
             if credential is not None:
                 headers["Authorization"] = credential.basic
+        waits = _Waits(self._timeout)
+        method = "POST" if data else "GET"
         for attempt in range(self._attempts):
             try:
-                answer = self._follow("POST" if data else "GET", url, headers, data, host)
-            except (urllib.error.URLError, OSError, http.client.HTTPException) as error:
+                answer = self._follow(method, address, headers, data, host, secret=data is not None)
+            except _BROKEN as error:
                 if attempt + 1 == self._attempts or _final(error):
                     raise SourceError(f"token for {host}: {_reason(error)}") from error
-                _wait(attempt, None)
+                waits.pause(attempt, None)
                 continue
             if answer.status in _AGAIN and attempt + 1 < self._attempts:
                 answer.close()
-                _wait(attempt, answer.headers.get("Retry-After"))
-                continue
+                if waits.pause(attempt, retry_after(answer.headers.get("Retry-After"))):
+                    continue
             break
         if answer.status != 200:
             answer.close()
@@ -306,7 +311,7 @@ class Transport:
             what=f"token of {host}",
         )
         token = value.get("token") or value.get("access_token")
-        if not isinstance(token, str) or not re.fullmatch(r"[\x21-\x7e]+", token):
+        if not isinstance(token, str) or not re.fullmatch(r"[\x21-\x7e]{1,32768}", token):
             raise SourceError(f"{host} gave no token")
         return token
 
@@ -321,17 +326,37 @@ def _final(error: BaseException) -> bool:
 
 
 def _reason(error: BaseException) -> str:
-    reason = getattr(error, "reason", None) or error
-    return str(reason) or type(reason).__name__
+    return reason(error)
 
 
-def _shown(url: str) -> str:
-    """Without the query, which may carry a signature."""
-    return url.partition("?")[0]
+def _parsed(url: str, host: str, what: str = "leads to") -> Address:
+    """The address `url` that `host` told of; raises `SourceError`."""
+    try:
+        return parse_address(url)
+    except UsageError as error:
+        raise SourceError(f"{host} {what} an address that is not opened: {error}") from None
 
 
-def _wait(attempt: int, wanted: str | None) -> None:
-    seconds = 0.25 * 2.0**attempt
-    if wanted is not None and wanted.isdigit() and len(wanted) < 6:
-        seconds = max(seconds, float(wanted))
-    time.sleep(min(seconds, _MAX_WAIT))
+def _joined(url: str, target: str) -> str:
+    try:
+        return urljoin(url, target)
+    except ValueError:
+        return target
+
+
+class _Waits:
+    """The pauses between the tries of one request, none of them longer than all may be."""
+
+    def __init__(self, timeout: float) -> None:
+        self._left = min(2 * timeout, 2 * _MAX_WAIT)
+
+    def pause(self, attempt: int, wanted: float | None) -> bool:
+        """Wait before the next try; False where the server wants longer than there is."""
+        seconds = max(0.25 * 2.0**attempt, wanted or 0.0)
+        if seconds > min(_MAX_WAIT, self._left):
+            if wanted is not None and wanted >= seconds:
+                return False
+            seconds = max(0.0, min(_MAX_WAIT, self._left))
+        self._left -= seconds
+        time.sleep(seconds)
+        return True

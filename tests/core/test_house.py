@@ -31,6 +31,7 @@ ORDER = (
     "advice",
     # the I/O line: what is below may touch the world
     "layers",
+    "http",
     "oci",
     "store",
     "images",

@@ -21,6 +21,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from layercache.errors import CacheError, NotFound, SourceError
+from layercache.http.headers import next_link
 from layercache.model.digests import Digest, sha256
 from layercache.oci.references import Reference
 from layercache.store.backend import ObjectInfo, check_name
@@ -44,8 +45,11 @@ _STAMP: Final = "vnd.layercache.stamp"
 _CONTENT: Final = "vnd.layercache.content"
 _TAGS: Final = "layercache-"
 _BLOB: Final = re.compile(r"(?:.*/)?blobs/sha256/[0-9a-f]{2}/([0-9a-f]{64})")
+_DIGEST: Final = re.compile(r"sha(?:256|512):[0-9a-f]{64,128}", re.ASCII)
 _CHUNK: Final = 1 << 20
 _THREADS: Final = 16
+_LISTING_LIMIT: Final = 16 << 20
+_PAGES: Final = 10_000
 
 
 class RegistryBackend:
@@ -94,7 +98,7 @@ class RegistryBackend:
 
                 hosts = [self.reference.domain] if self._insecure else []
                 self._transport = Transport(insecure=hosts, timeout=self._timeout, attempts=2)
-        where = path if "://" in path else f"{self.reference.path}/{path}"
+        where = path if ":" in path.partition("/")[0] else f"{self.reference.path}/{path}"
         try:
             return self._transport.request(
                 method,
@@ -149,12 +153,17 @@ class RegistryBackend:
             if answer.status == 404:
                 return None
             self._expect(answer, 200, f"reading {tag}")
-            data = answer.body.read(_MANIFEST_LIMIT + 1)
+            return self._decoded(answer, _MANIFEST_LIMIT, f"the manifest {tag}")
+
+    def _decoded(self, answer: Response, limit: int, what: str) -> dict[str, Any]:
+        """The JSON object that came; raises `CacheError`."""
+        from layercache.oci.manifests import decode
+        from layercache.oci.streams import read_bounded
+
         try:
-            manifest = json.loads(data)
-        except ValueError as error:
-            raise CacheError(f"{tag} in {self!r} is no manifest") from error
-        return manifest if isinstance(manifest, dict) else None
+            return decode(read_bounded(answer.body, limit, what=what), what=what)
+        except SourceError as error:
+            raise CacheError(f"the cache {self!r}: {error}") from error
 
     def read_many(self, names: Sequence[str]) -> Mapping[str, bytes]:
         results = self._side_by_side([lambda name=name: self._read_one(name) for name in names])
@@ -248,7 +257,7 @@ class RegistryBackend:
                 "POST", "blobs/uploads/", headers={"Content-Length": "0"}, data=b"", write=True
             ) as answer:
                 self._expect(answer, 202, f"sending {digest}")
-                location = urllib.parse.urljoin(answer.url, answer.headers.get("Location", ""))
+                location = self._place(answer, answer.headers.get("Location") or "/")
             joint = "&" if "?" in location else "?"
             with self._request(
                 "PUT",
@@ -270,7 +279,9 @@ class RegistryBackend:
         with self._request("HEAD", f"manifests/{tag}", headers=accept, write=True) as answer:
             if answer.status == 404:
                 return
-            digest = answer.headers.get("Docker-Content-Digest", "")
+            digest = answer.headers.get("Docker-Content-Digest", "")[:200]
+            if not _DIGEST.fullmatch(digest):
+                raise CacheError(f"the registry of {self!r} tells no digest of {name}")
         with self._request("DELETE", f"manifests/{digest}", write=True) as answer:
             if answer.status == 405:
                 raise CacheError(f"the registry of {self!r} allows no deletion")
@@ -285,7 +296,8 @@ class RegistryBackend:
             # One whole blob is asked for: one look, whatever else there is.
             with self._request("HEAD", f"blobs/sha256:{blob[1]}") as answer:
                 if answer.status == 200:
-                    size = int(answer.headers.get("Content-Length") or 0)
+                    length = (answer.headers.get("Content-Length") or "")[:20]
+                    size = int(length) if length.isascii() and length.isdigit() else 0
                     yield ObjectInfo(prefix, size, time.time())
             return
         tags = [tag for tag in self._tags() if tag.startswith(_TAGS)]
@@ -309,19 +321,30 @@ class RegistryBackend:
 
     def _tags(self) -> Iterator[str]:
         path = "tags/list?n=1000"
+        pages = 0
         while path:
+            pages += 1
             with self._request("GET", path) as answer:
                 if answer.status == 404:
                     return
                 self._expect(answer, 200, "listing")
-                body = json.loads(answer.body.read(1 << 26))
-                following = re.match(r"<([^>]+)>", answer.headers.get("Link", ""))
-                path = urllib.parse.urljoin(answer.url, following[1]) if following else ""
-            yield from body.get("tags") or ()
+                body = self._decoded(answer, _LISTING_LIMIT, "a list of tags")
+                path = self._place(answer, next_link(answer.headers.get("Link")))
+            tags = body.get("tags") or []
+            if not isinstance(tags, list) or pages > _PAGES:
+                raise CacheError(f"listing {self!r}: no list of tags")
+            yield from (tag for tag in tags if isinstance(tag, str))
+
+    def _place(self, answer: Response, target: str | None) -> str:
+        """The URL that an answer names; "" for none."""
+        try:
+            return urllib.parse.urljoin(answer.url, target) if target else ""
+        except ValueError as error:
+            raise CacheError(f"the cache {self!r} names a place that is no URL") from error
 
     def _expect(self, answer: Response, status: int, doing: str) -> None:
         if answer.status != status:
-            detail = answer.body.read(500).decode("utf-8", "replace")
+            detail = answer.words
             answer.close()
             raise CacheError(f"{doing} in {self!r}: status {answer.status} {detail}".rstrip())
 
