@@ -16,7 +16,7 @@ import attrs
 from layercache._base.frozen import frozen
 from layercache.engine.evidence import Evidence
 from layercache.engine.window import Window, carry, perform
-from layercache.errors import BuildError, CacheError, Cancelled, LayerCacheError
+from layercache.errors import BuildError, CacheError, Cancelled, CorruptObject, LayerCacheError
 from layercache.events import CacheTrouble, Event, Note, StepOutput, StepStarted
 from layercache.inputs.inputs import Inputs
 from layercache.model.descriptors import SCRATCH, State
@@ -24,7 +24,7 @@ from layercache.model.digests import CacheKey
 from layercache.model.graph import Graph, Origin, Step
 from layercache.model.keys import KeyStrategy, Narrows
 from layercache.model.records import Record
-from layercache.model.selectors import ByKey, Files
+from layercache.model.selectors import ByKey, Files, Nothing
 from layercache.model.task import Executor, Result, Task
 from layercache.solver.protocol import AskExecute
 from layercache.store.seen_results import note_results
@@ -139,6 +139,9 @@ class Attempts:
             seconds = time.monotonic() - started
             record = self._record(ask, result, window, seconds)
             try:
+                if lies := self._unproven(ask.task):
+                    self.trouble("untrusted", CorruptObject(lies))
+                    return Made(record, reused=False)
                 stands = store.put(record, replace=fresh or found is not None)
                 if found is not None:
                     note_results(store, ask.key, (found.layer, record.layer))
@@ -147,6 +150,18 @@ class Attempts:
             except CacheError as error:
                 self.trouble("write", error)
             return Made(record, reused=False)
+
+    def _unproven(self, task: Task) -> str:
+        """Why the key of `task` is not that of what was executed; "" where it is."""
+        for bound in task.inputs:
+            if isinstance(bound.selector, Nothing | ByKey):
+                continue
+            if not self._inputs.proves(bound.subject, bound.selector, bound.fingerprint):
+                return (
+                    "a remote cache said something wrong of a state that a step reads: the step "
+                    "was executed, its result is not kept; the next build knows better"
+                )
+        return ""
 
     def _keep_evidence(
         self, ask: AskExecute, record: Record, result: Result, barred: str, *, again: bool

@@ -139,6 +139,21 @@ class Inputs:
             return found
         return self._fingerprint(subject, selector)
 
+    def proves(self, subject: State | Source, selector: Selector, found: Fingerprint) -> bool:
+        """Whether `selector` picks `found` from `subject`, looked up here where only a remote
+        cache said so. Asked before a result is stored under a key made of it.
+
+        Raises `SourceError`, `NotFound` or `CorruptObject`.
+        """
+        if not isinstance(subject, State):
+            return True
+        name = selector_digest(selector)
+        if not self._store.believes(subject.chain_id, name):
+            return True
+        seen = self._fingerprint(subject, selector)
+        self._store.put_fact(subject.chain_id, name, seen)
+        return seen == found
+
     def _fingerprint(self, subject: State | Source, selector: Selector) -> Fingerprint:
         if isinstance(subject, UrlSource) and subject.checksum is not None:
             # What the file must be says enough: no request is made (observed rule 11.3).

@@ -13,6 +13,7 @@ import stat
 from collections.abc import Callable, Iterator
 from typing import Final
 
+from layercache._os.names import checked_name, parted
 from layercache._os.xattrs import list_xattrs, remove_xattr, set_xattr
 from layercache.errors import BuildError
 from layercache.model.tree import Node
@@ -82,7 +83,7 @@ class Beneath:
         for name in rest.split(b"/"):
             path = path + b"/" + name if path else name
             try:
-                descriptor = os.open(name, _DIRECTORY, dir_fd=descriptor)
+                descriptor = os.open(checked_name(name), _DIRECTORY, dir_fd=descriptor)
             except OSError as error:
                 raise _trouble(path, error) from error
             self._chain.append((path, descriptor))
@@ -103,7 +104,10 @@ class Beneath:
         os.close(descriptor)
 
     def _place(self, path: bytes) -> tuple[int, bytes]:
-        directory, _, name = path.rpartition(b"/")
+        try:
+            directory, name = parted(path)
+        except OSError as error:
+            raise _trouble(path, error) from error
         return self._enter(directory), name
 
     def kind(self, path: bytes) -> int | None:
@@ -224,9 +228,10 @@ class Beneath:
         """Make `path` another name of `target`, which is there; False when it can't be (EMLINK)."""
         directory, name = self._place(path)
         try:
-            with self._opened(target.rpartition(b"/")[0]) as other:
+            above, last = parted(target)
+            with self._opened(above) as other:
                 os.link(
-                    target.rpartition(b"/")[2],
+                    last,
                     name,
                     src_dir_fd=other,
                     dst_dir_fd=directory,
@@ -278,7 +283,7 @@ class _Walk:
         for name in directory.split(b"/") if directory else ():
             outer = self._descriptor
             try:
-                self._descriptor = os.open(name, _DIRECTORY, dir_fd=outer)
+                self._descriptor = os.open(checked_name(name), _DIRECTORY, dir_fd=outer)
             finally:
                 os.close(outer)
 

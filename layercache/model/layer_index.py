@@ -8,6 +8,7 @@ has no entry for that directory).
 
 from __future__ import annotations
 
+import operator
 import struct
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Final, Protocol, TypeVar, runtime_checkable
@@ -235,7 +236,20 @@ class LayerIndex:
 
     @classmethod
     def decode(cls, data: bytes) -> LayerIndex:
-        """The index that `encode` made; raises `CorruptObject` for anything else."""
+        """The index that `encode` made; raises `CorruptObject` for anything else.
+
+        A checksum only tells of accidents, so what is canonical is checked too: names that lead
+        nowhere else, each once and in order, below directories.
+        """
+        try:
+            return cls._decode(data)
+        except (struct.error, OverflowError, MemoryError, ValueError) as error:
+            raise CorruptObject(
+                f"a layer index is malformed ({error}); it will be made again"
+            ) from error
+
+    @classmethod
+    def _decode(cls, data: bytes) -> LayerIndex:
         end = len(data) - _CHECK
         if not data.startswith(_MAGIC) or end < len(_MAGIC) + _HEAD.size:
             raise CorruptObject("not a layer index of this version; it will be made again")
@@ -244,6 +258,8 @@ class LayerIndex:
         at = len(_MAGIC)
         count, size, *sizes = _HEAD.unpack_from(data, at)
         at += _HEAD.size
+        if count * _ROW + size + sum(sizes) * _PAIR.size > end - at:
+            raise CorruptObject("a layer index counts more than it holds; it will be made again")
         columns: list[Sequence[int]] = []
         for kind, width in (("I", 4), ("I", 4), ("I", 4), ("Q", 8), ("Q", 8), ("q", 8)):
             columns.append(struct.unpack_from(f"<{count}{kind}", data, at))
@@ -274,10 +290,43 @@ class LayerIndex:
             xattrs[row] = (*xattrs.get(row, ()), (name, value))
         if at != end or len(paths) != count:
             raise CorruptObject("a layer index has a wrong length; it will be made again")
+        _check_paths(paths, mode, flags)
+        for sparse_rows in (links, hardlinks, nodes, xattrs):
+            if any(row >= count for row in sparse_rows):
+                raise CorruptObject("a layer index describes no row of its; it will be made again")
+        for target in hardlinks.values():
+            _check_name(target)
         return cls(paths, table, links, hardlinks, nodes, xattrs)
 
 
 _PAIR: Final = struct.Struct("<3Q")
+_ROW: Final = 3 * 4 + 3 * 8 + 1 + 32
+"""Bytes of a row in all columns, without its name."""
+
+_NOWHERE: Final = frozenset({b"", b".", b".."})
+
+
+def _check_name(path: bytes) -> None:
+    """Refuse a path that is absolute, empty or leads out of where it is; see `decode`."""
+    if b"\0" in path or not _NOWHERE.isdisjoint(path.split(b"/")):
+        raise CorruptObject(f"a layer index names {path!r}, which no layer holds")
+
+
+def _check_paths(paths: Sequence[bytes], modes: Sequence[int], flags: bytes) -> None:
+    """Refuse rows that are not those of a canonical index: see the module's docstring."""
+    keys = [path.replace(b"/", b"\0") for path in paths]
+    if not all(map(operator.lt, keys, keys[1:])):
+        raise CorruptObject("a layer index is not in order; it will be made again")
+    directories = set()
+    for path, mode, flag in zip(paths, modes, flags, strict=True):
+        if path:
+            parent, _, name = path.rpartition(b"/")
+            if name in _NOWHERE or path.startswith(b"/"):
+                raise CorruptObject(f"a layer index names {path!r}, which no layer holds")
+            if parent not in directories:
+                raise CorruptObject(f"a layer index has {path!r} below no directory")
+        if mode & 0o170000 == 0o40000 and not flag & WHITEOUT:
+            directories.add(path)
 
 
 def _pair(row: int, name: bytes, value: bytes) -> bytes:

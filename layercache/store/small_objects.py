@@ -130,6 +130,13 @@ class Objects:
         payload = self._get_sealed("fact", name, subject + " " + selector)
         return None if payload is None else Fingerprint(payload.decode("ascii", "replace"))
 
+    def believes(self, subject: str, selector: str) -> bool:
+        """Whether `get_fact` gives what somebody else said of the state, not what was seen here.
+
+        Good enough to look a record up with; a result is stored only once it was seen here, too.
+        """
+        return False
+
     def put_fact(self, subject: str, selector: str, fingerprint: Fingerprint) -> None:
         """Keep a selection fact."""
         name = self._fact_name(subject, selector)

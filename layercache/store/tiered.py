@@ -29,9 +29,11 @@ __all__ = ["TieredStore", "tiered"]
 DEADLINE: Final = 10.0
 LINGER: Final = 60.0
 
-SHARED: Final = ("selectors", "untraced", "accounts", "index")
-"""Derived objects that are read and written at a distance: what makes a step of another machine
-usable on another state, without its layers."""
+SHARED: Final = ("selectors", "untraced")
+"""Derived objects that are read and written at a distance: what steps of other machines looked at.
+
+They choose between records, which are then checked. What is derived from a layer (its index, its
+accounts) is not among them: it names paths and decides keys, so it is made from verified bytes."""
 
 _TOGETHER: Final = ("untraced", "selectors")
 _LARGEST_DERIVED: Final = 4 << 20
@@ -318,8 +320,12 @@ class TieredStore(Store):
             self._used[subject, selector] = fingerprint
         return fingerprint
 
+    def believes(self, subject: str, selector: str) -> bool:
+        return (subject, selector) in self._facts and super().get_fact(subject, selector) is None
+
     def put_fact(self, subject: str, selector: str, fingerprint: Fingerprint) -> None:
         super().put_fact(subject, selector, fingerprint)
+        self._facts.pop((subject, selector), None)
         self._used[subject, selector] = fingerprint
 
     def facts_for(self, trail: Trail) -> tuple[Fact, ...]:

@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
+from layercache._os.names import checked_path
 from layercache.errors import CorruptObject
 from layercache.executors.rootfs.deletion import Deleter, delete_tree
 from layercache.executors.rootfs.mount_stubs import remove_stubs
@@ -106,7 +107,9 @@ class LocalFiles:
 
     def give(self, root: str, owners: Owners) -> None:
         for path, uid, gid in owners:
-            change_owner(os.path.join(os.fsencode(root), path) if path else root, uid, gid)
+            change_owner(
+                os.path.join(os.fsencode(root), checked_path(path)) if path else root, uid, gid
+            )
 
     def delete(self, path: str) -> None:
         self._deleter.delete(path)
@@ -160,7 +163,7 @@ def tidy(upper: str, index: LayerIndex) -> None:
     for row, path in enumerate(index.paths):
         if not stat.S_ISDIR(index.mode(row)):
             continue
-        directory = os.path.join(root, path) if path else root
+        directory = os.path.join(root, checked_path(path)) if path else root
         names = set(index.children(path))
         with os.scandir(directory) as entries:
             needless = [entry.name for entry in entries if entry.name not in names]

@@ -8,6 +8,7 @@ import stat
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from layercache._os.names import checked_path
 from layercache.errors import BuildError
 from layercache.model.layer_times import LAYER_TIME, copied_time
 from layercache.model.selectors import Files
@@ -49,7 +50,7 @@ def write_selection(tree: Tree, files: Files, directory: str) -> list[tuple[byte
 def _write(tree: Tree, root: bytes, entries: Sequence[tuple[bytes, bytes, Node]]) -> None:
     directories = []
     for name, path, node in entries:
-        target = os.path.join(root, name)
+        target = os.path.join(root, checked_path(name))
         if stat.S_ISSOCK(node.mode):
             continue
         if node.is_dir:

@@ -12,6 +12,7 @@ import os
 import shutil
 import stat
 
+from layercache._os.names import checked_path
 from layercache._os.xattrs import get_xattr, list_xattrs, remove_xattr, set_xattr
 from layercache.errors import BuildError
 from layercache.model.tree import Node, Tree
@@ -52,7 +53,7 @@ def materialize(tree: Tree, root: str, current: Tree) -> None:
 
 
 def _apply(base: bytes, change: Difference, tree: Tree) -> None:
-    target = os.path.join(base, change.path)
+    target = os.path.join(base, checked_path(change.path)) if change.path else base
     new = change.new
     if change.old is not None and not (new is not None and new.is_dir and change.old.is_dir):
         _remove(target)

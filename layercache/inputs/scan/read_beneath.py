@@ -13,6 +13,7 @@ from typing import Any, BinaryIO, Final, cast
 
 from blake3 import blake3
 
+from layercache._os.names import checked_name, parted
 from layercache.errors import ContextChanged, SourceError
 
 __all__ = ["Beneath", "VerifiedReader", "changed", "shown", "unreadable", "verified"]
@@ -67,7 +68,7 @@ class Beneath:
         self._close(common)
         parent = self._opened[-1] if common else self.root
         for name in names[common:]:
-            parent = os.open(name, _DIRECTORY, dir_fd=parent)
+            parent = os.open(checked_name(name), _DIRECTORY, dir_fd=parent)
             self._names.append(name)
             self._opened.append(parent)
             if len(self._opened) > _KEPT:
@@ -79,11 +80,12 @@ class Beneath:
 
     def open(self, path: bytes) -> int:
         """A new descriptor for reading the file at `path`; raises `OSError`."""
-        parent, _, name = path.rpartition(b"/")
+        parent, name = parted(path)
         return self.open_at(self.directory(parent), name)
 
     def open_at(self, parent: int, name: bytes) -> int:
         """A new descriptor for reading the file `name` in the directory open at `parent`."""
+        checked_name(name)
         try:
             return os.open(name, self.flags, dir_fd=parent)
         except PermissionError as error:
@@ -94,7 +96,7 @@ class Beneath:
 
     def readlink(self, path: bytes) -> bytes:
         """The target of the link at `path`; raises `OSError`."""
-        parent, _, name = path.rpartition(b"/")
+        parent, name = parted(path)
         return os.readlink(name, dir_fd=self.directory(parent))
 
     def _close(self, keep: int) -> None:

@@ -13,6 +13,7 @@ from typing import Any, BinaryIO
 
 import attrs
 
+from layercache._os.names import checked_path
 from layercache.errors import LayerCacheError
 from layercache.executors.rootfs.file_work import LocalFiles, capture_directory, change_owner, tidy
 from layercache.executors.rootfs.inside import wire as _wire
@@ -125,7 +126,7 @@ def _give_owners(index: LayerIndex, tree: Tree, target: str) -> None:
     for entry in index:
         node = tree.lookup(entry.path) if entry.implied else entry.node
         if node is not None and (node.uid or node.gid):
-            path = os.path.join(root, entry.path) if entry.path else root
+            path = os.path.join(root, checked_path(entry.path)) if entry.path else root
             change_owner(path, node.uid, node.gid)
 
 
