@@ -212,7 +212,7 @@ class Attempts:
         log = None
         manifests = []
         try:
-            if output := window.masked(result.output):
+            if output := window.masked(result.output or window.logged):
                 log = self._store.add_blob(io.BytesIO(output), LOG_MEDIA_TYPE).digest
             for bound in ask.task.inputs:
                 if isinstance(bound.selector, Files):

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import os
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, BinaryIO, Final
 
-from layercache.errors import BuildError, CacheError, Cancelled, ContextChanged
+from layercache.engine.selected_window import SelectedWindow
+from layercache.errors import (
+    BuildError,
+    CacheError,
+    Cancelled,
+    ContextChanged,
+    LayerCacheError,
+)
 from layercache.executors.redaction import Redactor
 from layercache.inputs.inputs import Inputs
 from layercache.model.descriptors import Descriptor, Layer, State
@@ -13,7 +21,7 @@ from layercache.model.digests import Digest
 from layercache.model.instruction import Source
 from layercache.model.operations import CopyFiles, MakeDirectory
 from layercache.model.selectors import Nothing
-from layercache.model.task import Blobs, Executor, Result, Task
+from layercache.model.task import Blobs, Executor, NewFile, Result, Task
 from layercache.model.tree import Tree
 
 if TYPE_CHECKING:
@@ -27,12 +35,16 @@ __all__ = ["Window", "carry", "perform"]
 _GRACE_SECONDS: Final = 5.0
 """How long a step elsewhere may go on after the build was stopped; it can't be told to end."""
 
+_MOST_LOGGED: Final = 4 << 20
+"""Bytes of output from which on the middle is left out."""
+
 
 def perform(executor: Executor | None, task: Task, blobs: Blobs) -> Result:
     """Execute one task; runs wherever the pool puts it.
 
     COPY, ADD and WORKDIR run no command: their layer is a function of the trees alone and is
-    the same for all executors.
+    the same for all executors. An executor sees of the inputs what the key saw, and no more.
+    Whatever is wrong with it is a `BuildError` that names it.
     """
     if isinstance(task.instruction, CopyFiles | MakeDirectory):
         from layercache.executors.copy import copy_layer
@@ -40,7 +52,25 @@ def perform(executor: Executor | None, task: Task, blobs: Blobs) -> Result:
         return copy_layer(task, blobs)
     if executor is None:
         raise BuildError(f"{task.instruction.name} needs an executor, and none was given")
-    return executor.execute(task, blobs)
+    kind, step = type(executor).__name__, task.instruction.name
+    unpacks = bool(getattr(executor, "unpacks_states", False))
+    try:
+        result = executor.execute(task, SelectedWindow(blobs, task, unpacks=unpacks))
+    except (LayerCacheError, OSError):
+        raise
+    except Exception as error:
+        raise BuildError(
+            f"the executor {kind} broke on {step}: {type(error).__name__}: {error}; this is a "
+            "fault of the executor, not of the recipe: it should raise BuildError (StepFailed for "
+            "a command), see the cause for where"
+        ) from error
+    if not isinstance(result, Result) or not isinstance(result.layer, Layer | None):
+        got = result.layer if isinstance(result, Result) else result
+        raise BuildError(
+            f"the executor {kind} returned {type(got).__name__} for {step}; execute() returns "
+            "Result(layer=...), with a Layer (see blobs.layer) or None where nothing changed"
+        )
+    return result
 
 
 def carry(pool: Pool, executor: Executor | None, task: Task, window: Window) -> Result:
@@ -98,6 +128,7 @@ class Window:
         self._stopping = stopping
         self._here = True
         self._told = False
+        self._logged = bytearray()
         self._redactor = Redactor(self._masks)
 
     def __getstate__(self) -> dict[str, object]:
@@ -152,6 +183,16 @@ class Window:
     def tree(self, subject: State | Source) -> Tree:
         return self._inputs.tree(subject)
 
+    def layer(self, files: Mapping[str, NewFile]) -> Layer | None:
+        from layercache.layers.new_layer import layer_of
+
+        return layer_of(files, self)
+
+    def layer_from(self, directory: str | os.PathLike[str]) -> Layer | None:
+        from layercache.layers.new_layer import layer_from
+
+        return layer_from(directory, self)
+
     def masked(self, output: bytes) -> bytes:
         """`output` without the secrets that the executor knows."""
         for secret in self._masks:
@@ -166,7 +207,17 @@ class Window:
 
     def log(self, chunk: bytes) -> None:
         self._told = True
+        self._logged += chunk
+        if len(self._logged) > _MOST_LOGGED:
+            from layercache.executors.workspace.processes import shorten
+
+            self._logged[:] = shorten(bytes(self._logged))
         self._tell(self._redactor.feed(chunk))
+
+    @property
+    def logged(self) -> bytes:
+        """What was told by `log` so far, the middle left out when it is long."""
+        return bytes(self._logged)
 
     def end(self) -> None:
         """Tell what was held back because it might have been the beginning of a secret."""

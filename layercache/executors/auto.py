@@ -37,6 +37,8 @@ class Strongest:
         self._lock = threading.Lock()
         self._tried = False
 
+    unpacks_states = True
+
     @property
     def traits(self) -> Sequence[Field]:
         return self._executor.traits

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, BinaryIO, Protocol, runtime_checkable
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, BinaryIO, Protocol, TypeAlias, runtime_checkable
 
 from layercache._base.frozen import frozen
 from layercache.model.descriptors import Descriptor, Layer, State
@@ -11,12 +11,12 @@ from layercache.model.digests import Digest, Fingerprint
 from layercache.model.instruction import Field, Instruction, Source
 from layercache.model.observations import Observations
 from layercache.model.selectors import Selector
-from layercache.model.tree import Tree
+from layercache.model.tree import Node, Tree
 
 if TYPE_CHECKING:
     from layercache.model.layer_index import LayerIndex
 
-__all__ = ["Blobs", "BoundInput", "Executor", "Result", "StepTraits", "Task"]
+__all__ = ["Blobs", "BoundInput", "Executor", "NewFile", "Result", "StepTraits", "Task"]
 
 
 @frozen
@@ -65,6 +65,11 @@ class Result:
     refusal: str = ""
 
 
+NewFile: TypeAlias = "str | bytes | Node | tuple[Node, bytes | str] | None"
+"""What `Blobs.layer` puts at a path: a file's text or bytes (0644), a node without content (a
+directory, a link), a node with a file's content, or None, which deletes the path."""
+
+
 class Blobs(Protocol):
     """The window through which an executor reads and writes content. Safe for threads."""
 
@@ -81,7 +86,20 @@ class Blobs(Protocol):
         """What the layer holds, entry by entry; made from its bytes once and kept."""
 
     def tree(self, subject: State | Source) -> Tree:
-        """The input as a tree; reading what was not selected is the executor's own fault."""
+        """What the step's key saw of an input, as a tree: of a source or a state that is read in
+        part only what its selector picks, with times that do not tell. Raises `BuildError` for
+        what is no input of the step."""
+
+    def layer(self, files: Mapping[str, NewFile]) -> Layer | None:
+        """Store a layer that writes or deletes these paths; None where there are none.
+
+        Order, sizes, types, times and digests are made here. Owners are 0:0 unless a node says
+        otherwise. Raises `UsageError` for what is no path or no file.
+        """
+
+    def layer_from(self, directory: str) -> Layer | None:
+        """Store a layer of all that a directory of the host holds: files, directories, links
+        with their modes, as root's; None where it is empty. No link is followed."""
 
     def log(self, chunk: bytes) -> None:
         """Output of the running step, as it comes."""
@@ -97,6 +115,9 @@ class Executor(Protocol):
     `traits` are the labelled facts about it that may change outputs; they are in the keys of
     the steps that execute commands. `execute` may be called from several threads; it raises
     `BuildError` (`StepFailed` for a command) and leaves nothing behind then.
+
+    Optional: `unpacks_states = True` declares that it takes states apart itself to mount them
+    and shows commands of each no more than the step's selectors pick; it then sees states whole.
     """
 
     @property

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import BinaryIO
 
 from layercache.engine.window import perform
 from layercache.inputs.inputs import Inputs
+from layercache.layers.new_layer import layer_from, layer_of
 from layercache.model.descriptors import LAYER_TAR, SCRATCH, Descriptor, Layer, State
 from layercache.model.digests import Digest, Fingerprint
 from layercache.model.instruction import Field, Instruction, Source
@@ -16,7 +18,7 @@ from layercache.model.layer_index import LayerIndex
 from layercache.model.operations import PARENT
 from layercache.model.selectors import EVERYTHING, Everything, Nothing, Selector
 from layercache.model.sources import ContextSource
-from layercache.model.task import BoundInput, Executor, Result, Task
+from layercache.model.task import BoundInput, Executor, NewFile, Result, Task
 from layercache.model.tree import Node, Tree
 from layercache.store.backends.memory import MemoryBackend
 from layercache.store.store import Store
@@ -118,6 +120,12 @@ class Workbench:
 
     def tree(self, subject: State | Source) -> Tree:
         return self.inputs.tree(subject)
+
+    def layer(self, files: Mapping[str, NewFile]) -> Layer | None:
+        return layer_of(files, self)
+
+    def layer_from(self, directory: str | os.PathLike[str]) -> Layer | None:
+        return layer_from(directory, self)
 
     def log(self, chunk: bytes) -> None:
         self.output += chunk

@@ -127,13 +127,18 @@ def test_a_failure_stops_what_has_not_begun():
 
 
 def test_an_executor_with_a_bug_is_not_swallowed():
-    """An error that is none of the library's reaches the caller as it is, with any number of
-    jobs, and the next build works."""
+    """An error that is none of the library's becomes one that names executor and step, with a
+    report and the end told, with any number of jobs; the next build works."""
     for jobs in (1, 3):
         executor = ScriptedExecutor({"one": ZeroDivisionError("a bug")})
-        builder = Builder(executor=executor, jobs=jobs)
-        with pytest.raises(ZeroDivisionError, match="a bug"):
+        events = []
+        builder = Builder(executor=executor, jobs=jobs, observers=[events.append])
+        with pytest.raises(BuildError, match=r"ScriptedExecutor broke on RUN: .*a bug") as raised:
             builder.build(DIAMOND, context=FILES)
+        assert isinstance(raised.value.__cause__, ZeroDivisionError)
+        assert raised.value.report is not None
+        assert isinstance(events[-1], BuildFinished)
+        assert not events[-1].ok
         executor.script.clear()
         assert builder.build(DIAMOND, context=FILES).report.ok
 

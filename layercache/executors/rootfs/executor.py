@@ -65,6 +65,8 @@ class RootfsExecutor:
     """
 
     name = "rootfs"
+    unpacks_states = True
+    """States are mounted layer by layer; commands see what is selected of them."""
 
     def __init__(
         self,

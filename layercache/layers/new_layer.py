@@ -1,0 +1,149 @@
+"""Layers of what an executor has in hand: files by path, or a directory on disk.
+
+Order, sizes, types, times and digests are made here, so that equal files give equal bytes.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import tempfile
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, BinaryIO, cast
+
+import attrs
+from blake3 import blake3
+
+from layercache.errors import BuildError, UsageError
+from layercache.layers.writer import LayerWriter
+from layercache.model.descriptors import LAYER_TAR, Layer
+from layercache.model.digests import Digest
+from layercache.model.layer_index import KeepsIndex
+from layercache.model.layer_times import LAYER_TIME, clamped_time
+from layercache.model.tree import Node
+
+if TYPE_CHECKING:
+    from layercache.model.task import Blobs, NewFile
+
+__all__ = ["layer_from", "layer_of"]
+
+_Entry = tuple[bytes, "Node | None", "bytes | str | None"]
+"""Path, node (None deletes), bytes or the file that has them."""
+
+
+def layer_of(files: Mapping[str, NewFile], blobs: Blobs) -> Layer | None:
+    """See `Blobs.layer`."""
+    entries: list[_Entry] = []
+    for name, value in files.items():
+        path = _checked(name)
+        if value is None:
+            entries.append((path, None, None))
+            continue
+        if isinstance(value, bytes | str):
+            value = (Node(mode=stat.S_IFREG | 0o644), value)
+        node, content = value if isinstance(value, tuple) else (value, b"")
+        if not isinstance(node, Node) or not isinstance(content, bytes | str):
+            raise UsageError(
+                f"blobs.layer: {name!r} is to be {value!r}; give bytes, a Node, a pair of Node "
+                "and bytes, or None for a deletion"
+            )
+        data = content.encode() if isinstance(content, str) else content
+        entries.append((path, _whole(node, data), data))
+    return _write(entries, blobs)
+
+
+def layer_from(directory: str | os.PathLike[str], blobs: Blobs) -> Layer | None:
+    """See `Blobs.layer_from`."""
+    root = os.fsencode(os.fspath(directory))
+    if not os.path.isdir(root):
+        raise UsageError(f"blobs.layer_from: {os.fsdecode(root)!r} is not a directory")
+    return _write(list(_found(root)), blobs)
+
+
+def _found(root: bytes) -> Iterator[_Entry]:
+    todo = [b""]
+    while todo:
+        here = todo.pop()
+        with os.scandir(os.path.join(root, here)) as entries:
+            for entry in entries:
+                path = os.path.join(here, entry.name)
+                status = entry.stat(follow_symlinks=False)
+                mode, full = status.st_mode, os.path.join(root, path)
+                if stat.S_ISDIR(mode):
+                    todo.append(path)
+                    yield path, Node(mode=mode, mtime=LAYER_TIME), None
+                elif stat.S_ISLNK(mode):
+                    target = os.readlink(full)
+                    node = Node(mode=mode, size=len(target), link=target, mtime=LAYER_TIME)
+                    yield path, node, None
+                elif stat.S_ISREG(mode):
+                    node = Node(mode=mode, size=status.st_size, mtime=LAYER_TIME)
+                    yield path, node, os.fsdecode(full)
+                elif not stat.S_ISSOCK(mode):
+                    raise BuildError(
+                        f"blobs.layer_from: {os.fsdecode(full)!r} is neither a file, a directory "
+                        "nor a link"
+                    )
+
+
+def _checked(name: str) -> bytes:
+    path = os.fsencode(name).strip(b"/")
+    parts = path.split(b"/")
+    if b"\0" in path or any(part in (b"", b".", b"..") for part in parts):
+        raise UsageError(f"blobs.layer: {name!r} is no path below the root")
+    return path
+
+
+def _whole(node: Node, data: bytes) -> Node:
+    """`node` with what follows from its content; a mode without a type means a file."""
+    mode = node.mode
+    if not stat.S_IFMT(mode):
+        mode |= stat.S_IFLNK if node.link else stat.S_IFREG
+    time = clamped_time(node.mtime) if node.mtime else LAYER_TIME
+    if not stat.S_ISREG(mode):
+        return attrs.evolve(node, mode=mode, mtime=time)
+    return attrs.evolve(node, mode=mode, mtime=time, size=len(data), content=blake3(data).digest())
+
+
+def _write(entries: list[_Entry], blobs: Blobs) -> Layer | None:
+    """The layer of these entries, in the order of the form; None where there are none."""
+    if not entries:
+        return None
+    below = {path for path, node, _ in entries if node is not None and not node.is_dir}
+    descriptor, name = tempfile.mkstemp(prefix="layercache-", suffix=".tar")
+    try:
+        with os.fdopen(descriptor, "wb", buffering=0) as sink:
+            writer = LayerWriter(cast(BinaryIO, sink))
+            for path, node, content in sorted(entries, key=_order):
+                parent = path.rpartition(b"/")[0]
+                while parent:
+                    if parent in below:
+                        raise UsageError(
+                            f"{os.fsdecode(parent)!r} is a file, and {os.fsdecode(path)!r} can't "
+                            "be below it"
+                        )
+                    parent = parent.rpartition(b"/")[0]
+                if node is None:
+                    writer.whiteout(path)
+                elif isinstance(content, str):
+                    with open(content, "rb") as source:
+                        writer.add(path, node, cast(BinaryIO, source))
+                else:
+                    writer.add(path, node, content)
+            diff_id, size, index = writer.finish()
+        stored = blobs.add_file(name, LAYER_TAR, Digest(diff_id), size)
+    finally:
+        if os.path.exists(name):
+            os.unlink(name)
+    layer = Layer(stored, diff_id)
+    if isinstance(blobs, KeepsIndex):
+        blobs.keep_index(layer, index)
+    return layer
+
+
+def _order(entry: _Entry) -> list[tuple[bool, bytes]]:
+    """Depth first by bytes; what a directory deletes comes before what it holds."""
+    parts = [(True, part) for part in entry[0].split(b"/")]
+    if entry[1] is None:
+        parts[-1] = (False, parts[-1][1])
+    return parts

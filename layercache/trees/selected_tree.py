@@ -1,0 +1,116 @@
+"""What a selector picks of a tree, as a tree of its own: whoever has it can look at no more. Pure.
+
+What does not count in a fingerprint of files (times, labels of the host, the mode of the root) is
+what COPY would make of it, so that nobody can depend on it.
+"""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Iterable, Sequence
+from typing import BinaryIO
+
+import attrs
+
+from layercache.errors import SourceError
+from layercache.model.layer_times import LAYER_TIME, copied_time
+from layercache.model.selectors import Everything, Files, Nothing, Selector
+from layercache.model.tree import Node, Tree, counted_attributes
+from layercache.trees.in_memory import DictTree
+from layercache.trees.selection import Selected, leading, select, walk
+
+__all__ = ["SelectedTree"]
+
+_ON_THE_WAY = Node(mode=stat.S_IFDIR | 0o755, mtime=LAYER_TIME)
+"""A directory that is only passed through."""
+
+
+class SelectedTree(DictTree):
+    """The part of `tree` that `selectors` pick, and what leads there.
+
+    The directories on the way are 0755 and hold nothing else; links on the way are kept, so that
+    selecting from this tree gives what selecting from `tree` gives. Raises what `select` raises.
+    `state`: the tree is a state, of which a mount shows the very nodes, and all of them counts.
+    """
+
+    def __init__(self, tree: Tree, selectors: Iterable[Selector], *, state: bool = False) -> None:
+        self._tree = tree
+        shown: dict[bytes, Node] = {}
+        passed: dict[bytes, Node] = {}
+        for selector in selectors:
+            if isinstance(selector, Nothing):
+                continue
+            if isinstance(selector, Files):
+                _show(tree, selector, shown, passed, mounted=state and not selector.named)
+            elif isinstance(selector, Everything):
+                root = tree.lookup(b"") or _ON_THE_WAY
+                for _, path, node in walk(tree, Selected(0, b"", b"", b"", root)):
+                    shown.setdefault(path, _counted(node))
+            else:
+                raise SourceError(f"a tree can't be read by the selector {selector.name!r}")
+        for path in list(shown) + list(passed):
+            while path:
+                path = path.rpartition(b"/")[0]
+                passed.setdefault(path, _ON_THE_WAY)
+        nodes = {**passed, **shown}
+        nodes[b""] = attrs.evolve(nodes.get(b"", _ON_THE_WAY), mode=_ON_THE_WAY.mode)
+        super().__init__(
+            {path.decode("utf-8", "surrogateescape"): (node, b"") for path, node in nodes.items()}
+        )
+
+    def open(self, path: bytes) -> BinaryIO:
+        """See `Tree.open`."""
+        node = self.lookup(path)
+        if node is None or not node.is_file:
+            raise SourceError(f"{path!r} is no regular file that this step reads")
+        return self._tree.open(path)
+
+
+def _show(
+    tree: Tree,
+    files: Files,
+    shown: dict[bytes, Node],
+    passed: dict[bytes, Node],
+    *,
+    mounted: bool,
+) -> None:
+    """Add what `files` picks to `shown`, and what it passes on the way to `passed`."""
+    for match in select(_Passing(tree, passed), files):
+        root = match.path[: len(match.path) - len(match.relative)]
+        for relative, node in leading(tree, match):
+            shown[root + relative] = _counted(node, files)
+        for _, path, node in walk(tree, match):
+            shown[path] = node if mounted else _counted(node, files)
+
+
+def _counted(node: Node, files: Files | None = None) -> Node:
+    """A node with what counts of it, and constants for the rest."""
+    mode = node.mode
+    if files is not None and files.fixed_mode and not node.is_link:
+        mode = stat.S_IFMT(mode) | (0o755 if node.is_dir else 0o644)
+    time = copied_time(node.content) if node.is_file else LAYER_TIME
+    return attrs.evolve(node, mode=mode, mtime=time, xattrs=counted_attributes(node))
+
+
+class _Passing:
+    """A tree that notes the directories and links that selecting looks up."""
+
+    def __init__(self, tree: Tree, passed: dict[bytes, Node]) -> None:
+        self._tree = tree
+        self._passed = passed
+        self.digest = tree.digest
+        self.open = tree.open
+        excluded = getattr(tree, "excluded", None)
+        if excluded is not None:
+            self.excluded = excluded
+
+    def lookup(self, path: bytes) -> Node | None:
+        node = self._tree.lookup(path)
+        if node is not None and node.is_dir:
+            self._passed.setdefault(path, _ON_THE_WAY)
+        elif node is not None and node.is_link:
+            self._passed.setdefault(path, _counted(node))
+        return node
+
+    def children(self, path: bytes) -> Sequence[bytes]:
+        return self._tree.children(path)
