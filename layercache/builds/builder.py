@@ -93,6 +93,13 @@ class Builder:
         pool: Pool | None = None,
         executor_options: Mapping[str, Any] | None = None,
     ) -> None:
+        if executor is not None and not isinstance(executor, Executor):
+            raise UsageError(
+                f"executor is one that has traits and execute(), not {executor!r}: for instance "
+                "Workspace(directory) or RootfsExecutor(directory)"
+            )
+        if jobs is not None and (not isinstance(jobs, int) or jobs < 1):
+            raise UsageError(f"jobs is the number of steps at once, 1 or more, not {jobs!r}")
         self._store = _open_store(cache)
         self._store.listen(self._noticed)
         self._executor = executor
@@ -101,6 +108,7 @@ class Builder:
         self._make_images = images
         self._observers = tuple(observers)
         self._observing = threading.RLock()
+        self._broken: list[Observer] = []
         self._jobs = jobs or os.cpu_count() or 1
         self._pool = pool
         self._executor_options = dict(executor_options or {})
@@ -205,7 +213,29 @@ class Builder:
         # The store may notice something in any thread, and other builds may be under way.
         with self._observing:
             for observer in self._observers:
-                observer(event)
+                if observer in self._broken:
+                    continue
+                try:
+                    observer(event)
+                except BrokenPipeError:
+                    raise  # whoever watches has gone
+                except Exception as error:  # noqa: BLE001  (reported, and told to the others)
+                    self._broken.append(observer)
+                    self._report_broken(observer, error)
+
+    def _report_broken(self, observer: Observer, error: Exception) -> None:
+        """Say that an observer raised: it gets no further events, and builds go on."""
+        import traceback
+        import warnings
+
+        name = getattr(observer, "__qualname__", type(observer).__name__)
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        text = (
+            f"the observer {name} raised {type(error).__name__}: {error} "
+            f"({where.filename}:{where.lineno}); it gets no further events, the build goes on"
+        )
+        warnings.warn(text, RuntimeWarning, stacklevel=2)
+        self.observe(Note(text, time.time()))
 
     def _noticed(self, event: StoreEvent) -> None:
         self.observe(CacheTrouble(event.kind, event.message, time.time()))

@@ -81,6 +81,17 @@ def checked_recipe(recipe: Dockerfile | Sequence[Any]) -> Dockerfile | Sequence[
             "a recipe is a Dockerfile or a list of instructions, not text: use "
             "Dockerfile.parse(text) or Dockerfile.load(path)"
         )
+    for item in recipe.instructions if isinstance(recipe, Dockerfile) else recipe:
+        if isinstance(item, str | bytes):
+            raise UsageError(
+                f"a recipe is a list of instructions, and {item!r} is text: write "
+                'Run("make"), or parse a whole file with Dockerfile.parse(text)'
+            )
+        if isinstance(item, type) or not isinstance(getattr(item, "name", None), str):
+            raise UsageError(
+                f'{item!r} is no instruction: a recipe is a list of values such as Run("make"), '
+                "each with a name and a definition()"
+            )
     return recipe
 
 
@@ -111,4 +122,9 @@ def is_image(context: object) -> bool:
 def bypass_of(no_cache: bool | Callable[[Origin], bool]) -> Callable[[Origin], bool]:
     if callable(no_cache):
         return no_cache
+    if not isinstance(no_cache, bool):
+        raise UsageError(
+            f"no_cache is True, False or a function of a step's Origin, not {no_cache!r}: for "
+            "single steps pass no_cache=lambda origin: origin.op == 'RUN'"
+        )
     return (lambda _: True) if no_cache else (lambda _: False)

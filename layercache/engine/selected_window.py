@@ -93,7 +93,7 @@ class SelectedWindow:
         return self._blobs.layer(files)
 
     def layer_from(self, directory: str | os.PathLike[str]) -> Layer | None:
-        return self._blobs.layer_from(directory)
+        return self._blobs.layer_from(os.fspath(directory))
 
     def log(self, chunk: bytes) -> None:
         self._blobs.log(chunk)

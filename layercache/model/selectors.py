@@ -9,8 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, Protocol, runtime_checkable
 
+import attrs
+
 from layercache._base.frozen import frozen
 from layercache._base.paths import clean
+from layercache.errors import UsageError
 from layercache.model.framing import share
 from layercache.model.instruction import Field
 from layercache.model.observations import CONTRACT
@@ -94,6 +97,12 @@ class Observed:
         )
 
 
+def _texts(given: Sequence[str]) -> tuple[str, ...]:
+    if isinstance(given, str | bytes):
+        raise UsageError(f"patterns are a tuple of texts: write Files(({given!r},))")
+    return given if isinstance(given, tuple) else tuple(given)
+
+
 @frozen
 class Files:
     """The files that COPY, ADD or a mount names.
@@ -108,8 +117,8 @@ class Files:
     True where their permission bits don't, as all get the same (an octal `--chmod`).
     """
 
-    patterns: tuple[str, ...]
-    exclude: tuple[str, ...] = ()
+    patterns: tuple[str, ...] = attrs.field(converter=_texts)
+    exclude: tuple[str, ...] = attrs.field(default=(), converter=_texts)
     parents: bool = False
     wildcards: bool = True
     named: bool = True

@@ -17,6 +17,7 @@ from layercache.dockerfile.lowering.origins import (
     origin_of,
     problem,
 )
+from layercache.dockerfile.lowering.own_types import check_definition, reads_of
 from layercache.dockerfile.lowering.stage_graph import Stages, StageText
 from layercache.dockerfile.lowering.variables import Variables
 from layercache.dockerfile.syntax.limits import Budget
@@ -25,7 +26,7 @@ from layercache.errors import UsageError
 from layercache.model.descriptors import SCRATCH
 from layercache.model.graph import Base, GraphBuilder, Input, Origin, Step
 from layercache.model.image_config import HistoryEntry, ImageConfig
-from layercache.model.instruction import Instruction, Source
+from layercache.model.instruction import Instruction
 from layercache.model.operations import PARENT, SOURCE, CopyFiles, CopySource, MakeDirectory
 from layercache.model.selectors import EVERYTHING, Files, Selector
 from layercache.model.sources import ContextSource
@@ -325,18 +326,34 @@ class StageFold:
 
         `reads_parent` narrows what it reads of the parent from everything to a selector.
         """
-        reads: Callable[[], Sequence[tuple[str, str | Source | None, Selector]]] | None
-        reads = getattr(instruction, "reads", None)
+        check_definition(instruction)
         inputs = []
-        for role, subject, selector in reads() if reads is not None else ():
+        for role, subject, selector in reads_of(instruction):
             if subject is None or isinstance(subject, str):
+                if subject is not None:
+                    self._require_known(subject, instruction)
                 vertex = self.input_of(subject, instruction)
             else:
                 vertex = self.graph.source(subject)
             if vertex is not None:
-                inputs.append(Input(role, vertex, selector or EVERYTHING))
+                inputs.append(Input(role, vertex, selector))
         parent: Selector = getattr(instruction, "reads_parent", EVERYTHING)
         self.add(instruction, origin, inputs, parent)
+
+    def _require_known(self, name: str, instruction: AnyInstruction) -> None:
+        """Raise for what is neither a stage nor a context: a typing mistake would be an image."""
+        here = self.stage.number
+        known = (
+            self._stages.find(here, name, self.options) is not None
+            or self._stages.is_later(here, name)
+            or self._directory_named(name) is not None
+            or self.options.context_named(name) is not None
+            or name.lower() in (self.stage.alias, str(here), "scratch")
+        )
+        if not known:
+            kind = type(instruction).__name__
+            text = f"{kind}.reads() names {name!r}, which is neither a stage nor a context"
+            raise problem(instruction, text)
 
     def _arg(self, instruction: written.Arg, origin: Origin) -> HistoryEntry:
         shown = []
