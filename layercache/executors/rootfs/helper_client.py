@@ -31,9 +31,8 @@ __all__ = ["Ended", "Runner"]
 _POLL_SECONDS = 0.1
 """How often a waiting step asks whether the build was cancelled."""
 
-# New mount, process, UTS, IPC and control group namespaces; a network namespace
-# (linux/sched.h).
-_NAMESPACES = 0x00020000 | 0x20000000 | 0x04000000 | 0x08000000 | 0x02000000
+# New mount, process, UTS and IPC namespaces; a network namespace (linux/sched.h).
+_NAMESPACES = 0x00020000 | 0x20000000 | 0x04000000 | 0x08000000
 _NEW_NETWORK = 0x40000000
 
 METHODS = ("fd", "path", "mount")
@@ -67,14 +66,20 @@ class Runner:
     """One helper process, started at the first step. Safe for threads.
 
     `scratch` is the one directory of the host that it and its steps can write. `held` are
-    descriptors of locks that must last until the last process of every step is gone. With
+    descriptors of locks that must last until the last process of every step is gone. Names of
+    the steps' control groups begin with `prefix`, which no other build that runs has. With
     `namespace` everything happens in such a user namespace.
     """
 
     def __init__(
-        self, scratch: str, held: Sequence[int], namespace: UserNamespace | None = None
+        self,
+        scratch: str,
+        held: Sequence[int],
+        prefix: str,
+        namespace: UserNamespace | None = None,
     ) -> None:
         self._scratch = scratch
+        self._prefix = prefix
         self._held = tuple(held)
         self._namespace = namespace
         self._lock = threading.Lock()
@@ -103,11 +108,10 @@ class Runner:
         enter: list[str] = []
         if self._namespace is not None:
             enter = ["userns", *self._namespace.arguments()]
+        serve = helper_command("serve", channel, self._prefix)
         try:
             self._process = subprocess.Popen(
-                helper_command(
-                    *enter, "enclose", channel, self._scratch, *helper_command("serve", channel)
-                ),
+                helper_command(*enter, "enclose", channel, self._scratch, *serve),
                 env=helper_environment(),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import weakref
 from typing import Final
+
+from blake3 import blake3
 
 from layercache.executors.rootfs.agent_client import AgentFiles
 from layercache.executors.rootfs.cache_mounts import Caches
@@ -30,7 +33,9 @@ class Session:
         self, directory: str, *, namespace: UserNamespace | None, trust: str, durable: bool
     ) -> None:
         self.scratch = Scratch(directory)
-        self.runner = Runner(self.scratch.directory, [self.scratch.held], namespace)
+        place = blake3(os.fsencode(self.scratch.directory)).hexdigest()[:12]
+        prefix = f"layercache-{place}-{self.scratch.owner}-"
+        self.runner = Runner(self.scratch.directory, [self.scratch.held], prefix, namespace)
         self.files: FileWork = LocalFiles()
         form = "root"
         agent = None

@@ -15,6 +15,7 @@ import os
 import select
 import sys
 
+from layercache.executors.rootfs.inside import cgroups as _cgroups
 from layercache.executors.rootfs.inside import seccomp as _seccomp
 from layercache.executors.rootfs.inside import step as _step
 from layercache.executors.rootfs.inside import syscalls as sys_
@@ -35,9 +36,8 @@ NAMESPACES = (
     | sys_.CLONE_NEWPID
     | sys_.CLONE_NEWUTS
     | sys_.CLONE_NEWIPC
-    | sys_.CLONE_NEWCGROUP
 )
-"""What every step has of its own."""
+"""What every step has of its own from its first process on; a control group namespace follows."""
 
 START = "start"
 KILL = "kill"
@@ -47,8 +47,9 @@ AGENT = "agent"
 def main(arguments: Sequence[str]) -> None:
     """What the helper process is started for; the arguments are one of
 
-    `enclose CHANNEL SCRATCH COMMAND...`, which is followed by `serve CHANNEL`: serve the
-    SOCK_SEQPACKET socket CHANNEL until the build closes it or is gone;
+    `enclose CHANNEL SCRATCH COMMAND...`, which is followed by `serve CHANNEL PREFIX GROUP...`:
+    serve the SOCK_SEQPACKET socket CHANNEL until the build closes it or is gone; names of the
+    steps' control groups begin with PREFIX, each GROUP is a descriptor of where they are made;
     `probe SCRATCH USERXATTR SINGLE`: try what a step needs.
 
     `userns` and its arguments before them ask for a user namespace.
@@ -64,12 +65,16 @@ def main(arguments: Sequence[str]) -> None:
     if command == "probe":
         os._exit(_probe(rest[0], userxattr=rest[1] == "1", single=rest[2] == "1"))
     if command == "enclose":
+        groups = _cgroups.open_own()
+        for fd in groups:
+            os.set_inheritable(fd, True)
         enclose(rest[1])
-        os.execv(rest[2], rest[2:])
-    channel = int(rest[0])
+        os.execv(rest[2], [*rest[2:], *map(str, groups)])
+    channel, *groups = int(rest[0]), *map(int, rest[2:])
     os.umask(0o022)
-    os.set_inheritable(channel, False)
-    Runner(_socket.socket(fileno=channel)).serve()
+    for fd in (channel, *groups):
+        os.set_inheritable(fd, False)
+    Runner(_socket.socket(fileno=channel), _cgroups.Groups(groups, rest[1])).serve()
 
 
 def enclose(scratch: str) -> None:
@@ -97,6 +102,7 @@ def _probe(scratch: str, *, userxattr: bool, single: bool) -> int:
         pid = sys_.clone(NAMESPACES)
         if pid:
             return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        sys_.unshare(sys_.CLONE_NEWCGROUP)
         _step.probe(scratch, userxattr=userxattr, single=single)
         sys_.filter_calls(program)
     except OSError as error:
@@ -109,8 +115,9 @@ def _probe(scratch: str, *, userxattr: bool, single: bool) -> int:
 class Runner:
     """The steps that run now: each has a process 1 and a stream to the build."""
 
-    def __init__(self, sock: _socket.socket) -> None:
+    def __init__(self, sock: _socket.socket, groups: _cgroups.Groups) -> None:
         self.sock = sock
+        self.groups = groups
         self.parent = os.pidfd_open(os.getppid())
         self.self = os.pidfd_open(os.getpid())
         self.steps: dict[int, tuple[int, int, _socket.socket]] = {}
@@ -209,6 +216,7 @@ class Runner:
         change that.
         """
         network = None
+        groups = self.groups.make(number)
         try:
             if order["network"]:
                 try:
@@ -225,12 +233,13 @@ class Runner:
             stream = _socket.socket(fileno=fds[0])
             _step.report_broken(stream, str(error.strerror))
             stream.close()
-            for fd in fds[1:]:
+            for fd in (*fds[1:], *groups):
                 os.close(fd)
+            self.groups.clear()
             return
         if pid == 0:
-            self.child(fds, network)
-        for fd in fds[1:]:
+            self.child(fds, groups, network)
+        for fd in (*fds[1:], *groups):
             os.close(fd)
         pidfd = os.pidfd_open(pid)
         self.steps[pidfd] = (pid, number, _socket.socket(fileno=fds[0]))
@@ -238,7 +247,7 @@ class Runner:
             self.network_of[pidfd] = (network, order["reusable"])
         self.poll.register(pidfd, select.POLLIN)
 
-    def child(self, fds: list[int], network: Network | None) -> None:
+    def child(self, fds: list[int], groups: list[int], network: Network | None) -> None:
         """In the step's process 1; does not return."""
         status = 1
         try:
@@ -254,6 +263,9 @@ class Runner:
                     stream.close()
                 for pidfd in self.agents:
                     os.close(pidfd)
+                _cgroups.enter(groups)
+                self.groups.close()
+                sys_.unshare(sys_.CLONE_NEWCGROUP)
                 if network is not None:
                     sys_.setns(network.namespace, sys_.CLONE_NEWNET)
                 self.networks.forget()
@@ -276,6 +288,7 @@ class Runner:
         except OSError:
             pass  # the build has stopped listening
         stream.close()
+        self.groups.clear()
 
     def end(self) -> None:
         """Kill what runs and wait until it is gone."""
@@ -284,6 +297,7 @@ class Runner:
         for pid in (*(pid for pid, _, _ in self.steps.values()), *self.agents.values()):
             os.waitpid(pid, 0)
         self.networks.end()
+        self.groups.clear()
 
 
 def _kill(pidfd: int) -> None:
