@@ -87,7 +87,7 @@ def checked_recipe(recipe: Dockerfile | Sequence[Any]) -> Dockerfile | Sequence[
                 f"a recipe is a list of instructions, and {item!r} is text: write "
                 'Run("make"), or parse a whole file with Dockerfile.parse(text)'
             )
-        if isinstance(item, type) or not isinstance(getattr(item, "name", None), str):
+        if isinstance(item, type) or not (hasattr(item, "location") or hasattr(item, "name")):
             raise UsageError(
                 f'{item!r} is no instruction: a recipe is a list of values such as Run("make"), '
                 "each with a name and a definition()"
