@@ -19,6 +19,10 @@ __all__ = ["BindMount", "CacheMount", "Mount", "SecretMount", "SshMount", "Tmpfs
 Number: TypeAlias = "int | str | None"
 
 
+_MAX_ID: Final = 2**32 - 2
+"""The number after it means "none" to the kernel: the owner would not be changed."""
+
+
 def _text(instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
     if value is not None and not isinstance(value, str):
         raise UsageError(f"{attribute.name} of a mount is a text, not {value!r}")
@@ -47,11 +51,17 @@ def _number(value: Number, parse: Callable[[str], int], what: str) -> Number:
 
 
 def _owner(value: Number) -> Number:
-    return _number(value, parse_integer, "an owner")
+    number = _number(value, parse_integer, "an owner")
+    if isinstance(number, int) and number > _MAX_ID:
+        raise UsageError(f"an owner of a mount can't be {number}: {_MAX_ID} is the largest")
+    return number
 
 
 def _mode(value: Number) -> Number:
-    return _number(value, parse_octal, "the mode")
+    number = _number(value, parse_octal, "the mode")
+    if isinstance(number, int) and number > 0o7777:
+        raise UsageError(f"the mode of a mount lies between 0 and 07777, not at {number:o}")
+    return number
 
 
 def _size(value: Number) -> Number:

@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Inputs", "Selects", "selector_digest"]
 
+_RULES = "2"
+"""How accounts are read; what was worked out by other rules is not taken from a store."""
+
 
 @runtime_checkable
 class Selects(Protocol):
@@ -182,7 +185,7 @@ class Inputs:
         need not fetch one to see who a user is."""
         from layercache.layers.accounts_derive import account_files, derive
 
-        name = sha256(frame((kind, text, *account_files(tree))))
+        name = sha256(frame((_RULES, kind, text, *account_files(tree))))
         kept = self._store.get_derived("accounts", name)
         if kept is not None:
             try:

@@ -15,6 +15,8 @@ from layercache.errors import BuildError, UsageError
 __all__ = ["resolve_owner"]
 
 _MAX_ID: Final = 0x7FFFFFFF
+_DIGITS: Final = 10
+"""Of the largest number, without leading zeros."""
 
 
 def resolve_owner(
@@ -58,8 +60,10 @@ def resolve_owner(
 def _number(text: str) -> int | None:
     if text == "root":
         return 0
-    if text.isascii() and text.isdigit() and len(text) <= 10 and int(text) <= _MAX_ID:
-        return int(text)
+    if text.isascii() and text.isdigit():
+        digits = text.lstrip("0") or "0"
+        if len(digits) <= _DIGITS and int(digits) <= _MAX_ID:
+            return int(digits)
     return None
 
 
@@ -84,6 +88,7 @@ def _line(
 
 def _field(fields: list[bytes], number: int, owner: str) -> int:
     text = fields[number]
-    if not text.isdigit() or len(text) > 10 or int(text) > _MAX_ID:
+    digits = text.lstrip(b"0") or b"0"
+    if not text.isdigit() or len(digits) > _DIGITS or int(digits) > _MAX_ID:
         raise BuildError(f"the owner {owner!r} has no usable number in the image: {text!r}")
-    return int(text)
+    return int(digits)

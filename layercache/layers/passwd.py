@@ -12,6 +12,9 @@ __all__ = ["MAX_ID", "resolve_user"]
 MAX_ID = 2**32 - 2
 """The largest user or group number; 2**32 - 1 means "none" to the kernel."""
 
+_DIGITS = 10
+"""Of the largest number; a longer one is out of range, and not worth reading."""
+
 _Row = list[bytes]
 
 
@@ -29,10 +32,16 @@ def _rows(text: bytes, width: int) -> list[_Row]:
 
 
 def _number(text: bytes) -> int | None:
-    """`text` as an account number, None when it is no decimal number in range."""
+    """`text` as an account number, None when it is no decimal number in range.
+
+    Every digit counts, as for runc and BuildKit: `0…01000` is 1000, however many zeros.
+    """
     if not text.isdigit():
         return None
-    value = int(text[:20])
+    digits = text.lstrip(b"0") or b"0"
+    if len(digits) > _DIGITS:
+        return None
+    value = int(digits)
     return value if value <= MAX_ID else None
 
 
@@ -57,13 +66,14 @@ def resolve_user(user: str, passwd: bytes, group: bytes) -> tuple[int, int, tupl
     message for people when a name is unknown.
     """
     name, _, group_name = user.partition(":")
-    if _number(_bytes(name)) is not None and _number(_bytes(group_name)) is not None:
+    given = _number(_bytes(group_name))
+    if _number(_bytes(name)) is not None and given is not None:
         # Both given as numbers: the image is not asked (BuildKit, `ParseUIDGID`).
-        home = "/"
+        home, gid = "/", given
         fields, uid = _lookup(_rows(passwd, 6), _bytes(name), "user", "/etc/passwd")
         if fields is not None:
             home = _text(fields[5]) or "/"
-        return uid, int(group_name), (), home
+        return uid, gid, (), home
     try:
         fields, uid = _lookup(_rows(passwd, 4), _bytes(name or "0"), "user", "/etc/passwd")
     except LookupError:

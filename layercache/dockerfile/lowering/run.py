@@ -98,7 +98,7 @@ def _mount(fold: StageFold, run: Run, mount: written.Mount, inputs: list[Input])
 
     expanded = located(run, lambda _: mount.expand(fold.variables.expand), "")
     target = posixpath.join(fold.config.workdir or "/", expanded.target) if expanded.target else ""
-    target = posixpath.normpath(target) if target else ""
+    target = posixpath.normpath("/" + target.lstrip("/")) if target else ""
     if isinstance(expanded, written.TmpfsMount):
         return Mount(type="tmpfs", target=_required(run, target, "tmpfs"), size=_int(expanded.size))
     if isinstance(expanded, written.SecretMount):

@@ -20,6 +20,7 @@ from layercache.errors import (
 from layercache.executors.rootfs.file_work import Owners, plain_tar, stored
 from layercache.executors.rootfs.helper_client import Runner
 from layercache.executors.rootfs.inside import wire as _wire
+from layercache.executors.rootfs.mount_stubs import Stub
 from layercache.executors.rootfs.scratch import Scratch
 from layercache.model.descriptors import SCRATCH, Layer, State
 from layercache.model.digests import DiffID
@@ -72,7 +73,7 @@ class AgentFiles:
             self._scratch.discard(work)
 
     def capture(
-        self, upper: str, made: Sequence[str], parent: State, work: str, blobs: Blobs
+        self, upper: str, made: Sequence[Stub], parent: State, work: str, blobs: Blobs
     ) -> tuple[Layer, LayerIndex] | None:
         from layercache.model.layer_index import LayerIndex
 

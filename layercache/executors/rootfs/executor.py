@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import stat
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,12 +27,10 @@ from layercache.model.task import Blobs, Result, Task
 if TYPE_CHECKING:
     # Most builds execute nothing: what executing takes is loaded when a step does.
     from layercache.executors.rootfs import tracer_client as tracing
-    from layercache.executors.rootfs.file_work import FileWork
     from layercache.executors.rootfs.helper_client import Ended
     from layercache.executors.rootfs.output import Output
     from layercache.executors.rootfs.session import Session
     from layercache.executors.rootfs.user_namespace import UserNamespace
-    from layercache.model.tree import Tree
 
 __all__ = ["RootfsExecutor"]
 
@@ -149,6 +146,7 @@ class RootfsExecutor:
     @property
     def traits(self) -> Sequence[Field]:
         """What about this executor may change what a command does."""
+        from layercache.executors.rootfs.constraints import constraints
         from layercache.executors.rootfs.surroundings import HOSTNAME
         from layercache.oci.platforms import host_platform
 
@@ -159,6 +157,7 @@ class RootfsExecutor:
             Field("default network", self._default_network()),
             Field("host name", HOSTNAME),
             Field("default PATH", DEFAULT_PATH),
+            *constraints(rootless=self._namespace is not None),
         )
 
     @property
@@ -218,6 +217,10 @@ class RootfsExecutor:
         for name, _ in instruction.files:
             if "/" in name or name in ("", ".", ".."):
                 raise UsageError(f"a here-document can't be named {name!r}")
+        if instruction.mounts:
+            from layercache.executors.rootfs.mounts import check_mounts
+
+            check_mounts(instruction.mounts)
         if instruction.ulimits:
             from layercache.executors.rootfs.ulimits import parse_ulimits
 
@@ -297,6 +300,7 @@ class RootfsExecutor:
     ) -> Result:
         """Run one step; `watch` serves its parent at `lower`, else the unpacked layers do."""
         from layercache.executors.rootfs import tracer_client as tracing
+        from layercache.executors.rootfs.upper import make_upper
 
         parent = task.parent or SCRATCH
         tree = blobs.tree(parent)
@@ -314,7 +318,7 @@ class RootfsExecutor:
                 # Lower and upper are two file systems now, but have to look like one.
                 spec["root"]["options"] = [["xino", "on"]]
                 spec["identity"] = tracing.identity_of(instruction, tree)
-            upper = spec["root"]["upper"] = _make_upper(container, tree, session.files)
+            upper = spec["root"]["upper"] = make_upper(container, tree, session.files)
             try:
                 output, ended = self._run(session, task, instruction, blobs, work, spec)
             finally:
@@ -327,7 +331,10 @@ class RootfsExecutor:
             captured = session.files.capture(upper, ended.made, parent, work, noting)
             layer, index = captured or (None, None)
             result = Result(layer=layer, output=kept)
-            if isinstance(noting, tracing.Watched):
+            if watch is not None and watch.full:
+                # What it was answered is right; only what it depends on is not known.
+                result = attrs.evolve(result, refusal=tracing.TOO_MUCH)
+            elif isinstance(noting, tracing.Watched):
                 found = tracing.observations_of(seen, noting, index, tree, instruction.user)
                 if isinstance(found, str):
                     raise tracing.TracerFailed(found)
@@ -383,6 +390,7 @@ class RootfsExecutor:
         from layercache.executors.rootfs.surroundings import HOSTNAME
         from layercache.executors.rootfs.ulimits import parse_ulimits
 
+        limits = parse_ulimits(instruction.ulimits, rootless=self._namespace is not None)
         output = Output(blobs.log, self._masks)
         network = instruction.network
         if network == "default":
@@ -408,6 +416,7 @@ class RootfsExecutor:
             spec: dict[str, Any] = {
                 **root,
                 "private": around.private,
+                "staging": around.staging,
                 "mounts": mounts.specs,
                 "etc": around.files(instruction.hosts, network, work),
                 "files": [[name, content] for name, content in instruction.files],
@@ -417,7 +426,7 @@ class RootfsExecutor:
                 "cwd": instruction.workdir or "/",
                 "hostname": HOSTNAME,
                 "shm_size": instruction.shm_size or _SHM_SIZE,
-                "ulimits": [list(limit) for limit in parse_ulimits(instruction.ulimits)],
+                "ulimits": [list(limit) for limit in limits],
                 "insecure": instruction.security == "insecure",
                 "new_network": network == "none",
                 "raw_network": network != "host without raw sockets",
@@ -473,19 +482,6 @@ def _secret(name: str, value: bytes | str | os.PathLike[str]) -> bytes:
         raise UsageError(
             f"the secret {name!r} can't be read from {os.fspath(value)}: {error.strerror}"
         ) from error
-
-
-def _make_upper(container: str, tree: Tree, files: FileWork) -> str:
-    """The upper directory of a step in `container`, with what the root directory is."""
-    upper = os.path.join(container, "fs")
-    os.mkdir(upper, 0o755)
-    node = tree.lookup(b"")
-    if node is not None:
-        os.chmod(upper, stat.S_IMODE(node.mode))
-        os.utime(upper, (node.mtime, node.mtime))
-        if (node.uid, node.gid) != (0, 0):
-            files.give(upper, [(b"", node.uid, node.gid)])
-    return upper
 
 
 def _environment(instruction: Exec, further: Mapping[str, str]) -> list[list[str]]:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, BinaryIO, Protocol
 from layercache._os.names import checked_path
 from layercache.errors import CorruptObject
 from layercache.executors.rootfs.deletion import Deleter, delete_tree
-from layercache.executors.rootfs.mount_stubs import remove_stubs
+from layercache.executors.rootfs.mount_stubs import Stub, remove_stubs
 from layercache.model.descriptors import LAYER_TAR, Layer, State
 from layercache.model.digests import DiffID, Digest
 from layercache.model.layer_index import OPAQUE, KeepsIndex
@@ -57,7 +57,7 @@ class FileWork(Protocol):
         """Apply the topmost layers of `states`, the lowest first, to the empty `target`."""
 
     def capture(
-        self, upper: str, made: Sequence[str], parent: State, work: str, blobs: Blobs
+        self, upper: str, made: Sequence[Stub], parent: State, work: str, blobs: Blobs
     ) -> tuple[Layer, LayerIndex] | None:
         """The layer that an upper directory is, stored; None when it holds no change.
 
@@ -99,7 +99,7 @@ class LocalFiles:
                 apply.apply(index, tar, target)
 
     def capture(
-        self, upper: str, made: Sequence[str], parent: State, work: str, blobs: Blobs
+        self, upper: str, made: Sequence[Stub], parent: State, work: str, blobs: Blobs
     ) -> tuple[Layer, LayerIndex] | None:
         tar = os.path.join(work, "layer.tar")
         found = capture_directory(upper, made, blobs.tree(parent), tar)
@@ -135,7 +135,7 @@ def change_owner(path: str | bytes, uid: int, gid: int) -> None:
 
 
 def capture_directory(
-    upper: str, made: Sequence[str], parent: Tree, tar: str, *, rootless: bool = False
+    upper: str, made: Sequence[Stub], parent: Tree, tar: str, *, rootless: bool = False
 ) -> tuple[DiffID, int, LayerIndex] | None:
     """Write what `upper` changes about `parent` to the file `tar`; None when it is nothing."""
     from layercache.layers.capture import capture_upper

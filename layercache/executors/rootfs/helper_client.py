@@ -53,12 +53,13 @@ class Ended:
 
     `code` is the exit status, or minus the number of the signal that killed the command.
     `message` is set when the command never ran. `made` are mount points that had to be created
-    in the image's tree, each after the directory it is in.
+    in the image's tree, with the inodes they got in its upper directory, each after the
+    directory it is in.
     """
 
     code: int
     message: str = ""
-    made: tuple[str, ...] = ()
+    made: tuple[tuple[str, int], ...] = ()
     timed_out: bool = False
 
 
@@ -356,7 +357,8 @@ class _Step:
             self._wait(1.0)
 
     def _ended(self, timed_out: bool) -> Ended:
-        made = tuple(self._events.get("ready", {}).get("made", ()))
+        stubs = self._events.get("ready", {}).get("made", ())
+        made = tuple((path, inode) for path, inode in stubs)
         if timed_out:
             return Ended(code=-9, made=made, timed_out=True)
         if failed := self._events.get("failed"):
@@ -369,4 +371,8 @@ class _Step:
                 message += _ADVICE
             raise BuildError(message)
         code = self._events.get("gone", {}).get("code", 0)
+        if "ready" in self._events:
+            # E.g. for lack of memory, or because the command lowered the limits of its parent.
+            message = f"the first process of the step ended before it (signal {-code})"
+            return Ended(code=128 - code, message=message, made=made)
         raise BuildError(f"the step's first process was killed by signal {-code}")

@@ -6,48 +6,66 @@ import errno
 import os
 import stat
 from collections.abc import Sequence
+from typing import Final, TypeAlias
 
-__all__ = ["remove_stubs"]
+from layercache.executors.rootfs.inside import syscalls as sys_
+
+__all__ = ["Stub", "remove_stubs"]
+
+Stub: TypeAlias = tuple[str, int]
+"""A path in the image, and the inode that the upper directory had there when it was made."""
+
+_BENEATH: Final = (
+    sys_.RESOLVE_BENEATH
+    | sys_.RESOLVE_NO_SYMLINKS
+    | sys_.RESOLVE_NO_MAGICLINKS
+    | sys_.RESOLVE_NO_XDEV
+)
+_OTHER: Final = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EXDEV)
+"""What opening says where the command put something else, or a path leads out."""
 
 
-def remove_stubs(upper: str, made: Sequence[str]) -> None:
+def remove_stubs(upper: str, made: Sequence[Stub]) -> None:
     """Remove from the upper directory what is left of mount points, where nothing was put in.
 
-    `made` are paths in the image, each after the directory it is in. The command may have put
-    anything in their place: no link is followed.
+    `made` has each after the directory it is in. The command may have put anything in their
+    place: no link is followed, nothing outside `upper` is opened, and only what was made is
+    removed. The times of the directories they were in stay.
     """
-    for path in reversed(made):
-        parent = _open_beneath(upper, os.path.dirname(path))
-        if parent is None:
-            continue
-        name = os.path.basename(path)
-        try:
-            info = os.stat(name, dir_fd=parent, follow_symlinks=False)
-            if stat.S_ISDIR(info.st_mode):
-                os.rmdir(name, dir_fd=parent)
-            elif stat.S_ISREG(info.st_mode) and not info.st_size:
-                os.unlink(name, dir_fd=parent)
-        except OSError as error:
-            if error.errno not in (errno.ENOENT, errno.ENOTEMPTY, errno.EEXIST):
+    root = os.open(upper, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        for path, inode in reversed(made):
+            above, _, name = path.strip("/").rpartition("/")
+            if name in ("", ".", ".."):
+                continue
+            try:
+                parent = sys_.openat2(root, above or ".", os.O_PATH | os.O_DIRECTORY, _BENEATH)
+            except OSError as error:
+                if error.errno in _OTHER:
+                    continue
                 raise
-        finally:
-            os.close(parent)
+            try:
+                _remove(parent, name, inode)
+            finally:
+                os.close(parent)
+    finally:
+        os.close(root)
 
 
-def _open_beneath(root: str, path: str) -> int | None:
-    """The directory `path` beneath `root`, None when a component is no directory."""
-    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-    fd = os.open(root, flags)
-    for part in path.split("/"):
-        if not part:
-            continue
-        try:
-            inner = os.open(part, flags, dir_fd=fd)
-        except OSError as error:
-            if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
-                return None
+def _remove(parent: int, name: str, inode: int) -> None:
+    """Remove the stub `name`, if it is the one that was made, and empty."""
+    try:
+        info = os.stat(name, dir_fd=parent, follow_symlinks=False)
+        if info.st_ino != inode:
+            return
+        times = os.fstat(parent)
+        if stat.S_ISDIR(info.st_mode):
+            os.rmdir(name, dir_fd=parent)
+        elif stat.S_ISREG(info.st_mode) and not info.st_size:
+            os.unlink(name, dir_fd=parent)
+        else:
+            return
+        os.utime(".", ns=(times.st_atime_ns, times.st_mtime_ns), dir_fd=parent)
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ENOTEMPTY, errno.EEXIST):
             raise
-        finally:
-            os.close(fd)
-        fd = inner
-    return fd

@@ -9,7 +9,7 @@ import contextlib
 import os
 import posixpath
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from layercache.errors import BuildError, UsageError
@@ -17,7 +17,9 @@ from layercache.executors.rootfs.cache_mounts import Caches
 from layercache.executors.rootfs.file_work import FileWork
 from layercache.executors.rootfs.scratch import Scratch
 from layercache.executors.rootfs.unpacked import Unpacked
+from layercache.executors.rootfs.upper import show_root
 from layercache.executors.rootfs.written_selection import NAME, write_selection
+from layercache.layers.passwd import MAX_ID
 from layercache.model.descriptors import State
 from layercache.model.digests import Fingerprint
 from layercache.model.operations import Exec, Mount
@@ -27,10 +29,36 @@ from layercache.model.task import Blobs, BoundInput, Task
 if TYPE_CHECKING:
     from layercache.executors.rootfs.inside.wire import Sendable
 
-__all__ = ["Mounts", "SharedInputs"]
+__all__ = ["Mounts", "SharedInputs", "check_mounts"]
 
 _SECRETS = "/run/secrets/"
+_OWN = ("proc", "sys", "dev")
 _AGENTS = "/run/buildkit/ssh_agent."
+
+
+def check_mounts(mounts: Sequence[Mount]) -> None:
+    """Refuse mounts over the root, at or below /proc, /sys and /dev, and owners and modes that
+    there are none of; raises `UsageError`.
+
+    Where links of the image lead there, the step itself refuses.
+    """
+    for mount in mounts:
+        if not (0 <= mount.uid <= MAX_ID and 0 <= mount.gid <= MAX_ID):
+            raise UsageError(f"RUN --mount: {mount.uid}:{mount.gid} is no owner")
+        if mount.mode is not None and not 0 <= mount.mode <= 0o7777:
+            raise UsageError(f"RUN --mount: {mount.mode:o} is no mode")
+        if not mount.target:
+            continue
+        target = posixpath.normpath("/" + mount.target.lstrip("/"))
+        if target == "/":
+            raise UsageError("a mount can't cover the root: give it a target below /")
+        first = target.split("/")[1]
+        if first in _OWN:
+            hint = "; --shm-size says how large /dev/shm is" if target == "/dev/shm" else ""
+            raise UsageError(
+                f"RUN --mount: {target} is at or below /{first}, which every step has of its own: "
+                f"mount it elsewhere{hint}"
+            )
 
 
 class SharedInputs:
@@ -108,9 +136,7 @@ class Mounts:
 
     def prepare(self, instruction: Exec, blobs: Blobs) -> None:
         """Make everything ready; raises `BuildError` for what is missing, `Cancelled`."""
-        for mount in instruction.mounts:
-            if mount.target and posixpath.normpath("/" + mount.target) == "/":
-                raise UsageError("a mount can't cover the root: give it a target below /")
+        check_mounts(instruction.mounts)
         found: list[tuple[Mount, dict[str, Sendable]]] = []
         # Locks in one order for all steps, so that two can't wait for each other.
         caches = [m for m in instruction.mounts if m.type == "cache"]
@@ -170,10 +196,8 @@ class Mounts:
         if not mount.readonly:
             # What a command writes there is gone afterwards, as with BuildKit.
             layer["upper"], layer["work"] = self._next("up"), self._next("wk")
-            info = os.stat(lower[0])
-            os.chmod(layer["upper"], info.st_mode & 0o7777)
-            if os.geteuid() == 0 and (info.st_uid or info.st_gid):
-                os.chown(layer["upper"], info.st_uid, info.st_gid)
+            shown = blobs.tree(bound.subject) if isinstance(bound.subject, State) else None
+            show_root(layer["upper"], shown, self._files)
         return {**spec, "base": at, "source": source, "overlays": [layer]}
 
     def _start(self, mount: Mount) -> BoundInput | None:
@@ -215,8 +239,10 @@ class Mounts:
                 return
             if not isinstance(bound.selector, Files):
                 raise UsageError(f"a mount reads files, not {bound.selector.name!r}")
-            owners = write_selection(blobs.tree(bound.subject), bound.selector, directory)
-            if isinstance(bound.subject, State):
+            state = isinstance(bound.subject, State)
+            tree = blobs.tree(bound.subject)
+            owners = write_selection(tree, bound.selector, directory, attributes=state)
+            if state:
                 self._files.give(directory, owners)
 
         found = self._caches.acquire(

@@ -42,13 +42,17 @@ class Surroundings:
         """Where steps mount their root, each in its own mount namespace."""
         self.private = os.path.join(self._directory, "private")
         """Where steps mount what is theirs alone (secrets), likewise."""
+        self.staging = os.path.join(self._directory, "staging")
+        """Where steps put together their /proc, /sys and /dev, likewise."""
+        staged = [os.path.join(self.staging, name) for name in ("proc", "sys", "dev")]
         points = [os.path.join(self.skeleton, name) for name in ("proc", "sys", "dev", "etc")]
-        for path in (self.empty, self.root, self.private, self.skeleton, *points):
+        places = (self.empty, self.root, self.private, self.staging, self.skeleton)
+        for path in (*places, *staged, *points):
             os.mkdir(path)
             os.chmod(path, 0o755)  # whatever the umask of this process is
         for name in ("hosts", "hostname", "resolv.conf"):
             self._write(os.path.join("skeleton", "etc", name), b"")
-        for path in (self.skeleton, *points):
+        for path in (self.empty, self.skeleton, *points):
             os.utime(path, (LAYER_TIME, LAYER_TIME))  # seen where the image has no such directory
         try:
             with open("/etc/resolv.conf", "rb") as file:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from layercache.model.tree import Node, Tree
 
 __all__ = [
+    "TOO_MUCH",
     "Tracer",
     "TracerFailed",
     "Watch",
@@ -40,6 +41,9 @@ _SKELETON: Final = frozenset(
     (b"proc", b"sys", b"dev", b"etc", b"etc/hosts", b"etc/hostname", b"etc/resolv.conf")
 )
 """What every root file system has, whether or not a layer has it (`Surroundings`)."""
+
+TOO_MUCH: Final = "it looked at more paths than are noted"
+"""Why nothing is known of what a step looked at."""
 
 _ACL: Final = b"system.posix_acl_"
 
@@ -129,6 +133,7 @@ class Watch:
     def __init__(self, stream: socket.socket) -> None:
         self._stream = stream
         self.requests = 0
+        self.full = False
         self.cpu = 0.0
         """Processor seconds that watching took."""
 
@@ -143,13 +148,17 @@ class Watch:
         return found
 
     def end(self) -> dict[bytes, int] | str:
-        """What was seen (path → bits), or what went wrong with seeing it."""
+        """What was seen (path → bits), or what went wrong with seeing it.
+
+        `full` says afterwards that it was too much to be noted, and is then empty.
+        """
         answer = self.ask({})
         self.close()
         if answer["trouble"]:
             return f"the tracer failed: {answer['trouble']}"
         self.requests = answer["requests"]
         self.cpu = answer["cpu"] / 1000
+        self.full = answer["full"]
         return dict(zip(answer["paths"], answer["bits"], strict=True))
 
     def close(self) -> None:

@@ -8,10 +8,13 @@ import stat
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import attrs
+
 from layercache._os.names import checked_path
 from layercache.errors import BuildError
 from layercache.model.layer_times import LAYER_TIME, copied_time
 from layercache.model.selectors import Files
+from layercache.model.tree import CAPABILITY
 from layercache.trees.selection import select, walk
 
 if TYPE_CHECKING:
@@ -25,10 +28,14 @@ NAME = "content"
 _COPY_SIZE = 1 << 20
 
 
-def write_selection(tree: Tree, files: Files, directory: str) -> list[tuple[bytes, int, int]]:
+def write_selection(
+    tree: Tree, files: Files, directory: str, *, attributes: bool = False
+) -> list[tuple[bytes, int, int]]:
     """Write what `files` names in `tree` to `directory`/content, as the calling user's.
 
-    Times are those that COPY gives. Returns the owners that the tree says: paths below
+    Times are those that COPY gives. The root of `tree` is shown with mode 0755: what it has is
+    in no fingerprint of a selection, and neither are attributes beside capabilities, unless
+    `attributes` says that they are. Returns the owners that the tree says: paths below
     `directory`, users and groups, where they are not 0:0. Raises `SourceError` when what is
     named isn't there.
     """
@@ -36,7 +43,11 @@ def write_selection(tree: Tree, files: Files, directory: str) -> list[tuple[byte
     for selected in select(tree, files):
         base = os.fsencode(NAME)
         entries = [
-            (os.path.join(base, relative) if relative else base, path, node)
+            (
+                os.path.join(base, relative) if relative else base,
+                path,
+                node if attributes else _counted(path, node),
+            )
             for relative, path, node in walk(tree, selected)
         ]
         try:
@@ -45,6 +56,14 @@ def write_selection(tree: Tree, files: Files, directory: str) -> list[tuple[byte
             raise BuildError(f"what a mount reads can't be written: {error.strerror}") from error
         owners += [(name, n.uid, n.gid) for name, _, n in entries if n.uid or n.gid]
     return owners
+
+
+def _counted(path: bytes, node: Node) -> Node:
+    """What of a node is in the fingerprint of a selection (`trees.select.fingerprint`)."""
+    if not path:
+        return attrs.evolve(node, mode=stat.S_IFDIR | 0o755, uid=0, gid=0, xattrs=())
+    kept = tuple(pair for pair in node.xattrs if node.is_file and pair[0] == CAPABILITY)
+    return node if kept == node.xattrs else attrs.evolve(node, xattrs=kept)
 
 
 def _write(tree: Tree, root: bytes, entries: Sequence[tuple[bytes, bytes, Node]]) -> None:

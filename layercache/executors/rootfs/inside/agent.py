@@ -17,6 +17,7 @@ from layercache._os.names import checked_path
 from layercache.errors import LayerCacheError
 from layercache.executors.rootfs.file_work import LocalFiles, capture_directory, change_owner, tidy
 from layercache.executors.rootfs.inside import wire as _wire
+from layercache.executors.rootfs.mount_stubs import Stub, remove_stubs
 from layercache.layers import apply
 from layercache.layers.state_tree import StateTree
 from layercache.layers.writer import LayerWriter
@@ -75,7 +76,7 @@ class Agent:
             _give_owners(index, tree, target)
 
     def do_capture(
-        self, layers: Sequence[str], upper: str, made: Sequence[str], tar: str
+        self, layers: Sequence[str], upper: str, made: Sequence[Stub], tar: str
     ) -> tuple[str, int, bytes] | None:
         """Capture `upper` on the state of `layers` to the file `tar`."""
         tree: Tree = self._tree(layers)
@@ -165,10 +166,9 @@ class _Restoring(LayerWriter):
 
 
 def _capture_as_root(
-    upper: str, made: Sequence[str], tree: Tree, tar: str
+    upper: str, made: Sequence[Stub], tree: Tree, tar: str
 ) -> tuple[DiffID, int, LayerIndex] | None:
     """Capture where every file is root's: owners stay what they were."""
-    from layercache.executors.rootfs.mount_stubs import remove_stubs
     from layercache.layers.capture import capture_upper
 
     remove_stubs(upper, made)

@@ -9,9 +9,9 @@ import errno
 import os
 import resource
 
-from layercache.executors.rootfs.inside import mounts as _mounts
 from layercache.executors.rootfs.inside import syscalls as sys_
 from layercache.executors.rootfs.inside import wire as _wire
+from layercache.executors.rootfs.inside.image_root import Refused, Root
 from layercache.layers.passwd import resolve_user
 
 __all__ = ["CAPABILITIES", "Refused", "identity_of", "run_command", "working_directory"]
@@ -31,15 +31,7 @@ _MASK = sum(1 << number for number in CAPABILITIES)
 _NET_RAW = 1 << 13
 
 
-class Refused(Exception):
-    """The step can't start, and it is the recipe's fault; `status` as a shell would give it."""
-
-    def __init__(self, message: str, status: int = 1) -> None:
-        super().__init__(message)
-        self.status = status
-
-
-def identity_of(spec: Spec, root: _mounts.Root) -> Identity:
+def identity_of(spec: Spec, root: Root) -> Identity:
     known = spec["identity"]
     if known is not None:
         uid, gid, groups, home = known  # looked up already, unseen by the one who watches
@@ -73,17 +65,13 @@ def _mapped(kind: str, number: int) -> bool:
     return False
 
 
-def working_directory(spec: Spec, root: _mounts.Root, identity: Identity) -> int:
+def working_directory(spec: Spec, root: Root, identity: Identity) -> int:
     """The working directory, open; made for the user where missing (as BuildKit does)."""
-    found = root.find(spec["cwd"])
-    if found is None:
-        made = len(root.made)
-        found = root.make(spec["cwd"], directory=True)
-        new = root.made[made:]
-        del root.made[made:]  # no stub of a mount: it stays
-        for path in new:
-            os.chown(path, identity[0], identity[1], follow_symlinks=False)
-    return found
+    uid, gid, _, _ = identity
+    try:
+        return root.make(spec["cwd"], directory=True, owner=(uid, gid))
+    except Refused as error:
+        raise Refused(f"WORKDIR {spec['cwd']} can't be used: {error}") from error
 
 
 def run_command(
@@ -154,8 +142,15 @@ def _keep_only(status: int, directory: int) -> int:
 def _become(spec: Spec, uid: int, gid: int, groups: list[int], program: bytes) -> None:
     """Limits, keyring, capabilities, filter and identity of the command."""
     for number, soft, hard in spec["ulimits"]:
-        resource.setrlimit(number, (soft, hard))
+        try:
+            resource.setrlimit(number, (soft, hard))
+        except (OSError, ValueError) as error:
+            raise Refused(
+                f"the limit {number} can't be {soft}:{hard}, which is above what this process may "
+                f"grant: {error}"
+            ) from error
     os.umask(0o022)
+    sys_.plain_execution()
     sys_.default_signals()
     sys_.new_session_keyring()
     kept = (1 << 64) - 1 if spec["insecure"] else _MASK
@@ -181,8 +176,7 @@ def _become(spec: Spec, uid: int, gid: int, groups: list[int], program: bytes) -
         os.setgroups(list(dict.fromkeys((gid, *groups))))
         os.setresgid(gid, gid, gid)
         os.setresuid(uid, uid, uid)
-    if uid == 0:
-        sys_.capset(held)
+    sys_.capset(held if uid == 0 else 0)
 
 
 def _exec(args: list[str], environment: list[tuple[str, str]]) -> None:

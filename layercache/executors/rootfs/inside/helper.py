@@ -269,6 +269,7 @@ class Runner:
                 if network is not None:
                     sys_.setns(network.namespace, sys_.CLONE_NEWNET)
                 self.networks.forget()
+                _unreachable()
                 _step.run(_socket.socket(fileno=fds[0]), fds[1], self.filter)
                 status = 0
         finally:
@@ -298,6 +299,18 @@ class Runner:
             os.waitpid(pid, 0)
         self.networks.end()
         self.groups.clear()
+
+
+def _unreachable() -> None:
+    """Make this process, the first of a step, one that nothing of the step can do anything to.
+
+    Its namespace lets no signal through that it does not handle, and a handler of the interpreter
+    is one; it can't be traced, nor be looked into, though it has the command's user; and nothing
+    that the scheduler does for a session reaches other steps.
+    """
+    sys_.default_signals()
+    sys_.prctl(sys_.PR_SET_DUMPABLE, 0)
+    os.setsid()
 
 
 def _kill(pidfd: int) -> None:

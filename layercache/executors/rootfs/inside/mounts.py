@@ -1,6 +1,6 @@
-"""Mounts of a step: overlays, /dev, /proc, /sys, and mount points inside an image's own tree.
+"""Detached mounts: new file systems, overlays, bind mounts; each is a descriptor until attached.
 
-Runs in the step's first process, in namespaces of its own. An image is hostile: its paths are
+Runs in a step's first process and in the tracer, in namespaces of their own. What is hostile is
 resolved beneath its root, never through links of /proc, by descriptor.
 """
 
@@ -8,18 +8,13 @@ from __future__ import annotations
 
 import errno
 import os
-import stat
 
 from layercache.executors.rootfs.inside import syscalls as sys_
 
 __all__ = [
-    "DEVICES",
-    "DEV_LINKS",
-    "MASKED",
+    "IN_ROOT",
     "OVERLAY_METHODS",
-    "READONLY",
     "SAFE",
-    "Root",
     "attach",
     "bind",
     "bind_beneath",
@@ -35,29 +30,7 @@ if TYPE_CHECKING:
 
 SAFE = sys_.MOUNT_ATTR_NOSUID | sys_.MOUNT_ATTR_NODEV | sys_.MOUNT_ATTR_NOEXEC
 
-DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
-"""Device nodes of a container (OCI runtime specification, config-linux.md)."""
-
-DEV_LINKS = (
-    ("/proc/self/fd", "fd"),
-    ("/proc/self/fd/0", "stdin"),
-    ("/proc/self/fd/1", "stdout"),
-    ("/proc/self/fd/2", "stderr"),
-    ("/proc/kcore", "core"),
-    ("pts/ptmx", "ptmx"),
-)
-
-MASKED = (
-    "/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys",
-    "/proc/latency_stats", "/proc/sched_debug", "/proc/scsi", "/proc/timer_list",
-    "/proc/timer_stats", "/sys/devices/virtual/powercap", "/sys/firmware",
-)  # fmt: skip
-"""What containers must not see (moby, `oci/defaults.go`)."""
-
-READONLY = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
-"""What containers must not change (moby, `oci/defaults.go`)."""
-
-_IN_ROOT = sys_.RESOLVE_IN_ROOT | sys_.RESOLVE_NO_MAGICLINKS
+IN_ROOT = sys_.RESOLVE_IN_ROOT | sys_.RESOLVE_NO_MAGICLINKS
 
 
 def filesystem(kind: str, options: Sequence[tuple[str, str | None]], attributes: int) -> int:
@@ -231,7 +204,7 @@ def bind_beneath(root: str, path: str, attributes: int) -> int:
     """A detached bind mount of `path` within `root`, which its links can't leave."""
     base = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        found = sys_.openat2(base, path.lstrip("/") or ".", os.O_PATH, _IN_ROOT)
+        found = sys_.openat2(base, path.lstrip("/") or ".", os.O_PATH, IN_ROOT)
     finally:
         os.close(base)
     try:
@@ -258,130 +231,3 @@ def attach(mounted: int, target: str) -> None:
     finally:
         os.close(fd)
         os.close(mounted)
-
-
-def _real(fd: int, path: str) -> str:
-    """The path of an open directory; `path` while /proc itself is being made."""
-    try:
-        return os.readlink(f"/proc/self/fd/{fd}")
-    except FileNotFoundError:
-        return path
-
-
-# -- inside the new root ------------------------------------------------------------------------
-
-
-class Root:
-    """The image's tree, once it is the root directory.
-
-    `made` lists what had to be created in the image as a mount point, with every link resolved,
-    each after the directory it is in.
-    """
-
-    def __init__(self) -> None:
-        self.fd = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        self.device = os.fstat(self.fd).st_dev
-        self.made: list[str] = []
-
-    def close(self) -> None:
-        os.close(self.fd)
-
-    def find(self, path: str) -> int | None:
-        """`path` as a descriptor, None when it is not there."""
-        try:
-            return sys_.openat2(self.fd, path.lstrip("/") or ".", os.O_PATH, _IN_ROOT)
-        except OSError as error:
-            if error.errno in (errno.ENOENT, errno.ENOTDIR):
-                return None
-            raise
-
-    def read(self, path: str, limit: int = 8 << 20) -> bytes:
-        """The content of a regular file, empty when there is none."""
-        try:
-            fd = sys_.openat2(
-                self.fd, path.lstrip("/"), os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY, _IN_ROOT
-            )
-        except OSError as error:
-            if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO):
-                return b""
-            raise
-        try:
-            if not stat.S_ISREG(os.fstat(fd).st_mode):
-                return b""
-            parts = []
-            while limit > 0 and (part := os.read(fd, min(limit, 1 << 20))):
-                parts.append(part)
-                limit -= len(part)
-            return b"".join(parts)
-        finally:
-            os.close(fd)
-
-    def make(self, path: str, *, directory: bool) -> int:
-        """`path` as a descriptor; it and what is above it are created where missing."""
-        missing: list[str] = []
-        at = os.path.normpath("/" + path)
-        while (found := self.find(at)) is None:
-            at, name = os.path.split(at)
-            missing.append(name)
-        while missing:
-            name = missing.pop()
-            try:
-                if missing or directory:
-                    os.mkdir(name, 0o755, dir_fd=found)
-                else:
-                    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-                    os.close(os.open(name, flags, 0o644, dir_fd=found))
-                if os.fstat(found).st_dev == self.device:
-                    self.made.append(os.path.join(_real(found, at), name))
-                at = os.path.join(at, name)
-                inner = sys_.openat2(found, name, os.O_PATH | os.O_NOFOLLOW, sys_.RESOLVE_BENEATH)
-            except OSError as error:
-                raise OSError(
-                    error.errno, f"making the mount point {path}: {error.strerror}"
-                ) from error
-            finally:
-                os.close(found)
-            found = inner
-        return found
-
-    def attach(self, mounted: int, path: str, *, directory: bool | None = None) -> None:
-        """Attach a detached mount at `path`, which is created where missing; closes it."""
-        if directory is None:
-            directory = stat.S_ISDIR(os.fstat(mounted).st_mode)
-        target = self.make(path, directory=directory)
-        try:
-            sys_.move_mount(mounted, target)
-        except OSError as error:
-            raise OSError(error.errno, f"mounting at {path}: {error.strerror}") from error
-        finally:
-            os.close(target)
-            os.close(mounted)
-
-    def mask(self, paths: Sequence[str]) -> None:
-        """Hide files behind /dev/null and directories behind an empty one."""
-        for path in paths:
-            found = self.find(path)
-            if found is None:
-                continue
-            if stat.S_ISDIR(os.fstat(found).st_mode):
-                cover = filesystem("tmpfs", (("size", "0"),), SAFE | sys_.MOUNT_ATTR_RDONLY)
-            else:
-                null = self.find("/dev/null")
-                if null is None:
-                    raise OSError(errno.ENOENT, "the container has no /dev/null")
-                cover = bind_fd(null, 0)
-                os.close(null)
-            sys_.move_mount(cover, found)
-            os.close(cover)
-            os.close(found)
-
-    def freeze(self, paths: Sequence[str]) -> None:
-        """Make what is there read-only."""
-        for path in paths:
-            found = self.find(path)
-            if found is None:
-                continue
-            again = bind_fd(found, sys_.MOUNT_ATTR_RDONLY | SAFE, recursive=True)
-            sys_.move_mount(again, found)
-            os.close(again)
-            os.close(found)

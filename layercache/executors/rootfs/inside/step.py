@@ -13,13 +13,10 @@ import sys
 
 from layercache.executors.rootfs.inside import mounts as _mounts
 from layercache.executors.rootfs.inside import syscalls as sys_
+from layercache.executors.rootfs.inside import system_mounts as _system
 from layercache.executors.rootfs.inside import wire as _wire
-from layercache.executors.rootfs.inside.command import (
-    Refused,
-    identity_of,
-    run_command,
-    working_directory,
-)
+from layercache.executors.rootfs.inside.command import identity_of, run_command, working_directory
+from layercache.executors.rootfs.inside.image_root import Refused, Root, attach_system
 
 __all__ = ["probe", "report_broken", "report_gone", "run"]
 from layercache.executors.rootfs.inside.network import loopback_up
@@ -64,18 +61,18 @@ def run(stream: _wire.Stream, output: int, program: bytes) -> None:
 
 def probe(scratch: str, *, userxattr: bool, single: bool) -> None:
     """Mount what every step mounts, in new namespaces; raises `OSError` with the reason."""
-    for name in ("lower", "upper", "work", "root"):
-        os.mkdir(os.path.join(scratch, name))
-    at, lower, upper, work = (
-        os.path.join(scratch, name) for name in ("root", "lower", "upper", "work")
+    names = ("lower", "upper", "work", "root", "staging")
+    at = {name: os.path.join(scratch, name) for name in names}
+    for path in at.values():
+        os.mkdir(path)
+    for name in _system.NAMES:
+        os.mkdir(os.path.join(at["staging"], name))
+    _mounts.overlay(
+        at["root"], [at["lower"]], at["upper"], at["work"], userxattr=userxattr, attributes=0
     )
-    for name in ("proc", "sys", "dev"):
-        os.mkdir(os.path.join(lower, name))
-    _mounts.overlay(at, [lower], upper, work, userxattr=userxattr, attributes=0)
-    spec: Spec = {"insecure": False, "single_id": single, "shm_size": 4096, "etc": [], "files": []}
-    system = _system_mounts(spec)
-    _enter(at)
-    _attach_system(spec, _mounts.Root(), system)
+    spec: Spec = {"insecure": False, "single_id": single, "shm_size": 4096, "files": []}
+    system = _system.build({**spec, "staging": at["staging"]})
+    _enter(at["root"], system).close()
 
 
 def report_broken(stream: _wire.Stream, message: str) -> None:
@@ -91,7 +88,7 @@ def report_gone(stream: _wire.Stream, code: int) -> None:
 # -- the root -----------------------------------------------------------------------------------
 
 
-def _build(spec: Spec) -> _mounts.Root:
+def _build(spec: Spec) -> Root:
     """Make the image's tree the root directory, with everything mounted in it."""
     insecure = spec["insecure"]
     device = 0 if insecure else sys_.MOUNT_ATTR_NODEV
@@ -104,89 +101,37 @@ def _build(spec: Spec) -> _mounts.Root:
         userxattr=spec["userxattr"], attributes=device, methods=spec["methods"],
         options=base["options"],
     )  # fmt: skip
-    system = _system_mounts(spec)
-    prepared = [(mount, _prepare(spec, mount, device)) for mount in spec["mounts"]]
-    _enter(base["at"])
-    root = _mounts.Root()
-    _attach_system(spec, root, system)
-    for mount, mounted in prepared:
-        root.attach(mounted, mount["target"])
-    if not insecure:
-        root.mask(_mounts.MASKED)
-        root.freeze(_mounts.READONLY)
+    upper = os.open(base["upper"], os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    system = _system.build(spec)
+    files = [
+        (target, _mounts.bind(path, _mounts.SAFE | sys_.MOUNT_ATTR_RDONLY))
+        for target, path in spec["etc"]
+    ]
+    for mount in spec["mounts"]:
+        files.append((mount["target"], _prepare(spec, mount, device)))
+    root = _enter(base["at"], system, upper)
+    for target, mounted in files:
+        root.attach(mounted, target)
     return root
 
 
-def _enter(path: str) -> None:
-    """Make `path`, a mount point, the root directory; the old one is gone afterwards."""
+def _enter(path: str, system: dict[str, int], upper: int = -1) -> Root:
+    """Make `path`, a mount point, the root directory, with `system` in it; the old one is gone
+    afterwards."""
     # Whatever Python would load from now on would come from the image.
     sys.path.clear()
     sys.meta_path.clear()
+    fd = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    for name in _system.NAMES:
+        attach_system(fd, name, system[name])
     os.chdir(path)
     sys_.pivot_root(".", ".")
     sys_.umount(".", sys_.MNT_DETACH)
     os.chdir("/")
-
-
-def _system_mounts(spec: Spec) -> dict[str, int]:
-    """Detached mounts of /proc, /sys, /dev and what is in it, and /etc.
-
-    All are made while the host's /proc and /sys are still there: in a user namespace the kernel
-    allows new ones only beside them.
-    """
-    insecure = spec["insecure"]
-    mounts = {"/proc": _mounts.filesystem("proc", (), _mounts.SAFE)}
-    readonly = 0 if insecure else sys_.MOUNT_ATTR_RDONLY
-    try:
-        mounts["/sys"] = _mounts.filesystem("sysfs", (), _mounts.SAFE | readonly)
-    except OSError as error:
-        if error.errno != errno.EPERM:
-            raise
-        # The network namespace is another user's: show the host's, which can't be written.
-        mounts["/sys"] = _mounts.bind("/sys", readonly | _mounts.SAFE, recursive=True)
-    safe_dev = sys_.MOUNT_ATTR_NOSUID | (0 if insecure else sys_.MOUNT_ATTR_NODEV)
-    mounts["/dev"] = _mounts.filesystem("tmpfs", (("mode", "755"), ("size", "64m")), safe_dev)
-    for name in _mounts.DEVICES:
-        mounts[f"/dev/{name}"] = _mounts.bind(f"/dev/{name}", 0)
-    pts: list[tuple[str, str | None]] = [("ptmxmode", "0666"), ("mode", "0620")]
-    if not spec["single_id"]:
-        pts.append(("gid", "5"))
-    no_exec = sys_.MOUNT_ATTR_NOSUID | sys_.MOUNT_ATTR_NOEXEC
-    mounts["/dev/pts"] = _mounts.filesystem("devpts", pts, no_exec)
-    mounts["/dev/shm"] = _mounts.filesystem(
-        "tmpfs", (("mode", "1777"), ("size", str(spec["shm_size"]))), _mounts.SAFE
-    )
-    try:
-        mounts["/dev/mqueue"] = _mounts.filesystem("mqueue", (), _mounts.SAFE)
-    except OSError as error:
-        if error.errno != errno.ENODEV:
-            raise
-    for target, path in spec["etc"]:
-        mounts[target] = _mounts.bind(path, _mounts.SAFE | sys_.MOUNT_ATTR_RDONLY)
-    return mounts
-
-
-def _attach_system(spec: Spec, root: _mounts.Root, mounts: dict[str, int]) -> None:
-    for target, mounted in mounts.items():
-        root.attach(mounted, target)
-        if target == "/dev":
-            for link, name in _mounts.DEV_LINKS:
-                os.symlink(link, f"/dev/{name}")
-    if spec["files"]:
-        os.mkdir("/dev/pipes", 0o755)
-        for name, content in spec["files"]:
-            _write(f"/dev/pipes/{name}", content, 0o755)
-
-
-def _write(path: str, content: bytes, mode: int) -> None:
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    try:
-        view = memoryview(content)
-        while view:
-            view = view[os.write(fd, view) :]
-        os.fchmod(fd, mode)
-    finally:
-        os.close(fd)
+    for name in _system.NAMES:
+        if name != "proc":
+            os.close(system[name])
+    return Root(fd, proc=system["proc"], upper=upper)
 
 
 def _prepare(spec: Spec, mount: Spec, device: int) -> int:
@@ -213,14 +158,15 @@ def _prepare(spec: Spec, mount: Spec, device: int) -> int:
             os.chown(mount["path"], *mount["owner"], follow_symlinks=False)
         return _mounts.bind(mount["path"], attributes)
     if kind == "tmpfs":
-        options: list[tuple[str, str | None]] = [("mode", "1777")]
+        options = [("mode", "1777")]
         if mount["size"]:
             options.append(("size", str(mount["size"])))
-        return _mounts.filesystem("tmpfs", options, device | sys_.MOUNT_ATTR_NOSUID)
+        return _system.empty(*options, attributes=device | sys_.MOUNT_ATTR_NOSUID)
     if kind == "socket":
         path = mount["path"]
         os.chown(path, mount["uid"], mount["gid"], follow_symlinks=False)
         os.chmod(path, mount["mode"])
+        os.utime(path, (_system.TIME, _system.TIME))
         return _mounts.bind(path, _mounts.SAFE)
     if kind == "secret":
         private = spec["private"]
@@ -228,8 +174,10 @@ def _prepare(spec: Spec, mount: Spec, device: int) -> int:
             # Secrets are never on a disk.
             cover = _mounts.filesystem("tmpfs", (("mode", "700"),), _mounts.SAFE)
             _mounts.attach(cover, private)
+        place = os.open(private, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        _system.write(mount["name"], mount["content"], mount["mode"], place)
+        os.close(place)
         path = os.path.join(private, mount["name"])
-        _write(path, mount["content"], mount["mode"])
         os.chown(path, mount["uid"], mount["gid"], follow_symlinks=False)
         return _mounts.bind(path, _mounts.SAFE | sys_.MOUNT_ATTR_RDONLY)
     raise ValueError(f"unknown kind of mount {kind!r}")

@@ -45,10 +45,13 @@ __all__ = [
     "OPEN_TREE_CLONE",
     "PR_CAPBSET_DROP",
     "PR_CAPBSET_READ",
+    "PR_SET_DUMPABLE",
     "PR_SET_PDEATHSIG",
     "RESOLVE_BENEATH",
     "RESOLVE_IN_ROOT",
     "RESOLVE_NO_MAGICLINKS",
+    "RESOLVE_NO_SYMLINKS",
+    "RESOLVE_NO_XDEV",
     "capset",
     "clone",
     "close_range",
@@ -64,6 +67,7 @@ __all__ = [
     "open_tree",
     "openat2",
     "pivot_root",
+    "plain_execution",
     "prctl",
     "set_hostname",
     "supported",
@@ -116,17 +120,26 @@ FSCONFIG_SET_STRING = 1
 FSCONFIG_SET_FD = 5
 FSCONFIG_CMD_CREATE = 6
 
+RESOLVE_NO_XDEV = 0x01
 RESOLVE_NO_MAGICLINKS = 0x02
+RESOLVE_NO_SYMLINKS = 0x04
 RESOLVE_BENEATH = 0x08
 RESOLVE_IN_ROOT = 0x10
+
+NEEDED = "Linux 5.12"
+"""The first kernel with every call that is made here."""
 
 _ATTEMPTS = 10_000
 
 PR_SET_PDEATHSIG = 1
+PR_SET_DUMPABLE = 4
 PR_CAPBSET_READ = 23
 PR_CAPBSET_DROP = 24
 _PR_SET_SECCOMP = 22
 _SECCOMP_MODE_FILTER = 2
+PR_GET_SECUREBITS = 27
+PR_SET_SECUREBITS = 28
+PR_SET_TIMERSLACK = 29
 
 _PIVOT_ROOT = {"x86_64": 155, "aarch64": 41, "riscv64": 41, "loongarch64": 41,
                "ppc64le": 203, "s390x": 217, "armv7l": 218, "i686": 217}  # fmt: skip
@@ -147,7 +160,10 @@ def supported() -> bool:
 def _check(result: int, name: str, detail: str = "") -> int:
     if result < 0:
         number = ctypes.get_errno()
-        raise OSError(number, f"{name}: {os.strerror(number)}", detail or None)
+        reason = os.strerror(number)
+        if number == errno.ENOSYS:
+            reason = f"this kernel does not have it, or a filter hides it (needed: {NEEDED})"
+        raise OSError(number, f"{name}: {reason}", detail or None)
     return result
 
 
@@ -221,6 +237,15 @@ def default_signals() -> None:
         _libc.signal(ctypes.c_int(number), None)  # those that can't be changed stay
     empty = ctypes.create_string_buffer(128)
     _libc.sigprocmask(ctypes.c_int(2), empty, None)
+
+
+def plain_execution() -> None:
+    """Undo what else of the caller would last: its personality (another machine name, fixed
+    addresses), the slack of its timers, and bits that change what being root means."""
+    _check(_libc.personality(ctypes.c_ulong(0)), "personality")
+    prctl(PR_SET_TIMERSLACK, 50_000)
+    if prctl(PR_GET_SECUREBITS, 0):
+        prctl(PR_SET_SECUREBITS, 0)
 
 
 def new_session_keyring() -> None:
@@ -365,15 +390,7 @@ def pivot_root(new: str, old: str) -> None:
 
 def close_range(first: int, last: int) -> None:
     """Close all descriptors from `first` to `last`."""
-    try:
-        _call("close_range", 436, ctypes.c_uint(first), ctypes.c_uint(last), ctypes.c_uint(0))
-    except OSError:  # before Linux 5.9
-        for name in os.listdir("/proc/self/fd"):
-            if first <= int(name) <= last:
-                try:
-                    os.close(int(name))
-                except OSError:
-                    pass  # the listing's own descriptor
+    _call("close_range", 436, ctypes.c_uint(first), ctypes.c_uint(last), ctypes.c_uint(0))
 
 
 def sync_filesystem(path: str) -> None:

@@ -97,6 +97,11 @@ _MAX_FILES = 64
 _KEPT = (b"security.capability", b"user.")
 """Extended attributes that a layer holds (`layers.capture`); ACLs are refused before."""
 
+MAX_PATHS = 100_000
+MAX_BYTES = 16 << 20
+"""Paths that are noted for one step, and their length altogether. More are no use (what is kept
+has a bound below this one), and a command could ask for names without end."""
+
 _WORTH_ASKING = (errno.ENOENT, errno.ENOTDIR, errno.ENODATA, errno.ERANGE, errno.ENOSYS,
                  errno.ENOTTY, errno.EINVAL)  # fmt: skip
 """Errors that are answers; any other means that the tracer does not see what it should."""
@@ -120,7 +125,10 @@ class TraceFS:
         self._listings: dict[int, list[tuple[bytes, int, int]]] = {}
         self.seen: dict[bytes, int] = {}
         self.requests = 0
+        self.full = False
+        """Whether more was asked than is noted: then nothing is, but all is answered."""
         self.trouble = ""
+        self._bytes = 0
         self.ended = False
         self._handlers: dict[int, Callable[[int, memoryview], bytes]] = {
             _LOOKUP: self._lookup,
@@ -182,7 +190,17 @@ class TraceFS:
 
     def note(self, path: bytes, bit: int) -> None:
         """What was asked."""
-        self.seen[path] = self.seen.get(path, 0) | bit
+        bits = self.seen.get(path)
+        if bits is None:
+            if self.full:
+                return
+            self._bytes += len(path)
+            if len(self.seen) >= MAX_PATHS or self._bytes > MAX_BYTES:
+                self.full = True
+                self.seen.clear()
+                return
+            bits = 0
+        self.seen[path] = bits | bit
 
     def close(self) -> None:
         """Close what is open."""
@@ -435,6 +453,7 @@ def report(files: TraceFS) -> dict[str, Any]:
     """What a connection has seen."""
     return {
         "trouble": files.trouble,
+        "full": files.full,
         "requests": files.requests,
         "cpu": int(sum(os.times()[:2]) * 1000),
         "paths": list(files.seen),

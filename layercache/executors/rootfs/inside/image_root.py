@@ -1,0 +1,249 @@
+"""The tree of an image as a step's root directory: what is found in it, and mounted over it.
+
+The image is hostile. Its paths are resolved by the kernel beneath its root, never through the
+links of /proc, and each step of making a mount point goes through a descriptor. /proc, /sys and
+/dev are real directories in it or the step is refused, as with runc; no other mount is attached
+at or below them, whatever links lead there.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+
+from layercache.executors.rootfs.inside import syscalls as sys_
+from layercache.executors.rootfs.inside.mounts import IN_ROOT
+
+__all__ = ["Refused", "Root", "attach_system"]
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import TypeAlias
+
+    Stub: TypeAlias = "tuple[str, int]"
+
+MAX_LINKS = 40
+"""Links without a target that one mount point may lead through; the kernel's own limit."""
+
+_MISSING = (errno.ENOENT, errno.ENOTDIR)
+_NO_LINKS = sys_.RESOLVE_BENEATH | sys_.RESOLVE_NO_SYMLINKS | sys_.RESOLVE_NO_MAGICLINKS
+
+
+class Refused(Exception):
+    """The step can't start, and it is the recipe's fault; `status` as a shell would give it."""
+
+    def __init__(self, message: str, status: int = 1) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class Root:
+    """An image's tree behind the open directory `fd`, which it takes over.
+
+    `proc` is an open /proc that nothing of the image can cover: it tells the real path and the
+    mount of a descriptor. `upper` is the open upper directory of the tree, -1 where it has none.
+    `made` lists what had to be created as a mount point: the path in the image with every link
+    resolved, and the inode in the upper directory; each after the directory it is in.
+    """
+
+    def __init__(self, fd: int, *, proc: int, upper: int = -1) -> None:
+        self.fd = fd
+        self.made: list[Stub] = []
+        self._proc = proc
+        self._upper = upper
+        self._own = self.mount_of(fd)
+        self._allowed = {self._own}
+
+    def close(self) -> None:
+        for fd in (self.fd, self._proc, self._upper):
+            if fd >= 0:
+                os.close(fd)
+
+    # -- looking ----------------------------------------------------------------------------
+
+    def find(self, path: str) -> int | None:
+        """`path` as a descriptor, None when it is not there; raises ELOOP for links that end
+        nowhere or in a process."""
+        try:
+            return sys_.openat2(self.fd, path.lstrip("/") or ".", os.O_PATH, IN_ROOT)
+        except OSError as error:
+            if error.errno in _MISSING:
+                return None
+            raise
+
+    def read(self, path: str, limit: int = 8 << 20) -> bytes:
+        """The content of a regular file, empty when there is none."""
+        try:
+            fd = sys_.openat2(
+                self.fd, path.lstrip("/"), os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY, IN_ROOT
+            )
+        except OSError as error:
+            if error.errno in (*_MISSING, errno.ELOOP, errno.ENXIO):
+                return b""
+            raise
+        try:
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                return b""
+            parts = []
+            while limit > 0 and (part := os.read(fd, min(limit, 1 << 20))):
+                parts.append(part)
+                limit -= len(part)
+            return b"".join(parts)
+        finally:
+            os.close(fd)
+
+    def path_of(self, fd: int) -> str:
+        """Where in the image an open directory is; no link is in the path."""
+        root, path = (os.readlink(f"self/fd/{n}", dir_fd=self._proc) for n in (self.fd, fd))
+        if root == "/" or path == root:
+            return path[len(root) :] if path == root != "/" else path
+        if not path.startswith(root + "/"):
+            raise OSError(errno.EXDEV, f"{path} is not in the image")
+        return path[len(root) :]
+
+    def mount_of(self, fd: int) -> int:
+        """The number of the mount that a descriptor is in."""
+        info = os.open(f"self/fdinfo/{fd}", os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._proc)
+        try:
+            text = os.read(info, 4096)
+        finally:
+            os.close(info)
+        at = text.index(b"mnt_id:")
+        return int(text[at + 7 : text.index(b"\n", at)])
+
+    # -- making -----------------------------------------------------------------------------
+
+    def make(self, path: str, *, directory: bool, owner: tuple[int, int] | None = None) -> int:
+        """`path` as a descriptor; it and what is above it are created where missing.
+
+        What is created belongs to `owner`, and stays; without one it is a mount point, which is
+        listed in `made`, and only where mounts are allowed. Raises `Refused` when the image
+        does not let it be made.
+        """
+        at = os.path.normpath("/" + path.lstrip("/"))
+        try:
+            for _ in range(MAX_LINKS):
+                found, missing = self._deepest(at)
+                if not missing:
+                    return found
+                link = _link(missing[-1], found)
+                if not link:
+                    break
+                # It leads to what is not there yet: that is what has to be made.
+                here = "/" if link.startswith("/") else self.path_of(found)
+                os.close(found)
+                at = os.path.join(here, link, *reversed(missing[:-1]))
+            else:
+                raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+        except OSError as error:
+            raise Refused(f"{path} can't be made in the image: {error.strerror}") from error
+        try:
+            while missing:
+                inner = self._create(found, missing.pop(), directory or bool(missing), owner)
+                os.close(found)
+                found = inner
+        except OSError as error:
+            os.close(found)
+            raise Refused(f"{path} can't be made in the image: {error.strerror}") from error
+        except BaseException:
+            os.close(found)
+            raise
+        return found
+
+    def _deepest(self, at: str) -> tuple[int, list[str]]:
+        """What is there of a path, and the names that are missing, the first one last."""
+        missing: list[str] = []
+        while (found := self.find(at)) is None:
+            at, name = os.path.split(at.rstrip("/"))
+            missing.append(name)
+        return found, missing
+
+    def _create(
+        self, parent: int, name: str, directory: bool, owner: tuple[int, int] | None
+    ) -> int:
+        """Create `name` in the open directory `parent`, and open it."""
+        if name in ("", ".", ".."):
+            raise OSError(errno.ENOENT, "it leads up from a directory that is not there")
+        info = os.fstat(parent)
+        if not stat.S_ISDIR(info.st_mode):
+            raise OSError(errno.ENOTDIR, "there is a file where a directory has to be")
+        if owner is None:
+            self._allow(parent)
+        if directory:
+            os.mkdir(name, 0o755, dir_fd=parent)
+        else:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+            os.close(os.open(name, flags, 0o644, dir_fd=parent))
+        if owner is not None:
+            os.chown(name, *owner, dir_fd=parent, follow_symlinks=False)
+        elif self.mount_of(parent) == self._own:
+            self._note(parent, name, info)
+        return sys_.openat2(parent, name, os.O_PATH, _NO_LINKS)
+
+    def _note(self, parent: int, name: str, before: os.stat_result) -> None:
+        """List a new mount point; its time, and that of the directory it is in, say nothing of
+        when the step ran."""
+        path = os.path.join(self.path_of(parent), name)
+        inode = 0
+        if self._upper >= 0:
+            made = sys_.openat2(self._upper, path.lstrip("/"), os.O_PATH, _NO_LINKS)
+            inode = os.fstat(made).st_ino
+            os.close(made)
+        self.made.append((path, inode))
+        times = (before.st_mtime_ns, before.st_mtime_ns)
+        os.utime(name, ns=times, dir_fd=parent, follow_symlinks=False)
+        os.utime(".", ns=times, dir_fd=parent)
+
+    def _allow(self, fd: int) -> None:
+        """Refuse what is in /proc, /sys or /dev: only the image and other mounts are not."""
+        if self.mount_of(fd) not in self._allowed:
+            raise OSError(errno.EPERM, "nothing is mounted at or below /proc, /sys and /dev")
+
+    # -- mounting ---------------------------------------------------------------------------
+
+    def attach(self, mounted: int, path: str) -> None:
+        """Attach a detached mount at `path`, which is created where missing; closes it."""
+        try:
+            target = self.make(path, directory=stat.S_ISDIR(os.fstat(mounted).st_mode))
+            try:
+                self._allow(target)
+                sys_.move_mount(mounted, target)
+            except OSError as error:
+                raise Refused(f"nothing can be mounted at {path}: {error.strerror}") from error
+            finally:
+                os.close(target)
+            self._allowed.add(self.mount_of(mounted))
+        finally:
+            os.close(mounted)
+
+
+def attach_system(root: int, name: str, mounted: int) -> None:
+    """Attach /proc, /sys or /dev to an image: a real directory of its root, or it is refused."""
+    try:
+        try:
+            target = sys_.openat2(root, name, os.O_PATH | os.O_DIRECTORY, _NO_LINKS)
+        except FileNotFoundError:
+            os.mkdir(name, 0o755, dir_fd=root)
+            target = sys_.openat2(root, name, os.O_PATH | os.O_DIRECTORY, _NO_LINKS)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENOTDIR):
+            raise Refused(
+                f"/{name} is no directory in the image, but a link or a file: commands can't be "
+                "run in it; make it a directory, or leave it out"
+            ) from error
+        raise
+    try:
+        sys_.move_mount(mounted, target)
+    finally:
+        os.close(target)
+
+
+def _link(name: str, parent: int) -> str:
+    """Where the link `name` leads to, empty when it is none."""
+    try:
+        return os.readlink(name, dir_fd=parent)
+    except OSError as error:
+        if error.errno in (*_MISSING, errno.EINVAL):
+            return ""
+        raise
