@@ -96,8 +96,10 @@ class Root:
     def path_of(self, fd: int) -> str:
         """Where in the image an open directory is; no link is in the path."""
         root, path = (os.readlink(f"self/fd/{n}", dir_fd=self._proc) for n in (self.fd, fd))
-        if root == "/" or path == root:
-            return path[len(root) :] if path == root != "/" else path
+        if root == "/":
+            return path
+        if path == root:
+            return "/"
         if not path.startswith(root + "/"):
             raise OSError(errno.EXDEV, f"{path} is not in the image")
         return path[len(root) :]
@@ -139,6 +141,8 @@ class Root:
         except OSError as error:
             raise Refused(f"{path} can't be made in the image: {error.strerror}") from error
         try:
+            if ".." in missing:
+                raise OSError(errno.ENOENT, "it leads up from a directory that is not there")
             while missing:
                 inner = self._create(found, missing.pop(), directory or bool(missing), owner)
                 os.close(found)
@@ -154,17 +158,17 @@ class Root:
     def _deepest(self, at: str) -> tuple[int, list[str]]:
         """What is there of a path, and the names that are missing, the first one last."""
         missing: list[str] = []
+        at = at.rstrip("/")  # of a link to a file, say: mounting tells whether that is right
         while (found := self.find(at)) is None:
             at, name = os.path.split(at.rstrip("/"))
-            missing.append(name)
+            if name != ".":
+                missing.append(name)
         return found, missing
 
     def _create(
         self, parent: int, name: str, directory: bool, owner: tuple[int, int] | None
     ) -> int:
         """Create `name` in the open directory `parent`, and open it."""
-        if name in ("", ".", ".."):
-            raise OSError(errno.ENOENT, "it leads up from a directory that is not there")
         info = os.fstat(parent)
         if not stat.S_ISDIR(info.st_mode):
             raise OSError(errno.ENOTDIR, "there is a file where a directory has to be")
