@@ -67,11 +67,15 @@ class Strongest:
             raise ExecutorUnavailable(
                 "no root file system can be made here: "
                 + "; ".join(reasons)
-                + ". Run as root, allow user namespaces, or use --executor workspace, which runs "
-                "the commands in a plain directory of this machine"
+                + ". What is left: root with CAP_SYS_ADMIN (in a container: --privileged); an "
+                "ordinary user where user namespaces are allowed (in a container: --security-opt "
+                "seccomp=unconfined,systempaths=unconfined); or --executor workspace, which runs "
+                "the commands in a plain directory of this machine and isolates nothing"
             )
         because = f" ({'; '.join(reasons)})" if reasons else ""
         self._note(f"executor: rootfs, mode {mode}{because}")
+        if not self._executor.names_host:
+            self._note("commands see this machine's host name: a filter around us keeps it")
         if why := self._executor.network_reason:
             self._note(f"commands have this machine's network, without raw sockets: {why}")
 

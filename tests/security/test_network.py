@@ -81,22 +81,24 @@ def outside() -> Iterator[tuple[str, Server]]:
     server.close()
 
 
-@pytest.fixture(params=PROGRAMS)
+@pytest.fixture(params=[f"{program}{mode}" for program in PROGRAMS for mode in ("", " rootless")])
 def isolated(
     request: pytest.FixtureRequest,
     make_bench: Callable[..., Bench],
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> Bench:
-    """An executor whose commands have a network of their own, by each of the programs."""
-    found = shutil.which(request.param)
+    """An executor whose commands have a network of their own, by each of the programs, as root
+    and in a user namespace."""
+    program, _, rootless = request.param.partition(" ")
+    found = shutil.which(program)
     if found is None or not os.access("/dev/net/tun", os.R_OK | os.W_OK):
-        pytest.skip(f"no {request.param} or no tap devices")
+        pytest.skip(f"no {program} or no tap devices")
     only = tmp_path / "only"
     only.mkdir()
-    (only / request.param).symlink_to(found)
-    bench = make_bench()
-    monkeypatch.setenv("PATH", str(only))
+    (only / program).symlink_to(found)
+    monkeypatch.setenv("PATH", str(only))  # without newuidmap as well
+    bench = make_bench(rootless=bool(rootless))
     assert bench.executor.network_reason == ""
     return bench
 
@@ -118,8 +120,9 @@ def test_what_a_command_sees(isolated: Bench) -> None:
         "lo", "tap0", "10.0.2.100/24", "10.0.2.2 tap0", "nameserver 10.0.2.3",
         "02:00:0a:00:02:64", "65520", "up", f"CapEff:\t{DEFAULT}", "",
     ]  # fmt: skip
-    groups = isolated.out("cat /proc/sys/net/ipv4/ping_group_range")
-    assert groups.split() == ["0", "2147483647"]
+    first, last = isolated.out("cat /proc/sys/net/ipv4/ping_group_range").split()
+    assert first == "0"
+    assert last in ("2147483647", "0")  # all groups that there are
 
 
 def test_the_outside_is_reached(
@@ -212,6 +215,8 @@ def test_a_program_that_died_is_replaced(
     assert session.runner._process is not None
     helper = session.runner._process.pid
     for pid in Path(f"/proc/{helper}/task/{helper}/children").read_text().split():
+        if not Path(f"/proc/{pid}/comm").read_text().startswith(PROGRAMS):
+            continue
         end = os.pidfd_open(int(pid))
         os.kill(int(pid), 9)
         select.select([end], [], [], 10)

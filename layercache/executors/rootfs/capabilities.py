@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple, TypeAlias
 
 from layercache.executors.rootfs.deletion import delete_tree
 from layercache.executors.rootfs.helper_command import helper_command, helper_environment
+from layercache.executors.rootfs.privileges import is_root
 from layercache.executors.rootfs.user_namespace import UserNamespace, user_namespace
 
 __all__ = ["Mode", "Probe", "probe"]
@@ -38,10 +39,11 @@ def probe(directory: str | os.PathLike[str] | None = None) -> Probe:
     if place is not None:
         os.makedirs(place, exist_ok=True)
     candidates: list[tuple[Mode, UserNamespace | None]] = []
-    if os.geteuid() == 0:
+    if is_root():
         candidates.append(("root", None))
     else:
-        reasons.append("this process isn't root")
+        lacking = " with CAP_SYS_ADMIN" if os.geteuid() == 0 else ""
+        reasons.append(f"this process isn't root{lacking}")
         most = user_namespace()
         if most.single:
             reasons.append(f"{most.reason}, so commands can be no other user than root")

@@ -18,6 +18,7 @@ import attrs
 from layercache.errors import BuildError, StepFailed, UsageError
 from layercache.executors.redaction import masks_of
 from layercache.executors.rootfs.networks import NETWORKS, Isolation, find_isolation
+from layercache.executors.rootfs.privileges import is_root, may_set_host_name
 from layercache.model.descriptors import SCRATCH
 from layercache.model.image_config import DEFAULT_PATH
 from layercache.model.instruction import Field, Instruction
@@ -52,7 +53,8 @@ class RootfsExecutor:
             (`network_reason` says why). "host", which implies `allow_host_network`. "none".
         allow_host_network: honour `RUN --network=host`.
         step_timeout: seconds that one command may take; None is no limit.
-        rootless: work in a user namespace; None when the process isn't root.
+        rootless: work in a user namespace; None when the process isn't root or lacks
+            CAP_SYS_ADMIN.
         trust: a name for who shares cache mounts; others don't see them.
         allow_insecure: honour `RUN --security=insecure` (all capabilities of this process).
         durable: sync unpacked layers when closing, so that they outlast a reboot.
@@ -87,9 +89,10 @@ class RootfsExecutor:
         self._network = network
         self._host_network = allow_host_network or network == "host"
         self._isolation: Isolation | None = None
+        self._names_host: bool | None = None
         self._timeout = step_timeout
         if rootless is None:
-            rootless = os.geteuid() != 0
+            rootless = not is_root()
         self._namespace: UserNamespace | None = None
         if rootless:
             from layercache.executors.rootfs.user_namespace import user_namespace
@@ -155,7 +158,7 @@ class RootfsExecutor:
             Field("platform", str(host_platform())),
             Field("privileges", self._privileges()),
             Field("default network", self._default_network()),
-            Field("host name", HOSTNAME),
+            Field("host name", self._host_name(HOSTNAME)),
             Field("default PATH", DEFAULT_PATH),
             *constraints(rootless=self._namespace is not None),
         )
@@ -174,6 +177,17 @@ class RootfsExecutor:
         """What commands have without a word about it: other addresses, another resolver, other
         hosts within reach, so results of one are not reused by another."""
         return "host without raw sockets" if self.network_reason else self._network
+
+    @property
+    def names_host(self) -> bool:
+        """Whether commands see the host name that they see everywhere, not this machine's."""
+        if self._names_host is None:
+            self._names_host = self._namespace is None or may_set_host_name()
+        return self._names_host
+
+    def _host_name(self, name: str) -> str:
+        """`name`, or nothing where it can't be set; such results are kept apart."""
+        return name if self.names_host else ""
 
     def _privileges(self) -> str:
         """Who may be whom: a command that can't change owners or make devices may do otherwise."""
@@ -349,7 +363,8 @@ class RootfsExecutor:
     def __getstate__(self) -> dict[str, object]:
         """What another process of a pool gets: everything but what is open."""
         # What can speak for a network is another machine's own.
-        return {**self.__dict__, "_lock": None, "_session": None, "_isolation": None}
+        own = {"_lock": None, "_session": None, "_isolation": None, "_names_host": None}
+        return {**self.__dict__, **own}
 
     def __setstate__(self, state: dict[str, object]) -> None:
         self.__dict__.update(state)
@@ -424,7 +439,7 @@ class RootfsExecutor:
                 "env": _environment(instruction, mounts.variables),
                 "user": instruction.user,
                 "cwd": instruction.workdir or "/",
-                "hostname": HOSTNAME,
+                "hostname": self._host_name(HOSTNAME),
                 "shm_size": instruction.shm_size or _SHM_SIZE,
                 "ulimits": [list(limit) for limit in limits],
                 "insecure": instruction.security == "insecure",

@@ -224,7 +224,8 @@ def _make_namespace() -> int:
     """A network namespace with a device; a descriptor of it."""
     read, write = os.pipe2(os.O_CLOEXEC)
     # In the namespace of another user nobody gets back to the one before: a process of its own.
-    pid = sys_.clone(sys_.CLONE_NEWNET)
+    # Its /proc can be mounted in a user namespace with a process namespace of its own only.
+    pid = sys_.clone(sys_.CLONE_NEWNET | sys_.CLONE_NEWPID)
     if pid == 0:
         try:
             os.close(read)

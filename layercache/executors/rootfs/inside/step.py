@@ -92,7 +92,8 @@ def _build(spec: Spec) -> Root:
     """Make the image's tree the root directory, with everything mounted in it."""
     insecure = spec["insecure"]
     device = 0 if insecure else sys_.MOUNT_ATTR_NODEV
-    sys_.set_hostname(spec["hostname"])
+    if spec["hostname"]:  # empty where a filter around the build refuses it
+        sys_.set_hostname(spec["hostname"])
     if spec["new_network"]:
         loopback_up()
     base = spec["root"]

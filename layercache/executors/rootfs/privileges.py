@@ -1,0 +1,42 @@
+"""What this process may: whether it works as root, and whether it may name its host anew.
+
+Read from /proc, since it decides traits before anything is tried.
+"""
+
+from __future__ import annotations
+
+import os
+
+__all__ = ["is_root", "may_set_host_name", "status"]
+
+_ADMIN = 1 << 21
+"""CAP_SYS_ADMIN."""
+
+
+def status() -> dict[str, str]:
+    """The fields of /proc/self/status, none where there is no such file."""
+    try:
+        with open("/proc/self/status", encoding="ascii", errors="replace") as file:
+            lines = file.read().splitlines()
+    except OSError:
+        return {}
+    return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
+
+
+def is_root() -> bool:
+    """Whether this process is the superuser, with what mounting takes.
+
+    Root of an ordinary container has that number and not the capability.
+    """
+    return os.geteuid() == 0 and bool(int(status().get("CapEff", "0"), 16) & _ADMIN)
+
+
+def may_set_host_name() -> bool:
+    """Whether nothing around this process is known to refuse that, even in a user namespace.
+
+    The filters of container engines let it pass with CAP_SYS_ADMIN only, as given to the
+    container.
+    """
+    found = status()
+    filtered = found.get("Seccomp", "0") == "2"
+    return not filtered or bool(int(found.get("CapBnd", "0"), 16) & _ADMIN)
