@@ -38,6 +38,8 @@ class BuildResult:
     built: BuiltImage | None
     graph: Graph
     decisions: tuple[Decision, ...]
+    notes: tuple[str, ...] = ()
+    """What `export` left out, a sentence each."""
     _inputs: Inputs
     _store: Store
     _fetch: Callable[[Layer], Layer]
@@ -140,6 +142,8 @@ class BuildResult:
             epoch=source_date_epoch(),
             registry=None,
         )
+        if exported.notes:
+            return attrs.evolve(self, notes=(*self.notes, *exported.notes))
         if exported.config_digest is None or self.image is None:
             return self
         image = attrs.evolve(

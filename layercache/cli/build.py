@@ -115,6 +115,8 @@ def perform(options: Namespace, *, execute: bool) -> tuple[BuildResult, bool]:
         if execute:
             for spec in outputs:
                 result = result.export(spec)
+            for note in result.notes:
+                print(f"note: {note}", file=sys.stderr)
             _write_files(options, result)
         for path in options.report:
             _write(path, rendered(result, path))

@@ -13,7 +13,7 @@ sources (fsutil's copy, llbsolver's file backend). In short:
 - Extended attributes that users and programs rely on come along: capabilities, ACLs, `user.*`.
 - Several sources and a destination without slash that is no directory: each replaces the last.
 - ADD unpacks local archives by content; their modes stay, their owners unless `--chown`;
-  entries replace whatever is there; devices and FIFOs in them are left out.
+  entries replace whatever is there.
 
 It differs where BuildKit would lie: an owner's name that the image does not know is an error,
 not root; several names of one file in a source stay names of one file.
@@ -230,6 +230,12 @@ class CopyPlan:
         if unpacker is None:
             return False
         self._unpackers.append(unpacker)
+        if os.geteuid() != 0:
+            for device in unpacker.devices:
+                self._warn(
+                    f"{shown(device)} in {source.pattern} is a device: the image has it, but the "
+                    "commands of a build without root don't see it"
+                )
         target = self.changes.resolve(_bytes(instruction.destination)).path
         self.changes.make_directories(target, *(owner or (0, 0)), made_mode)
         unpacker.apply(self.changes, target, owner)

@@ -40,6 +40,8 @@ class Exported:
     config_digest: Digest | None = None
     manifest_digest: Digest | None = None
     names: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    """What was not written, a sentence each."""
 
 
 def export(
@@ -76,7 +78,12 @@ def export(
                 place = str(spec.dest)
                 os.makedirs(place, exist_ok=True)
                 root = os.geteuid() == 0
-                export_tree(tree(), place, owners=root, epoch=epoch, spare=True)
+                devices = export_tree(tree(), place, owners=root, epoch=epoch, spare=True)
+                notes = tuple(
+                    f"--output type=local makes no devices: {os.fsdecode(path)!r} was left out"
+                    for path in devices
+                )
+                return Exported(type=spec.type, dest=spec.dest, notes=notes)
             else:
                 with atomic_file(str(spec.dest)) as out:
                     merged_tar(tree(), out, epoch)

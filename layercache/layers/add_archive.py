@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Callable
 from typing import BinaryIO, cast
 
@@ -64,6 +65,12 @@ class Unpacker:
             spool.close()
             raise
         return cls(spool, entries)
+
+    @property
+    def devices(self) -> list[bytes]:
+        """The paths of devices in it, which a build without root can't make."""
+        kinds = (stat.S_IFCHR, stat.S_IFBLK)
+        return [e.path for e in self._entries if e.node and stat.S_IFMT(e.node.mode) in kinds]
 
     def close(self) -> None:
         """Give up the bytes."""

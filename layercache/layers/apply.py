@@ -129,8 +129,11 @@ def export_tree(
     owners: bool = False,
     epoch: int | None = None,
     spare: bool = False,
-) -> None:
+) -> tuple[bytes, ...]:
     """Write all of `tree` into a directory, over what is there; nothing is deleted besides.
+
+    Devices are not made: one in a directory of the host opens what it stands for. Their paths
+    are returned.
 
     Files belong to the calling user unless `owners`; times are clamped to `epoch`, in seconds,
     where that is given. With `spare` a directory that holds something is never replaced by what
@@ -138,8 +141,12 @@ def export_tree(
     `tree` raises.
     """
     links: dict[object, bytes] = {}
+    devices: list[bytes] = []
     with Beneath(directory, owners=owners) as out:
         for path, node in _walk(tree, epoch):
+            if stat.S_ISCHR(node.mode) or stat.S_ISBLK(node.mode):
+                devices.append(path)
+                continue
             kind = out.kind(path)
             if kind is not None and not (node.is_dir and kind == stat.S_IFDIR):
                 if spare and kind == stat.S_IFDIR and not out.is_empty(path):
@@ -166,6 +173,7 @@ def export_tree(
                 out.file(path, node, _fill_from(tree, path) if node.size else None)
             else:
                 out.other(path, node)
+    return tuple(devices)
 
 
 def merged_tar(tree: Tree, sink: BinaryIO, epoch: int | None = None) -> None:

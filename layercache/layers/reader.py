@@ -1,9 +1,10 @@
 """Reading tars that anyone may have made: within bounds, refusing what could mislead.
 
 Understands ustar, pax, GNU long names and base-256 numbers. Two sets of rules: `read_layer` for
-layers (deletions, no name twice: OCI image specification, layer.md) and `read_archive` for what
-ADD unpacks (later entries win, names of deletions are refused). The first violation refuses the
-archive whole, with one `HostileArchive` that names the entry.
+layers (with deletions: OCI image specification, layer.md) and `read_archive` for what ADD
+unpacks (names of deletions are refused, entries below a link of the archive go where it leads,
+inside). In both a later entry replaces an earlier one of its name, as with containerd, Docker and
+tar. The first violation refuses the archive whole, with one `HostileArchive` that names the entry.
 """
 
 from __future__ import annotations
@@ -38,13 +39,16 @@ _KINDS: Final = {
 }
 _REPLACED: Final = 1000
 """Directories that an archive may put something else in place of: each costs a walk."""
+_LINKS: Final = 255
+"""Symbolic links followed for one entry before it counts as a loop."""
 _OVERLAY: Final = (b"trusted.overlay.", b"user.overlay.")
 
 
 def read_layer(
     stream: BinaryIO, *, limits: Limits = DEFAULT_LIMITS, what: str = "layer"
 ) -> Iterator[Entry]:
-    """The entries of a layer in the order of its tar, contents digested.
+    """The entries of a layer in the order of its tar, contents digested. Of two entries of one
+    name the later counts, with nothing of what the earlier one held: `index_layer` does that.
 
     `stream` may be compressed; offsets count in the uncompressed tar. It is read to its end
     once the iterator is exhausted. Raises `HostileArchive`; what was yielded before is then
@@ -65,7 +69,11 @@ def index_layer(
 ) -> LayerIndex:
     """The index of a layer read from its tar; raises `HostileArchive`."""
     builder = IndexBuilder()
-    for entry in read_layer(stream, limits=limits, what=what):
+    reader = _Reader(stream, limits, what, layer=True)
+    for entry in reader.entries():
+        for path in reader.replaced:
+            builder.forget(path)
+        reader.replaced.clear()
         builder.put(entry)
     return builder.build()
 
@@ -82,6 +90,8 @@ class _Reader:
         self._directories: set[bytes] = {b""}
         """Directories with an entry of their own, or with something beneath them."""
         self._replaced = 0
+        self.replaced: list[bytes] = []
+        """What the entry given next takes the place of, with all that is below."""
         self._buffer = memoryview(bytearray(CHUNK))
 
     def entries(self) -> Iterator[Entry]:
@@ -90,14 +100,16 @@ class _Reader:
             marker = path.rpartition(b"/")[2] if WHITEOUT_PREFIX in path else b""
             if WHITEOUT_PREFIX in path:
                 self._check_marker(header, path)
+            if not self._layer and path:
+                path = self._inside(header, path)
+            if not path and not self._layer and header.kind not in (b"5", b"1"):
+                continue  # no name at all, or one that is the destination itself: as with Docker
             if marker.startswith(WHITEOUT_PREFIX):
                 yield self._deletion(header, path)
             elif header.kind == b"1":
                 yield self._hardlink(header, path)
             else:
-                entry = self._entry(header, path)
-                if entry is not None:
-                    yield entry
+                yield self._entry(header, path)
 
     def _refuse(self, name: bytes, why: str) -> HostileArchive:
         return HostileArchive(f"{self._what}: entry {shown(name)} {why}; nothing was unpacked")
@@ -106,10 +118,9 @@ class _Reader:
 
     def _path(self, name: bytes, shown: bytes) -> bytes:
         """A name as a clean relative path; b"" for the root."""
-        if not name:
+        if not name and self._layer:
             raise self._refuse(shown, "has no name")
-        if name.startswith(b"/") and self._layer:  # ADD drops the slash, as tar -x does
-            raise self._refuse(shown, "has an absolute path")
+        # A leading slash is dropped, as by tar and containerd.
         if len(name) > self._limits.path:
             raise self._refuse(shown, f"has a path of more than {self._limits.path} bytes")
         parts = name.split(b"/")
@@ -122,6 +133,38 @@ class _Reader:
         if len(name) > self._limits.name and max(map(len, parts)) > self._limits.name:
             raise self._refuse(shown, f"has a name of more than {self._limits.name} bytes")
         return b"/".join(parts)
+
+    def _inside(self, header: Header, path: bytes) -> bytes:
+        """Where an entry of an archive for ADD goes: links of the archive that lead to it are
+        followed, with the destination as their root."""
+        todo = path.split(b"/")[::-1]
+        done: list[bytes] = []
+        links = 0
+        while todo:
+            part = todo.pop()
+            if part in (b"", b"."):
+                continue
+            if part == b"..":
+                del done[-1:]
+                continue
+            done.append(part)
+            entry = self._files.get(b"/".join(done)) if todo else None
+            if entry is None or entry.node is None or not entry.node.is_link:
+                continue
+            links += 1
+            if links > _LINKS:
+                raise self._refuse(header.name, "goes through too many symbolic links (a loop?)")
+            done.pop()
+            if entry.node.link.startswith(b"/"):
+                done.clear()
+            todo += entry.node.link.split(b"/")[::-1]
+        found = b"/".join(done)
+        if links:
+            if len(done) > self._limits.depth or len(found) > self._limits.path:
+                raise self._refuse(header.name, "is too long once its links are followed")
+            if WHITEOUT_PREFIX in found:
+                self._check_marker(header, found)
+        return found
 
     def _enter(self, header: Header, path: bytes) -> None:
         """Note the directories above `path`; none may be anything else in this archive."""
@@ -140,8 +183,9 @@ class _Reader:
         return node is not None and node.is_link
 
     def _forget(self, path: bytes) -> None:
-        """A later entry replaces what an archive for ADD held at `path`."""
+        """A later entry replaces what was at `path`, with all that was below."""
         self._files.pop(path, None)
+        self.replaced.append(path)
         if path in self._directories:
             self._replaced += 1
             if self._replaced > _REPLACED:
@@ -181,7 +225,7 @@ class _Reader:
             raise self._refuse(header.name, "is a marker with a reserved name")
         target = directory + b"/" + name if directory else name
         if target in self._files or target in self._directories:
-            raise self._refuse(header.name, "deletes what the same layer holds")
+            self._forget(target)  # in the order of the archive, as containerd
         return Entry(target, None)
 
     # -- entries ----------------------------------------------------------------------------
@@ -190,6 +234,10 @@ class _Reader:
         if header.size:
             raise self._refuse(header.name, "is a hard link with content")
         target = self._path(header.link, header.name)
+        if not self._layer:
+            target = self._inside(header, target)
+        if not path:
+            raise self._refuse(header.name, "is the root but no directory")
         self._enter(header, path)
         known = self._files.get(target)
         if known is None or target == path:
@@ -197,7 +245,7 @@ class _Reader:
                 header.name, f"is a hard link to {shown(header.link)}, no earlier file of it"
             )
         self._claim(header, path)
-        entry = attrs.evolve(known, path=path, hardlink=target)
+        entry = attrs.evolve(known, path=path, hardlink=known.hardlink or target)
         self._files[path] = entry
         return entry
 
@@ -206,11 +254,9 @@ class _Reader:
         if not path:
             raise self._refuse(header.name, "is the root but no directory")
         if path in self._files or path in self._directories:
-            if self._layer:
-                raise self._refuse(header.name, "is there twice")
             self._forget(path)
 
-    def _entry(self, header: Header, path: bytes) -> Entry | None:
+    def _entry(self, header: Header, path: bytes) -> Entry:
         kind = _KINDS.get(header.kind)
         if kind is None:
             raise self._refuse(header.name, f"has the unknown type {header.kind!r}")
@@ -224,13 +270,9 @@ class _Reader:
         node = self._node(header, kind)
         if kind == stat.S_IFDIR:
             if path in self._files:
-                if self._layer:
-                    raise self._refuse(header.name, "is there twice, as directory and otherwise")
                 self._forget(path)
             self._directories.add(path)
             return Entry(path, node)
-        if not self._layer and kind in (stat.S_IFCHR, stat.S_IFBLK, stat.S_IFIFO):
-            return None  # ADD makes files, not devices (as BuildKit of 2026)
         self._claim(header, path)
         offset = 0
         if kind == stat.S_IFREG:
@@ -248,7 +290,7 @@ class _Reader:
                 raise self._refuse(header.name, "is a symbolic link with no usable target")
         elif kind in (stat.S_IFCHR, stat.S_IFBLK):
             device = header.device
-            if device == (0, 0) and kind == stat.S_IFCHR and self._layer:
+            if device == (0, 0) and kind == stat.S_IFCHR:
                 raise self._refuse(
                     header.name, "is the device 0:0, which overlay file systems take for a deletion"
                 )

@@ -111,8 +111,8 @@ class LayerWriter:
             return
         if path in self._builder.rows:
             raise UsageError(f"layer entry given twice: {path!r}")
-        if WHITEOUT_PREFIX in path:
-            _refuse_marker(path)
+        if path:
+            _check_names(path)
         self._check_order(path)
         if hardlink is not None:
             self._add_hardlink(path, node, hardlink)
@@ -162,6 +162,8 @@ class LayerWriter:
         Comes right after the directory's own entry (or instead of one).
         """
         marker = directory + b"/" + OPAQUE_MARKER if directory else OPAQUE_MARKER
+        if directory:
+            _check_names(directory)
         self._check_marker(directory)
         self._header(marker, b"0", _MARKER, 0, b"")
         rows = self._builder.rows
@@ -176,6 +178,7 @@ class LayerWriter:
         directory, _, name = path.rpartition(b"/")
         if not name or path in self._builder.rows:
             raise UsageError(f"can't delete {path!r} here")
+        _check_names(path)
         self._check_marker(directory)
         marker = WHITEOUT_PREFIX + name
         self._header(directory + b"/" + marker if directory else marker, b"0", _MARKER, 0, b"")
@@ -396,10 +399,21 @@ _MARKER: Final = Node(mode=stat.S_IFREG)
 """Deletions and opaque markers: mode 0, owner 0:0, time 0."""
 
 
-def _refuse_marker(path: bytes) -> None:
+_NOT_NAMES: Final = frozenset((b"", b".", b".."))
+
+
+def _check_names(path: bytes) -> None:
+    """Refuse a path that would lead elsewhere than its names say, or delete something."""
     for name in path.split(b"/"):
+        if name in _NOT_NAMES:
+            raise SourceError(
+                f"{os.fsdecode(path)!r} can't be part of an image: {os.fsdecode(name)!r} is no "
+                "name of a file"
+            )
         if name.startswith(WHITEOUT_PREFIX):
             raise SourceError(
                 f"{os.fsdecode(path)!r} can't be part of an image: in a layer, names that begin "
                 "with .wh. mean deleted files. Rename it, or leave it out"
             )
+    if b"\0" in path:
+        raise SourceError(f"{os.fsdecode(path)!r} can't be part of an image: it holds a NUL byte")

@@ -396,6 +396,28 @@ class IndexBuilder:
             node.content or NO_CONTENT,
         )
 
+    def forget(self, path: bytes) -> None:
+        """Take away what is at `path` and below, as if it had never been put.
+
+        Other names of a file that goes stay names of one file.
+        """
+        inside = path + b"/"
+        gone = {other for other in self.rows if other == path or other.startswith(inside)}
+        heirs: dict[bytes, bytes] = {}
+        for other in gone:
+            del self.rows[other]
+            for sparse in (self.links, self.hardlinks, self.devices, self.xattrs):
+                sparse.pop(other, None)
+        for name, target in list(self.hardlinks.items()):
+            if target in gone:
+                first = heirs.setdefault(target, name)
+                if first is name:
+                    del self.hardlinks[name]
+                    row = self.rows[name]
+                    self.rows[name] = (*row[:6], row[6] & ~HARDLINK, row[7])
+                else:
+                    self.hardlinks[name] = first
+
     def _put_flags(self, path: bytes, flags: int) -> None:
         earlier = self.rows.get(path)
         if earlier is None:
