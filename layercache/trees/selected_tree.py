@@ -7,6 +7,7 @@ what COPY would make of it, so that nobody can depend on it.
 from __future__ import annotations
 
 import stat
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import BinaryIO
 
@@ -15,7 +16,7 @@ import attrs
 from layercache.errors import SourceError
 from layercache.model.layer_times import LAYER_TIME, copied_time
 from layercache.model.selectors import Everything, Files, Nothing, Selector
-from layercache.model.tree import Node, Tree, counted_attributes
+from layercache.model.tree import HardLinks, Node, Tree, counted_attributes
 from layercache.trees.in_memory import DictTree
 from layercache.trees.selection import Selected, leading, select, walk
 
@@ -48,6 +49,8 @@ class SelectedTree(DictTree):
                     shown.setdefault(path, _counted(node))
             else:
                 raise SourceError(f"a tree can't be read by the selector {selector.name!r}")
+        self._shown = frozenset(shown)
+        self._names: dict[bytes, object] | None = None
         for path in list(shown) + list(passed):
             while path:
                 path = path.rpartition(b"/")[0]
@@ -57,6 +60,20 @@ class SelectedTree(DictTree):
         super().__init__(
             {path.decode("utf-8", "surrogateescape"): (node, b"") for path, node in nodes.items()}
         )
+
+    def inode(self, path: bytes) -> object | None:
+        """See `HardLinks.inode`; names that were not selected are none."""
+        self.shared()
+        return None if self._names is None else self._names.get(path)
+
+    def shared(self) -> Sequence[tuple[bytes, object]]:
+        """See `HardLinks.shared`."""
+        if self._names is None:
+            found = self._tree.shared() if isinstance(self._tree, HardLinks) else ()
+            kept = [(path, token) for path, token in found if path in self._shown]
+            count = Counter(token for _, token in kept)
+            self._names = {path: token for path, token in kept if count[token] > 1}
+        return tuple(self._names.items())
 
     def open(self, path: bytes) -> BinaryIO:
         """See `Tree.open`."""
