@@ -192,6 +192,11 @@ class _Drive:
             decisions = self._interrupted(decisions)
         for decision in decisions:
             self._tell_decision(decision)
+        carrier = self.attempts.carrier
+        if carrier is not None and carrier.here:
+            count = carrier.carried + carrier.here
+            text = f"{carrier.carried} of {count} steps ran on the pool, {carrier.here} here"
+            self.engine.emit(Note(text, time.time()))
         error = self.errors[min(self.errors)] if self.errors else None
         if error is None and self.engine._cancelled.is_set():
             error = Cancelled("the build was cancelled")

@@ -15,11 +15,12 @@ import attrs
 
 from layercache._base.frozen import frozen
 from layercache.engine.evidence import Evidence
-from layercache.engine.window import Window, carry, perform
+from layercache.engine.traits import stage_of
+from layercache.engine.window import Window, perform
 from layercache.errors import BuildError, CacheError, Cancelled, CorruptObject, LayerCacheError
 from layercache.events import CacheTrouble, Event, Note, StepOutput, StepStarted
 from layercache.inputs.inputs import Inputs
-from layercache.model.descriptors import SCRATCH, State
+from layercache.model.descriptors import SCRATCH
 from layercache.model.digests import CacheKey
 from layercache.model.graph import Graph, Origin, Step
 from layercache.model.keys import KeyStrategy, Narrows
@@ -33,6 +34,7 @@ from layercache.trees.listing import encode_listing, listing
 if TYPE_CHECKING:
     from concurrent.futures import Executor as Pool
 
+    from layercache.engine.carrying import Carrier
     from layercache.store.store import Store
 
 __all__ = ["Attempts", "Made"]
@@ -77,7 +79,11 @@ class Attempts:
         self._keys = keys
         self._emit = emit
         self._stopping = stopping
-        self._pool = pool
+        self.carrier: Carrier | None = None
+        if pool is not None:
+            from layercache.engine.carrying import Carrier
+
+            self.carrier = Carrier(pool, store, inputs, lambda text: emit(Note(text, time.time())))
         self._began = time.monotonic()
         self.evidence = Evidence(store, inputs)
         self.lost: set[CacheKey] = set()
@@ -104,7 +110,7 @@ class Attempts:
         """Execute a task beside the walk; nothing is stored under its key yet."""
         window = self._window(ask)
         started = time.monotonic()
-        result = self._perform(ask.task, window)
+        result = self._perform(ask, ask.task, window)
         return self._record(ask, result, window, time.monotonic() - started)
 
     def _execute(self, ask: AskExecute) -> Made:
@@ -127,7 +133,7 @@ class Attempts:
             started = time.monotonic()
             self.started[ask.vertex] = started - self._began
             try:
-                result = self._perform(task, window)
+                result = self._perform(ask, task, window)
             except LayerCacheError as error:
                 # The last lines of the output are in the message, and secrets may be in them.
                 error.args = tuple(window.masked_text(arg) for arg in error.args)
@@ -195,15 +201,13 @@ class Attempts:
             stopping=self._stopping,
         )
 
-    def _perform(self, task: Task, window: Window) -> Result:
-        executor, pool = self._executor, self._pool
+    def _perform(self, ask: AskExecute, task: Task, window: Window) -> Result:
         try:
-            if pool is None:
-                return perform(executor, task, window)
-            for bound in task.inputs:
-                if isinstance(bound.subject, State):
-                    self._inputs.fetch(bound.subject)
-            return carry(pool, executor, task, window)
+            if self.carrier is None:
+                return perform(self._executor, task, window)
+            origin = self.origin(ask.vertex)
+            text = origin.text or task.instruction.name
+            return self.carrier.run(self._executor, task, stage_of(origin), window, text)
         finally:
             window.end()
 

@@ -10,11 +10,11 @@ import attrs
 from layercache.errors import LayerCacheError
 from layercache.model.framing import share
 from layercache.model.graph import Graph, Origin, Step, Vertex
-from layercache.model.instruction import Field
+from layercache.model.instruction import Field, Instruction
 from layercache.model.task import Executor, StepTraits
 from layercache.solver.trace_mode import trace_mode
 
-__all__ = ["check_steps", "with_traits"]
+__all__ = ["check_steps", "stage_of", "traits_of", "with_traits"]
 
 
 def with_traits(
@@ -45,8 +45,21 @@ def _traits_of(steps: Sequence[Step], executor: Executor) -> list[tuple[Field, .
     common = share(*executor.traits)
     if not isinstance(executor, StepTraits):
         return [common] * len(steps)
-    asked = [(s.instruction, s.origin.stage_name or str(s.origin.stage)) for s in steps]
+    asked = [(s.instruction, stage_of(s.origin)) for s in steps]
     return [(*common, *further) for further in executor.traits_of_steps(asked)]
+
+
+def stage_of(origin: Origin) -> str:
+    """What executors know a stage by: its name, else its number."""
+    return origin.stage_name or str(origin.stage)
+
+
+def traits_of(executor: Executor, instruction: Instruction, stage: str) -> tuple[Field, ...]:
+    """The traits of one step: the executor's and its own, as `with_traits` puts them on steps."""
+    common = share(*executor.traits)
+    if not isinstance(executor, StepTraits):
+        return common
+    return (*common, *executor.traits_of_steps([(instruction, stage)])[0])
 
 
 def _runs_commands(vertex: Vertex) -> TypeGuard[Step]:

@@ -9,9 +9,6 @@ from typing import TYPE_CHECKING, BinaryIO, Final
 from layercache.engine.selected_window import SelectedWindow
 from layercache.errors import (
     BuildError,
-    CacheError,
-    Cancelled,
-    ContextChanged,
     LayerCacheError,
 )
 from layercache.executors.redaction import Redactor
@@ -25,15 +22,10 @@ from layercache.model.task import Blobs, Executor, NewFile, Result, Task
 from layercache.model.tree import Tree
 
 if TYPE_CHECKING:
-    from concurrent.futures import Executor as Pool
-
     from layercache.model.layer_index import LayerIndex
     from layercache.store.store import Store
 
-__all__ = ["Window", "carry", "perform"]
-
-_GRACE_SECONDS: Final = 5.0
-"""How long a step elsewhere may go on after the build was stopped; it can't be told to end."""
+__all__ = ["Window", "perform"]
 
 _MOST_LOGGED: Final = 4 << 20
 """Bytes of output from which on the middle is left out."""
@@ -73,38 +65,6 @@ def perform(executor: Executor | None, task: Task, blobs: Blobs) -> Result:
     return result
 
 
-def carry(pool: Pool, executor: Executor | None, task: Task, window: Window) -> Result:
-    """`perform` on a pool of threads or processes.
-
-    Raises `Cancelled` when the window says so and the step does not end by itself.
-    """
-    from concurrent.futures import wait
-
-    future = pool.submit(_perform_there, executor, task, window)
-    left = _GRACE_SECONDS
-    while not wait([future], timeout=0.1).done:
-        if window.cancelled():
-            left -= 0.1
-            if future.cancel() or left <= 0:
-                raise Cancelled("the build was stopped while a step ran elsewhere")
-    try:
-        result = future.result()
-    except CacheError:
-        # What the store did not take is kept aside, here only. Real damage shows here, too.
-        return perform(executor, task, window)
-    if result.layer is not None and not window.has(result.layer):
-        return perform(executor, task, window)  # the store did not take it there
-    window.catch_up(result.output)
-    return result
-
-
-def _perform_there(executor: Executor | None, task: Task, window: Window) -> Result:
-    window.check(task)
-    result = perform(executor, task, window)
-    window.leave()
-    return result
-
-
 class Window:
     """The `Blobs` of one running step. Pickled, it leaves the live build behind.
 
@@ -136,26 +96,26 @@ class Window:
 
     # -- in another process -----------------------------------------------------------------
 
-    def check(self, task: Task) -> None:
-        """In another process, sources are opened anew: make sure that they are still what the
-        key saw. Raises `ContextChanged`."""
-        for bound in () if self._here else task.inputs:
+    @property
+    def here(self) -> bool:
+        """Whether this is the process of the build."""
+        return self._here
+
+    def changed(self, task: Task) -> str:
+        """In another process, what of a task's sources is not what the key saw; "" where all is."""
+        for bound in task.inputs:
             if isinstance(bound.subject, State) or isinstance(bound.selector, Nothing):
                 continue
             if self._inputs.fingerprint(bound.subject, bound.selector) != bound.fingerprint:
-                raise ContextChanged(
-                    f"{bound.subject.name} changed while it was being built; nothing was stored, "
-                    "build again"
-                )
+                return f"what it reads of {bound.subject.name}"
+        return ""
 
-    def leave(self) -> None:
+    def leave(self, result: Result) -> None:
         """In another process, acknowledge what was stored there before anything refers to it."""
         if not self._here:
             self._store.commit()
-
-    def has(self, layer: Layer) -> bool:
-        """Whether the bytes of a layer are in the store."""
-        return self._store.has_blob(layer.descriptor)
+            if result.layer is not None:
+                self._store.publish([result.layer.descriptor])
 
     def catch_up(self, output: bytes) -> None:
         """Tell the output of a step that could not tell it as it came."""

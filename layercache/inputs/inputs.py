@@ -85,17 +85,25 @@ class Inputs:
         self._write = write
         self._lock = threading.RLock()
         self._sources: dict[Source, Tree] = {}
+        self._given: dict[Source, State] = {}
         self._states: dict[ChainID, StateTree] = {}
         self._indexes: dict[DiffID, LayerIndex] = {}
         self._layers: dict[Digest, Layer] = {}
         self.known = KnownSelectors(store)
 
+    def elsewhere(self, given: Mapping[Source, State]) -> Inputs:
+        """What another process needs of this: sources are the states that hold what is read of
+        them, base layers must be in the store. Can be pickled."""
+        found = Inputs(self._store, {})
+        found._given = dict(given)
+        return found
+
     def __getstate__(self) -> dict[str, object]:
-        """What another process needs to open the same trees; base layers must be in the store."""
-        return {"store": self._store, "contexts": self._contexts}
+        return {"store": self._store, "given": self._given}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(**state)  # type: ignore[misc]
+        self.__init__(state["store"], {})  # type: ignore[misc]
+        self._given = state["given"]
 
     def fetch(self, state: State) -> None:
         """Bring the layers of a base image into the store, for whoever can't fetch them."""
@@ -107,6 +115,8 @@ class Inputs:
         """The subject as a tree; raises `SourceError`, `NotFound` or `CorruptObject`."""
         if isinstance(subject, State):
             return self._state_tree(subject)
+        if subject in self._given:
+            return self._state_tree(self._given[subject])
         with self._lock:
             tree = self._sources.get(subject)
             if tree is None:

@@ -20,15 +20,15 @@ from layercache.model.descriptors import LAYER_TAR, Layer
 from layercache.model.digests import Digest
 from layercache.model.layer_index import KeepsIndex
 from layercache.model.layer_times import LAYER_TIME, clamped_time
-from layercache.model.tree import Node
+from layercache.model.tree import Node, Tree
 
 if TYPE_CHECKING:
     from layercache.model.task import Blobs, NewFile
 
-__all__ = ["layer_from", "layer_of"]
+__all__ = ["layer_from", "layer_of", "layer_of_tree"]
 
-_Entry = tuple[bytes, "Node | None", "bytes | str | None"]
-"""Path, node (None deletes), bytes or the file that has them."""
+_Entry = tuple[bytes, "Node | None", "bytes | str | Tree | None"]
+"""Path, node (None deletes), its bytes or the file or tree that has them."""
 
 
 def layer_of(files: Mapping[str, NewFile], blobs: Blobs) -> Layer | None:
@@ -58,6 +58,21 @@ def layer_from(directory: str | os.PathLike[str], blobs: Blobs) -> Layer | None:
     if not os.path.isdir(root):
         raise UsageError(f"blobs.layer_from: {os.fsdecode(root)!r} is not a directory")
     return _write(list(_found(root)), blobs)
+
+
+def layer_of_tree(tree: Tree, blobs: Blobs) -> Layer | None:
+    """A layer of all that `tree` holds, with its owners and times; None where it is empty."""
+    entries: list[_Entry] = []
+    todo = [b""]
+    while todo:
+        here = todo.pop()
+        for name in tree.children(here):
+            path = here + b"/" + name if here else name
+            node = tree.lookup(path)
+            if node is not None and node.is_dir:
+                todo.append(path)
+            entries.append((path, node, tree if node is not None and node.is_file else None))
+    return _write(entries, blobs)
 
 
 def _found(root: bytes) -> Iterator[_Entry]:
@@ -128,8 +143,11 @@ def _write(entries: list[_Entry], blobs: Blobs) -> Layer | None:
                 elif isinstance(content, str):
                     with open(content, "rb") as source:
                         writer.add(path, node, cast(BinaryIO, source))
-                else:
+                elif content is None or isinstance(content, bytes):
                     writer.add(path, node, content)
+                else:
+                    with content.open(path) as source:
+                        writer.add(path, node, source)
             diff_id, size, index = writer.finish()
         stored = blobs.add_file(name, LAYER_TAR, Digest(diff_id), size)
     finally:

@@ -91,6 +91,10 @@ class Pusher:
         """The remote's trail was just read; it need not be asked for again."""
         self._there[target] = (trail, data)
 
+    def blob(self, digest: Digest, size: int) -> None:
+        """Send a blob now, if it is not there; raises `CacheError` when it can't be."""
+        self._send_blob(digest, size, ask=True)
+
     def suspect(self, digest: Digest) -> None:
         """A blob could not be had from the remote: send it again, whatever it says it has."""
         self._suspects.add(digest)

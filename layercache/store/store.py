@@ -278,6 +278,14 @@ class Store(Objects):
         """Whether the blob is there, by name and size; reads nothing."""
         return self.blobs.has(descriptor)
 
+    def publish(self, descriptors: Sequence[Descriptor]) -> None:
+        """Make these blobs known wherever others of a shared store look; here is where. Raises
+        `CacheError` when they can't be."""
+
+    def obtain(self, descriptor: Descriptor) -> bool:
+        """Whether a blob is here, or could be brought here from where others store theirs."""
+        return self.has_blob(descriptor)
+
     def check_blob(self, descriptor: Descriptor) -> bool:
         """Whether the blob is there and intact; reads all of it."""
         try:

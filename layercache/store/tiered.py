@@ -167,6 +167,22 @@ class TieredStore(Store):
     def has_blob(self, descriptor: Descriptor) -> bool:
         return super().has_blob(descriptor) or self._obtainable(descriptor.digest)
 
+    def publish(self, descriptors: Sequence[Descriptor]) -> None:
+        """Send blobs to every remote that is written, before returning."""
+        for pusher in self._pushers:
+            for descriptor in descriptors:
+                pusher.blob(descriptor.digest, descriptor.size)
+
+    def obtain(self, descriptor: Descriptor) -> bool:
+        """Whether a blob is here, or could be brought here from a remote."""
+        if not self._local(descriptor.digest):
+            try:
+                self._bring(descriptor.digest)
+            except CacheError:
+                self._lost.discard(descriptor.digest)  # a worker may send it yet
+                return False
+        return self.has_blob(descriptor)
+
     def check_blob(self, descriptor: Descriptor) -> bool:
         # One that was damaged here is made again rather than fetched: whoever asks has met the
         # damage, and takes its hit back only when told that the blob is gone.

@@ -13,7 +13,7 @@ import pytest
 from layercache.builds.builder import Builder
 from layercache.dockerfile.instructions import BindMount, Copy, From, Run, SecretMount
 from layercache.dockerfile.recipe import Dockerfile
-from layercache.errors import BuildError, CacheError, Cancelled, ContextChanged, StepFailed
+from layercache.errors import BuildError, CacheError, Cancelled, StepFailed
 from layercache.events import (
     BuildFinished,
     BuildStarted,
@@ -261,15 +261,14 @@ class _Meanwhile(MemoryExecutor):
     ids=["copied", "mounted"],
 )
 def test_a_context_that_changes_before_a_process_reads_it(tmp_path, processes, step):
-    """The bytes that were hashed here are those that are read there, or the build fails and
-    nothing is stored."""
+    """The bytes that were hashed here are those that are read there, whatever became of the file
+    on the way."""
     context = tmp_path / "context"
     context.mkdir()
     (context / "a").write_text("1")
     builder = _over(tmp_path, processes, _Meanwhile(str(context / "a")))
-    with pytest.raises(ContextChanged):
-        builder.build([step], context=str(context))
-    assert not [i for i in builder.store.backend.list("") if i.name.startswith("ac/")]
+    result = builder.build([step], context=str(context))
+    assert {e.content for e in snapshot(result.tree()).values() if e.type == "file"} == {b"1"}
 
 
 # -- cancelling -----------------------------------------------------------------------------
@@ -321,18 +320,17 @@ def test_an_interrupt_stops_running_steps():
         assert [e.ok for e in observer.of(BuildFinished)] == [False]
 
 
-def test_an_observer_that_raises_ends_the_build():
-    """An error of an observer is not swallowed, and leaves nothing hanging."""
+def test_an_observer_that_raises_is_reported_once():
+    """Its error is not swallowed, and the build goes on without it."""
 
     def observer(event):
         if isinstance(event, StepStarted):
-            raise ZeroDivisionError
+            raise ZeroDivisionError("its mistake")
 
     for jobs in (1, 3):
-        with pytest.raises(ZeroDivisionError):
-            Builder(executor=MemoryExecutor(), jobs=jobs, observers=[observer]).build(
-                DIAMOND, context=FILES
-            )
+        builder = Builder(executor=MemoryExecutor(), jobs=jobs, observers=[observer])
+        with pytest.warns(RuntimeWarning, match="ZeroDivisionError: its mistake"):
+            assert builder.build(DIAMOND, context=FILES).report.ok
 
 
 # -- events ---------------------------------------------------------------------------------

@@ -10,13 +10,14 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
-from layercache.errors import BuildError, StepFailed, UsageError
+from layercache.errors import StepFailed, UsageError
 from layercache.executors.redaction import masks_of
+from layercache.executors.rootfs.environment import environment
 from layercache.executors.rootfs.networks import NETWORKS, Isolation, find_isolation
 from layercache.executors.rootfs.privileges import is_root, may_set_host_name
 from layercache.model.descriptors import SCRATCH
@@ -65,7 +66,6 @@ class RootfsExecutor:
 
     name = "rootfs"
     unpacks_states = True
-    """States are mounted layer by layer; commands see what is selected of them."""
 
     def __init__(
         self,
@@ -360,6 +360,14 @@ class RootfsExecutor:
             session.scratch.discard(work)
             session.scratch.discard(container)
 
+    def with_secrets(self, names: Collection[str]) -> RootfsExecutor:
+        """The same executor, not started, with these of its secrets (`WithSecrets`)."""
+        secrets = {name: value for name, value in self._secrets.items() if name in names}
+        found: RootfsExecutor = object.__new__(RootfsExecutor)
+        found.__setstate__(self.__getstate__() | {"_secrets": secrets})
+        found._masks = masks_of(secrets.values())
+        return found
+
     def __getstate__(self) -> dict[str, object]:
         """What another process of a pool gets: everything but what is open."""
         # What can speak for a network is another machine's own.
@@ -436,7 +444,7 @@ class RootfsExecutor:
                 "etc": around.files(instruction.hosts, network, work),
                 "files": [[name, content] for name, content in instruction.files],
                 "args": list(instruction.args),
-                "env": _environment(instruction, mounts.variables),
+                "env": environment(instruction, mounts.variables),
                 "user": instruction.user,
                 "cwd": instruction.workdir or "/",
                 "hostname": self._host_name(HOSTNAME),
@@ -497,18 +505,3 @@ def _secret(name: str, value: bytes | str | os.PathLike[str]) -> bytes:
         raise UsageError(
             f"the secret {name!r} can't be read from {os.fspath(value)}: {error.strerror}"
         ) from error
-
-
-def _environment(instruction: Exec, further: Mapping[str, str]) -> list[list[str]]:
-    """What the command sees, in order; HOME is added by the helper, which knows the accounts."""
-    found = dict(instruction.proxies) | dict(instruction.env)
-    found.setdefault("PATH", DEFAULT_PATH)
-    for name, value in further.items():
-        if name == "SSH_AUTH_SOCK":
-            found.setdefault(name, value)
-        else:
-            found[name] = value
-    for name, value in found.items():
-        if not name or "=" in name or "\0" in name + value:
-            raise BuildError(f"the variable {name!r} can't be given to a command")
-    return [[name, value] for name, value in found.items()]

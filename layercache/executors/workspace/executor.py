@@ -13,7 +13,7 @@ import os
 import platform
 import stat
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, cast
 
 import attrs
@@ -91,6 +91,13 @@ class Workspace:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state)  # type: ignore[misc]
+
+    def with_secrets(self, names: Collection[str]) -> Workspace:
+        """The same executor with these of its secrets (`WithSecrets`)."""
+        secrets = {name: value for name, value in self._secrets.items() if name in names}
+        return Workspace(
+            self.directory, secrets=secrets, tools=self._tools, step_timeout=self._timeout
+        )
 
     @property
     def masks(self) -> tuple[bytes, ...]:

@@ -1,0 +1,26 @@
+"""The variables that a command sees in a root file system."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from layercache.errors import BuildError
+from layercache.model.image_config import DEFAULT_PATH
+from layercache.model.operations import Exec
+
+__all__ = ["environment"]
+
+
+def environment(instruction: Exec, further: Mapping[str, str]) -> list[list[str]]:
+    """What the command sees, in order; HOME is added by the helper, which knows the accounts."""
+    found = dict(instruction.proxies) | dict(instruction.env)
+    found.setdefault("PATH", DEFAULT_PATH)
+    for name, value in further.items():
+        if name == "SSH_AUTH_SOCK":
+            found.setdefault(name, value)
+        else:
+            found[name] = value
+    for name, value in found.items():
+        if not name or "=" in name or "\0" in name + value:
+            raise BuildError(f"the variable {name!r} can't be given to a command")
+    return [[name, value] for name, value in found.items()]
