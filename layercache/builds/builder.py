@@ -39,6 +39,7 @@ from layercache.model.descriptors import Layer, State
 from layercache.model.digests import ChainID, sha256
 from layercache.model.graph import Step
 from layercache.model.image_config import ImageConfig
+from layercache.model.instruction import Source
 from layercache.model.keys import KeyStrategy
 from layercache.model.task import Executor
 from layercache.model.tree import Tree
@@ -256,7 +257,13 @@ class _Build:
         self.executor = builder._executor
         self._images: Images | None = None
         self._bases: dict[ImageNeed, ResolvedImage] = {}
-        self.inputs = Inputs(self.store, self._contexts(), fetch=self._fetch, write=self.execute)
+        self.inputs = Inputs(
+            self.store,
+            self._contexts(),
+            remote=self._open_remote,
+            fetch=self._fetch,
+            write=self.execute,
+        )
 
     def run(self) -> BuildResult:
         reporter = Reporter(
@@ -414,6 +421,8 @@ class _Build:
             return BaseImage(need.name, State(chain_id=chain), ImageConfig())
         contexts = {name.lower(): context for name, context in self.request.contexts.items()}
         given = contexts.get(need.name.lower())
+        if given is None and "://" in need.name:
+            raise UsageError(f"{need.name}: an image is opened by its path only as a context")
         name = str(given).removeprefix("docker-image://") if given is not None else need.name
         found = self._image_resolver().resolve(name, need.platform or None)
         self._bases[need] = found
@@ -429,6 +438,15 @@ class _Build:
         offered = Platform.from_oci(said)
         if offered is not None and not wanted.may_run(said):
             self._note(f"{need.name} is an image for {offered}, not for {wanted}")
+
+    def _open_remote(self, source: Source) -> Tree:
+        """What the recipe names beyond contexts and images, with what the build was given."""
+        from layercache.inputs.access import Access
+        from layercache.inputs.fetch import open_remote
+
+        given = self.builder._executor_options
+        access = Access(given.get("secrets") or {}, given.get("ssh") or {})
+        return open_remote(source, self.store, access)
 
     def _image_resolver(self) -> Images:
         if self._images is None:

@@ -14,7 +14,7 @@ from layercache.advice.versions import plain_graph, recorded_seconds, steps_of, 
 from layercache.builds.baseline import trail_id
 from layercache.builds.request import project_of
 from layercache.cli.request import prepare, print_json
-from layercache.dockerfile.recipe import Dockerfile
+from layercache.dockerfile.recipe import Dockerfile, beneath
 from layercache.errors import UsageError
 from layercache.inputs.git_history import past_trees
 from layercache.trees.patterns import IGNORE_FILE, Ignore
@@ -45,17 +45,17 @@ def advise(options: Namespace) -> int:
     ignore_path = recipe.path + IGNORE_FILE  # counts alone where it exists
     if not os.path.exists(ignore_path):
         ignore_path = os.path.join(context, IGNORE_FILE)
-    ignore_file = _read(ignore_path)
+    ignore_file = _read(context, os.path.abspath(ignore_path))
     ignore_name = os.path.relpath(ignore_path, context)
     versions = versions_of(past_trees(context, count, ignore_name), lowered)
     seen = f"the last {len(versions)} commits"
     found = proposals(
         steps,
         versions,
-        dockerfile=_read(recipe.path),
+        dockerfile=_read(context, recipe.path),
         ignore_file=ignore_file,
         files=_files(context, Ignore.parse(ignore_file)),
-        read=lambda path: _read(os.path.join(context, path)),
+        read=lambda path: _read_inside(context, path),
         name=os.path.basename(recipe.path),
         ignore_name=ignore_name,
     )
@@ -77,12 +77,23 @@ def _files(context: str, ignore: Ignore) -> list[str]:
     return found
 
 
-def _read(path: str) -> str:
+def _read(context: str, path: str) -> str:
+    """The text of a file; "" where it is missing, or is none of the context's."""
+    from layercache._os.small_files import read_beneath, read_file
+
+    inside = beneath(context, os.path.join(context, path))
     try:
-        with open(path, encoding="utf-8", errors="surrogateescape") as content:
-            return content.read()
-    except FileNotFoundError:
+        found = read_file(path) if inside is None else read_beneath(context, inside)
+    except OSError:
         return ""
+    return found.decode("utf-8", "surrogateescape")
+
+
+def _read_inside(context: str, path: str) -> str:
+    """The text of a file that the project names: never one outside of the context."""
+    if beneath(context, os.path.join(context, path)) is None:
+        return ""
+    return _read(context, path)
 
 
 def _plain(found: Sequence[Advice]) -> list[dict[str, object]]:

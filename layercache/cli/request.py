@@ -98,7 +98,9 @@ def _request(options: Namespace) -> Request:
     if options.file == "-":
         recipe = Dockerfile.parse(sys.stdin.buffer.read(), "standard input")
     else:
-        recipe = Dockerfile.load(options.file or os.path.join(context, "Dockerfile"))
+        recipe = Dockerfile.load(
+            options.file or os.path.join(context, "Dockerfile"), context=context
+        )
     for warning in recipe.warnings:
         if not options.json:
             print(f"layercache: warning: {warning}", file=sys.stderr)

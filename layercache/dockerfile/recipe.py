@@ -10,7 +10,13 @@ from layercache._base.frozen import frozen
 from layercache.dockerfile.instructions import DockerfileInstruction
 from layercache.errors import UsageError
 
-__all__ = ["Dockerfile"]
+__all__ = ["Dockerfile", "beneath"]
+
+
+def beneath(root: str, path: str) -> str | None:
+    """`path` relative to the directory `root`, by its text alone; None where it is not in it."""
+    relative = os.path.relpath(os.path.abspath(path), os.path.abspath(root))
+    return None if relative == ".." or relative.startswith("../") else relative
 
 
 @frozen(kw_only=True)
@@ -41,12 +47,23 @@ class Dockerfile:
         )
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Dockerfile:
-        """Read and parse the file at `path`; raises `UsageError` when it can't be read."""
+    def load(
+        cls, path: str | os.PathLike[str], *, context: str | os.PathLike[str] | None = None
+    ) -> Dockerfile:
+        """Read and parse the file at `path`; raises `UsageError` when it can't be read.
+
+        A file in the directory `context` is read without leaving it: no link there leads to
+        another file of this machine, which a message could quote.
+        """
+        from layercache._os.small_files import read_beneath, read_file
+
         where = os.fspath(path)
+        inside = None if context is None else beneath(os.fspath(context), where)
         try:
-            with open(where, "rb") as content:
-                text = content.read()
+            if context is not None and inside is not None:
+                text = read_beneath(os.fspath(context), inside)
+            else:
+                text = read_file(where)
         except OSError as error:
             raise UsageError(
                 f"can't read the Dockerfile {where}: {error.strerror}. Name another with -f"

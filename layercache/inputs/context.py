@@ -62,13 +62,16 @@ class _Directory:
 
 def ignore_rules(root: str, dockerfile: str | None = None) -> Ignore | None:
     """The ignore rules that govern the context `root`; None where there is no ignore file."""
+    from layercache._os.small_files import read_beneath, read_file
+    from layercache.dockerfile.recipe import beneath
+
     places = [os.path.join(root, IGNORE_FILE)]
     if dockerfile is not None:
         places.insert(0, dockerfile + IGNORE_FILE)
     for place in places:
+        inside = beneath(root, place)
         try:
-            with open(place, "rb") as content:
-                text = content.read()
+            text = read_file(place) if inside is None else read_beneath(root, inside)
         except (FileNotFoundError, NotADirectoryError):
             continue
         except OSError as error:

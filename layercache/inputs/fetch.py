@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import http.client
 import os
 import shutil
 import stat
-import subprocess
 import tempfile
-import urllib.error
-import urllib.request
+import urllib.parse
 import weakref
 from collections.abc import Mapping, Sequence
 from email.utils import parsedate_to_datetime
@@ -17,13 +16,16 @@ from typing import TYPE_CHECKING, BinaryIO, cast
 
 from blake3 import blake3
 
-from layercache.dockerfile.lowering.copy import url_name
+from layercache.dockerfile.lowering.remote import url_name
 from layercache.errors import SourceError, UsageError
+from layercache.http.client import Response, masked, parse_address, reason, send
+from layercache.inputs.access import NOTHING, Access
 from layercache.model.instruction import Source
 from layercache.model.sources import GitSource, UrlSource
 from layercache.model.tree import Node, Tree, directory_digest, node_digest
 
 if TYPE_CHECKING:
+    from layercache.inputs.git import Git
     from layercache.store.store import Store
 
 __all__ = ["FileTree", "open_remote"]
@@ -31,14 +33,19 @@ __all__ = ["FileTree", "open_remote"]
 _BLOCK = 1 << 18
 _TIMEOUT = 60.0
 _MAX_BYTES = 1 << 36
+_REDIRECTS = 10
+_LONGEST_DATE = 100
 
 
-def open_remote(source: Source, store: Store) -> Tree:
-    """Fetch `source` once and show it as a tree; raises `SourceError`."""
+def open_remote(source: Source, store: Store, access: Access = NOTHING) -> Tree:
+    """Fetch `source` once and show it as a tree; raises `SourceError`.
+
+    `access` is what may be used for it beside what everybody has.
+    """
     if isinstance(source, UrlSource):
-        return _fetch(source, store)
+        return _fetch(source, store, access)
     if isinstance(source, GitSource):
-        return _checkout(source)
+        return _checkout(source, access)
     fetch = getattr(source, "fetch", None)
     if fetch is None:
         raise SourceError(
@@ -92,64 +99,88 @@ class FileTree:
         return self._store.open_blob(cast("object", self._digest))  # type: ignore[arg-type]
 
 
-def _fetch(source: UrlSource, store: Store) -> FileTree:
-    request = urllib.request.Request(source.url, headers={"User-Agent": "layercache"})
+def _fetch(source: UrlSource, store: Store, access: Access) -> FileTree:
     content = blake3()
     checked = hashlib.sha256()
     name = url_name(source.url)
+    what = f"ADD {masked(source.url)}"
     try:
-        with (
-            tempfile.TemporaryFile() as spool,
-            urllib.request.urlopen(request, timeout=_TIMEOUT) as answer,
-        ):
+        with tempfile.TemporaryFile() as spool, _answer(source.url, what, access) as answer:
             size = 0
-            while block := answer.read(_BLOCK):
+            while block := answer.body.read(_BLOCK):
                 size += len(block)
                 if size > _MAX_BYTES:
-                    raise SourceError(f"ADD {source.url}: more than {_MAX_BYTES} bytes")
+                    raise SourceError(f"{what}: more than {_MAX_BYTES} bytes")
                 content.update(block)
                 checked.update(block)
                 spool.write(block)
-            expected = answer.headers.get("Content-Length")
-            if expected is not None and expected.isdigit() and int(expected) != size:
-                raise SourceError(f"ADD {source.url}: {size} of {expected} bytes came")
-            modified = _modified(answer)
+            modified = _modified(answer.headers.get("Last-Modified"))
             spool.seek(0)
             found = f"sha256:{checked.hexdigest()}"
             if source.checksum is not None and found != source.checksum:
                 raise SourceError(
-                    f"ADD {source.url}: its digest is {found}, but --checksum says "
-                    f"{source.checksum}"
+                    f"{what}: its digest is {found}, but --checksum says {source.checksum}"
                 )
             blob = store.add_blob(cast(BinaryIO, spool), "application/octet-stream")
-    except urllib.error.HTTPError as error:
-        raise SourceError(f"ADD {source.url}: the server answers {error.code}") from error
-    except (urllib.error.URLError, OSError, ValueError) as error:
-        raise SourceError(f"ADD {source.url}: can't be fetched: {error}") from error
+    except SourceError:
+        raise
+    except (OSError, http.client.HTTPException) as error:
+        raise SourceError(f"{what}: can't be fetched: {reason(error)}") from error
     node = Node(mode=stat.S_IFREG | 0o600, size=size, content=content.digest(), mtime=modified)
     return FileTree(name.encode(), node, store, blob.digest)
 
 
-def _modified(answer: object) -> int:
-    value = answer.headers.get("Last-Modified")  # type: ignore[attr-defined]
-    if not value:
+def _answer(url: str, what: str, access: Access) -> Response:
+    """The file behind `url`, redirects followed.
+
+    A redirect never leads from https to http, nor to anything else; what authorizes is for the
+    host that was named. The file comes as it is: no encoding of its content is asked for.
+    """
+    try:
+        start = address = parse_address(url)
+    except UsageError as error:
+        raise SourceError(f"{what}: {error}") from error
+    for _ in range(_REDIRECTS):
+        headers = {"Accept-Encoding": "identity"}
+        if address.origin == start.origin:
+            named = urllib.parse.urlsplit(address.url).netloc
+            authorization = access.for_url(named)
+            if authorization is not None:
+                headers["Authorization"] = authorization
+        answer = send("GET", address, headers, timeout=_TIMEOUT)
+        if answer.status not in (301, 302, 303, 307, 308):
+            if answer.status != 200:
+                said = answer.words
+                answer.close()
+                raise SourceError(
+                    f"{what}: the server answers {answer.status}" + (f" ({said})" if said else "")
+                )
+            return answer
+        target = answer.headers.get("Location", "")
+        answer.close()
+        try:
+            address = parse_address(urllib.parse.urljoin(address.url, target))
+        except ValueError as error:
+            raise SourceError(f"{what}: leads to an address that is not opened: {error}") from error
+        if start.scheme == "https" and address.scheme == "http":
+            raise SourceError(f"{what}: leads from https to http: refused")
+    raise SourceError(f"{what}: leads on more than {_REDIRECTS} times")
+
+
+def _modified(value: str | None) -> int:
+    if not value or len(value) > _LONGEST_DATE:
         return 0
     try:
         return max(0, int(parsedate_to_datetime(value).timestamp()))
-    except (ValueError, TypeError, OverflowError):
+    except (ValueError, TypeError, OverflowError, IndexError):
         return 0
 
 
 class _Checkout:
-    """A working tree in a temporary directory that goes with it.
+    """A working tree in a temporary directory that goes with it."""
 
-    With its .git directory it is known by the commit alone: that directory holds times and
-    packs that differ from fetch to fetch.
-    """
-
-    def __init__(self, directory: str, tree: Tree, identity: bytes | None) -> None:
+    def __init__(self, directory: str, tree: Tree) -> None:
         self._tree = tree
-        self._identity = identity
         # Also where nobody closes it.
         self._remove = weakref.finalize(self, shutil.rmtree, directory, ignore_errors=True)
 
@@ -163,8 +194,6 @@ class _Checkout:
 
     def digest(self, path: bytes) -> bytes:
         """See `Tree.digest`."""
-        if not path and self._identity is not None:
-            return self._identity
         return self._tree.digest(path)
 
     def open(self, path: bytes) -> BinaryIO:
@@ -179,65 +208,118 @@ class _Checkout:
         self._remove()
 
 
-def _checkout(source: GitSource) -> Tree:
+def _checkout(source: GitSource, access: Access) -> Tree:
+    from layercache.inputs.git import Git
     from layercache.inputs.scan.context_tree import Context
 
+    what = f"ADD {masked(source.url)}"
     if shutil.which("git") is None:
-        raise SourceError(f"ADD {source.url}: the program git is needed for it; install git")
+        raise SourceError(f"{what}: the program git is needed for it; install git")
     directory = tempfile.mkdtemp(prefix="layercache-git-")
     try:
-        root = os.path.join(directory, "tree")
+        root, home = os.path.join(directory, "tree"), os.path.join(directory, "home")
         os.mkdir(root, 0o755)
-        _git(source, root, "init", "-q", "--template=")
-        _fetch_commit(source, root)
-        commit = _git(source, root, "rev-parse", "HEAD").strip()
+        os.mkdir(home, 0o700)
+        git = Git(source.url, home, access)
+        git.run(root, "init", "-q", "--template=")
+        _fetch_commit(git, source, root, what)
+        commit = git.run(root, "rev-parse", "HEAD").decode().strip()
         if source.checksum is not None and not commit.startswith(source.checksum):
             raise SourceError(
-                f"ADD {source.url}: its commit is {commit}, but --checksum says {source.checksum}"
+                f"{what}: its commit is {commit}, but --checksum says {source.checksum}"
             )
-        if os.path.lexists(os.path.join(root, ".gitmodules")):
-            _git(source, root, "submodule", "-q", "update", "--init", "--recursive")
-        if not source.keep_git_dir:
+        if source.submodules and os.path.lexists(os.path.join(root, ".gitmodules")):
+            git.run(root, "submodule", "-q", "update", "--init", "--recursive", "--depth", "1")
+        if source.keep_git_dir:
+            _remake(git, source, root, commit, directory)
+        else:
             _without_git(root)
         below = os.path.realpath(os.path.join(root, source.subdirectory.lstrip("/")))
         inside = below == os.path.realpath(root) or below.startswith(
             os.path.realpath(root) + os.sep
         )
         if not inside or not os.path.isdir(below):
-            raise SourceError(f"ADD {source.url}: there is no directory {source.subdirectory!r}")
-        tree = Context(below).scan(write_cache=False)
-        whole = source.keep_git_dir and below == os.path.realpath(root)
-        identity = blake3(b"git commit " + commit.encode()).digest() if whole else None
-        return _Checkout(directory, tree, identity)
+            raise SourceError(f"{what}: there is no directory {source.subdirectory!r}")
+        return _Checkout(directory, Context(below).scan(write_cache=False))
     except BaseException:
         shutil.rmtree(directory, ignore_errors=True)
         raise
 
 
-def _fetch_commit(source: GitSource, root: str) -> None:
+def _fetch_commit(git: Git, source: GitSource, root: str, what: str) -> None:
     """Check out the commit that `source` names, with as little history as the server allows."""
     wanted = source.reference or "HEAD"
+    if wanted.startswith(("-", "+")) or ":" in wanted:
+        raise SourceError(f"{what}: there is no branch, tag or commit {wanted!r}")
     try:
-        _git(source, root, "fetch", "-q", "--depth", "1", "--", source.url, wanted)
+        git.run(root, "fetch", "-q", "--depth", "1", "--", source.url, wanted)
     except SourceError:
         # Not every server gives a single commit, and none an abbreviated one.
         everything = ("+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*", "HEAD")
-        _git(source, root, "fetch", "-q", "--update-head-ok", "--", source.url, *everything)
+        git.run(root, "fetch", "-q", "--update-head-ok", "--", source.url, *everything)
         if source.reference:
-            if source.reference.startswith("-"):
-                raise
             try:
-                found = _git(source, root, "rev-parse", "--verify", f"{wanted}^{{commit}}")
+                found = git.run(root, "rev-parse", "--verify", f"{wanted}^{{commit}}").decode()
             except SourceError as error:
                 raise SourceError(
-                    f"ADD {source.url}: there is no branch, tag or commit {wanted!r}"
+                    f"{what}: there is no branch, tag or commit {wanted!r}"
                 ) from error
         else:
             with open(os.path.join(root, ".git", "FETCH_HEAD"), encoding="utf-8") as heads:
                 found = heads.read().splitlines()[-1].split("\t")[0]
-        _git(source, root, "checkout", "-q", "--detach", found.strip())
+        git.run(root, "checkout", "-q", "--detach", found.strip())
     else:
-        _git(source, root, "checkout", "-q", "--detach", "FETCH_HEAD")
+        git.run(root, "checkout", "-q", "--detach", "FETCH_HEAD")
+
+
+def _remake(git: Git, source: GitSource, root: str, commit: str, directory: str) -> None:
+    """Replace .git by one that holds the commit alone, and the same bytes each time.
+
+    What came from the server tells how it packs, when it was fetched and what its files' inodes
+    are. Submodules become plain directories.
+    """
+    old = os.path.join(directory, "fetched")
+    shutil.move(os.path.join(root, ".git"), old)
+    _without_git(root)
+    parents = git.run(old, "rev-list", "--parents", "-n", "1", commit).split()[1:]
+    raw = git.run(old, "cat-file", "commit", commit)
+    listed = git.run(old, "rev-list", "--objects", "-n", "1", commit)
+    objects = b"".join(sorted(line[: len(commit)] + b"\n" for line in listed.splitlines()))
+    new = os.path.join(root, ".git")
+    for name in ("objects/info", "objects/pack", "refs/heads", "refs/tags"):
+        os.makedirs(os.path.join(new, name), 0o755)
+    _write(os.path.join(new, "HEAD"), commit + "\n")
+    algorithm = "[extensions]\n\tobjectFormat = sha256\n" if len(commit) == 64 else ""
+    _write(
+        os.path.join(new, "config"),
+        f"[core]\n\trepositoryformatversion = {1 if algorithm else 0}\n\tfilemode = true\n"
+        "\tbare = false\n"
+        f'{algorithm}[remote "origin"]\n\turl = {_quoted(source.url)}\n'
+        "\tfetch = +refs/heads/*:refs/remotes/origin/*\n",
+    )
+    if parents or b"\nparent " in raw.partition(b"\n\n")[0]:
+        _write(os.path.join(new, "shallow"), commit + "\n")
+    pack = os.path.join(new, "objects", "pack", "pack")
+    git.run(
+        old,
+        *("pack-objects", "-q", "--window=0", "--no-reuse-object", "--no-reuse-delta"),
+        *("--compression=0", pack),
+        data=objects,
+    )
+    for name in os.listdir(os.path.dirname(pack)):
+        os.chmod(os.path.join(os.path.dirname(pack), name), 0o444)
+    git.run(root, "read-tree", commit)  # an index without times and inodes
+    shutil.rmtree(old)
+
+
+def _write(path: str, text: str) -> None:
+    with open(path, "x", encoding="utf-8") as file:
+        file.write(text)
+    os.chmod(path, 0o644)
+
+
+def _quoted(text: str) -> str:
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 def _without_git(root: str) -> None:
@@ -248,32 +330,3 @@ def _without_git(root: str) -> None:
             shutil.rmtree(os.path.join(directory, ".git"))
         if ".git" in files:
             os.unlink(os.path.join(directory, ".git"))
-
-
-_OF_A_REPOSITORY = (
-    "GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_OBJECT_DIRECTORY",
-    "GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_PREFIX", "GIT_NAMESPACE", "GIT_SHALLOW_FILE",
-)  # fmt: skip
-"""Set where a build is started by a hook of git, they would make it work on that repository."""
-
-
-def _git(source: GitSource, directory: str, *arguments: str) -> str:
-    environment = {**os.environ, "GIT_TERMINAL_PROMPT": "0", "GIT_CONFIG_NOSYSTEM": "1"}
-    for name in _OF_A_REPOSITORY:
-        environment.pop(name, None)
-    safe = ("-c", "protocol.ext.allow=never", "-c", "core.hooksPath=/dev/null")
-    try:
-        done = subprocess.run(
-            ["git", "-C", directory, *safe, *arguments],
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            check=True,
-            umask=0o022,  # modes are content: they must not be those of whoever builds
-        )
-    except subprocess.CalledProcessError as error:
-        reason = (error.stderr or "").strip().splitlines()[-1:] or ["git failed"]
-        raise SourceError(f"ADD {source.url}: {reason[0]}") from error
-    return done.stdout

@@ -9,15 +9,45 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Iterator
+from typing import Final
 
 from blake3 import blake3
 
 from layercache.errors import UsageError
+from layercache.http.client import words
 from layercache.model.tree import Node
 from layercache.trees.in_memory import DictTree
 from layercache.trees.patterns import IGNORE_FILE, Ignore
 
 __all__ = ["past_trees"]
+
+_SECONDS: Final = 600.0
+_SETTINGS: Final = (
+    "core.fsmonitor=false", "core.hooksPath=/dev/null", "core.pager=cat", "core.sshCommand=false",
+    "core.gitProxy=", "core.alternateRefsCommand=", "core.askPass=", "credential.helper=",
+    "protocol.allow=never", "diff.external=", "log.showSignature=false", "gpg.program=false",
+)  # fmt: skip
+"""What a repository's own configuration could have run: the checkout may be anybody's."""
+
+_INERT: Final = (
+    "--no-pager",
+    "--literal-pathspecs",
+    "--no-optional-locks",
+    *(word for setting in _SETTINGS for word in ("-c", setting)),
+)
+
+
+def _environment() -> dict[str, str]:
+    """That of the user without git's own variables: nothing is fetched, nobody is asked."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    return {
+        **kept,
+        "GIT_NO_LAZY_FETCH": "1",
+        "GIT_ALLOW_PROTOCOL": "none",
+        "GIT_TERMINAL_PROMPT": "0",
+        "GIT_OPTIONAL_LOCKS": "0",
+        "LC_ALL": "C",
+    }
 
 
 def past_trees(
@@ -57,7 +87,9 @@ def _tree_of(root: str, commit: str, prefix: str, ignore_file: str) -> DictTree:
             node = Node(mode=0o100000 | int(mode[-3:], 8), content=content)
         files[name] = (node, b"")
     if ignore_file in files:
-        ignore = Ignore.parse(_git_bytes(root, "show", f"{commit}:{prefix}{ignore_file}"))
+        ignore = Ignore.parse(
+            _git_bytes(root, "cat-file", "blob", f"{commit}:{prefix}{ignore_file}")
+        )
         files = {name: value for name, value in files.items() if not ignore.matches(name)}
     return DictTree(files)
 
@@ -69,17 +101,21 @@ def _git(root: str, *arguments: str) -> str:
 def _git_bytes(root: str, *arguments: str) -> bytes:
     try:
         done = subprocess.run(
-            ["git", "-C", root, *arguments],
+            ["git", "-C", root, *_INERT, *arguments],
+            env=_environment(),
             capture_output=True,
             check=True,
             stdin=subprocess.DEVNULL,
+            timeout=_SECONDS,
         )
+    except subprocess.TimeoutExpired as error:
+        raise UsageError(f"git gave no answer within {_SECONDS:.0f} s in {root}") from error
     except FileNotFoundError as error:
         raise UsageError("advise compares commits, which needs the program git") from error
     except subprocess.CalledProcessError as error:
-        reason = os.fsdecode(error.stderr).strip().splitlines()[-1:] or ["git failed"]
+        lines = error.stderr.strip().splitlines()[-1:] or [b"git failed"]
         raise UsageError(
             f"advise compares commits of the context, and git can't say what was in {root}: "
-            f"{reason[0].removeprefix('fatal: ')}"
+            f"{words(lines[0]).removeprefix('fatal: ')}"
         ) from error
     return done.stdout

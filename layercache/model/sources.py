@@ -50,16 +50,19 @@ class GitSource:
     subdirectory: str = ""
     keep_git_dir: bool = False
     checksum: str | None = None
+    submodules: bool = True
 
     @property
     def name(self) -> str:
         return self.url
 
     def definition(self) -> tuple[Field, ...]:
+        more = () if self.submodules else (Field("submodules", False),)
         return (
             Field("git", self.url),
             Field("reference", self.reference),
             Field("subdirectory", self.subdirectory),
             Field("keep git dir", self.keep_git_dir),
             Field("checksum", self.checksum),
+            *more,
         )

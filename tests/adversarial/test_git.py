@@ -12,6 +12,9 @@ from layercache import Store
 from layercache.inputs.fetch import open_remote
 from layercache.model.sources import GitSource
 from layercache.store.backends.memory import MemoryBackend
+from tests.test_remote_sources import served
+
+__all__ = ["served"]
 
 pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="no git here")
 
@@ -25,21 +28,22 @@ def repository(path: Path, content: str) -> Path:
         ["-c", "user.name=a", "-c", "user.email=a@example.org", "commit", "-qm", "it"],
     ):
         subprocess.run(["git", "-C", str(path), *arguments], check=True)
+    subprocess.run(["git", "-C", str(path), "update-server-info"], check=True)
     return path
 
 
 def test_a_repository_of_the_environment_is_left_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, served: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The variables by which git finds the hook's repository don't reach the checkout."""
     mine = repository(tmp_path / "mine", "mine")
-    other = repository(tmp_path / "other", "other")
+    repository(served[0] / "other", "other")
     before = (mine / ".git" / "HEAD").read_text()
     monkeypatch.setenv("GIT_DIR", str(mine / ".git"))
     monkeypatch.setenv("GIT_WORK_TREE", str(mine))
     monkeypatch.setenv("GIT_INDEX_FILE", str(mine / ".git" / "index"))
 
-    tree = open_remote(GitSource(f"file://{other}"), Store(MemoryBackend()))
+    tree = open_remote(GitSource(f"{served[1]}/other/.git"), Store(MemoryBackend()))
     with tree.open(b"f") as content:
         assert content.read() == b"other"
 

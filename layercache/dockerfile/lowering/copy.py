@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import posixpath
 
-from layercache._base.regex import expression
 from layercache.dockerfile.instructions import Add, Copy
 from layercache.dockerfile.lowering.origins import located, problem
+from layercache.dockerfile.lowering.remote import file_name, remote_source, url_name
 from layercache.dockerfile.lowering.stage import StageFold
 from layercache.dockerfile.syntax.heredocs import HereDoc
-from layercache.errors import UsageError
-from layercache.model.digests import check_digest
 from layercache.model.graph import Input, Origin
 from layercache.model.image_config import HistoryEntry
-from layercache.model.instruction import Source
 from layercache.model.operations import SOURCE, CopyFiles, CopySource
 from layercache.model.selectors import EVERYTHING, Files
-from layercache.model.sources import GitSource, UrlSource
+from layercache.model.sources import GitSource
 
 __all__ = ["lower_copy"]
 
@@ -32,6 +29,7 @@ def lower_copy(fold: StageFold, copy: Copy | Add, origin: Origin) -> HistoryEntr
     checksum = None
     if isinstance(copy, Add) and copy.checksum is not None:
         checksum = located(copy, expand, copy.checksum)
+    keep_git_dir = isinstance(copy, Add) and copy.keep_git_dir
     documents = [word for word in copy.sources if isinstance(word, HereDoc)]
     for word in copy.sources:
         if isinstance(word, HereDoc):
@@ -41,7 +39,10 @@ def lower_copy(fold: StageFold, copy: Copy | Add, origin: Origin) -> HistoryEntr
         remote = remote_source(text, copy, checksum)
         if remote is not None:
             role = f"remote {len(sources)}"
-            name = "." if isinstance(remote, GitSource) else url_name(remote.name)
+            name = "."
+            if not isinstance(remote, GitSource):
+                name = file_name(copy, url_name(remote.name), "the URL")
+            keep_git_dir = keep_git_dir or getattr(remote, "keep_git_dir", False)
             sources.append(CopySource(role=role, pattern=name, remote=True))
             inputs.append(Input(role, fold.graph.source(remote), EVERYTHING))
         else:
@@ -49,6 +50,7 @@ def lower_copy(fold: StageFold, copy: Copy | Add, origin: Origin) -> HistoryEntr
             patterns.append(pattern)
             sources.append(CopySource(role=SOURCE, pattern=pattern))
     for document in documents:  # they come after all paths, wherever they were written
+        file_name(copy, document.name, "a here-document")
         body = document.body
         if document.expand:
             body = located(copy, fold.variables.expand_body, body)
@@ -81,7 +83,7 @@ def lower_copy(fold: StageFold, copy: Copy | Add, origin: Origin) -> HistoryEntr
         parents=parents,
         exclude=exclude,
         unpack=_unpack(copy, sources) if isinstance(copy, Add) and adds else False,
-        keep_git_dir=isinstance(copy, Add) and copy.keep_git_dir,
+        keep_git_dir=keep_git_dir,
     )
     fold.add(operation, origin, inputs)
     # History shows what was written, expanded, with the flags that BuildKit shows.
@@ -126,60 +128,6 @@ def clean_pattern(text: str, parents: bool) -> str:
 
 def _clean(text: str) -> str:
     return posixpath.normpath("/" + text).lstrip("/") or "."
-
-
-def url_name(url: str) -> str:
-    """The file name that a URL gives: the last component of its path, without the query.
-
-    What the server says of a name does not count (observed); `__unnamed__` where there is none.
-    """
-    from urllib.parse import unquote, urlsplit
-
-    path = unquote(urlsplit(url).path).rstrip("/")
-    return posixpath.basename(path) or "__unnamed__"
-
-
-def remote_source(text: str, copy: Copy | Add, checksum: str | None) -> Source | None:
-    """The URL or repository that a source names, None for a path. COPY takes neither."""
-    web = text.startswith(("http://", "https://"))
-    if isinstance(copy, Copy):
-        if web or _is_git(text):
-            raise problem(copy, f"COPY can't take a URL or a Git repository ({text}): use ADD")
-        return None
-    if _is_git(text):
-        return _git_source(text, copy, checksum)
-    if not web:
-        return None
-    from urllib.parse import urlsplit
-
-    parts = urlsplit(text)
-    if parts.username or parts.password:
-        raise problem(copy, "a URL can't hold user information: it would be kept with the image")
-    try:
-        digest = None if checksum is None else check_digest(checksum)
-    except UsageError as error:
-        raise problem(copy, str(error)) from error
-    return UrlSource(text, digest)
-
-
-def _is_git(text: str) -> bool:
-    """Git URLs as BuildKit knows them: user@host:path, ssh://, git://, or http(s)://….git."""
-    url = text.partition("#")[0]
-    if url.startswith(("http://", "https://")):
-        from urllib.parse import urlsplit
-
-        return urlsplit(url).path.rstrip("/").endswith(".git")
-    return url.startswith(("git://", "ssh://")) or _SCP.match(url) is not None
-
-
-_SCP = expression(r"[A-Za-z0-9_.-]+@[A-Za-z0-9.-]+:[^:]")
-
-
-def _git_source(text: str, add: Add, checksum: str | None) -> GitSource:
-    """`URL#ref:directory`."""
-    url, _, fragment = text.partition("#")
-    reference, _, directory = fragment.partition(":")
-    return GitSource(url, reference, directory, add.keep_git_dir, checksum)
 
 
 def _check_checksum(copy: Copy | Add, sources: list[CopySource]) -> None:

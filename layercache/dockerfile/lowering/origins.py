@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
+from layercache._base.regex import expression
 from layercache.errors import DockerfileError, Problem, UsageError
 from layercache.model.graph import Origin
 
 __all__ = ["AnyInstruction", "is_dockerfile", "located", "origin_of", "problem"]
+
+_USER = expression(r"://[^/\s]{0,4096}@")
 
 AnyInstruction: TypeAlias = Any
 """A Dockerfile instruction, or a value of an embedder's own type (`Instruction`)."""
@@ -45,7 +48,8 @@ def origin_of(
 def problem(instruction: AnyInstruction, message: str) -> DockerfileError:
     """An error at the place of `instruction`."""
     location = getattr(instruction, "location", None)
-    text = getattr(instruction, "text", "") or ""
+    # A password in a URL stays out of messages, though it is the author's own.
+    text = _USER.sub("://…@", getattr(instruction, "text", "") or "")
     return DockerfileError(
         [
             Problem(

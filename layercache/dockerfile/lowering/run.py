@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from layercache.dockerfile.instructions import Run
 from layercache.dockerfile.lowering.origins import located, problem
+from layercache.dockerfile.lowering.remote import file_name
 from layercache.dockerfile.lowering.stage import StageFold
 from layercache.dockerfile.lowering.variables import proxy_variables
 from layercache.dockerfile.syntax.heredocs import HereDoc
@@ -73,6 +74,7 @@ def command(fold: StageFold, run: Run) -> tuple[tuple[str, ...], tuple[tuple[str
         return fold.config.command(full), ()
     body = first.body
     if body.startswith("#!"):
+        file_name(run, first.name, "a here-document")
         return fold.config.command(_PIPES + first.name), ((first.name, body.encode()),)
     return fold.config.command(body), ()
 

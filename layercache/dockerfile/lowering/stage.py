@@ -141,7 +141,7 @@ class StageFold:
             self._start(BaseImage("scratch", SCRATCH, self._scratch_config()))
             self._copy_context(context, self._origin(first, 0))
         else:
-            image = self._image(name, wanted)
+            image = self._image(name, wanted, first)
             if image is not None:
                 self.base = self._need(name, wanted)
                 self._start(image)
@@ -200,7 +200,15 @@ class StageFold:
         known = self.options.context_named(name) or name
         return ImageNeed(known, platform or self.options.platform)
 
-    def _image(self, name: str, platform: str) -> BaseImage | None:
+    def _image(self, name: str, platform: str, instruction: AnyInstruction) -> BaseImage | None:
+        if "://" in name and self.options.context_named(name) is None:
+            # A recipe may be anybody's: it opens no file of this machine by its path.
+            scheme = name.partition("://")[0][:40]
+            raise problem(
+                instruction,
+                f"a recipe names images by reference, not with {scheme}://: give the build a "
+                "further context (--build-context NAME=…, contexts={NAME: …}) and name that",
+            )
         need = self._need(name, platform)
         found = self._images.get(need)
         if found is None:
@@ -268,7 +276,7 @@ class StageFold:
                 raise problem(instruction, f"there is no stage {name}: invalid stage index")
             if name.lower() == "scratch":
                 return self.graph.source(Base("scratch", SCRATCH))
-        image = self._image(name, "")
+        image = self._image(name, "", instruction)
         if image is None:
             return None
         return self.graph.source(Base(image.name, image.state))

@@ -1,0 +1,183 @@
+"""The program git, run so that it uses nothing of whoever builds.
+
+No configuration but ours, no home, no helper, hook, filter, key or agent; only the protocol of
+the URL that was named. Credentials are those of `Access`, for the host that was named.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import stat
+import subprocess
+import urllib.parse
+from collections.abc import Mapping
+from typing import Final
+
+from layercache.errors import SourceError
+from layercache.http.client import masked, words
+from layercache.inputs.access import Access
+
+__all__ = ["Git"]
+
+_SECONDS: Final = 3600.0
+_KEPT: Final = (
+    "PATH", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR", "CURL_CA_BUNDLE", "GIT_SSL_CAINFO",
+    "http_proxy", "https_proxy", "all_proxy", "no_proxy",
+    "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY",
+)  # fmt: skip
+"""The only variables of the builder that git sees: where programs, certificates, proxies are."""
+
+_SPOKEN: Final[Mapping[str, str]] = {
+    "http": "http:https",
+    "https": "https",
+    "ssh": "ssh:https",
+    "git": "git:https",
+}
+"""What a URL's own scheme allows a redirect or a submodule to speak."""
+
+_SETTINGS: Final[Mapping[str, str]] = {
+    "core.hooksPath": "/dev/null",
+    "core.fsmonitor": "false",
+    "core.attributesFile": "/dev/null",
+    "core.excludesFile": "/dev/null",
+    "core.askPass": "",
+    "core.pager": "cat",
+    "core.autocrlf": "false",
+    "core.symlinks": "true",
+    "credential.helper": "",
+    "init.templateDir": "",
+    "init.defaultBranch": "main",
+    "gc.auto": "0",
+    "maintenance.auto": "false",
+    "http.lowSpeedLimit": "1000",
+    "http.lowSpeedTime": "60",
+    "protocol.version": "2",
+    "submodule.fetchJobs": "1",
+    "pack.threads": "1",
+    "pack.writeReverseIndex": "false",
+    "index.threads": "1",
+    "index.version": "2",
+    "core.untrackedCache": "false",
+    "feature.manyFiles": "false",
+    "user.name": "layercache",
+    "user.email": "layercache@localhost",
+}
+
+
+class Git:
+    """Runs git for one repository `url`; `home` is an empty directory."""
+
+    def __init__(self, url: str, home: str, access: Access) -> None:
+        self._shown = masked(url)
+        self._environment = _environment(url, home, access)
+
+    def run(self, directory: str, *arguments: str, data: bytes | None = None) -> bytes:
+        """What `git ARGUMENTS` prints, in `directory`; raises `SourceError`."""
+        process = subprocess.Popen(
+            ["git", "-C", directory, *arguments],
+            env=self._environment,
+            stdin=subprocess.PIPE if data is not None else subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,  # no terminal to ask on, and one group to end
+            umask=0o022,  # modes are content: they must not be those of whoever builds
+        )
+        try:
+            said, complaint = process.communicate(data, timeout=_SECONDS)
+        except BaseException as error:
+            try:
+                os.killpg(process.pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+            process.communicate()
+            if isinstance(error, subprocess.TimeoutExpired):
+                raise SourceError(f"ADD {self._shown}: git took more than {_SECONDS} s") from None
+            raise
+        if process.returncode:
+            lines = [line for line in complaint.strip().splitlines() if line] or [b"git failed"]
+            raise SourceError(f"ADD {self._shown}: {words(lines[-1])}")
+        return said
+
+
+def _environment(url: str, home: str, access: Access) -> dict[str, str]:
+    scheme, host = _place(url)
+    if scheme not in _SPOKEN:
+        raise SourceError(f"ADD {masked(url)}: git is spoken over http, https, ssh and git only")
+    settings = dict(_SETTINGS)
+    header = access.for_git(host) if scheme in ("http", "https") else None
+    if header is not None:
+        origin = "/".join(url.split("/")[:3])
+        settings[f"http.{origin}/.extraHeader"] = f"Authorization: {header}"
+        # It would go along to wherever the server leads.
+        settings["http.followRedirects"] = "false"
+    found = {name: os.environ[name] for name in _KEPT if name in os.environ}
+    found |= {
+        "HOME": home,
+        "XDG_CONFIG_HOME": home,
+        "LC_ALL": "C",
+        "GIT_CONFIG_NOSYSTEM": "1",
+        "GIT_CONFIG_GLOBAL": "/dev/null",
+        "GIT_ATTR_NOSYSTEM": "1",
+        "GIT_TERMINAL_PROMPT": "0",
+        "GIT_LFS_SKIP_SMUDGE": "1",
+        "GIT_PROTOCOL_FROM_USER": "0",
+        # Also what a redirect or a submodule may speak: never less than what was named.
+        "GIT_ALLOW_PROTOCOL": _SPOKEN[scheme],
+        "GIT_SSH_COMMAND": _ssh(access),
+        "GIT_SSH_VARIANT": "ssh",
+        "GIT_CONFIG_COUNT": str(len(settings)),
+    }
+    # Not on the command line, which every user of the machine can read.
+    for number, (key, value) in enumerate(settings.items()):
+        found[f"GIT_CONFIG_KEY_{number}"] = key
+        found[f"GIT_CONFIG_VALUE_{number}"] = value
+    return found
+
+
+def _place(url: str) -> tuple[str, str]:
+    """The scheme and the host (with its port) of a URL that git takes."""
+    scheme, separator, _ = url.partition("://")
+    if not separator:
+        place, colon, _ = url.partition(":")
+        if "/" in place or not colon or url.startswith("-") or "::" in url:
+            return "file", ""
+        return "ssh", url.partition(":")[0].rpartition("@")[2]
+    return scheme.lower(), urllib.parse.urlsplit(url).netloc.rpartition("@")[2]
+
+
+def _ssh(access: Access) -> str:
+    """ssh without any of the user's configuration and keys; hosts must be known."""
+    options = {
+        "BatchMode": "yes",
+        "StrictHostKeyChecking": "yes",
+        "UpdateHostKeys": "no",
+        "PasswordAuthentication": "no",
+        "KbdInteractiveAuthentication": "no",
+        "GSSAPIAuthentication": "no",
+        "HostbasedAuthentication": "no",
+        "ForwardAgent": "no",
+        "ClearAllForwardings": "yes",
+        "PermitLocalCommand": "no",
+        "ControlMaster": "no",
+        "ControlPath": "none",
+        "PKCS11Provider": "none",
+        "ConnectTimeout": "30",
+        "ServerAliveInterval": "30",
+        "IdentityFile": "none",
+        "IdentityAgent": "none",
+        "PubkeyAuthentication": "no",
+    }
+    agent = access.agents.get("default")
+    if agent is not None:
+        options["PubkeyAuthentication"] = "yes"
+        if stat.S_ISSOCK(os.stat(agent).st_mode) if os.path.exists(agent) else True:
+            options["IdentityAgent"] = agent
+        else:
+            options |= {"IdentityFile": agent, "IdentitiesOnly": "yes"}
+    words_ = ["ssh", "-F", "none"]
+    for name, value in options.items():
+        quoted = value.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
+        words_ += ["-o", f'{name}="{quoted}"' if not value.isalnum() else f"{name}={value}"]
+    return shlex.join(words_)
