@@ -20,6 +20,7 @@ from tests.rootfs.conftest import Bench
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "insecure": {"allow_insecure": True},
+    "insecure_calls": {"allow_insecure": True},
     "changes": {"secrets": {"s": b"hidden"}},
 }
 """Options of the executor for a function."""
@@ -136,6 +137,19 @@ def who(bench: Bench, user: str) -> str:
         return bench.out("id -u", user=user).strip()
     except LayerCacheError as error:
         return str(error)
+
+
+def resolve(bench: Bench, program: str) -> str:
+    """/etc/resolv.conf, and whether the resolver in it answers."""
+    image = tar_of({"probe": Path(program).read_bytes()}, mode=0o755)
+    script = "cat /etc/resolv.conf; /probe datagram 10.0.2.3 53 ''"
+    return bench.out(script, state=bench.layer(image, bench.base))
+
+
+def insecure_calls(bench: Bench, program: str, table: str) -> str:
+    """`calls`, of a command that all is allowed to."""
+    image = tar_of({"probe": Path(program).read_bytes(), "calls": table.encode()}, mode=0o755)
+    return bench.out("/probe /calls", state=bench.layer(image, bench.base), security="insecure")
 
 
 def main() -> None:

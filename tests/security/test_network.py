@@ -6,6 +6,8 @@ import os
 import select
 import shutil
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -288,3 +290,56 @@ def test_the_host_by_name_is_refused(isolated: Bench) -> None:
 def test_the_filter_is_what_the_kernel_takes() -> None:
     """It is a program of whole instructions, and short."""
     assert 0 < len(packet_filter()) // 8 < 64
+
+
+@pytest.mark.parametrize("program_name", PROGRAMS)
+def test_a_resolver_on_loopback_is_asked(
+    program_name: str, program: str, tmp_path: Path, busybox: bytes
+) -> None:
+    """Where /etc/resolv.conf names an address of loopback, a command's queries get there."""
+    found = shutil.which(program_name)
+    unshare = shutil.which("unshare")
+    if os.geteuid() != 0 or found is None or unshare is None:
+        pytest.skip(f"needs root, {program_name} and unshare")
+    if not os.access("/dev/net/tun", os.R_OK | os.W_OK):
+        pytest.skip("no tap devices")
+    only = tmp_path / "only"
+    only.mkdir()
+    (only / program_name).symlink_to(found)
+    (only / "busybox").symlink_to(str(shutil.which("busybox")))
+    conf = tmp_path / "resolv.conf"
+    address = f"127.0.0.{153 + PROGRAMS.index(program_name)}"
+    conf.write_text(f"nameserver {address}\nsearch example.test\n")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+        try:
+            server.bind((address, 53))
+        except OSError:
+            pytest.skip(f"port 53 of {address} is taken")
+
+        def answer() -> None:
+            while True:
+                try:
+                    data, sender = server.recvfrom(512)
+                except OSError:
+                    return
+                server.sendto(data, sender)
+
+        threading.Thread(target=answer, daemon=True).start()
+        code = (
+            "import os, sys; from pathlib import Path; from tests.security import inside; "
+            "from tests.rootfs.conftest import Bench; "
+            "from layercache.testing.images import busybox_layer; "
+            "bench = Bench(Path(sys.argv[1]), busybox_layer()); "
+            "print(inside.resolve(bench, sys.argv[2])); bench.executor.close()"
+        )
+        # The file is another one for this process and those that it starts.
+        shell = f'mount --bind {conf} /etc/resolv.conf && PATH={only} exec "$@"'
+        done = subprocess.run(
+            [unshare, "-m", "sh", "-c", shell, "sh", sys.executable, "-c", code,
+             str(tmp_path / "s"), program],
+            cwd=Path(__file__).parents[2],
+            capture_output=True,
+            text=True,
+            check=False,
+        )  # fmt: skip
+    assert done.stdout == "nameserver 10.0.2.3\nsearch example.test\nanswered\n\n", done.stderr
