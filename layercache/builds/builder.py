@@ -32,7 +32,7 @@ from layercache.dockerfile.lowering.options import BaseImage, ImageNeed, Lowered
 from layercache.dockerfile.recipe import Dockerfile
 from layercache.engine.driver import Engine, Run
 from layercache.engine.traits import check_steps, with_traits
-from layercache.errors import LayerCacheError, UsageError
+from layercache.errors import CacheError, LayerCacheError, UsageError
 from layercache.events import BuildFinished, BuildStarted, CacheTrouble, Event, Note, Observer
 from layercache.inputs.inputs import Inputs
 from layercache.model.descriptors import Layer, State
@@ -352,7 +352,12 @@ class _Build:
         reporter.keep_totals(result.report)
         if run.error is None and self.request.tags:
             result.tag()
-        self.store.commit()
+        durable = self.store.commit()
+        if run.error is None and self.request.tags and not durable:
+            raise CacheError(
+                f"the image can't be tagged {', '.join(self.request.tags)}: the cache could not "
+                "make it durable; a tag that was there stays"
+            )
 
     def _against(self) -> Against | None:
         if self.request.against is None:

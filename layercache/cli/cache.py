@@ -12,6 +12,7 @@ from layercache.errors import UsageError
 from layercache.model.units import parse_size
 from layercache.reports.totals import Totals
 from layercache.store.collection import GRACE, Collected, collect, entries_of, usage, verify
+from layercache.store.marker import is_cache
 from layercache.store.open import default_cache, open_store
 from layercache.store.retention import (
     Everything,
@@ -113,7 +114,7 @@ def run_gc(options: Namespace) -> int:
         policies = [Only(policy, labels) for policy in policies or [Everything()]]
     with open_named(options) as store:
         done = collect(store, policies, dry_run=options.dry_run)
-        if not options.dry_run:
+        if not options.dry_run and is_cache(store):
             unused = _duration(options.keep_duration) if options.keep_duration else GRACE
             _prune_unpacked(store, unused, caches=False)
     return _show(options, done)
@@ -133,7 +134,7 @@ def run_prune(options: Namespace) -> int:
             done = collect(store, [], dry_run=options.dry_run, everything=True, grace=0.0)
         else:
             done = collect(store, [], dry_run=options.dry_run, grace=GRACE)
-        if not options.dry_run:
+        if not options.dry_run and is_cache(store):
             _prune_unpacked(store, 0.0 if everything else GRACE, caches=everything)
             if everything:
                 _prune_workspaces(store)
@@ -214,6 +215,7 @@ def run_verify(options: Namespace) -> int:
 def run_stats(options: Namespace) -> int:
     """`layercache stats`: counts over the cache's life."""
     with open_named(options) as store:
+        is_cache(store)  # or what is wrong is said
         kept = store.get_derived("stats", "life")
         totals = Totals.decode(kept) if kept is not None else Totals()
     if options.json:
@@ -228,6 +230,7 @@ def run_images(options: Namespace) -> int:
     from layercache.store.tags import list_tags, remove_tag
 
     with open_named(options) as store:
+        is_cache(store)  # or what is wrong is said
         if options.verb == "rm":
             if not options.names:
                 raise UsageError("images rm needs the names to remove")

@@ -27,14 +27,23 @@ def tag_image(
 
     Layers of the base that were never needed are fetched first (`Images.ensure`), so that the
     tag holds whatever becomes of the base. Raises `UsageError` for a wrong name, `SourceError`
-    when a layer can't be had.
+    when a layer can't be had, or the cache does not take one of them or the tag.
     """
     references = image.references()
+    if not references:
+        return ()
     layers = []
     for layer in image.layers:
         descriptor = layer.descriptor
         if descriptor.size < 0 or not store.has_blob(descriptor):
             descriptor = fetch(layer).descriptor
+        try:
+            store.keep_blob(descriptor)
+        except CacheError as error:
+            raise SourceError(
+                f"the image can't be tagged {references[0].familiar}: {error}; a tag that was "
+                "there stays. Make room, or give another --cache"
+            ) from error
         layers.append(attrs.evolve(descriptor, media_type=LAYER_TAR))
     done = assemble(image, layers)
     if done.manifest is None:
@@ -49,7 +58,10 @@ def tag_image(
             config_descriptor=done.config,
             layers=tuple(layers),
         )
-        store.put_reference(tagged.name, encode_tag(tagged))
+        try:
+            store.put_reference(tagged.name, encode_tag(tagged))
+        except CacheError as error:
+            raise SourceError(f"the image can't be tagged {reference.familiar}: {error}") from error
         found.append(tagged)
     return tuple(found)
 

@@ -21,6 +21,7 @@ from layercache.model.digests import CacheKey, Digest
 from layercache.model.records import Record
 from layercache.store.backend import Cleans, Holds, ObjectInfo
 from layercache.store.codec import check_record, decode_record
+from layercache.store.marker import is_cache
 from layercache.store.retention import Entry, Pinned, Policy, Situation, Verdict, judge
 from layercache.store.store import GRACE, Store
 from layercache.store.trails import definition_of
@@ -100,7 +101,7 @@ class _Contents:
 
 def _look(store: Store) -> _Contents:
     prefix = store.prefix
-    infos = tuple(store.medium.list(prefix))
+    infos = tuple(store.medium.list(prefix)) if is_cache(store) else ()
     records: dict[str, Record] = {}
     damaged: dict[str, str] = {}
     for info in infos:
@@ -248,9 +249,12 @@ def collect(
     """Let go what the policies let go, and whatever nothing refers to any more.
 
     `everything` lets all records and tags go (the grace period still holds for what was used
-    just now unless `grace` is 0). With `dry_run` nothing changes. Raises `CacheError` when the
-    backend fails; what was removed by then was removed in an order that leaves nothing dangling.
+    just now unless `grace` is 0). With `dry_run` nothing changes. Raises `UsageError` where no
+    cache of ours is, `CacheError` when the backend fails; what was removed by then was removed in
+    an order that leaves nothing dangling.
     """
+    if not is_cache(store):
+        return Collected(verdicts=(), removed=(), freed=0, dry_run=dry_run)
     contents = _look(store)
     now = _now(store, contents.infos, write=not dry_run)
     entries = _entries(store, contents)
@@ -396,7 +400,7 @@ def usage(store: Store) -> Usage:
     objects: dict[str, int] = {}
     size: dict[str, int] = {}
     names = {"ac": "records", "refs": "references"}
-    for info in store.medium.list(store.prefix):
+    for info in store.medium.list(store.prefix) if is_cache(store) else ():
         kind = _kind(store, info.name)
         kind = names.get(kind, kind)
         objects[kind] = objects.get(kind, 0) + 1
@@ -407,7 +411,8 @@ def usage(store: Store) -> Usage:
 def verify(
     store: Store, *, repair: bool = False, progress: Callable[[int], None] | None = None
 ) -> tuple[Damage, ...]:
-    """Read everything and check it: records, blobs by digest, and that records find their blobs.
+    """Read everything and check it: records, blobs by digest, and that records and tags find
+    their blobs.
 
     With `repair` what is damaged is removed, so that the next build makes it again. `progress`
     is told the bytes read so far.
@@ -439,6 +444,14 @@ def verify(
                 what = "damaged" if blob in bad else "not there"
                 found.append(Damage(name, f"refers to {digest}, which is {what}"))
                 break
+    lost: dict[str, str] = {}
+    for digest, tags in sorted(contents.pins.items()):
+        blob = store.blobs.name(digest)
+        if blob not in there or blob in bad:
+            what = "damaged" if blob in bad else "not there"
+            for tag in tags:
+                lost.setdefault(tag, f"the image {tag} refers to {digest}, which is {what}")
+    found += [Damage(store.reference_name(tag), message) for tag, message in lost.items()]
     if not repair:
         return tuple(found)
     repaired = []

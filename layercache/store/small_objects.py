@@ -18,11 +18,11 @@ from layercache.model.digests import CacheKey, Fingerprint
 from layercache.store.backend import Backend, BatchReader, Stages, Stats, Touches
 from layercache.store.codec import FORMAT, Verifier, pack, seal, unpack, unseal
 from layercache.store.guarded import medium_of
+from layercache.store.marker import MARKER, foreign
 from layercache.store.trails import Trail, decode_trail, encode_trail
 
 __all__ = ["Objects", "StoreEvent"]
 
-_MARKER: Final = b"layercache store, format "
 _LARGE: Final = 1 << 26  # no small object comes near; bounds what a damaged one may cost
 
 
@@ -203,7 +203,7 @@ class Objects:
 
     def get_reference(self, name: str) -> bytes | None:
         """What `name` refers to."""
-        stored = self._reference_name(name)
+        stored = self.reference_name(name)
         payload = self._get_sealed("reference", stored, stored.removeprefix(self._prefix))
         if payload is None:
             return None
@@ -215,15 +215,20 @@ class Objects:
         return value if text == name else None
 
     def put_reference(self, name: str, payload: bytes) -> None:
-        """Let `name` refer to `payload`; acknowledged by `commit`."""
-        stored = self._reference_name(name)
+        """Let `name` refer to `payload`; acknowledged by `commit`.
+
+        Raises `CacheError` when the backend does not take it: what stood there then stays.
+        """
+        stored = self.reference_name(name)
         bound = stored.removeprefix(self._prefix)
-        self._put_small(stored, seal("reference", bound, pack((name, payload)), self._verifier))
+        data = seal("reference", bound, pack((name, payload)), self._verifier)
+        if self._get_small(stored) != data and not self._write_small(stored, data, staged=True):
+            raise CacheError(f"{name} can't be written in the cache {self.backend!r}")
 
     def delete_reference(self, name: str) -> bool:
         """Forget `name`; whether it was there. Raises `CacheError` when it can't."""
         there = self.get_reference(name) is not None
-        stored = self._reference_name(name)
+        stored = self.reference_name(name)
         with self._guard:
             self._staged.pop(stored, None)
             self._small.pop(stored, None)
@@ -333,10 +338,13 @@ class Objects:
 
     def _put_small(self, name: str, data: bytes) -> None:
         if self._get_small(name) != data:
-            self._write_small(name, data, staged=name.startswith(f"{self._prefix}refs/"))
+            self._write_small(name, data, staged=False)
 
-    def _write_small(self, name: str, data: bytes, *, staged: bool) -> None:
-        """Write, or stage what must not become visible before what it relies on is durable."""
+    def _write_small(self, name: str, data: bytes, *, staged: bool) -> bool:
+        """Write, or stage what must not become visible before what it relies on is durable.
+
+        Whether the backend took it; what it did not take was reported.
+        """
         self._mark_format()
         try:
             if staged and self._stages is not None:
@@ -349,12 +357,13 @@ class Objects:
                 self.medium.write(name, io.BytesIO(data))
         except CacheError as error:
             self._trouble(name, error)
-            return
+            return False
         with self._guard:
             healed = name in self._damaged
             self._damaged.discard(name)
         if healed:
             self._report("healed", name, "a damaged object was written again")
+        return True
 
     # -- names --------------------------------------------------------------------------------
 
@@ -369,7 +378,7 @@ class Objects:
     def _derived_name(self, kind: str, name: str) -> str:
         return f"{self._prefix}{kind}/{name.replace(':', '-')}"
 
-    def _reference_name(self, name: str) -> str:
+    def reference_name(self, name: str) -> str:
         return f"{self._prefix}refs/{_escape(name)}"
 
     # -- format -------------------------------------------------------------------------------
@@ -382,9 +391,16 @@ class Objects:
             self._trouble("format", error)
             return
         if data is None:
+            directory = getattr(self.backend, "directory", None)
+            found = foreign(directory) if isinstance(directory, str) else None
+            if found is not None:
+                raise UsageError(
+                    f"{directory!r} is no cache of layercache: it holds {found!r} and no `format` "
+                    "object; name an empty directory, or one that is not there yet"
+                )
             return
-        text = data[len(_MARKER) :].strip()
-        if not data.startswith(_MARKER) or not text.isdigit():
+        text = data[len(MARKER) :].strip()
+        if not data.startswith(MARKER) or not text.isdigit():
             self._report("corrupt", "format", "the format marker is damaged; it is written again")
             return
         if int(text) > FORMAT:
@@ -402,7 +418,7 @@ class Objects:
         if not self._marked:
             self._marked = True
             try:
-                self.medium.write("format", io.BytesIO(_MARKER + b"%d\n" % FORMAT))
+                self.medium.write("format", io.BytesIO(MARKER + b"%d\n" % FORMAT))
             except CacheError as error:
                 self._trouble("format", error)
 

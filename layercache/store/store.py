@@ -343,20 +343,34 @@ class Store(Objects):
         self._mark_format()
         return self.blobs.add_file(path, media_type, digest, size)
 
+    def keep_blob(self, descriptor: Descriptor) -> None:
+        """Make sure that the blob is in the backend itself, for a reference that outlives us.
+
+        Raises `CacheError` where it is not: one that the backend did not take is with this
+        object only, and gone with it.
+        """
+        digest = descriptor.digest
+        self.blobs.hold(digest)
+        if self.blobs.kept_aside(digest) or self.blobs.stamp(descriptor) is None:
+            raise CacheError(f"the cache {self.backend!r} does not hold the layer {digest}")
+
     # -- acknowledging ------------------------------------------------------------------------
 
-    def commit(self) -> None:
+    def commit(self) -> bool:
         """Return when all that was put is durable: blobs first, then what refers to them.
 
         Nothing is synced when no blob, record or reference was put; two syncs otherwise. A
-        failure is an event, not an error: what was put then serves this object only.
+        failure is an event, not an error: what was put then serves this object only. Whether
+        all that the backend took is durable.
         """
+        durable = True
         with self._guard:
             names, self._staged = list(self._staged), {}
             if names or self.blobs.written:
                 try:
                     self._acknowledge(names)
                 except CacheError as error:
+                    durable = False
                     self._trouble("commit", error)
                     self.blobs.rescue()
                     self._failed.update(self._own)
@@ -370,6 +384,7 @@ class Store(Objects):
             self._small.clear()
             if not self._under_way:
                 self._unhold()
+        return durable
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
@@ -393,6 +408,9 @@ class Store(Objects):
                 self._trouble("holds", error)
 
     def _acknowledge(self, names: Sequence[str]) -> None:
+        if self._stats is not None and self._stats.stat("format") is None:
+            self._marked = False  # somebody removed the directory under us
+            self._mark_format()
         if isinstance(self.medium, Syncs):
             self.medium.sync()
         if names and isinstance(self.medium, Stages):

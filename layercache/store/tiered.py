@@ -208,6 +208,11 @@ class TieredStore(Store):
             self._bring(descriptor.digest)
         return super().verified_path(descriptor)
 
+    def keep_blob(self, descriptor: Descriptor) -> None:
+        if not self._local(descriptor.digest):
+            self._bring(descriptor.digest)
+        super().keep_blob(descriptor)
+
     def _local(self, digest: Digest) -> bool:
         """Whether the local backend has, or may have, the blob."""
         if self.blobs.kept_aside(digest) or not isinstance(self.medium, Stats):
@@ -382,9 +387,9 @@ class TieredStore(Store):
 
     # -- acknowledging ------------------------------------------------------------------------
 
-    def commit(self) -> None:
+    def commit(self) -> bool:
         """As `Store.commit`; then what changed is sent to the remotes, in the background."""
-        super().commit()
+        durable = super().commit()
         trails, self._trails = list(self._trails.values()), {}
         self._absent.clear()
         self._asked.clear()
@@ -392,6 +397,7 @@ class TieredStore(Store):
         for pusher in self._pushers:
             for trail in trails:
                 pusher.trail(trail)
+        return durable
 
     def flush(self, seconds: float | None = None) -> bool:
         """Wait until all was sent, at most so long; whether it was."""

@@ -1,0 +1,61 @@
+"""What says that a place is a cache of ours: its `format` object.
+
+Other things lie in folders named `blobs`, `index` or `results`: OCI layouts, the local caches of
+other builders, anybody's work. Without the object nothing there is listed, removed or checked.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Final
+
+from layercache.errors import UsageError
+
+if TYPE_CHECKING:
+    from layercache.store.small_objects import Objects
+
+__all__ = ["MARKER", "foreign", "is_cache"]
+
+MARKER: Final = b"layercache store, format "
+
+_BESIDE: Final = frozenset({"locks", "tmp", "scan", "rootfs", "workspaces"})
+"""What a build that stored nothing may leave in a directory."""
+
+_KINDS: Final = ("ac", "blobs", "facts", "index", "ns", "refs", "results", "salted", "trails")
+"""Folders from which a collection removes what nothing refers to."""
+
+
+def is_cache(store: Objects) -> bool:
+    """Whether a cache of ours is there; False where nothing is there at all.
+
+    Raises `UsageError` where something else is, `CacheError` when the backend fails.
+    """
+    data = store.read_small(["format"]).get("format")
+    if data is not None and data.startswith(MARKER):
+        return True
+    directory = getattr(store.backend, "directory", None)
+    if isinstance(directory, str):
+        try:
+            empty = _BESIDE.issuperset(os.listdir(directory))
+        except FileNotFoundError:
+            empty = True
+        except OSError as error:
+            raise UsageError(f"can't look into {directory!r}: {error.strerror}") from error
+    else:
+        empty = next(iter(store.medium.list("")), None) is None
+    if empty:
+        return False
+    raise UsageError(
+        f"{store.backend!r} is no cache of layercache: it has no `format` object; nothing was "
+        "looked at or removed there. Name the directory or URL that builds were given as --cache"
+    )
+
+
+def foreign(directory: str) -> str | None:
+    """The name of what is in `directory` and would be taken for ours, were it made a cache.
+
+    None where it already is one, where there is no such directory, or no such thing in it.
+    """
+    if os.path.lexists(os.path.join(directory, "format")):
+        return None
+    return next((kind for kind in _KINDS if os.path.lexists(os.path.join(directory, kind))), None)
