@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from blake3 import blake3
 
 from layercache.errors import StepFailed
 from layercache.executors.rootfs.inside.cgroups import open_own
@@ -131,10 +132,10 @@ def test_a_killed_build_leaves_none(tmp_path: Path) -> None:
         "Bench(Path(sys.argv[1]), busybox_layer()).sh('sleep 60')"
     )
     command = [sys.executable, "-c", code, str(tmp_path / "s")]
-    before = {path for base in bases for path in base.glob("layercache-*")}
+    place = blake3(os.fsencode(os.path.realpath(tmp_path / "s"))).hexdigest()[:12]
 
-    def new() -> set[Path]:
-        return {path for base in bases for path in base.glob("layercache-*")} - before
+    def new() -> list[Path]:
+        return [path for base in bases for path in base.glob(f"layercache-{place}-*")]
 
     with subprocess.Popen(command, cwd=Path(__file__).parents[2]) as build:
         _until(lambda: len(new()) >= len(bases))

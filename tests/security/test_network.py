@@ -95,7 +95,7 @@ def isolated(
     program, _, rootless = request.param.partition(" ")
     found = shutil.which(program)
     if found is None or not os.access("/dev/net/tun", os.R_OK | os.W_OK):
-        pytest.skip(f"no {program} or no tap devices")
+        pytest.skip(f"no {program}, or no tap devices")
     only = tmp_path / "only"
     only.mkdir()
     (only / program).symlink_to(found)
