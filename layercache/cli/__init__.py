@@ -36,7 +36,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return FAILED
     except (LayerCacheError, OSError) as raised:
         error = raised if isinstance(raised, LayerCacheError) else of_the_system(raised)
-        print(f"layercache: {error}", file=sys.stderr)
+        from layercache.reports.visible import visible
+
+        print(f"layercache: {visible(str(error))}", file=sys.stderr)
         return status_of(error)
 
 

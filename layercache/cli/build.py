@@ -14,6 +14,7 @@ from layercache.cli.status import of_the_system, status_of
 from layercache.cli.summary import plan_summary, summary
 from layercache.errors import Cancelled, LayerCacheError, UsageError
 from layercache.reports.report import ErrorReport, Report
+from layercache.reports.visible import visible, without_sequences
 
 __all__ = ["run_advise", "run_build", "run_explain", "run_plan", "run_probe"]
 
@@ -75,7 +76,7 @@ def _run(
         found = error.report
         report = found if isinstance(found, Report) else bare_failure(error)
         status = status_of(error)
-        print(f"layercache: {error}", file=sys.stderr)
+        print(f"layercache: {visible(str(error))}", file=sys.stderr)
         if options.json:
             print_json(report.to_dict())
         elif report.steps and not options.quiet:
@@ -116,12 +117,12 @@ def perform(options: Namespace, *, execute: bool) -> tuple[BuildResult, bool]:
             for spec in outputs:
                 result = result.export(spec)
             for note in result.notes:
-                print(f"note: {note}", file=sys.stderr)
+                print(f"note: {visible(note)}", file=sys.stderr)
             _write_files(options, result)
         for path in options.report:
             _write(path, rendered(result, path))
         if options.show_output:
-            _show_outputs(result)
+            _show_outputs(result, options.raw_output)
     finally:
         builder.close()
         builder.store.close()
@@ -186,12 +187,14 @@ def rendered(result: BuildResult, path: str) -> str:
     )
 
 
-def _show_outputs(result: BuildResult) -> None:
+def _show_outputs(result: BuildResult, raw: bool) -> None:
     """What the reused steps wrote when they were executed."""
     for step in result.steps:
         if step.decision == "hit" and (output := result.log(step)):
-            print(f"[{step.stage}.{step.index}] {step.text} (reused)", file=sys.stderr)
+            title = f"[{step.stage}.{step.index}] {step.text} (reused)"
+            print(visible(title), file=sys.stderr)
             text = output.decode("utf-8", "replace").rstrip("\n")
+            text = text if raw else without_sequences(text)
             print("\n".join("    " + line for line in text.split("\n")), file=sys.stderr)
 
 

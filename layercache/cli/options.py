@@ -317,6 +317,11 @@ def _output_options(parser: argparse.ArgumentParser) -> None:
         choices=("auto", "plain", "json"),
         help="how a build is shown on standard error while it runs",
     )
+    add(
+        "--raw-output",
+        action="store_true",
+        help="show what steps write as it is, with colours and whatever else steers a terminal",
+    )
     add("--json", action="store_true", help=_JSON)
     add("--metadata-file", metavar="FILE", help="write the digests and names there, as JSON")
     add(

@@ -16,6 +16,7 @@ from layercache.cli.summary import JsonLines, Plain
 from layercache.dockerfile.recipe import Dockerfile
 from layercache.errors import MissingExtra, UsageError
 from layercache.model.graph import Origin
+from layercache.reports.visible import visible
 from layercache.solver.step_filter import any_of, step_selector
 
 __all__ = ["prepare", "print_json"]
@@ -45,10 +46,11 @@ def prepare(options: Namespace) -> tuple[Builder, Request]:
     )
     request = _request(options)
     observers: list[Any] = []
+    raw = bool(getattr(options, "raw_output", False))
     if options.progress == "json":
         observers.append(JsonLines())
     elif not options.quiet and (options.progress == "plain" or not options.json):
-        observers.append(_terminal() if options.progress == "auto" else Plain())
+        observers.append(_terminal(raw) if options.progress == "auto" else Plain(raw=raw))
     if options.otel:
         from layercache.observers.otel import OtelSpans
 
@@ -81,7 +83,7 @@ def prepare(options: Namespace) -> tuple[Builder, Request]:
     return builder, request
 
 
-def _terminal() -> Any:
+def _terminal(raw: bool) -> Any:
     """The live display where there is a terminal and the extra for it, else plain lines."""
     if sys.stderr.isatty():
         from layercache.observers.live import Live
@@ -90,7 +92,7 @@ def _terminal() -> Any:
             return Live()
         except MissingExtra:
             pass  # the plain display says the same
-    return Plain()
+    return Plain(raw=raw)
 
 
 def _request(options: Namespace) -> Request:
@@ -103,7 +105,7 @@ def _request(options: Namespace) -> Request:
         )
     for warning in recipe.warnings:
         if not options.json:
-            print(f"layercache: warning: {warning}", file=sys.stderr)
+            print(f"layercache: warning: {visible(str(warning))}", file=sys.stderr)
     no_cache: bool | Callable[[Origin], bool] = options.no_cache
     if options.no_cache_step and not options.no_cache:
         no_cache = any_of([step_selector(text) for text in options.no_cache_step])

@@ -18,6 +18,7 @@ from layercache.events import (
 )
 from layercache.reports.hint import hint
 from layercache.reports.report import Report
+from layercache.reports.visible import visible, without_sequences
 
 __all__ = ["JsonLines", "Plain", "plan_summary", "summary"]
 
@@ -26,13 +27,22 @@ _SHOWN_TROUBLES = 3
 """Of each kind: a cache that can't be reached would say so for every object."""
 
 
-class Plain:
-    """Events as lines of text; the output of a step is shown as it comes."""
+_LONGEST_LINE = 64 * 1024
+"""Bytes of output without a newline that are held until they are shown as a line."""
 
-    def __init__(self, out: TextIO | None = None) -> None:
+
+class Plain:
+    """Events as lines of text; the output of a step is shown as it comes.
+
+    What would steer a terminal is written out or, in the output of steps, left away, unless
+    `raw`. Time and memory are linear in what comes, however it is cut and with or without lines.
+    """
+
+    def __init__(self, out: TextIO | None = None, *, raw: bool = False) -> None:
         self._out = out or sys.stderr
+        self._raw = raw
         self._lock = threading.Lock()
-        self._partial: dict[int, bytes] = {}
+        self._partial: dict[int, bytearray] = {}
         self._troubles: Counter[str] = Counter()
 
     def __call__(self, event: Event) -> None:
@@ -40,14 +50,10 @@ class Plain:
             case StepStarted(vertex, origin):
                 self._line(f"[{origin.stage_name or origin.stage}] {_short(origin.text)}")
             case StepOutput(vertex, _, chunk):
-                whole, _, rest = (self._partial.pop(vertex, b"") + chunk).rpartition(b"\n")
-                self._partial[vertex] = rest
-                if whole or chunk.endswith(b"\n"):
-                    for line in whole.split(b"\n"):
-                        self._line("    " + line.decode("utf-8", "replace"))
+                self._output(self._partial.setdefault(vertex, bytearray()), chunk)
             case StepExecuted(vertex):
-                if rest := self._partial.pop(vertex, b""):
-                    self._line("    " + rest.decode("utf-8", "replace"))
+                if rest := self._partial.pop(vertex, None):
+                    self._written(rest)
             case CacheTrouble(kind, message):
                 self._troubles[kind] += 1
                 if self._troubles[kind] <= _SHOWN_TROUBLES:
@@ -59,9 +65,27 @@ class Plain:
             case _:
                 pass
 
-    def _line(self, text: str) -> None:
+    def _output(self, held: bytearray, chunk: bytes) -> None:
+        """Show the lines that are complete with `chunk`; what is left is held."""
+        lines, newline, rest = chunk.rpartition(b"\n")
+        if newline:
+            held += lines
+            for line in held.split(b"\n"):
+                self._written(line)
+            held[:] = rest
+        else:
+            held += chunk
+        if len(held) > _LONGEST_LINE:
+            self._written(held)
+            held.clear()
+
+    def _written(self, line: bytes | bytearray) -> None:
+        text = line.decode("utf-8", "replace")
+        self._line("    " + (text if self._raw else without_sequences(text)), visible_already=True)
+
+    def _line(self, text: str, *, visible_already: bool = False) -> None:
         with self._lock:
-            print(text, file=self._out, flush=True)
+            print(text if visible_already else visible(text), file=self._out, flush=True)
 
 
 class JsonLines:
@@ -130,7 +154,7 @@ def summary(report: Report, *, planned: bool = False) -> str:
     lines.append(_planned_totals(report) if planned else _totals(report))
     if line := hint(report.steps):
         lines.append(f"advice: {line}")
-    return "\n".join(lines)
+    return visible("\n".join(lines))
 
 
 def _stages(report: Report) -> dict[int, str]:
@@ -166,7 +190,7 @@ def _planned_totals(report: Report) -> str:
 
 
 def _short(text: str, width: int = 72) -> str:
-    line = " ".join(text.split())
+    line = visible(" ".join(text.split()))
     return line if len(line) <= width else line[: width - 1] + "…"
 
 

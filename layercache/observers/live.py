@@ -88,4 +88,6 @@ def _plain(text: str) -> str:
     """`text` without meaning for rich's markup."""
     from rich.markup import escape
 
-    return escape(text)
+    from layercache.reports.visible import visible
+
+    return escape(visible(text))

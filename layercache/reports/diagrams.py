@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from layercache.model.graph import Graph, Step
+from layercache.reports.visible import visible
 from layercache.solver.protocol import Decision
 
 __all__ = ["dot", "mermaid"]
@@ -19,6 +20,9 @@ COLOURS: Final[Mapping[str, str]] = {
     "source": "#4a6fa5",
 }
 """The fill of a step by its decision, and of a source."""
+
+
+_MERMAID: Final = '"#;<>&`|\\%'
 
 
 def _vertices(graph: Graph, decisions: Sequence[Decision]) -> list[tuple[int, str, str]]:
@@ -55,15 +59,26 @@ def mermaid(graph: Graph, decisions: Sequence[Decision]) -> str:
     """A Mermaid flow chart."""
     lines = ["flowchart TD"]
     for number, label, kind in _vertices(graph, decisions):
-        name = "".join(f"#{ord(c)};" if c in '"#;<>&`|' else c for c in _short(label))
+        name = _node_text(_short(label))
         left, right = ("([", "])") if kind == "source" else ("[", "]")
         lines.append(f'  v{number}{left}"{name}"{right}:::{kind.replace("-", "_")}')
     for start, end, role in _edges(graph):
-        arrow = f" -. {role} .-> " if role else " --> "
+        arrow = f' -. "{_node_text(role)}" .-> ' if role else " --> "
         lines.append(f"  v{start}{arrow}v{end}")
     for kind, colour in COLOURS.items():
         lines.append(f"  classDef {kind.replace('-', '_')} fill:{colour},color:#fff,stroke:none")
     return "\n".join(lines) + "\n"
+
+
+def _node_text(text: str) -> str:
+    """`text` between quotes of Mermaid: everything that means something there as its number."""
+    safe = visible(" ".join(text.split()))
+    return "".join(f"#{ord(c)};" if c in _MERMAID else c for c in safe)
+
+
+def _quoted(text: str) -> str:
+    """`text` between quotes of DOT."""
+    return visible(" ".join(text.split())).replace("\\", "\\\\").replace('"', '\\"')
 
 
 def dot(graph: Graph, decisions: Sequence[Decision]) -> str:
@@ -73,10 +88,10 @@ def dot(graph: Graph, decisions: Sequence[Decision]) -> str:
         '  node [shape=box, style="filled,rounded", fontname="sans-serif", fontcolor=white];',
     ]
     for number, label, kind in _vertices(graph, decisions):
-        name = _short(label).replace("\\", "\\\\").replace('"', '\\"')
+        name = _quoted(_short(label))
         lines.append(f'  v{number} [label="{name}", fillcolor="{COLOURS[kind]}"];')
     for start, end, role in _edges(graph):
-        style = f' [style=dashed, label="{role}"]' if role else ""
+        style = f' [style=dashed, label="{_quoted(role)}"]' if role else ""
         lines.append(f"  v{start} -> v{end}{style};")
     lines.append("}")
     return "\n".join(lines) + "\n"

@@ -7,12 +7,13 @@ in a notebook. Light and dark by the reader's preference.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from html import escape
+from html import escape as _escape
 from typing import Final
 
 from layercache.reports.hint import hint
 from layercache.reports.reasons import CAUSES, describe
 from layercache.reports.report import Report, StepReport
+from layercache.reports.visible import visible
 
 __all__ = ["html_fragment", "html_report"]
 
@@ -46,10 +47,18 @@ _NAMES: Final = {
 }
 
 
+def escape(text: str) -> str:
+    """`text` as nothing but text in a page, with what can't be seen written out."""
+    return _escape(visible(text))
+
+
 def html_report(report: Report, title: str = "Build", advice: Sequence[str] = ()) -> str:
     """A whole page; `advice` are sentences to show at the end, before the build's own."""
     return (
         "<!doctype html>\n<html lang='en'><head><meta charset='utf-8'>"
+        "<meta http-equiv='Content-Security-Policy' "
+        "content=\"default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; "
+        "form-action 'none'\">"
         "<meta name='viewport' content='width=device-width,initial-scale=1'>"
         f"<title>{escape(title)}</title></head><body style='margin:0'>"
         f"{html_fragment(report, title, advice)}</body></html>\n"

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from layercache.reports.reasons import describe
 from layercache.reports.report import Report
+from layercache.reports.visible import visible
 
 __all__ = ["markdown_summary"]
 
@@ -14,23 +17,36 @@ def markdown_summary(report: Report, title: str = "Build") -> str:
     reused = sum(step.decision == "hit" for step in report.steps)
     executed = sum(step.decision == "miss" for step in report.steps)
     lines = [
-        f"### {title}",
+        f"### {_text(title)}",
         "",
         f"{reused} reused, {executed} executed in {report.seconds:.1f} s; "
         f"the cache saved {report.saved_seconds:.1f} s.",
         "",
     ]
     if report.error is not None:
-        lines += [f"**Failed:** {_cell(report.error.message)}", ""]
+        lines += [f"**Failed:** {_text(report.error.message)}", ""]
     lines += ["| | step | seconds | why |", "|---|---|---:|---|"]
     for step in report.steps:
         if step.decision is None:
             continue
         seconds = step.seconds if step.decision == "miss" else step.saved_seconds
         why = describe(step.reason, names) if step.reason is not None else ""
-        lines.append(f"| {step.decision} | `{_cell(step.text)}` | {seconds:.1f} | {_cell(why)} |")
+        lines.append(f"| {step.decision} | `{_code(step.text)}` | {seconds:.1f} | {_text(why)} |")
     return "\n".join(lines) + "\n"
 
 
-def _cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|").replace("`", "'")
+_MEANT: Final = str.maketrans(
+    {c: "\\" + c for c in "\\`*_[]|~$!#@"} | {"<": "&lt;", ">": "&gt;", "&": "&amp;"}
+)
+"""Characters that Markdown, HTML in it, or a forge would take for more than text."""
+
+
+def _text(text: str) -> str:
+    """One line of text that is nothing but text."""
+    return visible(" ".join(text.split())).translate(_MEANT)
+
+
+def _code(text: str) -> str:
+    """One line between backticks, in a table: no backtick, and no pipe that ends the cell."""
+    line = visible(" ".join(text.split())).replace("`", "'")
+    return line.replace("\\|", "\\ |").replace("|", "\\|")

@@ -72,6 +72,13 @@ def test_what_grows_faster_is_given_up() -> None:
     assert "too costly" in str(caught.value)
 
 
+def test_variables_of_commands_that_share_them_are_bounded_too() -> None:
+    """Each key names every variable: twenty thousand of both would take minutes to hash."""
+    text = "FROM base\n" + "".join(f"ENV V{i}=1\n" for i in range(20_000)) + "RUN x\n" * 20_000
+    with pytest.raises(DockerfileError, match="too costly"):
+        lowered(text)
+
+
 def test_commands_share_what_they_see() -> None:
     """Many commands after many variables hold them once."""
     text = "FROM base\n" + "".join(f"ENV V{i}=1\n" for i in range(5_000)) + "RUN x\n" * 5_000

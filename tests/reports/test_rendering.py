@@ -98,7 +98,7 @@ def test_graphs_name_every_step_with_its_decision() -> None:
     assert mermaid.startswith("flowchart TD\n")
     assert mermaid.count(":::miss") == 2
     assert mermaid.count(":::source") == 2
-    assert "-. source .->" in mermaid
+    assert '-. "source" .->' in mermaid
     assert dot.count("fillcolor") == 4
     if shutil.which("dot"):
         subprocess.run(["dot", "-Tsvg"], input=dot.encode(), check=True, capture_output=True)

@@ -57,6 +57,9 @@ def automatic_arguments(target: str, build: str, stage: str | None = None) -> di
 _PAIR: Final = 32
 """Steps that one variable of one command counts for: memory, and not only time."""
 
+_SHARED: Final = 4
+"""The same for a command that sees what the one before it sees: its key still names them all."""
+
 
 class Variables:
     """Names and values in the order in which a command sees them.
@@ -96,12 +99,15 @@ class Variables:
     def seen(self) -> tuple[tuple[tuple[str, str], ...], tuple[str, ...]]:
         """What a command sees, in order, and which of the names are arguments.
 
-        Made anew, and counted, only after a change, so that many commands share it.
+        Made anew only after a change, so that many commands share it. All of it counts for each
+        command: without a bound, keys of many commands after many variables take minutes.
         """
         if self._items is None:
             self._budget.spend(_PAIR * len(self._values))
             pairs = tuple(self._values.items())
             self._items = (pairs, tuple(n for n, _ in pairs if n in self._arguments))
+        else:
+            self._budget.spend(_SHARED * len(self._values))
         return self._items
 
     def get(self, name: str) -> str | None:
