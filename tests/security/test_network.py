@@ -127,9 +127,7 @@ def test_what_a_command_sees(isolated: Bench) -> None:
     assert last in ("2147483647", "0")  # all groups that there are
 
 
-def test_the_outside_is_reached(
-    isolated: Bench, program: str, outside: tuple[str, Server]
-) -> None:
+def test_the_outside_is_reached(isolated: Bench, program: str, outside: tuple[str, Server]) -> None:
     """TCP and UDP reach what listens at an address that others could reach as well."""
     address, server = outside
     out = isolated.out(

@@ -12,7 +12,7 @@ from typing import Final
 
 from layercache.errors import UsageError
 
-__all__ = ["parse_ulimits"]
+__all__ = ["lowered_limits", "parse_ulimits"]
 
 _NAMES: Final = (
     "cpu", "fsize", "data", "stack", "core", "rss", "nproc", "nofile", "memlock", "as",

@@ -14,7 +14,7 @@ from layercache._os.names import checked_path
 from layercache.errors import BuildError
 from layercache.model.layer_times import LAYER_TIME, copied_time
 from layercache.model.selectors import Files
-from layercache.model.tree import CAPABILITY
+from layercache.model.tree import counted_attributes
 from layercache.trees.selection import select, walk
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def write_selection(
     """Write what `files` names in `tree` to `directory`/content, as the calling user's.
 
     Times are those that COPY gives. The root of `tree` is shown with mode 0755: what it has is
-    in no fingerprint of a selection, and neither are attributes beside capabilities, unless
+    in no fingerprint of a selection, and neither are attributes like labels of the host, unless
     `attributes` says that they are. Returns the owners that the tree says: paths below
     `directory`, users and groups, where they are not 0:0. Raises `SourceError` when what is
     named isn't there.
@@ -62,8 +62,7 @@ def _counted(path: bytes, node: Node) -> Node:
     """What of a node is in the fingerprint of a selection (`trees.select.fingerprint`)."""
     if not path:
         return attrs.evolve(node, mode=stat.S_IFDIR | 0o755, uid=0, gid=0, xattrs=())
-    kept = tuple(pair for pair in node.xattrs if node.is_file and pair[0] == CAPABILITY)
-    return node if kept == node.xattrs else attrs.evolve(node, xattrs=kept)
+    return attrs.evolve(node, xattrs=counted_attributes(node)) if node.xattrs else node
 
 
 def _write(tree: Tree, root: bytes, entries: Sequence[tuple[bytes, bytes, Node]]) -> None:

@@ -31,12 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
-NAMESPACES = (
-    sys_.CLONE_NEWNS
-    | sys_.CLONE_NEWPID
-    | sys_.CLONE_NEWUTS
-    | sys_.CLONE_NEWIPC
-)
+NAMESPACES = sys_.CLONE_NEWNS | sys_.CLONE_NEWPID | sys_.CLONE_NEWUTS | sys_.CLONE_NEWIPC
 """What every step has of its own from its first process on; a control group namespace follows."""
 
 START = "start"
@@ -92,7 +87,7 @@ def enclose(scratch: str) -> None:
 
 def _probe(scratch: str, *, userxattr: bool, single: bool) -> int:
     """Try what a step needs; 0 when all of it works, else the reason is printed."""
-    machine = os.uname().machine
+    machine = sys_.machine()
     program = _seccomp.filter_of(machine, CAPABILITIES)
     if not (sys_.supported() and program):
         print(f"the system calls of {machine} are not known, so none can be filtered", flush=True)
@@ -127,7 +122,7 @@ class Runner:
         """Descriptor of the process → its network, and whether others may have it next."""
         self.agents: dict[int, int] = {}
         """Descriptor of the process → its number."""
-        self.filter = _seccomp.filter_of(os.uname().machine, CAPABILITIES)
+        self.filter = _seccomp.filter_of(sys_.machine(), CAPABILITIES)
         self.poll = select.poll()
         self.poll.register(sock.fileno(), select.POLLIN)
         self.poll.register(self.parent, select.POLLIN)

@@ -39,7 +39,7 @@ def run(stream: _wire.Stream, output: int, program: bytes) -> None:
             return
         if not program and not spec["insecure"]:
             raise OSError(
-                errno.ENOSYS, f"the system calls of {os.uname().machine} can't be filtered"
+                errno.ENOSYS, f"the system calls of {sys_.machine()} can't be filtered"
             )
         root = _build(spec)
         try:

@@ -60,6 +60,7 @@ __all__ = [
     "fsmount",
     "fsopen",
     "kill",
+    "machine",
     "mount",
     "mount_setattr",
     "move_mount",
@@ -149,7 +150,21 @@ _KEYCTL = {"x86_64": 250, "aarch64": 219, "riscv64": 219, "loongarch64": 219,
            "ppc64le": 271, "s390x": 280, "armv7l": 311, "i686": 288}  # fmt: skip
 _CAPSET = {"x86_64": 126, "aarch64": 91, "riscv64": 91, "loongarch64": 91,
            "ppc64le": 184, "s390x": 185, "armv7l": 185, "i686": 185}  # fmt: skip
-_MACHINE = os.uname().machine
+_OTHER_WIDTH = {
+    4: {"x86_64": "i686", "aarch64": "armv7l", "armv8l": "armv7l"},
+    8: {"i386": "x86_64", "i686": "x86_64", "armv7l": "aarch64", "armv8l": "aarch64"},
+}
+"""What the kernel may call a machine to a program of another width, by the bytes of a pointer."""
+
+
+def machine() -> str:
+    """The machine whose table of system calls this process uses: the kernel's own name of it may
+    be another one, under a personality or for a program of 32 bits."""
+    name = os.uname().machine
+    return _OTHER_WIDTH[ctypes.sizeof(ctypes.c_void_p)].get(name, name)
+
+
+_MACHINE = machine()
 
 
 def supported() -> bool:

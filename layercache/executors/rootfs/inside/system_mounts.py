@@ -159,15 +159,16 @@ def _put(mounted: int, directory: int, name: str) -> None:
 
 def _mask(built: Mapping[str, int]) -> None:
     """Hide files behind /dev/null and directories behind an empty one."""
-    cover = -1
+    cover = -1  # one for all directories; a mount that is attached nowhere is slow to go away
     for path, found in _there(built, MASKED):
-        if stat.S_ISDIR(os.fstat(found).st_mode):
-            if cover < 0:
-                readonly = _mounts.SAFE | sys_.MOUNT_ATTR_RDONLY
-                cover = _mounts.filesystem("tmpfs", (("size", "4k"), ("mode", "755")), readonly)
-            over = _mounts.bind_fd(cover, 0)
-        else:
+        if not stat.S_ISDIR(os.fstat(found).st_mode):
             over = _mounts.bind("/dev/null", 0)
+        elif cover < 0:
+            readonly = _mounts.SAFE | sys_.MOUNT_ATTR_RDONLY
+            over = _mounts.filesystem("tmpfs", (("size", "4k"), ("mode", "755")), readonly)
+            cover = os.dup(over)
+        else:
+            over = _mounts.bind_fd(cover, 0)
         try:
             sys_.move_mount(over, found)
         except OSError as error:
