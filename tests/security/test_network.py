@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import shutil
@@ -15,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from layercache.errors import StepFailed, UsageError
+from layercache.errors import BuildError, StepFailed, UsageError
 from layercache.executors.rootfs.inside.network import packet_filter
 from layercache.testing.images import tar_of
 from tests.rootfs.conftest import Bench
@@ -205,6 +206,24 @@ def test_nothing_is_left(isolated: Bench) -> None:
     assert not any(os.path.exists(f"/proc/{pid}") for pid in children)
 
 
+def test_nothing_is_left_when_the_helper_is_killed(isolated: Bench) -> None:
+    """The programs end with the process that started them, however that ends."""
+    isolated.out("true")
+    session = isolated.executor._session
+    assert session is not None
+    assert session.runner._process is not None
+    helper = session.runner._process.pid
+    children = Path(f"/proc/{helper}/task/{helper}/children").read_text().split()
+    ends = [os.pidfd_open(int(pid)) for pid in children]
+    assert ends
+    os.kill(helper, 9)
+    for end in ends:
+        assert select.select([end], [], [], 10)[0]
+        os.close(end)
+    with contextlib.suppress(BuildError):
+        isolated.executor.close()  # which misses who deletes in a user namespace
+
+
 def test_a_program_that_died_is_replaced(
     isolated: Bench, outside: tuple[str, Server], program: str
 ) -> None:
@@ -271,8 +290,6 @@ def test_a_program_that_fails_fails_the_step(
     bench = make_bench()
     monkeypatch.setenv("PATH", str(place))
     assert bench.executor.network_reason == ""
-    from layercache.errors import BuildError
-
     with pytest.raises(BuildError, match="pasta: no such luck") as caught:
         bench.run("true")
     assert not isinstance(caught.value, StepFailed)
