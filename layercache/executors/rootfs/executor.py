@@ -20,6 +20,7 @@ from layercache.executors.redaction import masks_of
 from layercache.executors.rootfs.environment import environment
 from layercache.executors.rootfs.networks import NETWORKS, Isolation, find_isolation
 from layercache.executors.rootfs.privileges import is_root, may_set_host_name
+from layercache.executors.rootfs.secret_values import secret_value
 from layercache.model.descriptors import SCRATCH
 from layercache.model.image_config import DEFAULT_PATH
 from layercache.model.instruction import Field, Instruction
@@ -84,7 +85,7 @@ class RootfsExecutor:
         if network not in NETWORKS:
             raise UsageError(f"network {network!r}: expected {', '.join(NETWORKS)}")
         self.directory = os.path.realpath(os.fspath(directory))
-        self._secrets = {name: _secret(name, value) for name, value in (secrets or {}).items()}
+        self._secrets = {name: secret_value(name, value) for name, value in (secrets or {}).items()}
         self._agents = dict(ssh or {})
         self._network = network
         self._host_network = allow_host_network or network == "host"
@@ -493,15 +494,3 @@ class RootfsExecutor:
             "\nThis user namespace has one user only, so files can't be given to others than root: "
             "install newuidmap and give the user a range in /etc/subuid, or build as root"
         )
-
-
-def _secret(name: str, value: bytes | str | os.PathLike[str]) -> bytes:
-    if isinstance(value, bytes):
-        return value
-    try:
-        with open(value, "rb") as file:
-            return file.read()
-    except OSError as error:
-        raise UsageError(
-            f"the secret {name!r} can't be read from {os.fspath(value)}: {error.strerror}"
-        ) from error
