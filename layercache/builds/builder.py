@@ -486,11 +486,17 @@ class _Build:
         path = recipe.path if isinstance(recipe, Dockerfile) else None
         if request.context is not None:
             makers[""] = context_maker(
-                request.context, self.store, dockerfile=path, write=self.execute
+                request.context,
+                self.store,
+                dockerfile=path,
+                write=self.execute,
+                paranoid=request.paranoid,
             )
         for name, context in request.contexts.items():
             if not is_image(context):
-                makers[name.lower()] = context_maker(context, self.store, write=self.execute)
+                makers[name.lower()] = context_maker(
+                    context, self.store, write=self.execute, paranoid=request.paranoid
+                )
         return makers
 
 

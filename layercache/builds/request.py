@@ -37,8 +37,10 @@ class Request:
     `docker-image://NAME` are images). `no_cache` is True for all steps, or a predicate of a
     step's `Origin`; `no_cache_filter` names stages. `project` names what is built for trails
     (default: context, recipe and target); `against` is a tag of this cache or another cache,
-    whose build the reasons compare with. `trace` is "off", "auto" or "audit" ("audit=0.2" for
-    the share that is run again), or a function that gives one of them for a step's `Origin`.
+    whose build the reasons compare with. `paranoid` reads every selected file of a context
+    again, where otherwise unchanged stamps stand for unchanged bytes. `trace` is
+    "off", "auto" or "audit" ("audit=0.2" for the share that is run again), or a function that
+    gives one of them for a step's `Origin`.
     """
 
     recipe: Dockerfile | Sequence[Any]
@@ -57,6 +59,7 @@ class Request:
     shm_size: int | None = None
     ulimits: Sequence[str] = ()
     pull: bool = False
+    paranoid: bool = False
     project: str | None = None
     against: str | None = None
     trace: str | Callable[[Origin], str] = "off"

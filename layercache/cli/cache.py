@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from argparse import Namespace
@@ -11,7 +12,7 @@ from layercache.cli.request import print_json
 from layercache.errors import UsageError
 from layercache.model.units import parse_size
 from layercache.reports.totals import Totals
-from layercache.store.collection import GRACE, Collected, collect, entries_of, usage, verify
+from layercache.store.collection import GRACE, Collected, Damage, collect, entries_of, usage, verify
 from layercache.store.marker import is_cache
 from layercache.store.open import default_cache, open_store
 from layercache.store.retention import (
@@ -199,7 +200,8 @@ def _show(options: Namespace, done: Collected) -> int:
 def run_verify(options: Namespace) -> int:
     """`layercache cache verify [--repair]`: status 1 when damage was found and left."""
     with open_named(options) as store:
-        found = verify(store, repair=options.repair)
+        found = [*verify(store, repair=options.repair)]
+        found += _verify_unpacked(store, repair=options.repair)
     left = [damage for damage in found if not damage.repaired]
     if options.json:
         rows = [{"name": d.name, "message": d.message, "repaired": d.repaired} for d in found]
@@ -210,6 +212,26 @@ def run_verify(options: Namespace) -> int:
             print(f"{word}: {damage.name}: {damage.message}", file=sys.stderr)
         print(f"{len(found)} damaged, {len(found) - len(left)} removed")
     return _DAMAGED if left else 0
+
+
+def _verify_unpacked(store: Store, *, repair: bool) -> list[Damage]:
+    """Unpacked layers beside the store that are not what they were when they were made; with
+    `repair` they are made anew when next needed."""
+    from layercache.executors.auto import scratch_directory
+
+    directory = scratch_directory(store)
+    if sys.platform != "linux" or not os.path.isdir(directory):
+        return []
+    from layercache.executors.rootfs.seal import damaged_copies
+
+    message = "an unpacked layer was changed since it was made; it is made anew when needed"
+    found = []
+    for path in damaged_copies(directory):
+        if repair:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(os.path.join(path, "state"))
+        found.append(Damage(path, message, repaired=repair))
+    return found
 
 
 def run_stats(options: Namespace) -> int:

@@ -235,6 +235,11 @@ def _recipe_options(parser: argparse.ArgumentParser) -> None:
         "--security=insecure: all privileges of this process",
     )
     add("--pull", action="store_true", help="ask for base images anew")
+    add(
+        "--paranoid",
+        action="store_true",
+        help="read every file of a context again, whatever its time stamps say",
+    )
     add("--no-cache", action="store_true", help="execute every step; results are still kept")
     add(
         "--no-cache-filter",

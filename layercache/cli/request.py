@@ -131,6 +131,7 @@ def _request(options: Namespace) -> Request:
         shm_size=_size(options.shm_size) if options.shm_size else None,
         ulimits=options.ulimit,
         pull=options.pull,
+        paranoid=options.paranoid,
         against=getattr(options, "against", None),
     )
 

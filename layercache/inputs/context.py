@@ -18,14 +18,20 @@ __all__ = ["context_maker", "ignore_rules"]
 
 
 def context_maker(
-    context: Any, store: Store, *, dockerfile: str | None = None, write: bool = True
+    context: Any,
+    store: Store,
+    *,
+    dockerfile: str | None = None,
+    write: bool = True,
+    paranoid: bool = False,
 ) -> Callable[[], Tree]:
     """What makes the tree of `context` when it is first needed.
 
     A directory is scanned with its ignore file (`<Dockerfile>.dockerignore` beside the
     Dockerfile first, else `.dockerignore` in its root) and a stat cache beside the store; a
     mapping of paths to contents and a `Tree` are taken as they are, the mapping with its own
-    `.dockerignore`. With `write` False nothing is written, the stat cache included.
+    `.dockerignore`. With `write` False nothing is written, the stat cache included; with
+    `paranoid` every selected file is read, whatever its stamps say.
     """
     if isinstance(context, Mapping):
         return partial(_mapped, context)
@@ -36,17 +42,20 @@ def context_maker(
             )
         return partial(_same, context)
     root = os.path.abspath(os.fspath(context))
-    return _Directory(root, dockerfile, _cache_directory(store), write)
+    return _Directory(root, dockerfile, _cache_directory(store), write, paranoid)
 
 
 class _Directory:
     """Scans a directory once it is needed; can be pickled for another process."""
 
-    def __init__(self, root: str, dockerfile: str | None, cache: str | None, write: bool) -> None:
+    def __init__(
+        self, root: str, dockerfile: str | None, cache: str | None, write: bool, paranoid: bool
+    ) -> None:
         self.root = root
         self.dockerfile = dockerfile
         self.cache = cache
         self.write = write
+        self.paranoid = paranoid
 
     def __call__(self) -> Tree:
         from layercache.inputs.scan.context_tree import Context
@@ -57,7 +66,8 @@ class _Directory:
         cache = None
         if self.cache is not None:
             cache = os.path.join(self.cache, Context.cache_name(self.root, ignore))
-        return Context(self.root, ignore, cache=cache).scan(write_cache=self.write)
+        found = Context(self.root, ignore, cache=cache, paranoid=self.paranoid)
+        return found.scan(write_cache=self.write)
 
 
 def ignore_rules(root: str, dockerfile: str | None = None) -> Ignore | None:

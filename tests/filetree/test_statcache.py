@@ -322,6 +322,14 @@ TABLE = (
     b"32 22 0:52 /sub /mnt/btrfs rw shared:2 master:1 - btrfs /dev/sdb rw\n"
     b"33 22 0:53 / /mnt/twice rw - nfs4 server:/y rw\n"
     b"34 33 0:54 / /mnt/twice rw - tmpfs tmpfs rw\n"
+    b"40 22 0:60 / /mnt/squash ro - squashfs /dev/loop0 ro\n"
+    b"41 22 0:61 / /mnt/over rw - overlay o rw,lowerdir=/a:/mnt/squash/l,upperdir=/u,workdir=/w\n"
+    b"42 22 0:62 / /mnt/good rw - overlay o rw,lowerdir=/a:/b,upperdir=/u,workdir=/w\n"
+    b"43 22 0:63 / /mnt/twofold rw - overlay o rw,lowerdir=/mnt/good:/mnt/over/x\n"
+    b"44 22 0:64 / /mnt/unseen rw - overlay o rw,lowerdir=l/A:l/B,upperdir=/u\n"
+    b"45 22 0:65 / /mnt/iso ro - iso9660 /dev/sr0 ro\n"
+    b"46 22 0:66 / /mnt/erofs ro - erofs /dev/loop1 ro\n"
+    b"47 22 0:67 / /mnt/ram rw - ramfs none rw\n"
     b"garbage\n"
 )
 
@@ -335,7 +343,15 @@ TABLE = (
         (os.makedev(0, 99), b"/mnt/nfsx", True),
         (os.makedev(0, 99), b"/mnt/with space/y", False),
         (os.makedev(0, 99), b"/mnt/btrfs/subvolume", True),
-        (os.makedev(0, 99), b"/mnt/twice/z", True),
+        (os.makedev(0, 99), b"/mnt/twice/z", False),
+        (os.makedev(0, 60), b"/mnt/squash", False),
+        (os.makedev(0, 61), b"/mnt/over/x", False),
+        (os.makedev(0, 62), b"/mnt/good/x", True),
+        (os.makedev(0, 63), b"/mnt/twofold/x", False),
+        (os.makedev(0, 64), b"/mnt/unseen/x", True),
+        (os.makedev(0, 65), b"/mnt/iso/x", False),
+        (os.makedev(0, 66), b"/mnt/erofs/x", False),
+        (os.makedev(0, 67), b"/mnt/ram/x", False),
     ],
 )
 def test_the_mount_table_decides(device: int, path: bytes, trusted: bool) -> None:

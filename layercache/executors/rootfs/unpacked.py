@@ -2,11 +2,16 @@
 
     unpacked/<diff id>[-<variant>]/fs      what the layer holds, in overlayfs form
     unpacked/<diff id>[-<variant>]/state   where and when that is to be trusted
+    unpacked/<diff id>[-<variant>]/seal    a digest of what `lstat` said of it when it was made
 
 A directory gets its name by rename, when it is complete and has its `state`. That names the
 boot it was made in; it counts in that boot, or for ever once it was synced before `state` said
 so. Anything else may have been cut short by a power cut, and is deleted and unpacked again from
 the verified blob.
+
+Before a command sees a copy, it is looked through: whatever was deleted, added or written since it
+was made (by a clean-up of old files, say: what comes from an image looks old) changes the seal.
+Such a copy goes, too. A copy is looked through again where a step begins some seconds later.
 
 A layer says nothing of directories that it only puts something into, but overlayfs takes a
 directory's mode and owner from the topmost layer that has it. So they are given what they have
@@ -19,6 +24,7 @@ from __future__ import annotations
 import os
 import stat
 import threading
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -26,6 +32,7 @@ from blake3 import blake3
 
 from layercache.errors import BuildError, CorruptObject
 from layercache.executors.rootfs.scratch import Scratch
+from layercache.executors.rootfs.seal import is_sealed, write_seal
 from layercache.model.descriptors import SCRATCH, Layer, State
 from layercache.model.framing import frame
 from layercache.model.instruction import Value
@@ -46,6 +53,9 @@ and less where they must be named in an option string of one page."""
 _FLAT = 64
 """Layers are put together by multiples of this many, so that a longer chain shares them."""
 
+_FRESH = 2.0
+"""Seconds for which a copy that was looked through need not be looked through again."""
+
 _BOOT = "/proc/sys/kernel/random/boot_id"
 
 
@@ -63,7 +73,8 @@ class Unpacked:
         self._locks: dict[str, threading.Lock] = {}
         self._names: dict[str, str] = {}
         """Chain ID → name of the directory of its topmost layer."""
-        self._good: set[str] = set()
+        self._good: dict[str, float] = {}
+        """Name → when it was last found good (monotonic seconds)."""
         self._made: list[str] = []
         boot = _boot_id()
         self._boot = f"{form} {boot}" if boot else ""
@@ -121,7 +132,7 @@ class Unpacked:
             except (FileNotFoundError, NotADirectoryError):
                 used = 0.0
             if used < before:
-                self._good.discard(name)
+                self._good.pop(name, None)
                 self._scratch.discard(self._path(name))
                 count += 1
         return count
@@ -169,22 +180,23 @@ class Unpacked:
 
     def _place(self, path: str, name: str) -> None:
         """Give the complete directory at `path` its name."""
+        write_seal(path)
         self._write_state(path, self._boot)
         try:
             os.rename(path, self._path(name))
         except OSError:
             if not self._usable(name):  # else another build was first
                 raise
-        self._good.add(name)
+        self._good[name] = time.monotonic()
         self._made.append(name)
 
     def _usable(self, name: str) -> bool:
         """Whether there is a directory of this name that can be trusted; one that can't goes."""
-        if name in self._good:
+        if time.monotonic() - self._good.get(name, -_FRESH) < _FRESH:
             return True
         path = self._path(name)
         if self._trusted(name):
-            self._good.add(name)
+            self._good[name] = time.monotonic()
             try:
                 os.utime(os.path.join(path, "state"))
             except FileNotFoundError:
@@ -201,7 +213,8 @@ class Unpacked:
             there = stat.S_ISDIR(os.lstat(os.path.join(path, "fs")).st_mode)
         except (FileNotFoundError, NotADirectoryError):
             return False
-        return there and (said == self._synced or (bool(said) and said == self._boot))
+        known = said == self._synced or (bool(said) and said == self._boot)
+        return there and known and is_sealed(path)
 
     def _write_state(self, path: str, said: str) -> None:
         temporary = os.path.join(path, f"state-{self._scratch.owner}")

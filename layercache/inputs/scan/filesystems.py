@@ -1,8 +1,10 @@
 """Which file systems can be trusted to show every change in their stamps.
 
 A change time set by this machine's clock is what the stat cache rests on. Network and FUSE file
-systems have another clock or caches of their own, FAT has no change time: there everything is
-read again.
+systems have another clock or caches of their own, FAT has no change time; an image that is mounted
+read-only (squashfs, erofs, iso9660) can be replaced by another with the same stamps; tmpfs and
+ramfs never stamp what is written through a shared mapping. There everything is read again, and so
+it is where an overlay lies over one of them.
 """
 
 from __future__ import annotations
@@ -17,11 +19,15 @@ __all__ = ["Mounts"]
 
 TRUSTED: Final = frozenset(
     (
-        "ext2", "ext3", "ext4", "xfs", "btrfs", "tmpfs", "ramfs", "rootfs", "overlay", "aufs",
-        "f2fs", "zfs", "bcachefs", "jfs", "nilfs2", "squashfs", "erofs", "iso9660", "ubifs",
+        "ext2", "ext3", "ext4", "xfs", "btrfs", "overlay", "f2fs", "zfs", "bcachefs", "jfs",
+        "nilfs2", "ubifs",
     )
 )  # fmt: skip
-"""Local file systems whose change time can't be set and comes from this machine's clock."""
+"""Local file systems whose change time can't be set and comes from this machine's clock; of an
+overlay the directories beneath it count, too."""
+
+_BENEATH: Final = ("lowerdir", "lowerdir+", "datadir+", "upperdir")
+"""Options of an overlay that name directories."""
 
 _OCTAL: Final = expression(rb"\\([0-7]{3})")
 
@@ -35,6 +41,8 @@ class Mounts:
     def __init__(self, table: bytes | None = None) -> None:
         self._by_device: dict[int, str] = {}
         self._by_path: list[tuple[bytes, str]] = []
+        self._beneath: dict[bytes, list[bytes]] = {}
+        """Overlay's mount point → the directories that it lies over."""
         if table is None:
             table = b""
             if sys.platform == "linux":
@@ -52,18 +60,54 @@ class Mounts:
             major, _, minor = parts[2].partition(b":")
             if major.isdigit() and minor.isdigit():
                 self._by_device[os.makedev(int(major), int(minor))] = kind
-            where = _OCTAL.sub(lambda found: bytes([int(found[1], 8)]), parts[4])
+            where = _unescaped(parts[4])
             self._by_path.append((where, kind))
+            if kind == "overlay":
+                options = rest.split(b" ")[-1]
+                self._beneath[where] = [_unescaped(d) for d in _directories(options)]
 
     def trusted(self, device: int, path: bytes) -> bool:
         """Whether stamps on `device` (where the absolute `path` lies) show every change."""
         kind = self._by_device.get(device)
-        if kind is None:
-            # btrfs subvolumes have device numbers of their own; the longest mount point counts,
-            # the last of several mounts on one.
-            best = -1
-            for where, name in self._by_path:
-                inside = where == b"/" or path == where or path.startswith(where + b"/")
-                if inside and len(where) >= best:
-                    best, kind = len(where), name
-        return kind in TRUSTED
+        where, found = self._mount(path)
+        # btrfs subvolumes have device numbers of their own; the mount point tells then.
+        kind = kind or found
+        if kind not in TRUSTED:
+            return False
+        return kind != "overlay" or self._trusted_beneath(where, {where})
+
+    def _mount(self, path: bytes) -> tuple[bytes, str]:
+        """The longest mount point that `path` is in, the last of several on one, and its kind."""
+        best: tuple[bytes, str] = (b"", "")
+        for where, kind in self._by_path:
+            inside = where == b"/" or path == where or path.startswith(where + b"/")
+            if inside and len(where) >= len(best[0]):
+                best = where, kind
+        return best
+
+    def _trusted_beneath(self, overlay: bytes, seen: set[bytes]) -> bool:
+        """Whether what an overlay lies over can be trusted, as far as it can be seen from here: a
+        container does not see the directories of the host that it lies over."""
+        for directory in self._beneath.get(overlay, ()):
+            where, kind = self._mount(directory)
+            if where in seen:
+                continue
+            if kind not in TRUSTED:
+                return False
+            if kind == "overlay" and not self._trusted_beneath(where, seen | {where}):
+                return False
+        return True
+
+
+def _directories(options: bytes) -> list[bytes]:
+    """The directories of an overlay's mount options, absolute ones only."""
+    found = []
+    for option in options.split(b","):
+        name, _, value = option.partition(b"=")
+        if name.decode("ascii", "replace") in _BENEATH:
+            found += [part for part in value.split(b":") if part.startswith(b"/")]
+    return found
+
+
+def _unescaped(text: bytes) -> bytes:
+    return _OCTAL.sub(lambda found: bytes([int(found[1], 8)]), text)
