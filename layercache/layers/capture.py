@@ -27,8 +27,8 @@ from layercache.layers.upper_scan import (
     remove_attributes,
 )
 from layercache.layers.writer import LayerWriter
-from layercache.model.layer_times import clamped_time
-from layercache.model.tree import Node, Tree
+from layercache.model.layer_times import LAYER_TIME, clamped_time
+from layercache.model.tree import HardLinks, Node, Tree
 
 __all__ = ["StatTable", "capture_diff", "capture_upper"]
 
@@ -196,13 +196,15 @@ class _Capture:
             same = base is None or _same_directory(base, node)
         else:
             same = merges and base is not None and _same_directory(base, node)
+        names = self._scan.enter(item)
+        if same and base is not None and path and _touched(item, node, base, alone=not names):
+            same = False
         if hides or not same:
             self._writer.add(path, node)
         if hides:
             self._writer.opaque(path)
         # A directory that only holds changes keeps the time it had: it has no entry of its own.
         mtime = base.mtime if same and base is not None else node.mtime
-        names = self._scan.enter(item)
         shows.append(merges)
         touched = False
         for name, found in names:
@@ -240,6 +242,7 @@ class _Capture:
         if (
             not linked
             and base is not None
+            and not self._had_names(item.path)
             and _same_but_content(base, node)
             and (not node.is_file or digest_of(item) == base.content)
         ):
@@ -256,6 +259,11 @@ class _Capture:
         else:
             self._writer.add(item.path, node)
         self._settle(item, node.mtime)
+
+    def _had_names(self, path: bytes) -> bool:
+        """Whether what was at `path` had another name: alone now, it is another file."""
+        before = self._before
+        return isinstance(before, HardLinks) and before.inode(path) is not None
 
     # -- a plain directory ------------------------------------------------------------------
 
@@ -277,6 +285,8 @@ class _Capture:
         base = self._lookup(path)
         merges = base is not None and base.is_dir
         same = not path or (merges and base is not None and _same_directory(base, node))
+        if same and base is not None and path and _touched(item, node, base, alone=False):
+            same = False
         if not same:
             self._writer.add(path, node)
         names = self._scan.enter(item)
@@ -299,6 +309,17 @@ def _same_directory(base: Node, node: Node) -> bool:
         node.gid,
         node.xattrs,
     )
+
+
+def _touched(item: Item, node: Node, base: Node, *, alone: bool) -> bool:
+    """Whether a command set the time of a directory, rather than changed what is in it.
+
+    A time in the past was set. The present one counts where nothing in the directory changed
+    (`alone`): else it only says that something did.
+    """
+    if node.mtime == base.mtime:
+        return False
+    return alone or item.stat.st_mtime < LAYER_TIME
 
 
 def _same_but_content(base: Node, node: Node) -> bool:
