@@ -51,12 +51,13 @@ def counted(
     rows: list[dict[str, Any]], kind: str, code: str, first: int, last: int, total: Tally
 ) -> None:
     """Add to the row of this kind and code that the seeds continue, or begin one."""
-    what = {name: getattr(total, name) for name in ("histories", "builds", "hits", "misses")}
+    told = {name: getattr(total, name) for name in ("histories", "builds", "hits", "misses")}
+    what = {name: count for name, count in told.items() if count}
     for row in rows:
         if (row["kind"], row["sources"]) == (kind, code) and row["seeds"][1] + 1 == first:
             row["seeds"][1] = last
             for name, count in what.items():
-                row[name] += count
+                row[name] = row.get(name, 0) + count
             return
     row = {"kind": kind, "version": __version__, "sources": code, "seeds": [first, last]}
     rows.append(row | what)
