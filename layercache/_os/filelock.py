@@ -16,7 +16,9 @@ def locked(path: str, *, wait: bool = True) -> Iterator[bool]:
 
     Without `wait` it is not held, and that is told, where somebody else has it.
     """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o666)
+    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
+    # Whoever may open it may make others wait.
+    descriptor = os.open(path, flags, 0o600)
     try:
         if sys.platform == "win32":
             import msvcrt

@@ -167,6 +167,8 @@ def _prune_workspaces(store: Store) -> None:
     directory = scratch_directory(store, "workspaces")
     if os.path.isdir(directory):
         for project in os.listdir(directory):
+            if os.path.islink(os.path.join(directory, project)):
+                continue  # what it leads to is not ours
             Workspace(os.path.join(directory, project)).prune()
 
 

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from layercache.errors import ExecutorUnavailable
+from layercache.errors import ExecutorUnavailable, UsageError
 from layercache.model.instruction import Field, Instruction
 from layercache.model.task import Blobs, Executor, Result, Task
 from layercache.store.open import default_cache
@@ -102,6 +102,10 @@ def strongest(store: Store, note: Callable[[str], None], **options: Any) -> Exec
 
 def scratch_directory(store: Store, kind: str = "rootfs") -> str:
     """Where an executor keeps unpacked layers and work: beside a local store, else in the
-    user's cache directory."""
+    user's cache directory. Raises `UsageError` where a link is there: what it leads to is
+    somebody's, and would be cleared."""
     directory = getattr(store.backend, "directory", None) or default_cache()
-    return os.path.join(directory, kind)
+    place = os.path.join(directory, kind)
+    if os.path.islink(place):
+        raise UsageError(f"{place} is a link: what it leads to would be cleared. Remove the link")
+    return place

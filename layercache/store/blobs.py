@@ -414,7 +414,7 @@ def _new_file(directory: str) -> tuple[str, int]:
     path = os.path.join(directory, f"{os.getpid():x}-{os.urandom(8).hex()}")
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
     try:
-        return path, os.open(path, flags, 0o644)
+        return path, os.open(path, flags, 0o600)
     except OSError as error:
         raise CacheError(f"can't write to {directory!r}: {error.strerror}") from error
 

@@ -159,14 +159,14 @@ def test_a_file_is_no_directory(tmp_path):
 
 @posix
 def test_what_is_no_object_is_left_alone(tmp_path):
-    """A cache at the root of a file system, on NFS, with a note of its owner, or a first level
-    that lies elsewhere: none of it is listed, none of it ends a collection or is removed."""
+    """A cache at the root of a file system, on NFS, with a note of its owner, or a link: none of
+    it is listed, none of it ends a collection or is removed."""
     store = Store(LocalBackend(tmp_path / "cache"))
     record = store.put(make_record(store, 1))
     store.commit()
-    os.rename(tmp_path / "cache" / "blobs", tmp_path / "elsewhere")
-    os.symlink(tmp_path / "elsewhere", tmp_path / "cache" / "blobs")
-    os.utime(tmp_path / "cache" / "blobs", (1, 1), follow_symlinks=False)
+    (tmp_path / "elsewhere" / "sha256").mkdir(parents=True)
+    os.symlink(tmp_path / "elsewhere", tmp_path / "cache" / "index")
+    os.utime(tmp_path / "cache" / "index", (1, 1), follow_symlinks=False)
     (tmp_path / "cache" / "lost+found").mkdir(mode=0)
     for name in ("cache/Note", "elsewhere/README", "elsewhere/sha256/.nfs0000000000a1"):
         (tmp_path / name).write_bytes(b"not mine")
@@ -182,4 +182,4 @@ def test_what_is_no_object_is_left_alone(tmp_path):
     ]
     assert done.removed == ()
     assert verify(store) == ()
-    assert os.path.islink(tmp_path / "cache" / "blobs")
+    assert os.path.islink(tmp_path / "cache" / "index")

@@ -51,6 +51,10 @@ class Scratch:
             for name in ("owners", "unpacked", "caches", *_OWNED):
                 # Unpacked images hold setuid programs and other users' files: ours alone.
                 os.makedirs(self.path(name), mode=0o700, exist_ok=True)
+                if os.path.islink(self.path(name)):
+                    raise BuildError(
+                        f"{self.path(name)} is a link: what it leads to would be cleared. Remove it"
+                    )
             self.owner, self.held = self._take()
             self._use = self._open_lock("use")
             fcntl.flock(self._use, fcntl.LOCK_SH)

@@ -158,6 +158,8 @@ class Workspace:
         count = 0
         for stage in os.listdir(self.directory):
             path = os.path.join(self.directory, stage)
+            if os.path.islink(path) or not os.path.isdir(path):
+                continue  # not ours
             with locked(os.path.join(path, "lock"), wait=False) as alone:
                 if not alone:
                     continue

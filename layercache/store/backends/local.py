@@ -23,6 +23,7 @@ from typing import BinaryIO, Final, NoReturn
 from layercache._os.durability import boot_id, sync_directory, sync_file, sync_filesystem
 from layercache.errors import CacheError, NotFound, UsageError
 from layercache.store.backend import SEGMENT_CHARACTERS, ObjectInfo, check_name
+from layercache.store.backends.modes import Modes, make_shared, modes_of
 from layercache.store.backends.range_locks import RangeHolds, RangeLocks
 
 __all__ = ["LocalBackend"]
@@ -35,6 +36,7 @@ _LARGEST: Final = 1 << 30
 _BINARY: Final[int] = getattr(os, "O_BINARY", 0)
 _NONBLOCK: Final[int] = getattr(os, "O_NONBLOCK", 0)
 """A FIFO in the place of an object is none, and nobody waits for its writer."""
+_NOFOLLOW: Final[int] = getattr(os, "O_NOFOLLOW", 0)
 _UNFINISHED: Final = 3600.0
 _STAGED: Final = 7 * 86_400.0
 _APART: Final = ("tmp", "staged", "locks")
@@ -61,8 +63,8 @@ class LocalBackend:
         self._unsynced: list[str] = []
         self._root_fd = -1
         self._closer: Callable[[], object] | None = None
-        self._locks = RangeLocks(os.path.join(self.directory, "locks"))
-        self._holds = RangeHolds(os.path.join(self.directory, "locks"))
+        self._locks = RangeLocks(os.path.join(self.directory, "locks"), self._modes)
+        self._holds = RangeHolds(os.path.join(self.directory, "locks"), self._modes)
 
     def __getstate__(self) -> dict[str, object]:
         return {"directory": self.directory, "durability": self.durability}
@@ -76,6 +78,10 @@ class LocalBackend:
     def path(self, name: str) -> str:
         return self._root + check_name(name)
 
+    def _modes(self) -> Modes:
+        """What is made in the directory is for those whom its own mode lets in to write."""
+        return modes_of(self.directory)
+
     # -- reading ------------------------------------------------------------------------------
 
     def read(self, name: str) -> BinaryIO:
@@ -86,7 +92,7 @@ class LocalBackend:
 
     def read_many(self, names: Sequence[str]) -> Mapping[str, bytes]:
         found = {}
-        root, flags = self._root, os.O_RDONLY | _BINARY | _NONBLOCK
+        root, flags = self._root, os.O_RDONLY | _BINARY | _NONBLOCK | _NOFOLLOW
         for name in names:
             try:
                 fd = os.open(root + check_name(name), flags)
@@ -105,8 +111,10 @@ class LocalBackend:
 
     def stat(self, name: str) -> ObjectInfo | None:
         try:
-            status = os.stat(self._root + check_name(name))
+            status = os.lstat(self._root + check_name(name))
         except OSError:
+            return None
+        if stat.S_ISLNK(status.st_mode):
             return None
         return ObjectInfo(name, status.st_size, status.st_mtime)
 
@@ -124,7 +132,9 @@ class LocalBackend:
         check_name(name)
         temporary = os.path.join(self.spool(), self._unique())
         try:
+            mode = self._modes().file
             with open(temporary, "xb", buffering=0, opener=_read_only_file) as out:
+                _share(out.fileno(), mode)
                 while chunk := content.read(_COPY_SIZE):
                     _write_all(out.fileno(), chunk)
             self._install(temporary, name)
@@ -137,7 +147,7 @@ class LocalBackend:
 
     def delete(self, name: str) -> None:
         try:
-            os.unlink(self.path(name))
+            _unlink_beneath(self.directory, check_name(name))
         except (FileNotFoundError, NotADirectoryError):
             pass
         except OSError as error:
@@ -146,7 +156,7 @@ class LocalBackend:
     def touch(self, names: Iterable[str]) -> None:
         for name in names:
             try:
-                os.utime(self.path(name))
+                os.utime(self.path(name), follow_symlinks=False)
             except (FileNotFoundError, NotADirectoryError):
                 continue
             except PermissionError:
@@ -165,7 +175,7 @@ class LocalBackend:
             status = os.lstat(path)
             if status.st_dev != os.stat(self.spool()).st_dev or status.st_nlink != 1:
                 return False
-            os.chmod(path, status.st_mode & 0o444 or 0o400)
+            os.chmod(path, self._modes().file)
             self._install(path, check_name(name))
         except OSError as error:
             if error.errno == errno.EXDEV:
@@ -191,7 +201,7 @@ class LocalBackend:
         """Make the directory, anew where somebody removed it under us, and hold it open."""
         with self._guard:
             try:
-                os.makedirs(spool, exist_ok=True)
+                make_shared(self.directory, spool)
                 if os.name != "posix":
                     self._root_fd = 0
                     return
@@ -212,10 +222,10 @@ class LocalBackend:
             sync_file(temporary)
         target = self._root + name
         try:
-            os.replace(temporary, target)
+            _replace_beneath(temporary, self.directory, name)
         except FileNotFoundError:
-            made = _make_directories(self.directory, os.path.dirname(target))
-            os.replace(temporary, target)
+            made = make_shared(self.directory, os.path.dirname(target))
+            _replace_beneath(temporary, self.directory, name)
             if full:
                 for directory in made:
                     sync_directory(os.path.dirname(directory))
@@ -253,7 +263,7 @@ class LocalBackend:
         if path is None:
             return None
         try:
-            fd = os.open(path, os.O_RDONLY | _BINARY | _NONBLOCK)
+            fd = os.open(path, os.O_RDONLY | _BINARY | _NONBLOCK | _NOFOLLOW)
         except OSError:
             return None
         try:
@@ -270,7 +280,7 @@ class LocalBackend:
                 return
             try:
                 if os.path.exists(path):
-                    self._install(path, name)
+                    self._install(path, name)  # a link is moved, and read by nobody
             except FileNotFoundError:
                 continue  # a twin published it first
             except OSError as error:
@@ -323,20 +333,27 @@ class LocalBackend:
             if old:
                 freed += status.st_size
                 if not dry_run:
-                    _discard(self._root + name)
+                    try:
+                        _unlink_beneath(self.directory, name)
+                    except OSError:
+                        pass  # gone, or another user's
         return freed
 
     def _touched(self) -> str:
         """A file with the file system's own idea of now."""
         path = os.path.join(self.directory, "locks", "clock")
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        with open(path, "wb"):
-            pass
-        os.utime(path)
+        make_shared(self.directory, os.path.dirname(path))
+        flags = os.O_WRONLY | os.O_CREAT | _NOFOLLOW | _NONBLOCK
+        fd = os.open(path, flags, self._modes().lock)
+        try:
+            os.utime(fd if os.utime in os.supports_fd else path)
+        finally:
+            os.close(fd)
         return path
 
     def _fail(self, doing: str, name: str, error: OSError) -> NoReturn:
-        if doing == "read" and isinstance(error, FileNotFoundError | NotADirectoryError):
+        absent = isinstance(error, FileNotFoundError | NotADirectoryError)
+        if doing == "read" and (absent or error.errno == errno.ELOOP):
             raise NotFound(f"{name} is not in {self.directory!r}") from error
         hint = ""
         if isinstance(error, PermissionError):
@@ -370,7 +387,7 @@ def _read_rest(fd: int, data: bytes) -> bytes:
 
 def _regular(path: str, flags: int) -> int:
     """A descriptor of a file; what is none (a FIFO, a device) counts as absent."""
-    fd = os.open(path, flags | _NONBLOCK)
+    fd = os.open(path, flags | _NONBLOCK | _NOFOLLOW)
     if stat.S_ISREG(os.fstat(fd).st_mode):
         return fd
     os.close(fd)
@@ -378,7 +395,12 @@ def _regular(path: str, flags: int) -> int:
 
 
 def _read_only_file(path: str, flags: int) -> int:
-    return os.open(path, flags | _BINARY, 0o444)
+    return os.open(path, flags | _BINARY | _NOFOLLOW, 0o400)
+
+
+def _share(fd: int, mode: int) -> None:
+    if mode != 0o400 and hasattr(os, "fchmod"):
+        os.fchmod(fd, mode)
 
 
 def _write_all(fd: int, data: bytes) -> None:
@@ -394,23 +416,51 @@ def _discard(path: str) -> None:
         pass  # collected later as debris
 
 
-def _make_directories(root: str, path: str) -> list[str]:
-    """Make what is missing of `path` below `root`; those made, the highest first."""
-    missing = []
-    while path != root and not os.path.isdir(path):
-        missing.append(path)
-        path = os.path.dirname(path)
-    for directory in reversed(missing):
+def _replace_beneath(temporary: str, root: str, name: str) -> None:
+    """Move `temporary` to `name` below `root`, through no link."""
+    if os.rename not in os.supports_dir_fd:
+        os.replace(temporary, os.path.join(root, name))
+        return
+    folder, _, last = name.rpartition("/")
+    directory = _open_beneath(root, folder)
+    try:
+        os.replace(temporary, last, dst_dir_fd=directory)
+    finally:
+        os.close(directory)
+
+
+def _unlink_beneath(root: str, name: str) -> None:
+    """Remove the file `name` below `root`, through no link."""
+    if os.unlink not in os.supports_dir_fd:
+        os.unlink(os.path.join(root, name))
+        return
+    folder, _, last = name.rpartition("/")
+    directory = _open_beneath(root, folder)
+    try:
+        os.unlink(last, dir_fd=directory)
+    finally:
+        os.close(directory)
+
+
+def _open_beneath(root: str, folder: str) -> int:
+    """A descriptor of the directory `folder`; a link on the way is `NotADirectoryError`."""
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+    descriptor = os.open(root, flags)
+    for part in folder.split("/") if folder else ():
+        above = descriptor
         try:
-            os.mkdir(directory)
-        except FileExistsError:
-            pass
-    return missing[::-1]
+            descriptor = os.open(part, flags | _NOFOLLOW, dir_fd=above)
+        finally:
+            os.close(above)
+    return descriptor
 
 
 def _files(
     root: str, folder: str, skip: Sequence[str] = ()
 ) -> Iterator[tuple[str, os.stat_result]]:
+    parts = folder.split("/") if folder else []
+    if any(os.path.islink(root + "/".join(parts[: n + 1])) for n in range(len(parts))):
+        return  # what lies elsewhere is not ours
     stack = [folder]
     while stack:
         at = stack.pop()
@@ -427,7 +477,7 @@ def _files(
                 continue  # no object's: `lost+found`, what NFS keeps of a file that is open
             name = f"{at}/{entry.name}" if at else entry.name
             try:
-                if entry.is_dir(follow_symlinks=not at):  # the first level may lie elsewhere
+                if entry.is_dir(follow_symlinks=False):
                     stack.append(name)
                 elif entry.is_file(follow_symlinks=False):
                     yield name, entry.stat(follow_symlinks=False)

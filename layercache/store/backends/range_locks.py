@@ -18,6 +18,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final
 
+from layercache.errors import CacheError
+from layercache.store.backends.modes import PRIVATE, Modes, make_shared
+
 __all__ = ["RangeHolds", "RangeLocks", "offset_of"]
 
 _LAST: Final = (1 << 62) - 1
@@ -25,6 +28,10 @@ _STRIPES: Final = 64
 _FLOCK: Final = struct.Struct("hhqqi4x")  # l_type, l_whence, l_start, l_len, l_pid (64-bit Linux)
 _MOST_HOLDS: Final = 2048
 """The kernel walks a list of them; from here on one hold on everything serves better."""
+
+_NOFOLLOW: Final[int] = getattr(os, "O_NOFOLLOW", 0)
+_LONGEST_HOLD: Final = 60.0
+"""Seconds that a build waits for a collection before it says so and goes on."""
 
 _FIRST_WAIT: Final = 0.001
 _LONGEST_WAIT: Final = 0.05
@@ -40,8 +47,9 @@ def offset_of(name: str) -> int:
 class RangeLocks:
     """Exclusive locks by name, kept in `directory`, which is made when it can be."""
 
-    def __init__(self, directory: str) -> None:
+    def __init__(self, directory: str, modes: Callable[[], Modes] = lambda: PRIVATE) -> None:
         self._directory = directory
+        self._modes = modes
 
     @contextmanager
     def lock(self, name: str, give_up: Callable[[], bool] | None = None) -> Iterator[bool]:
@@ -58,7 +66,7 @@ class RangeLocks:
 
     def _open(self, offset: int) -> int:
         name = "steps" if _ranges() else f"steps-{offset % _STRIPES:02d}"
-        return _open_or_make(self._directory, os.path.join(self._directory, name))
+        return _open_or_make(self._directory, name, self._modes())
 
 
 class RangeHolds:
@@ -68,8 +76,9 @@ class RangeHolds:
     collection goes by age alone.
     """
 
-    def __init__(self, directory: str) -> None:
+    def __init__(self, directory: str, modes: Callable[[], Modes] = lambda: PRIVATE) -> None:
         self._directory = directory
+        self._modes = modes
         self._guard = threading.Lock()
         self._owner = (0, -1)
         self._closer: Callable[[], object] | None = None
@@ -91,9 +100,15 @@ class RangeHolds:
                 if not everything or "" not in self._held:
                     block = _FLOCK.pack(fcntl.F_RDLCK, os.SEEK_SET, start, length, 0)
                     try:
-                        fcntl.fcntl(fd, fcntl.F_OFD_SETLKW, block)
+                        held = _within(fd, block, _LONGEST_HOLD)
                     except OSError:
                         return  # no locks on this file system: collections go by age
+                    if not held:
+                        raise CacheError(
+                            f"a collection has {name} locked for {_LONGEST_HOLD:.0f} s in "
+                            f"{os.path.dirname(self._directory)!r}; the build goes on without "
+                            "holding it"
+                        )
                 if everything:
                     self._held.add("")
                 self._held.add(name)
@@ -107,10 +122,10 @@ class RangeHolds:
             self._closer()
         self._held.clear()
         path = os.path.join(self._directory, "holds")
-        fd = _open_or_make(self._directory, path)
+        fd = _open_or_make(self._directory, "holds", self._modes())
         if fd < 0:
             try:
-                fd = os.open(path, os.O_RDONLY)
+                fd = os.open(path, os.O_RDONLY | _NOFOLLOW)
             except OSError:
                 fd = -1
         self._owner = (os.getpid(), fd)
@@ -132,7 +147,7 @@ class RangeHolds:
     @contextmanager
     def seize(self, names: Sequence[str]) -> Iterator[Sequence[str]]:
         """Those of `names` that nobody holds; nobody gets a hold on them meanwhile."""
-        fd = _open_or_make(self._directory, os.path.join(self._directory, "holds"))
+        fd = _open_or_make(self._directory, "holds", self._modes())
         if fd < 0 or not _ranges():
             yield names
             return
@@ -148,6 +163,26 @@ class RangeHolds:
             os.close(fd)
 
 
+def _within(fd: int, block: bytes, seconds: float) -> bool:
+    """Whether the lock was had within `seconds`; raises `OSError` where there are none."""
+    import fcntl
+
+    end = time.monotonic() + seconds
+    pause = _FIRST_WAIT
+    while True:
+        try:
+            fcntl.fcntl(fd, fcntl.F_OFD_SETLK, block)
+        except OSError as error:
+            if error.errno not in (errno.EAGAIN, errno.EACCES):
+                raise
+        else:
+            return True
+        if time.monotonic() >= end:
+            return False
+        time.sleep(pause)
+        pause = min(pause * 2, _LONGEST_WAIT)
+
+
 def _seize(fd: int, start: int, length: int) -> bool:
     """Whether nobody holds any of these bytes; then they are ours. `length` 0 is all from there."""
     import fcntl
@@ -161,21 +196,29 @@ def _seize(fd: int, start: int, length: int) -> bool:
     return True
 
 
-def _open_or_make(directory: str, path: str) -> int:
+def _open_or_make(directory: str, name: str, modes: Modes) -> int:
+    path = os.path.join(directory, name)
     try:
-        return _open_lock(path)
+        return _open_lock(path, modes)
     except FileNotFoundError:
         try:
-            os.makedirs(directory, exist_ok=True)
-            return _open_lock(path)
+            make_shared(os.path.dirname(directory), directory)
+            return _open_lock(path, modes)
         except OSError:
             return -1
     except OSError:
         return -1
 
 
-def _open_lock(path: str) -> int:
-    return os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+def _open_lock(path: str, modes: Modes) -> int:
+    """A descriptor for locking. Whoever may open the file may make builds wait: it is for those
+    who may write the cache anyway."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | _NOFOLLOW, modes.lock)
+    if hasattr(os, "fchmod"):
+        found = os.fstat(fd)
+        if found.st_uid == os.geteuid() and found.st_mode & 0o777 != modes.lock:
+            os.fchmod(fd, modes.lock)  # whatever the umask is, or an earlier version made it
+    return fd
 
 
 def _ranges() -> bool:

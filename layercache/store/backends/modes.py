@@ -1,0 +1,74 @@
+"""Whom files of a cache directory are for: those who may write the directory itself.
+
+A directory that only its owner may write is private, and so is everything in it: layers hold
+files that the image keeps from others. One that is shared on purpose says so by its own mode:
+writable by its group, or with the set-group-ID bit, for the group; writable by all, for all.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from layercache._base.frozen import frozen
+
+__all__ = ["PRIVATE", "Modes", "make_shared", "modes_of"]
+
+
+@frozen
+class Modes:
+    """Modes of what is made: directories, objects (which nobody changes), lock files."""
+
+    directory: int
+    file: int
+    lock: int
+
+
+PRIVATE = Modes(0o700, 0o400, 0o600)
+
+
+def modes_of(directory: str) -> Modes:
+    """Modes of what is made in the cache `directory`; private where it is not there yet."""
+    try:
+        mode = os.stat(directory).st_mode
+    except OSError:
+        return PRIVATE
+    shared = 0o070 if mode & (stat.S_IWGRP | stat.S_ISGID) else 0
+    shared |= 0o007 if mode & stat.S_IWOTH else 0
+    group = stat.S_ISGID if mode & stat.S_ISGID else 0
+    return Modes(
+        PRIVATE.directory | shared | group,
+        PRIVATE.file | shared & 0o044,
+        PRIVATE.lock | shared & 0o066,
+    )
+
+
+def make_shared(root: str, path: str) -> list[str]:
+    """Make what is missing of `path`, which is `root` or below; those made, the highest first.
+
+    `root` is private when it is made here. Raises `OSError`, also where a link is in the way.
+    """
+    made = []
+    if not os.path.isdir(root):
+        os.makedirs(os.path.dirname(root), exist_ok=True)
+        if _make(root, PRIVATE.directory):
+            made.append(root)
+    modes = modes_of(root)
+    rest = os.path.relpath(path, root) if path != root else ""
+    for part in rest.split(os.sep) if rest else ():
+        root = os.path.join(root, part)
+        if _make(root, modes.directory):
+            made.append(root)
+    return made
+
+
+def _make(path: str, mode: int) -> bool:
+    try:
+        os.mkdir(path, mode)
+    except FileExistsError:
+        if not stat.S_ISDIR(os.lstat(path).st_mode):
+            raise NotADirectoryError(20, "a link or a file is in the way", path) from None
+        return False
+    if mode != PRIVATE.directory:
+        os.chmod(path, mode)  # whatever the umask is
+    return True
