@@ -20,6 +20,7 @@ from email.message import Message
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, cast
 
 from layercache._base.frozen import frozen
+from layercache._base.urls import masked
 from layercache.errors import ConnectionBroken, UsageError
 
 if TYPE_CHECKING:
@@ -89,16 +90,6 @@ def parse_address(text: str) -> Address:
         raise UsageError(f"not a URL: {masked(text)!r}")
     url = urllib.parse.urlunsplit((scheme, parts.netloc, parts.path, parts.query, ""))
     return Address(url, scheme, host.lower(), port or (443 if scheme == "https" else 80))
-
-
-def masked(url: str) -> str:
-    """`url` as it may be shown: without user information, query and control characters."""
-    text = url[:_LONGEST_URL].partition("#")[0].partition("?")[0]
-    scheme, separator, rest = text.partition("://")
-    if separator:
-        host, slash, path = rest.partition("/")
-        text = scheme + separator + host.rpartition("@")[2] + slash + path
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 def words(data: bytes, limit: int = 300) -> str:

@@ -6,6 +6,7 @@ import posixpath
 from typing import Final
 
 from layercache._base.regex import expression
+from layercache._base.urls import user_of
 from layercache.dockerfile.instructions import Add, Copy
 from layercache.dockerfile.lowering.origins import AnyInstruction, problem
 from layercache.errors import UsageError
@@ -68,11 +69,11 @@ def remote_source(text: str, copy: Copy | Add, checksum: str | None) -> Source |
 
 def _without_user(url: str, copy: Add | Copy, *, named: bool = False) -> None:
     """Refuse user information, a name alone where it is not `named` that it may stand there."""
-    place = url.partition("://")[2]
-    for end in "/?#\\":
-        place = place.partition(end)[0]
-    user, at, _ = place.rpartition("@")
-    if at and (not named or ":" in user):
+    rest = url.partition("://")[2]
+    user = user_of(rest)
+    if user or rest.startswith("@"):
+        if named and ":" not in user:
+            return
         raise problem(
             copy,
             "a URL can't hold user information: it would be kept with the image. "

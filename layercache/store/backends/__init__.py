@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from layercache._base.urls import user_of
 from layercache.errors import UsageError
 
 if TYPE_CHECKING:
@@ -76,12 +77,12 @@ def _path_of(rest: str) -> str:
 
     host, slash, path = rest.partition("/")
     if host not in ("", "localhost"):
-        raise UsageError(f"a file URL names this machine only: write file:///{rest}")
+        raise UsageError("a file URL names this machine only: write file:///PATH")
     return unquote(slash + path)
 
 
 def _refuse_credentials(scheme: str, rest: str) -> None:
-    user = rest.partition("/")[0].rpartition("@")[0]
+    user = user_of(rest)
     if ":" in user and scheme not in ("redis", "rediss"):
         raise UsageError(
             f"a password in a {scheme} URL is refused: URLs reach logs and process listings; "
@@ -94,21 +95,23 @@ def _buildx(text: str, durability: str) -> Backend:
     for part in text.split(","):
         name, equals, value = part.partition("=")
         if not equals:
-            raise UsageError(f"not a cache: {text!r} (expected KEY=VALUE, found {part!r})")
+            raise UsageError("not a cache: type=…, with a part that is no KEY=VALUE")
         options[name.strip()] = value.strip()
     kind = options["type"]
+    # Keys alone: a value may be a secret.
+    shown = ",".join([f"type={kind[:40]}", *(f"{name}=…" for name in options if name != "type")])
     if kind == "local":
         directory = options.get("dest") or options.get("src")
         if not directory:
-            raise UsageError(f"not a cache: {text!r} (type=local needs dest=DIR or src=DIR)")
+            raise UsageError(f"not a cache: {shown} (type=local needs dest=DIR or src=DIR)")
         return _local(directory, durability)
     if kind == "registry":
         if not options.get("ref"):
-            raise UsageError(f"not a cache: {text!r} (type=registry needs ref=REFERENCE)")
+            raise UsageError(f"not a cache: {shown} (type=registry needs ref=REFERENCE)")
         return open_backend("registry://" + options["ref"])
     if kind == "s3":
         if not options.get("bucket"):
-            raise UsageError(f"not a cache: {text!r} (type=s3 needs bucket=NAME)")
+            raise UsageError(f"not a cache: {shown} (type=s3 needs bucket=NAME)")
         from layercache.store.backends.fsspec import FsspecBackend
 
         client = {}
@@ -121,4 +124,4 @@ def _buildx(text: str, durability: str) -> Backend:
         backend = FsspecBackend(url, client_kwargs=client) if client else FsspecBackend(url)
         return backend.check()
     hint = " (not supported here)" if kind in _BUILDX_ELSEWHERE else ""
-    raise UsageError(f"not a cache: {text!r}: type={kind}{hint}; use local, registry or s3")
+    raise UsageError(f"not a cache: {shown}: type={kind}{hint}; use local, registry or s3")

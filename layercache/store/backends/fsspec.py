@@ -13,6 +13,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, NoReturn
 
+from layercache._base.urls import masked
 from layercache.errors import CacheError, MissingExtra, NotFound, UsageError
 from layercache.store.backend import ObjectInfo, check_name
 
@@ -41,7 +42,7 @@ class FsspecBackend:
 
     def __init__(self, url: str, **options: Any) -> None:
         if "::" in url:
-            raise UsageError(f"a chained URL can't be a cache: {url!r}")
+            raise UsageError(f"a chained URL can't be a cache: {masked(url)!r}")
         self.url = url
         self._options = options
         self._guard = threading.Lock()
@@ -54,7 +55,7 @@ class FsspecBackend:
         self.__init__(state["url"], **state["options"])  # type: ignore[misc]
 
     def __repr__(self) -> str:
-        return f"FsspecBackend({self.url!r})"
+        return f"FsspecBackend({masked(self.url)!r})"
 
     def check(self) -> FsspecBackend:
         """Itself, when what the URL needs is installed; raises `UsageError` or `MissingExtra`."""
@@ -69,10 +70,10 @@ class FsspecBackend:
             get_filesystem_class(scheme)
         except ImportError as error:
             if scheme in _EXTRAS:
-                raise MissingExtra(f"the cache {self.url!r}", _EXTRAS[scheme]) from error
-            raise UsageError(f"the cache {self.url!r} needs a package: {error}") from error
+                raise MissingExtra(f"the cache {masked(self.url)!r}", _EXTRAS[scheme]) from error
+            raise UsageError(f"the cache {masked(self.url)!r} needs a package: {error}") from error
         except ValueError as error:
-            raise UsageError(f"not a cache: {self.url!r}: {error}") from error
+            raise UsageError(f"not a cache: {masked(self.url)!r}: {error}") from error
 
     def _file_system(self) -> tuple[AbstractFileSystem, str]:
         made = self._made
@@ -90,9 +91,9 @@ class FsspecBackend:
                     **self._options,
                 )
             except (ValueError, TypeError) as error:
-                raise UsageError(f"not a cache: {self.url!r}: {error}") from error
+                raise UsageError(f"not a cache: {masked(self.url)!r}: {error}") from error
             except Exception as error:
-                raise CacheError(f"can't open the cache {self.url!r}: {error}") from error
+                raise CacheError(f"can't open the cache {masked(self.url)!r}: {error}") from error
             self._made = (os.getpid(), system, str(root).rstrip("/") + "/")
             return self._made[1], self._made[2]
 
@@ -208,9 +209,11 @@ class FsspecBackend:
         if isinstance(error, UsageError):
             raise error
         if doing == "read" and _absent(error):
-            raise NotFound(f"{name} is not in {self.url!r}") from error
+            raise NotFound(f"{name} is not in {masked(self.url)!r}") from error
         text = str(error) or type(error).__name__
-        raise CacheError(f"can't {doing} {name} in the cache {self.url!r}: {text}") from error
+        raise CacheError(
+            f"can't {doing} {name} in the cache {masked(self.url)!r}: {text}"
+        ) from error
 
 
 def _absent(error: Exception) -> bool:

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, BinaryIO, Final, NoReturn
 
+from layercache._base.urls import masked
 from layercache.errors import CacheError, MissingExtra, NotFound, UsageError
 from layercache.store.backend import ObjectInfo, check_name
 
@@ -51,7 +52,7 @@ class ObstoreBackend:
         self.__init__(**state)  # type: ignore[misc]
 
     def __repr__(self) -> str:
-        return f"ObstoreBackend({self.url!r})"
+        return f"ObstoreBackend({masked(self.url)!r})"
 
     def _store(self) -> Any:
         made = self._made
@@ -61,7 +62,7 @@ class ObstoreBackend:
             try:
                 from obstore.store import from_url
             except ImportError as error:
-                raise MissingExtra(f"the cache {self.url!r}", "obstore") from error
+                raise MissingExtra(f"the cache {masked(self.url)!r}", "obstore") from error
             options: dict[str, Any] = {}
             if self._config:
                 options["config"] = self._config
@@ -70,7 +71,7 @@ class ObstoreBackend:
             try:
                 store = from_url(self.url, **options)
             except Exception as error:
-                raise UsageError(f"not a cache: {self.url!r}: {error}") from error
+                raise UsageError(f"not a cache: {masked(self.url)!r}: {error}") from error
             self._made = (os.getpid(), store)
             return store
 
@@ -113,7 +114,7 @@ class ObstoreBackend:
         except CacheError as error:
             return error
         except Exception as error:  # noqa: BLE001  (a connection that broke in the middle)
-            return CacheError(f"can't read {name} in the cache {self.url!r}: {error}")
+            return CacheError(f"can't read {name} in the cache {masked(self.url)!r}: {error}")
 
     def write(self, name: str, content: BinaryIO) -> None:
         import tempfile
@@ -166,9 +167,11 @@ class ObstoreBackend:
         if isinstance(error, UsageError):
             raise error
         if doing == "read" and _absent(error):
-            raise NotFound(f"{name} is not in {self.url!r}") from error
+            raise NotFound(f"{name} is not in {masked(self.url)!r}") from error
         text = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CacheError(f"can't {doing} {name} in the cache {self.url!r}: {text}") from error
+        raise CacheError(
+            f"can't {doing} {name} in the cache {masked(self.url)!r}: {text}"
+        ) from error
 
 
 def _absent(error: Exception) -> bool:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, BinaryIO, Final, NoReturn
 
+from layercache._base.urls import masked
 from layercache.errors import CacheError, MissingExtra, NotFound, UsageError
 from layercache.store.backend import ObjectInfo, check_name
 
@@ -47,8 +48,7 @@ class RedisBackend:
         self.__init__(state["url"], prefix=state["prefix"])  # type: ignore[misc]
 
     def __repr__(self) -> str:
-        scheme, _, rest = self._url.partition("://")
-        return f"RedisBackend({scheme + '://' + rest.rpartition('@')[2]!r})"
+        return f"RedisBackend({masked(self._url)!r})"
 
     def _redis(self) -> Any:
         if self._client is not None:
@@ -62,8 +62,9 @@ class RedisBackend:
                 client = Redis.from_url(
                     self._url, socket_timeout=_TIMEOUT, socket_connect_timeout=_TIMEOUT / 2
                 )
-            except ValueError as error:
-                raise UsageError(f"not a cache: {self!r}: {error}") from error
+            except ValueError:
+                # Its message may quote a part of the password.
+                raise UsageError(f"not a cache: {self!r}: not a URL of Redis") from None
             self._client = client
         try:
             seconds, micros = client.time()
