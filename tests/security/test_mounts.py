@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from layercache.executors.rootfs.inside import system_mounts
+from layercache.executors.rootfs.inside.image_root import Root
 from layercache.model.layer_times import LAYER_TIME
 
 from .conftest import Probe
@@ -109,6 +110,23 @@ def test_a_link_to_what_is_not_there_is_followed(probe: Probe) -> None:
     mounts = json.dumps([{"type": "tmpfs", "target": "/l"}])
     script = "ls -d /far/away /run/resolver/stub.conf; cat /etc/resolv.conf > /dev/null"
     assert probe("changes", links, script, mounts) == "/far/away\n/run/resolver/stub.conf\n[]"
+
+
+def test_an_image_without_system_directories_gets_none(probe: Probe) -> None:
+    """They are there while a command runs, and in no layer afterwards."""
+    gone = json.dumps({f".wh.{name}": "=" for name in ("proc", "sys", "dev")})
+    script = "ls -d /proc/1 /sys/kernel /dev/null; stat -c %Y / > /dev/null"
+    assert probe("changes", gone, script, "[]") == "/dev/null\n/proc/1\n/sys/kernel\n[]"
+
+
+def test_accounts_are_not_read_from_system_directories() -> None:
+    """Links of an image may lead its accounts to /proc, where the first process may read more
+    than the command: nothing is read there, nor from /sys and /dev."""
+    root = Root(os.open("/", os.O_PATH), proc=os.open("/proc", os.O_PATH))
+    assert root.read("/etc/passwd").startswith(b"root:")
+    for path in ("/proc/version", "/proc/self/status", "/sys/kernel/mm/ksm/run", "/dev/zero"):
+        assert root.read(path) == b"", path
+    root.close()
 
 
 def _cells() -> list[tuple[str, str]]:

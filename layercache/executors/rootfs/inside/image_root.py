@@ -73,18 +73,26 @@ class Root:
             raise
 
     def read(self, path: str, limit: int = 8 << 20) -> bytes:
-        """The content of a regular file, empty when there is none."""
+        """The content of a regular file, empty when there is none.
+
+        What links lead to in /proc, /sys or /dev is none: this process may read more there than
+        the command, and reading may take something away (`/proc/kmsg`).
+        """
         try:
-            fd = sys_.openat2(
-                self.fd, path.lstrip("/"), os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY, IN_ROOT
-            )
+            found = self.find(path)
         except OSError as error:
-            if error.errno in (*_MISSING, errno.ELOOP, errno.ENXIO):
+            if error.errno == errno.ELOOP:
                 return b""
             raise
+        if found is None:
+            return b""
         try:
-            if not stat.S_ISREG(os.fstat(fd).st_mode):
+            if not stat.S_ISREG(os.fstat(found).st_mode) or not self._allowed_at(found):
                 return b""
+            fd = os.open(f"self/fd/{found}", os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._proc)
+        finally:
+            os.close(found)
+        try:
             parts = []
             while limit > 0 and (part := os.read(fd, min(limit, 1 << 20))):
                 parts.append(part)
@@ -199,9 +207,12 @@ class Root:
         os.utime(name, ns=times, dir_fd=parent, follow_symlinks=False)
         os.utime(".", ns=times, dir_fd=parent)
 
+    def _allowed_at(self, fd: int) -> bool:
+        return self.mount_of(fd) in self._allowed
+
     def _allow(self, fd: int) -> None:
         """Refuse what is in /proc, /sys or /dev: only the image and other mounts are not."""
-        if self.mount_of(fd) not in self._allowed:
+        if not self._allowed_at(fd):
             raise OSError(errno.EPERM, "nothing is mounted at or below /proc, /sys and /dev")
 
     # -- mounting ---------------------------------------------------------------------------
@@ -222,13 +233,22 @@ class Root:
             os.close(mounted)
 
 
-def attach_system(root: int, name: str, mounted: int) -> None:
-    """Attach /proc, /sys or /dev to an image: a real directory of its root, or it is refused."""
+def attach_system(root: int, name: str, mounted: int, upper: int) -> Stub | None:
+    """Attach /proc, /sys or /dev to an image: a real directory of its root, or it is refused.
+
+    Where the image has none it is made: what is returned is for `Root.made`.
+    """
+    stub = None
     try:
         try:
             target = sys_.openat2(root, name, os.O_PATH | os.O_DIRECTORY, _NO_LINKS)
         except FileNotFoundError:
+            time = os.fstat(root).st_mtime_ns
             os.mkdir(name, 0o755, dir_fd=root)
+            os.utime(".", ns=(time, time), dir_fd=root)
+            if upper >= 0:
+                made = os.stat(name, dir_fd=upper, follow_symlinks=False)
+                stub = (f"/{name}", made.st_ino)
             target = sys_.openat2(root, name, os.O_PATH | os.O_DIRECTORY, _NO_LINKS)
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.ENOTDIR):
@@ -241,6 +261,7 @@ def attach_system(root: int, name: str, mounted: int) -> None:
         sys_.move_mount(mounted, target)
     finally:
         os.close(target)
+    return stub
 
 
 def _link(name: str, parent: int) -> str:

@@ -38,9 +38,7 @@ def run(stream: _wire.Stream, output: int, program: bytes) -> None:
         if spec is None:
             return
         if not program and not spec["insecure"]:
-            raise OSError(
-                errno.ENOSYS, f"the system calls of {sys_.machine()} can't be filtered"
-            )
+            raise OSError(errno.ENOSYS, f"the system calls of {sys_.machine()} can't be filtered")
         root = _build(spec)
         try:
             identity = identity_of(spec, root)
@@ -123,8 +121,7 @@ def _enter(path: str, system: dict[str, int], upper: int = -1) -> Root:
     sys.path.clear()
     sys.meta_path.clear()
     fd = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    for name in _system.NAMES:
-        attach_system(fd, name, system[name])
+    stubs = [attach_system(fd, name, system[name], upper) for name in _system.NAMES]
     os.chdir(path)
     sys_.pivot_root(".", ".")
     sys_.umount(".", sys_.MNT_DETACH)
@@ -132,7 +129,9 @@ def _enter(path: str, system: dict[str, int], upper: int = -1) -> Root:
     for name in _system.NAMES:
         if name != "proc":
             os.close(system[name])
-    return Root(fd, proc=system["proc"], upper=upper)
+    root = Root(fd, proc=system["proc"], upper=upper)
+    root.made += [stub for stub in stubs if stub is not None]
+    return root
 
 
 def _prepare(spec: Spec, mount: Spec, device: int) -> int:
