@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager
 from typing import BinaryIO, Final, Protocol, runtime_checkable
 
 from layercache._base.frozen import frozen
-from layercache.errors import UsageError
+from layercache.errors import CacheError, UsageError
 
 __all__ = [
     "SEGMENT_CHARACTERS",
@@ -30,11 +30,16 @@ __all__ = [
     "Syncs",
     "Touches",
     "check_name",
+    "read_bounded",
 ]
 
 SEGMENT_CHARACTERS: Final = "abcdefghijklmnopqrstuvwxyz0123456789._-"
 """What a segment of an object name is made of."""
 
+LARGEST_SMALL: Final = 1 << 26
+"""Bytes: no record, trail, fact, tag or derived object comes near."""
+
+_CHUNK: Final = 1 << 20
 _CHARACTERS: Final = SEGMENT_CHARACTERS + "/"
 _NO_SEGMENTS: Final = ("", ".", "..")
 _NO_BEGINNINGS: Final = ("", "/", ".")
@@ -62,6 +67,21 @@ def check_name(name: str) -> str:
     ):
         raise UsageError(f"not an object name: {name[:100]!r}")
     return name
+
+
+def read_bounded(content: BinaryIO, name: str) -> bytes:
+    """All bytes of a small object; raises `CacheError` once they are more than one ever has.
+
+    So a medium that sends without end costs neither all memory nor all time.
+    """
+    parts = []
+    size = 0
+    while chunk := content.read(_CHUNK):
+        size += len(chunk)
+        if size > LARGEST_SMALL:
+            raise CacheError(f"{name} has more than {LARGEST_SMALL >> 20} MiB: it is none of ours")
+        parts.append(chunk)
+    return b"".join(parts)
 
 
 @frozen

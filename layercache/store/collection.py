@@ -19,7 +19,7 @@ import attrs
 from layercache.errors import CacheError, CorruptObject, NotFound
 from layercache.model.digests import CacheKey, Digest
 from layercache.model.records import Record
-from layercache.store.backend import Cleans, Holds, ObjectInfo
+from layercache.store.backend import Cleans, Holds, ObjectInfo, read_bounded
 from layercache.store.codec import check_record, decode_record
 from layercache.store.marker import is_cache
 from layercache.store.retention import Entry, Pinned, Policy, Situation, Verdict, judge
@@ -123,7 +123,7 @@ def _record(store: Store, name: str) -> Record:
     what it refers to is not free."""
     try:
         with store.medium.read(name) as content:
-            data = content.read()
+            data = read_bounded(content, name)
     except OSError as error:
         raise CacheError(f"can't read {name}: {error}") from error
     return decode_record(CacheKey(name.rpartition("/")[2]), data, store.verifier)

@@ -15,15 +15,13 @@ from typing import BinaryIO, Final
 from layercache._base.frozen import frozen
 from layercache.errors import CacheError, CorruptObject, NotFound, UsageError
 from layercache.model.digests import CacheKey, Fingerprint
-from layercache.store.backend import Backend, BatchReader, Stages, Stats, Touches
+from layercache.store.backend import Backend, BatchReader, Stages, Stats, Touches, read_bounded
 from layercache.store.codec import FORMAT, Verifier, pack, seal, unpack, unseal
 from layercache.store.guarded import medium_of
 from layercache.store.marker import MARKER, foreign
 from layercache.store.trails import Trail, decode_trail, encode_trail
 
 __all__ = ["Objects", "StoreEvent"]
-
-_LARGE: Final = 1 << 26  # no small object comes near; bounds what a damaged one may cost
 
 
 @frozen
@@ -57,8 +55,14 @@ class Objects:
         self.namespace = namespace
         self.on_event = on_event
         self._listeners: list[weakref.WeakMethod[Callable[[StoreEvent], None]]] = []
-        self._verifier = verifier
+        self.authority = verifier
+        """What authenticates, as it was given; `verifier` is that for this namespace and salt."""
         self._prefix = _prefix(namespace, salt)
+        self._verifier: Verifier | None = None
+        if verifier is not None:
+            from layercache.store.trust import ScopedVerifier
+
+            self._verifier = ScopedVerifier(verifier, self._prefix)
         self._guard = threading.RLock()
         self._damaged: set[str] = set()
         self._staged: dict[str, None] = {}
@@ -251,7 +255,7 @@ class Objects:
 
     @property
     def verifier(self) -> Verifier | None:
-        """What authenticates records, if anything does."""
+        """What authenticates objects of this namespace and salt, if anything does."""
         return self._verifier
 
     # -- events -------------------------------------------------------------------------------
@@ -309,7 +313,7 @@ class Objects:
         for name in names:
             try:
                 with self.medium.read(name) as content:
-                    found[name] = content.read(_LARGE)
+                    found[name] = read_bounded(content, name)
             except NotFound:
                 continue
         return found

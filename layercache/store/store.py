@@ -60,7 +60,7 @@ class Store(Objects):
     def __getstate__(self) -> dict[str, object]:
         return {
             "backend": self.backend,
-            "verifier": self._verifier,
+            "verifier": self.authority,
             "salt": self.salt,
             "namespace": self.namespace,
         }

@@ -69,7 +69,7 @@ class TieredStore(Store):
         targets: list[Remote] = []
         for stores, into in ((cache_from, self._sources), (cache_to, targets)):
             for store in stores:
-                name = (id(store.backend), store.prefix, id(store.verifier))
+                name = (id(store.backend), store.prefix, id(store.authority))
                 if name not in remotes:
                     remotes[name] = Remote(store, deadline=deadline, report=self._report)
                 into.append(remotes[name])
@@ -433,7 +433,7 @@ def tiered(
     def open_one(where: str | Store | Backend) -> Store:
         if isinstance(where, Store):
             return where
-        options = {"verifier": store.verifier, "namespace": store.namespace}
+        options = {"verifier": store.authority, "namespace": store.namespace}
         if not isinstance(where, str):
             return Store(where, salt=salt or store.salt, **options)  # type: ignore[arg-type]
         if where not in known:
@@ -451,7 +451,7 @@ def tiered(
         cache_to=[open_one(where) for where in cache_to],
         deadline=deadline,
         linger=linger,
-        verifier=store.verifier,
+        verifier=store.authority,
         salt=store.salt,
         namespace=store.namespace,
         on_event=store.on_event,

@@ -15,9 +15,10 @@ from blake3 import blake3
 from layercache.errors import UsageError
 from layercache.store.codec import Verifier
 
-__all__ = ["KeyedVerifier", "Verifier"]
+__all__ = ["KeyedVerifier", "ScopedVerifier", "Verifier"]
 
 _CONTEXT: Final = "layercache 2026-11 trust domain 1: "
+_SCOPE: Final = "layercache 2026-11 signed message in a scope 1"
 _SHORTEST: Final = 16
 
 
@@ -50,6 +51,33 @@ class KeyedVerifier:
         if not separator or key is None:
             return False
         return hmac.compare_digest(blake3(message, key=key).digest(), mac)
+
+
+class ScopedVerifier:
+    """`verifier`, for what is written in one namespace under one salt (`scope`) only.
+
+    What was signed there and is copied to another namespace, or is met under a new salt, was
+    written by nobody who is trusted.
+    """
+
+    def __init__(self, verifier: Verifier, scope: str) -> None:
+        self._verifier = verifier
+        self._scope = scope
+
+    def __repr__(self) -> str:
+        return f"ScopedVerifier({self._verifier!r}, {self._scope!r})"
+
+    def sign(self, message: bytes) -> bytes:
+        """The signature of the message in this scope."""
+        return self._verifier.sign(self._scoped(message))
+
+    def verify(self, message: bytes, signature: bytes) -> bool:
+        """Whether a trusted writer signed `message` in this scope."""
+        return self._verifier.verify(self._scoped(message), signature)
+
+    def _scoped(self, message: bytes) -> bytes:
+        # The message is a digest of one length, so nothing is ambiguous.
+        return blake3(message + self._scope.encode(), derive_key_context=_SCOPE).digest()
 
 
 def _key(domain: str, secret: bytes) -> bytes:

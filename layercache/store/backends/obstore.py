@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, Final, NoReturn
 
 from layercache._base.urls import masked
 from layercache.errors import CacheError, MissingExtra, NotFound, UsageError
-from layercache.store.backend import ObjectInfo, check_name
+from layercache.store.backend import ObjectInfo, check_name, read_bounded
 
 __all__ = ["ObstoreBackend"]
 
@@ -110,7 +110,7 @@ class ObstoreBackend:
     def _read_one(self, name: str) -> bytes | CacheError:
         try:
             with self.read(name) as content:
-                return content.read()
+                return read_bounded(content, name)
         except CacheError as error:
             return error
         except Exception as error:  # noqa: BLE001  (a connection that broke in the middle)

@@ -24,7 +24,7 @@ from layercache.errors import CacheError, NotFound, SourceError
 from layercache.http.headers import next_link
 from layercache.model.digests import Digest, sha256
 from layercache.oci.references import Reference
-from layercache.store.backend import ObjectInfo, check_name
+from layercache.store.backend import ObjectInfo, check_name, read_bounded
 
 if TYPE_CHECKING:
     from layercache.oci.transport import Response, Transport
@@ -181,7 +181,7 @@ class RegistryBackend:
     def _read_one(self, name: str) -> bytes | CacheError:
         try:
             with self.read(name) as content:
-                return content.read()
+                return read_bounded(content, name)
         except CacheError as error:
             return error
         except OSError as error:

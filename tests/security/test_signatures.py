@@ -1,0 +1,97 @@
+"""What a trusted writer signed counts where it was written, and nowhere else."""
+
+from __future__ import annotations
+
+import io
+import pickle
+
+import pytest
+
+from layercache import Builder, Dockerfile
+from layercache.errors import CacheError
+from layercache.store.backend import LARGEST_SMALL, read_bounded
+from layercache.store.backends.memory import MemoryBackend
+from layercache.store.store import Store, StoreEvent
+from layercache.store.tiered import TieredStore, tiered
+from layercache.store.trust import KeyedVerifier
+
+SECRET = b"0123456789abcdef"
+SCOPES = [("", ""), ("team", ""), ("", "pepper"), ("team", "pepper"), ("other", "pepper")]
+
+
+def build(store: Store) -> list[str | None]:
+    done = Builder(store).build(
+        Dockerfile.parse("FROM scratch\nCOPY a /\n"), context={"a": "1"}, tags=["app"]
+    )
+    return [step.decision for step in done.steps]
+
+
+@pytest.mark.parametrize("written", SCOPES)
+@pytest.mark.parametrize("read", SCOPES)
+def test_signatures_bind_namespace_and_salt(
+    written: tuple[str, str], read: tuple[str, str]
+) -> None:
+    """An object that is copied from one to the other was signed by nobody there."""
+    verifier = KeyedVerifier(SECRET)
+    backend = MemoryBackend()
+    first = Store(backend, verifier=verifier, namespace=written[0], salt=written[1])
+    build(first)
+    events: list[StoreEvent] = []
+    second = Store(
+        backend, verifier=verifier, namespace=read[0], salt=read[1], on_event=events.append
+    )
+    names = [info.name for info in backend.list(first.prefix) if info.name != "format"]
+    for name in names:
+        with backend.read(name) as content:
+            backend.write(second.prefix + name.removeprefix(first.prefix), content)
+    keys = [name.rpartition("/")[2] for name in names if name.startswith(first.prefix + "ac/")]
+    found = second.lookup(keys)  # type: ignore[arg-type]
+
+    assert keys
+    assert bool(found) == (written == read)
+    assert bool(second.references()) == (written == read)
+    assert bool(second.trails()) == (written == read)
+    assert {event.kind for event in events} == (set() if written == read else {"untrusted"})
+
+
+def test_a_store_that_is_copied_or_put_behind_another_signs_alike() -> None:
+    """The scope is applied once."""
+    backend, remote = MemoryBackend(), MemoryBackend()
+    store = Store(backend, verifier=KeyedVerifier(SECRET), namespace="team")
+    with tiered(store, cache_to=[remote]) as both:
+        build(both)
+        assert both.flush(30)
+    plain = Store(remote, verifier=KeyedVerifier(SECRET), namespace="team")
+    assert plain.trails()
+    with TieredStore(MemoryBackend(), cache_from=[plain], verifier=KeyedVerifier(SECRET)) as other:
+        assert other.authority is not None
+    again = pickle.loads(pickle.dumps(Store(backend, verifier=_Plain(), namespace="team")))
+    assert isinstance(again.authority, _Plain)
+
+
+class _Plain:
+    def sign(self, message: bytes) -> bytes:
+        return message
+
+    def verify(self, message: bytes, signature: bytes) -> bool:
+        return message == signature
+
+
+class Endless(io.RawIOBase):
+    """A medium that sends without end."""
+
+    sent = 0
+
+    def read(self, size: int | None = -1) -> bytes:
+        assert size is not None
+        assert size > 0, "read without a bound"
+        self.sent += size
+        return bytes(size)
+
+
+def test_an_endless_object_ends() -> None:
+    """After what no object of ours has."""
+    content = Endless()
+    with pytest.raises(CacheError, match="none of ours"):
+        read_bounded(content, "ac/00/0")  # type: ignore[arg-type]
+    assert content.sent <= LARGEST_SMALL + (1 << 20)
