@@ -56,7 +56,7 @@ class SelectedTree(DictTree):
                 path = path.rpartition(b"/")[0]
                 passed.setdefault(path, _ON_THE_WAY)
         nodes = {**passed, **shown}
-        nodes[b""] = attrs.evolve(nodes.get(b"", _ON_THE_WAY), mode=_ON_THE_WAY.mode)
+        nodes[b""] = _ON_THE_WAY
         super().__init__(
             {path.decode("utf-8", "surrogateescape"): (node, b"") for path, node in nodes.items()}
         )
@@ -105,8 +105,18 @@ def _counted(node: Node, files: Files | None = None) -> Node:
     mode = node.mode
     if files is not None and files.fixed_mode and not node.is_link:
         mode = stat.S_IFMT(mode) | (0o755 if node.is_dir else 0o644)
-    time = copied_time(node.content) if node.is_file else LAYER_TIME
-    return attrs.evolve(node, mode=mode, mtime=time, xattrs=counted_attributes(node))
+    size, time = len(node.link), LAYER_TIME
+    if node.is_file:
+        size, time = node.size, copied_time(node.content)
+    special = stat.S_ISCHR(mode) or stat.S_ISBLK(mode)
+    return attrs.evolve(
+        node,
+        mode=mode,
+        mtime=time,
+        size=size,
+        device=node.device if special else (0, 0),
+        xattrs=counted_attributes(node),
+    )
 
 
 class _Passing:
@@ -126,7 +136,8 @@ class _Passing:
         if node is not None and node.is_dir:
             self._passed.setdefault(path, _ON_THE_WAY)
         elif node is not None and node.is_link:
-            self._passed.setdefault(path, _counted(node))
+            bare = Node(stat.S_IFLNK | 0o777, size=len(node.link), mtime=LAYER_TIME, link=node.link)
+            self._passed.setdefault(path, bare)
         return node
 
     def children(self, path: bytes) -> Sequence[bytes]:

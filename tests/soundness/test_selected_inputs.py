@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import stat
 
 import attrs
@@ -10,7 +11,7 @@ import pytest
 
 from layercache.builds.builder import Builder
 from layercache.dockerfile.recipe import Dockerfile
-from layercache.errors import BuildError, UsageError
+from layercache.errors import BuildError, SourceError, UsageError
 from layercache.model.descriptors import SCRATCH
 from layercache.model.instruction import Field
 from layercache.model.selectors import EVERYTHING, NOTHING, Files
@@ -272,3 +273,72 @@ def test_a_result_of_another_type_names_executor_and_step(wrong):
         Builder(executor=Wrong()).build(Dockerfile.parse("FROM scratch\nRUN true\n"))
     assert raised.value.line == 2
     assert raised.value.report is not None
+
+
+SELECTORS = (
+    Files((".",)),
+    Files(("d",)),
+    Files(("l",)),
+    Files(("*",)),
+    Files(("d/*",)),
+    Files(("a", "k")),
+    Files(("lz",)),
+    Files(("d/./e/c",), parents=True),
+    Files(("**/*.txt",), parents=True),
+    Files((".",), exclude=("d/e", "*.txt")),
+    Files(("d",), fixed_mode=True),
+    Files(("z/../d",)),
+    Files(("d",), named=False),
+)
+
+
+def _tree(rng):
+    found = {"d": directory(), "z": directory()}
+    for path in ("a", "d/b", "d/e/c", "x.txt", "d/y.txt", "z/q"):
+        if rng.random() < 0.8:
+            found[path] = file(rng.choice("123"), rng.choice((0o644, 0o600, 0o755, 0o4755)))
+    for path, target in (("l", "d"), ("d/m", "e/c"), ("k", "a"), ("lz", "l/e")):
+        if rng.random() < 0.5:
+            found[path] = link(target)
+    return found
+
+
+def _with_another_fact(rng, files):
+    """The same paths, with one fact of one node otherwise."""
+    path = rng.choice([*sorted(files), "."])
+    node, data = files.get(path, directory())
+    changes = {
+        "mode": node.mode ^ rng.choice((0o100, 0o1, 0o4000, 0o1000, 0o20)),
+        "uid": node.uid + 1,
+        "gid": node.gid + 1,
+        "mtime": node.mtime + 5,
+        "xattrs": rng.choice(
+            (((b"user.a", b"1"),), ((b"security.selinux", b"1"), (b"trusted.x", b"2")))
+        ),
+        "device": (1, 2),
+    }
+    if not node.is_file:
+        changes["size"] = node.size + 4096
+    label = rng.choice(sorted(changes))
+    return label, {**files, path: (attrs.evolve(node, **{label: changes[label]}), data)}
+
+
+def test_equal_fingerprints_look_equal():
+    """Whichever fact of a node is another one: it counts, or it does not show."""
+    equal = counted = 0
+    for seed in range(3_000):
+        rng = random.Random(seed)
+        files = _tree(rng)
+        label, changed = _with_another_fact(rng, files)
+        selector = rng.choice(SELECTORS)
+        try:
+            one, two = (fingerprint(DictTree(t), selector) for t in (files, changed))
+            parts = [SelectedTree(DictTree(t), [selector]) for t in (files, changed)]
+        except SourceError:
+            continue  # it names what is not there
+        counted += one != two
+        if one == two:
+            equal += 1
+            assert parts[0].nodes == parts[1].nodes, f"seed {seed}: {label} shows"
+    assert equal > 1_000
+    assert counted > 200
