@@ -86,11 +86,11 @@ class Corpus:
     def tarfile(self) -> None:
         """The same with the standard library: a pax archive, both hashes."""
         sink = _Hashing()
-        with tarfile.open(fileobj=sink, mode="w", format=tarfile.PAX_FORMAT) as tar:  # type: ignore[call-overload]
+        with tarfile.open(fileobj=sink, mode="w", format=tarfile.PAX_FORMAT) as tar:
             for name, path, _ in self.files:
                 member = tar.gettarinfo(path, os.fsdecode(name))
                 with open(path, "rb") as content:
-                    tar.addfile(member, _Reading(content))  # type: ignore[arg-type]
+                    tar.addfile(member, _Reading(content))
 
 
 class _Nowhere(io.RawIOBase):
@@ -188,7 +188,7 @@ def reading(corpus: Corpus, place: str, rounds: int) -> list[Figure]:
 
     def decoded() -> None:
         data = LayerIndex.decode(encoded)
-        StateTree([data], content).lookup(data.paths[-1])  # type: ignore[arg-type]
+        StateTree([data], content).lookup(data.paths[-1])
 
     def captured() -> None:
         capture_diff(corpus.root, StateTree([], content), LayerWriter(_Nowhere()))  # type: ignore[arg-type]

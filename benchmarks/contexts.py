@@ -130,7 +130,8 @@ def scan(root: str, cache: str, copies: int = 1) -> Scan:
         capture_output=True,
         env=environment(),
     )
-    return Scan(*json.loads(done.stdout), time.perf_counter() - began)
+    told = [*json.loads(done.stdout), time.perf_counter() - began]
+    return Scan(*told)
 
 
 def forget(root: str) -> None:
@@ -194,7 +195,7 @@ class Bench:
 
     def _some_file(self) -> tuple[str, ...]:
         where, _, names = next(entry for entry in os.walk(self.root) if entry[2])
-        return os.path.relpath(where, self.root), sorted(names)[0]
+        return os.path.relpath(where, self.root), min(names)
 
     def touch(self) -> None:
         """Give every file new stamps."""

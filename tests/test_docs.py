@@ -187,11 +187,13 @@ def test_the_json_page_has_the_closed_lists() -> None:
     text = (DOCS / "reference" / "json.md").read_text()
     lists = {
         heading: re.findall(r"^\| `([^`]+)` \|", part, re.MULTILINE)
-        for heading, part in re.findall(r"^### (\w+)\n(.*?)(?=^#|\Z)", text, re.M | re.S)
+        for heading, part in re.findall(
+            r"^### (\w+)\n(.*?)(?=^#|\Z)", text, re.MULTILINE | re.DOTALL
+        )
     }
-    part = re.search(r"^### Causes\n(.*?)(?=^#|\Z)", text, re.M | re.S)
+    part = re.search(r"^### Causes\n(.*?)(?=^#|\Z)", text, re.MULTILINE | re.DOTALL)
     assert part is not None
-    sentences = dict(re.findall(r"^\| `([^`]+)` \| (.*?) \|$", part[1], re.M))
+    sentences = dict(re.findall(r"^\| `([^`]+)` \| (.*?) \|$", part[1], re.MULTILINE))
 
     assert list(CAUSES) == lists["Causes"]
     assert list(KINDS) == lists["Kinds"]
@@ -229,7 +231,7 @@ def test_the_command_line_page_has_every_option(
 def test_the_command_line_page_has_no_other_option(capsys: pytest.CaptureFixture[str]) -> None:
     """Nothing is described that is not there."""
     text = (DOCS / "reference" / "command-line.md").read_text()
-    table = {name for line in re.findall(r"^\| `[^|]*\|", text, re.M) for name in
+    table = {name for line in re.findall(r"^\| `[^|]*\|", text, re.MULTILINE) for name in
              re.findall(r"`(--[a-z][a-z-]+)", line)}  # fmt: skip
     real = {"--version"}
     for command in COMMANDS:

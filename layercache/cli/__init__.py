@@ -60,7 +60,7 @@ def script() -> None:
     if threading.active_count() > 1 or "concurrent.futures.thread" in sys.modules:
         sys.exit(status)  # the usual exit waits for them
     # Taking the interpreter apart takes as long as deciding a build: do what counts, and end.
-    atexit._run_exitfuncs()
+    atexit._run_exitfuncs()  # noqa: SLF001 - nothing public does it
     try:
         sys.stdout.flush()
         sys.stderr.flush()

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import attrs
 
-from layercache.advice.advise import Advice, Version
+from layercache.advice.advise import Advice
 from layercache.advice.advise import advise as proposals
 from layercache.advice.versions import plain_graph, recorded_seconds, steps_of, versions_of
 from layercache.builds.baseline import trail_id
@@ -62,7 +62,7 @@ def advise(options: Namespace) -> int:
     if options.json:
         print_json({"schema": 1, "versions": len(versions), "advice": _plain(found)})
     else:
-        print(_shown(found, versions, seen))
+        print(_shown(found, seen))
     return 0
 
 
@@ -100,7 +100,7 @@ def _plain(found: Sequence[Advice]) -> list[dict[str, object]]:
     return [attrs.asdict(advice) for advice in found]
 
 
-def _shown(found: Sequence[Advice], versions: Sequence[Version], seen: str) -> str:
+def _shown(found: Sequence[Advice], seen: str) -> str:
     if not found:
         return f"over {seen} no other order would have saved anything"
     lines = [f"over {seen}:"]

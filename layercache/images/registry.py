@@ -338,7 +338,7 @@ def _entry(digest: Digest, data: bytes, media_type: str | None, what: str) -> En
     own = value.get("mediaType")
     kind = own if isinstance(own, str) else media_type
     if kind not in MANIFESTS | INDEXES:
-        kind = sorted(INDEXES if "manifests" in value else MANIFESTS)[-1]
+        kind = max(INDEXES if "manifests" in value else MANIFESTS)
     return Entry(Descriptor(kind, digest, len(data)))
 
 

@@ -292,7 +292,6 @@ class _Source:
 
     def fill(self, offset: int, size: int, path: bytes) -> Fill:
         """What writes `size` bytes from `offset` on to a descriptor."""
-
         if self._descriptor < 0:
             return lambda to: self._stream(to, offset, size, path)
         if size > _SMALL:

@@ -13,7 +13,7 @@ CITATION = re.compile(r"[Oo]bserved rules? ((?:\d+(?:\.\d+)?(?:, | and )?)+)")
 
 def test_no_citation_lacks_its_rule():
     """Every rule that code, tests or documents cite is on the page."""
-    cited = {}
+    cited: dict[str, Path] = {}
     for folder in ("layercache", "tests", "docs", "benchmarks"):
         for path in (ROOT / folder).rglob("*"):
             if path.suffix in {".py", ".md", ".toml"} and path != Path(__file__):

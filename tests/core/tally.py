@@ -13,12 +13,9 @@ import hypothesis
 SEED = int(os.environ.get("LAYERCACHE_SEED", "20261101"))
 """Where random choices begin; set LAYERCACHE_SEED for others."""
 
-LINES: list[str] = []
-
-
 def tell(name: str, runs: int, seconds: float, seed: int = SEED, more: str = "") -> None:
-    """Add a line to the summary of this run of the tests."""
-    LINES.append(f"{name}: {runs} run, seed {seed}, wall {seconds:.1f} s{more}")
+    """Print a line that `tests.counted` adds up."""
+    print(f"{name}: {runs} run, seed {seed}, wall {seconds:.1f} s{more}")
 
 
 def law(examples: int) -> Callable[[Callable[..., None]], Callable[..., None]]:

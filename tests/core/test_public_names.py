@@ -70,10 +70,12 @@ def test_public_names_are_there(front):
         value = getattr(package, name)
         if inspect.isclass(value) or inspect.isfunction(value):
             assert inspect.getdoc(value), f"{front}.{name} has no docstring"
-    homes = {}
-    for node in ast.walk(ast.parse(Path(package.__file__).read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and node.module.startswith(f"{front}."):
-            homes |= {alias.name: node.module for alias in node.names if alias.name != "lazily"}
+    homes: dict[str, str] = {}
+    for node in ast.walk(ast.parse(Path(str(package.__file__)).read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and f"{node.module}".startswith(f"{front}."):
+            homes |= {
+                alias.name: f"{node.module}" for alias in node.names if alias.name != "lazily"
+            }
     assert set(homes) == set(package.__all__)
     for name, home in homes.items():
         assert getattr(package, name) is getattr(importlib.import_module(home), name)
@@ -85,7 +87,7 @@ def test_public_names_are_there(front):
 def test_no_public_name_is_that_of_a_module(front):
     """Once imported, a module takes its package's attribute of that name."""
     package = importlib.import_module(front)
-    folder = Path(package.__file__).parent
+    folder = Path(str(package.__file__)).parent
     assert not set(package.__all__) & {path.stem for path in folder.iterdir()}
 
 

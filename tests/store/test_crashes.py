@@ -65,7 +65,7 @@ def fast_directory(tmp_path):
 
 
 @posix
-def test_killed_at_random_points(fast_directory, capsys):
+def test_killed_at_random_points(fast_directory):
     """After each kill everything acknowledged is there, and whatever is there is right."""
     started = time.monotonic()
     rng = random.Random(SEED)
@@ -102,10 +102,9 @@ def test_killed_at_random_points(fast_directory, capsys):
     if last is not None:
         assert int(store.get_reference("latest")) >= last
     _check_apart(directory, acknowledged)
-    with capsys.disabled():
-        wall = time.monotonic() - started
-        done = len(acknowledged)
-        print(f"kills: {200 * SOAK} run, seed {SEED}, wall {wall:.1f} s, {done} acknowledged")
+    wall = time.monotonic() - started
+    done = len(acknowledged)
+    print(f"kills: {200 * SOAK} run, seed {SEED}, wall {wall:.1f} s, {done} acknowledged")
 
 
 def _check_apart(directory, acknowledged):
@@ -253,17 +252,16 @@ def _power_cuts(tmp_path, monkeypatch, states):
             assert tag in [value for _, value in references[done[-1] :]]
 
 
-def test_power_cuts(tmp_path, monkeypatch, capsys):
+def test_power_cuts(tmp_path, monkeypatch):
     """However unsynced writes are dropped, reordered or torn: no loss, no wrong hit.
 
     A record that is there after the cut has its whole layer, also when nobody acknowledged it.
     """
     started = time.monotonic()
     _power_cuts(tmp_path, monkeypatch, 3000 * SOAK)
-    with capsys.disabled():
-        print(
-            f"power cuts: {3000 * SOAK} run, seed {SEED}, wall {time.monotonic() - started:.1f} s"
-        )
+    print(
+        f"power cuts: {3000 * SOAK} run, seed {SEED}, wall {time.monotonic() - started:.1f} s"
+    )
 
 
 @pytest.mark.parametrize("first_sync", [True, False])
@@ -380,7 +378,7 @@ def test_a_killed_holder_blocks_nobody(fast_directory):
 
 
 @posix
-def test_builders_on_one_directory(fast_directory, capsys):
+def test_builders_on_one_directory(fast_directory):
     """16 processes build what they like for a while: each image is that of a build alone."""
     started = time.monotonic()
     directory = fast_directory / "cache"
@@ -413,9 +411,8 @@ def test_builders_on_one_directory(fast_directory, capsys):
     assert statuses == [0] * 16
     assert sum(hits) > 0
     assert verify(Store(LocalBackend(directory))) == ()
-    with capsys.disabled():
-        wall = time.monotonic() - started
-        print(f"builders on one directory: {len(hits)} run, seed {SEED}, wall {wall:.1f} s")
+    wall = time.monotonic() - started
+    print(f"builders on one directory: {len(hits)} run, seed {SEED}, wall {wall:.1f} s")
 
 
 # -- directories that can't be written --------------------------------------------------------
@@ -479,7 +476,7 @@ def _fill(path, leave):
         out.write(bytes(max(0, status.f_bavail * status.f_frsize - leave)))
 
 
-def test_a_full_disk(small_disk, capsys):
+def test_a_full_disk(small_disk):
     """Wherever the space runs out, the build is right, and heals when there is space again."""
     started = time.monotonic()
     expected = _diff_ids(_build(Store(MemoryBackend()), Writes()))
@@ -506,8 +503,7 @@ def test_a_full_disk(small_disk, capsys):
         assert _diff_ids(_build(store, executor)) == expected
         assert executor.runs == 0
         store.close()
-    with capsys.disabled():
-        print(f"full disk: {points} run, seed none, wall {time.monotonic() - started:.1f} s")
+    print(f"full disk: {points} run, seed none, wall {time.monotonic() - started:.1f} s")
 
 
 def test_no_inodes_left(small_disk):

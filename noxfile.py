@@ -1,0 +1,170 @@
+"""Everything that a change must pass, as sessions of nox.
+
+`.ci/test` makes the environment that most sessions run in (`.venv`) and runs `tests`; `.ci/run`
+runs all of them. `portable` makes an environment for each further Python.
+"""
+
+from __future__ import annotations
+
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import nox
+
+ROOT = Path(__file__).resolve().parent
+EXTRAS = ".[zstd,fastgzip,rich,otel,obstore,s3,redis]"
+"""What the tests need of the project; `.ci/test` installs the same."""
+
+PYTHONS = ("3.12", "3.13", "3.14")
+"""Besides the one of `.venv`; those that are not installed are passed over."""
+
+COVERED = 65
+"""Percent of lines and branches that the portable suites have to run in their own process."""
+
+nox.options.sessions = ["lint", "types", "platforms", "tests", "portable", "docs"]
+nox.options.error_on_missing_interpreters = False
+nox.options.reuse_existing_virtualenvs = True
+nox.needs_version = ">=2025.2"
+
+
+def suites() -> dict[str, list[str]]:
+    """Suite -> what pytest is given: a folder of tests/, or the files directly in it."""
+    tests = ROOT / "tests"
+    found = {
+        folder.name: [f"tests/{folder.name}"]
+        for folder in sorted(tests.iterdir())
+        if folder.is_dir() and any(folder.rglob("test_*.py"))
+    }
+    found["project"] = sorted(f"tests/{path.name}" for path in tests.glob("test_*.py"))
+    return found
+
+
+def settings() -> dict[str, dict[str, Any]]:
+    """How suites are run, by `.ci/suites.toml`."""
+    text = (ROOT / ".ci" / "suites.toml").read_text(encoding="utf-8")
+    described: dict[str, dict[str, Any]] = tomllib.loads(text)["suites"]
+    return described
+
+
+def pytest(session: nox.Session, python: str, wanted: list[str], *options: str) -> None:
+    """Run suites: those that bear it in two processes at once, then the others alone.
+
+    A test that hangs ends its run after ten minutes.
+    """
+    there, described = suites(), settings()
+    command = [python, "-m", "pytest", "-p", "no:cacheprovider", "--counted", "--timeout=600"]
+    command += ["--timeout-method=thread", *options]
+    both: tuple[list[str], list[str]] = ([], [])
+    for suite in wanted:
+        both[described.get(suite, {}).get("workers", 1) > 1].extend(there[suite])
+    alone, together = both
+    failed = 0
+    for paths, more in ((together, ["-n", "2"]), (alone, [])):
+        if paths:
+            try:
+                session.run(*command, *more, *paths, external=True)
+            except nox.command.CommandFailed:
+                failed += 1  # the others shall run, too
+    if failed:
+        session.error("tests failed")
+
+
+@nox.session(venv_backend="none")
+def lint(session: nox.Session) -> None:
+    """Ruff: rules everywhere, the format where it is kept."""
+    session.run(sys.executable, "-m", "ruff", "check", ".", external=True)
+    formatted = [".ci", "docs", "tests/cli", "noxfile.py"]
+    session.run(sys.executable, "-m", "ruff", "format", "--check", *formatted, external=True)
+
+
+@nox.session(venv_backend="none")
+def types(session: nox.Session) -> None:
+    """Mypy: strictly over the package, the benchmarks and what runs CI, and over the tests."""
+    mypy = (sys.executable, "-m", "mypy")
+    session.run(*mypy, external=True)
+    session.run(*mypy, "noxfile.py", ".ci", external=True)
+    session.run(*mypy, "-p", "benchmarks", "-p", "tests", external=True)
+
+
+NOT_ON_DARWIN = ("layercache/executors/rootfs/",)
+NOT_ON_WINDOWS = (
+    *NOT_ON_DARWIN,
+    "layercache/executors/workspace/leftovers.py",
+    "layercache/executors/workspace/materialize.py",
+    "layercache/images/archives.py",
+    "layercache/images/atomic_files.py",
+    "layercache/images/export.py",
+    "layercache/images/layouts.py",
+    "layercache/images/writers.py",
+    "layercache/inputs/scan/filesystems.py",
+    "layercache/inputs/scan/hashing.py",
+    "layercache/inputs/scan/read_beneath.py",
+    "layercache/inputs/scan/statcache.py",
+    "layercache/layers/apply.py",
+    "layercache/layers/capture.py",
+    "layercache/layers/upper_scan.py",
+    "layercache/layers/write_beneath.py",
+    "layercache/layers/writer.py",
+    "layercache/oci/platforms.py",
+    "layercache/store/backends/range_locks.py",
+    "layercache/store/blobs.py",
+    "layercache/store/collection.py",
+)
+"""Root file systems are for Linux; the rest is not clean on Windows yet. May only shrink."""
+
+
+@nox.session(venv_backend="none")
+@nox.parametrize("platform", ["darwin", "win32"])
+def platforms(session: nox.Session, platform: str) -> None:
+    """Mypy for other platforms, over what is meant for them."""
+    apart = NOT_ON_DARWIN if platform == "darwin" else NOT_ON_WINDOWS
+    files = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("layercache/**/*.py"))
+    files = [name for name in files if not name.startswith(apart)]
+    options = ["--follow-imports=silent", "--platform", platform]
+    session.run(sys.executable, "-m", "mypy", *options, *files, external=True)
+
+
+@nox.session(venv_backend="none")
+def tests(session: nox.Session) -> None:
+    """The suites that are named, all by default: `nox -s tests -- [--strict-skips] [SUITE...]`.
+
+    Whatever else begins with a dash is for pytest; `--list` names the suites and stops.
+    """
+    options = [one for one in session.posargs if one.startswith("-")]
+    wanted = [one for one in session.posargs if not one.startswith("-")] or list(suites())
+    if "--list" in options:
+        print("\n".join(suites()))
+        return
+    if unknown := sorted(set(wanted) - set(suites())):
+        session.error(f"no such suite: {', '.join(unknown)} (there are {', '.join(suites())})")
+    pytest(session, sys.executable, wanted, *options)
+
+
+@nox.session(python=PYTHONS)
+def portable(session: nox.Session) -> None:
+    """On another Python: the suites that need no tools of the machine, and those that rest on how
+    an interpreter forks and calls C. On 3.13 it is counted what the former cover."""
+    session.install("--quiet", "--upgrade", "pip>=25.1")
+    session.install("--quiet", "--editable", EXTRAS, "--group", "test")
+    core = [name for name, options in settings().items() if options.get("core")]
+    if session.python == "3.13":
+        session.env["COVERAGE_CORE"] = "sysmon"
+        covered = ("--cov=layercache", "--cov-branch", "--cov-report=", "--cov-append")
+        session.run("python", "-m", "coverage", "erase")
+        pytest(session, "python", core, "--strict-skips", *covered)
+        gate = f"--fail-under={COVERED}"
+        session.run("python", "-m", "coverage", "report", "--format=total", gate)
+        pytest(session, "python", ["rootfs", "tracing"])
+    else:
+        pytest(session, "python", core, "--strict-skips")
+        pytest(session, "python", ["rootfs"])
+
+
+@nox.session(venv_backend="none")
+def docs(session: nox.Session) -> None:
+    """The documentation, every warning an error."""
+    site = session.create_tmp()
+    sphinx = (sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-b", "html")
+    session.run(*sphinx, "docs", f"{site}/site", external=True)
