@@ -2,6 +2,7 @@
 
 `Builder` holds what stays from build to build and may be used from several threads; each build
 has a walk, inputs and an image resolver of its own.
+One class, since all of that is wired for one build.
 """
 
 from __future__ import annotations

@@ -134,7 +134,7 @@ class Transport:
                 if not whole:
                     raise SourceError(f"{host} wants authorization in the middle of an upload")
                 continue
-            if answer.status == 401 or answer.status == 403:
+            if answer.status in {401, 403}:
                 said = answer.words
                 answer.close()
                 raise SourceError(

@@ -7,12 +7,13 @@ other builders, anybody's work. Without the object nothing there is listed, remo
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Final
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Final, Protocol
 
 from layercache.errors import UsageError
 
 if TYPE_CHECKING:
-    from layercache.store.small_objects import Objects
+    from layercache.store.backend import Backend
 
 __all__ = ["MARKER", "foreign", "is_cache"]
 
@@ -25,7 +26,19 @@ _KINDS: Final = ("ac", "blobs", "facts", "index", "ns", "refs", "results", "salt
 """Folders from which a collection removes what nothing refers to."""
 
 
-def is_cache(store: Objects) -> bool:
+class _Store(Protocol):
+    """What is looked at here of a store (`layercache.store.small_objects.Objects`)."""
+
+    @property
+    def backend(self) -> Backend: ...
+
+    @property
+    def medium(self) -> Backend: ...
+
+    def read_small(self, names: Sequence[str]) -> Mapping[str, bytes]: ...
+
+
+def is_cache(store: _Store) -> bool:
     """Whether a cache of ours is there; False where nothing is there at all.
 
     Raises `UsageError` where something else is, `CacheError` when the backend fails.

@@ -2,6 +2,8 @@
 
 A step is an overlay over the unpacked layers of its state, in namespaces of its own; what the
 command wrote is captured as a layer and kept as the directory of that layer.
+
+One class: its options govern all of it, and the parts that do the work are modules beside it.
 """
 
 from __future__ import annotations
