@@ -80,7 +80,7 @@ class Mounts:
         """The longest mount point that `path` is in, the last of several on one, and its kind."""
         best: tuple[bytes, str] = (b"", "")
         for where, kind in self._by_path:
-            inside = where == b"/" or path == where or path.startswith(where + b"/")
+            inside = where in (b"/", path) or path.startswith(where + b"/")
             if inside and len(where) >= len(best[0]):
                 best = where, kind
         return best
