@@ -161,7 +161,10 @@ def _unpack(data: bytes) -> tuple[Packed, int]:
             at += size
         elif tag == _INT:
             size = size_of()
-            value = int(data[at : at + size])
+            digits = data[at : at + size]
+            value = int(digits)
+            if b"%d" % value != digits:
+                raise ValueError("an integer is not in its one form")
             at += size
         elif tag == _FLOAT:
             (value,) = _DOUBLE.unpack_from(data, at)
