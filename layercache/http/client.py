@@ -37,6 +37,7 @@ _FRAMES: Final = 64 << 10
 _RATE: Final = 1024
 """Bytes a second that a body has to come at, once its first minute is over."""
 _SAFE: Final = "!#$%&'()*+,/:;=?@[]~"
+_PLACE: Final = r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?"
 _HEX: Final = frozenset(b"0123456789abcdefABCDEF")
 
 
@@ -84,9 +85,7 @@ def parse_address(text: str) -> Address:
         raise UsageError(f"only http and https are opened, not {scheme[:20]!r}")
     if parts.username is not None or parts.password is not None:
         raise UsageError("a URL can't hold user information")
-    if not host or not re.fullmatch(r"[A-Za-z0-9._:-]{1,255}", host, re.ASCII):
-        raise UsageError(f"not a URL: {masked(text)!r}")
-    if port == 0:
+    if not host or port == 0 or len(host) > 255 or not re.fullmatch(_PLACE, parts.netloc, re.ASCII):
         raise UsageError(f"not a URL: {masked(text)!r}")
     url = urllib.parse.urlunsplit((scheme, parts.netloc, parts.path, parts.query, ""))
     return Address(url, scheme, host.lower(), port or (443 if scheme == "https" else 80))

@@ -134,6 +134,12 @@ def test_the_syntax_line_opens_nothing(tmp_path: Path) -> None:
         "ADD --checksum=abcdef1 https://127.0.0.1/r.git?commit=abcdef2 /d/",
         "ADD https://127.0.0.1/r.git?submodules=maybe /d/",
         "ADD http://[::1/x /d/",
+        "ADD http://127.0.0.1/.wh.x /d/",
+        "ADD http://127.0.0.1/%2ewh..wh..opq /d/",
+        "COPY <<.wh.x /d/\nx\n.wh.x",
+        "ADD ssh://-oProxyCommand=x/r.git /d/",
+        "ADD ssh://git@-oProxyCommand=x/r.git /d/",
+        "ADD -u@h:x /d/",
     ],
 )
 def test_names_that_no_file_has(line: str) -> None:
@@ -163,7 +169,11 @@ def test_names_that_no_file_has(line: str) -> None:
 )
 def test_a_url_with_a_password_is_refused(url: str) -> None:
     """It would be kept with the image; it is not even in the message."""
-    for text in (f"FROM scratch\nADD {url} /d/\n", f"FROM scratch\nARG u={url}\nADD $u /d/\n"):
+    for text in (
+        f"FROM scratch\nADD {url} /d/\n",
+        f"FROM scratch\nARG u={url}\nADD $u /d/\n",
+        f"FROM scratch\nONBUILD ADD {url} /d/\n",
+    ):
         with pytest.raises(DockerfileError, match="user information") as caught:
             plan(text)
         assert "hunter2" not in str(caught.value)

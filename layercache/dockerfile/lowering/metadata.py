@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from layercache.dockerfile import instructions as written
 from layercache.dockerfile.lowering.origins import located
+from layercache.dockerfile.lowering.remote import check_trigger
 from layercache.dockerfile.lowering.stage import Handler, StageFold
 from layercache.errors import UsageError
 from layercache.model.image_config import Healthcheck as HealthcheckConfig
@@ -77,6 +78,7 @@ def _stop_signal(fold: StageFold, instruction: written.Stopsignal) -> HistoryEnt
 
 
 def _onbuild_line(fold: StageFold, instruction: written.Onbuild) -> None:
+    check_trigger(instruction, instruction.trigger)
     fold.triggers.append(instruction.expression)  # no line of history
 
 

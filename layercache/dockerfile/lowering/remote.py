@@ -14,7 +14,7 @@ from layercache.model.digests import check_digest
 from layercache.model.instruction import Source
 from layercache.model.sources import GitSource, UrlSource
 
-__all__ = ["file_name", "remote_source", "url_name"]
+__all__ = ["check_trigger", "file_name", "remote_source", "url_name"]
 
 _SCP = expression(r"[A-Za-z0-9_.-]+@[A-Za-z0-9.-]+:[^:]")
 _COMMIT = expression(r"[0-9a-f]{7,64}")
@@ -42,7 +42,8 @@ def file_name(instruction: AnyInstruction, name: str, what: str) -> str:
         size = len(name.encode())
     except UnicodeEncodeError:
         raise problem(instruction, f"{what} gives a file name that is no text") from None
-    if name in ("", ".", "..") or "/" in name or "\0" in name or size > _LONGEST_NAME:
+    reserved = name in ("", ".", "..") or name.startswith(".wh.")  # a layer's deletion
+    if reserved or "/" in name or "\0" in name or size > _LONGEST_NAME:
         shown = repr(name if len(name) < 60 else name[:60] + "…")
         raise problem(instruction, f"{what} gives the file name {shown}, which no file can have")
     return name
@@ -67,7 +68,14 @@ def remote_source(text: str, copy: Copy | Add, checksum: str | None) -> Source |
     return UrlSource(text, digest)
 
 
-def _without_user(url: str, copy: Add | Copy, *, named: bool = False) -> None:
+def check_trigger(onbuild: AnyInstruction, trigger: object) -> None:
+    """Refuse a URL with user information in a trigger, which the image would keep."""
+    for word in trigger.sources if isinstance(trigger, Add) else ():
+        if isinstance(word, str) and "://" in word:
+            _without_user(word, onbuild, named=word.startswith("ssh://"))
+
+
+def _without_user(url: str, copy: AnyInstruction, *, named: bool = False) -> None:
     """Refuse user information, a name alone where it is not `named` that it may stand there."""
     rest = url.partition("://")[2]
     user = user_of(rest)
@@ -101,6 +109,8 @@ def _git_source(text: str, add: Add, checksum: str | None) -> GitSource:
     _without_user(url, add, named=url.startswith("ssh://"))
     if any(not c.isprintable() or c in " \\" for c in url):
         raise problem(add, "a Git URL holds a space, a backslash or a control character")
+    if url.startswith("-") or "://-" in url or "@-" in url:
+        raise problem(add, "a Git URL whose host or user begins with '-'")
     reference, _, directory = fragment.partition(":")
     given = _query(query, add)
     if given and fragment:
