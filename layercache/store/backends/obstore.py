@@ -9,11 +9,13 @@ import io
 import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, BinaryIO, Final, NoReturn
 
 from layercache._base.urls import masked
 from layercache.errors import CacheError, MissingExtra, NotFound, UsageError
 from layercache.store.backend import ObjectInfo, check_name, read_bounded
+from layercache.store.backends.side_by_side import side_by_side
 
 __all__ = ["ObstoreBackend"]
 
@@ -89,13 +91,7 @@ class ObstoreBackend:
 
     def read_many(self, names: Sequence[str]) -> Mapping[str, bytes]:
         self._store()
-        if len(names) == 1:
-            results = [self._read_one(names[0])]
-        else:
-            from concurrent.futures import ThreadPoolExecutor
-
-            with ThreadPoolExecutor(min(_THREADS, len(names) or 1)) as pool:
-                results = list(pool.map(self._read_one, names))
+        results = side_by_side([partial(self._read_one, name) for name in names], _THREADS)
         found = {}
         failure: CacheError | None = None
         for name, result in zip(names, results, strict=True):

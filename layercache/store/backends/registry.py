@@ -18,6 +18,7 @@ import threading
 import time
 import urllib.parse
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from layercache.errors import CacheError, NotFound, SourceError
@@ -25,6 +26,7 @@ from layercache.http.headers import next_link
 from layercache.model.digests import Digest, sha256
 from layercache.oci.references import Reference
 from layercache.store.backend import ObjectInfo, check_name, read_bounded
+from layercache.store.backends.side_by_side import side_by_side
 
 if TYPE_CHECKING:
     from layercache.oci.transport import Response, Transport
@@ -166,7 +168,7 @@ class RegistryBackend:
             raise CacheError(f"the cache {self!r}: {error}") from error
 
     def read_many(self, names: Sequence[str]) -> Mapping[str, bytes]:
-        results = self._side_by_side([lambda name=name: self._read_one(name) for name in names])
+        results = side_by_side([partial(self._read_one, name) for name in names], _THREADS)
         found = {}
         failure: CacheError | None = None
         for name, result in zip(names, results, strict=True):
@@ -186,14 +188,6 @@ class RegistryBackend:
             return error
         except OSError as error:
             return CacheError(f"can't read {name} in {self!r}: {error}")
-
-    def _side_by_side(self, calls: Sequence[Any]) -> list[Any]:
-        if len(calls) <= 1:
-            return [call() for call in calls]
-        from concurrent.futures import ThreadPoolExecutor
-
-        with ThreadPoolExecutor(min(_THREADS, len(calls))) as pool:
-            return list(pool.map(lambda call: call(), calls))
 
     # -- writing ------------------------------------------------------------------------------
 
@@ -301,7 +295,7 @@ class RegistryBackend:
                     yield ObjectInfo(prefix, size, time.time())
             return
         tags = [tag for tag in self._tags() if tag.startswith(_TAGS)]
-        manifests = self._side_by_side([lambda tag=tag: self._tagged(tag) for tag in tags])
+        manifests = side_by_side([partial(self._tagged, tag) for tag in tags], _THREADS)
         for manifest in manifests:
             info = self._info(manifest)
             if info is not None and info.name.startswith(prefix):
