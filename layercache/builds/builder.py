@@ -227,17 +227,9 @@ class Builder:
 
     def _report_broken(self, observer: Observer, error: Exception) -> None:
         """Say that an observer raised: it gets no further events, and builds go on."""
-        import traceback
-        import warnings
+        from layercache.builds.broken_observer import warn_of
 
-        name = getattr(observer, "__qualname__", type(observer).__name__)
-        where = traceback.extract_tb(error.__traceback__)[-1]
-        text = (
-            f"the observer {name} raised {type(error).__name__}: {error} "
-            f"({where.filename}:{where.lineno}); it gets no further events, the build goes on"
-        )
-        warnings.warn(text, RuntimeWarning, stacklevel=2)
-        self.observe(Note(text, time.time()))
+        self.observe(Note(warn_of(observer, error), time.time()))
 
     def _noticed(self, event: StoreEvent) -> None:
         self.observe(CacheTrouble(event.kind, event.message, time.time()))
