@@ -98,6 +98,8 @@ class Exec:
     platform: str = ""
     files: tuple[tuple[str, bytes], ...] = ()
     proxies: tuple[tuple[str, str], ...] = attrs.field(default=(), eq=False)
+    private: tuple[str, ...] = attrs.field(default=(), eq=False)
+    """Labels of fields that were expanded from build arguments: kept as digests only."""
     tools: tuple[str, ...] = ()
     """Host tools that the recipe declares; the workspace executor counts their content."""
 
@@ -123,7 +125,7 @@ class Exec:
         )
         fields.append(Field("files", self.files) if self.files else _NO_FILES)
         fields.append(Field("tools", self.tools) if self.tools else _NO_TOOLS)
-        return tuple(fields)
+        return _with_private(tuple(fields), self.private)
 
     @property
     def ordered_mounts(self) -> tuple[Mount, ...]:
@@ -168,6 +170,16 @@ def _surroundings(
         Field("shm size", shm_size),
         Field("ulimits", ulimits),
         Field("platform", platform),
+    )
+
+
+def _with_private(fields: tuple[Field, ...], private: tuple[str, ...]) -> tuple[Field, ...]:
+    """`fields`, those with the labels `private` marked so; the key is the same."""
+    if not private:
+        return fields
+    return tuple(
+        Field(field.label, field.value, private=True) if field.label in private else field
+        for field in fields
     )
 
 
@@ -220,6 +232,8 @@ class CopyFiles:
     exclude: tuple[str, ...] = ()
     unpack: bool | None = False
     keep_git_dir: bool = False
+    private: tuple[str, ...] = attrs.field(default=(), eq=False)
+    """As of `Exec`."""
 
     commands = False
 
@@ -230,7 +244,7 @@ class CopyFiles:
         """
         names = [s.pattern if self.parents else s.name for s in self.sources]
         sources = zip(self.sources, names, strict=True)
-        return (
+        fields = (
             Field("sources", tuple([(s.role, name, s.content, s.remote) for s, name in sources])),
             Field("destination", self.destination),
             *_manners(
@@ -243,6 +257,7 @@ class CopyFiles:
                 self.keep_git_dir,
             ),
         )
+        return _with_private(fields, self.private)
 
 
 _COPY_RULES: Final = Field("rules", 2)
@@ -281,9 +296,12 @@ class MakeDirectory:
 
     path: str
     user: str = ""
+    private: tuple[str, ...] = attrs.field(default=(), eq=False)
+    """As of `Exec`."""
 
     name = "WORKDIR"
     commands = False
 
     def definition(self) -> tuple[Field, ...]:
-        return (Field("path", self.path), Field("user", self.user))
+        fields = (Field("path", self.path), Field("user", self.user))
+        return _with_private(fields, self.private)

@@ -152,7 +152,12 @@ OPERATIONS: Final = (
             tools=((), ("gcc", "make")),
         ),
         # What is private is kept otherwise, and proxies reach a command without counting.
-        cosmetic=_changes(_EXEC, arguments=(("A",), ()), proxies=((("http_proxy", "x"),),)),
+        cosmetic=_changes(
+            _EXEC,
+            arguments=(("A",), ()),
+            proxies=((("http_proxy", "x"),),),
+            private=(("workdir",),),
+        ),
     ),
     _mount_case(
         {"target": ("/b",), "readonly": (False,), "role": ("mount /b",)},
@@ -208,6 +213,7 @@ OPERATIONS: Final = (
             unpack=(None, True),
             keep_git_dir=(True,),
         ),
+        cosmetic=_changes(_COPY, private=(("sources",),)),
     ),
     Case(
         "MakeDirectory",
@@ -215,6 +221,7 @@ OPERATIONS: Final = (
         counts=_changes(
             MakeDirectory(path="/app", user="1"), path=("/app/sub", "/"), user=("", "2")
         ),
+        cosmetic=_changes(MakeDirectory(path="/app", user="1"), private=(("path",),)),
     ),
 )
 """Every operation that the library itself lowers to."""

@@ -71,7 +71,7 @@ def test_a_forgetful_strategy_is_caught(forgets, test):
 
 
 @pytest.mark.parametrize(
-    "forgets", ["field command", "input parent", "input source", "field chmod"]
+    "forgets", ["field command", "input parent", "input source", "field destination"]
 )
 def test_a_forgetful_strategy_breaks_the_law(forgets):
     """What a strategy forgets shows in trees, too: cached builds differ from clean ones."""

@@ -20,7 +20,9 @@ __all__ = ["lower_copy"]
 
 def lower_copy(fold: StageFold, copy: Copy | Add, origin: Origin) -> HistoryEntry | None:
     """Append the step of a COPY or ADD; None when the image it reads is still missing."""
-    expand = fold.variables.expand
+    expand, from_argument = fold.variables.expand, fold.variables.from_argument
+    private: list[str] = []
+    from_argument()
     sources: list[CopySource] = []
     texts: list[str] = []
     patterns: list[str] = []
@@ -57,8 +59,11 @@ def lower_copy(fold: StageFold, copy: Copy | Add, origin: Origin) -> HistoryEntr
         texts.append(f"<<{document.name}")
         sources.append(CopySource(role="", pattern=document.name, content=body.encode()))
     _check_checksum(copy, sources)
+    private += ["sources"] * from_argument()
     exclude = tuple(located(copy, expand, pattern) for pattern in copy.exclude)
+    private += ["exclude"] * from_argument()
     chmod = located(copy, expand, copy.chmod) if copy.chmod is not None else None
+    private += ["chmod"] * from_argument()
     if chmod and not (_is_octal(chmod) and len(chmod) <= 4):
         from layercache.model.mode_change import parse_mode
 
@@ -70,9 +75,12 @@ def lower_copy(fold: StageFold, copy: Copy | Add, origin: Origin) -> HistoryEntr
         files = Files(tuple(patterns), exclude, parents, fixed_mode=_is_octal(chmod))
         inputs.append(Input(SOURCE, vertex, files))
     destination = located(copy, expand, copy.destination)
+    if from_argument() or ("workdir" in fold.private and not destination.startswith("/")):
+        private.append("destination")
     # With here-documents alone ADD does what COPY does, and is the same step (observed rule 10.2).
     adds = isinstance(copy, Add) and bool(inputs)
     chown = located(copy, expand, copy.chown) if copy.chown is not None else None
+    private += ["chown"] * from_argument()
     operation = CopyFiles(
         name="ADD" if adds else "COPY",
         sources=tuple(sources),
@@ -84,6 +92,7 @@ def lower_copy(fold: StageFold, copy: Copy | Add, origin: Origin) -> HistoryEntr
         exclude=exclude,
         unpack=_unpack(copy, sources) if isinstance(copy, Add) and adds else False,
         keep_git_dir=keep_git_dir,
+        private=tuple(private),
     )
     fold.add(operation, origin, inputs)
     # History shows what was written, expanded, with the flags that BuildKit shows.

@@ -44,7 +44,9 @@ def _entrypoint(fold: StageFold, instruction: written.Entrypoint) -> HistoryEntr
 
 
 def _user(fold: StageFold, instruction: written.User) -> HistoryEntry:
+    fold.variables.from_argument()
     user = located(instruction, fold.variables.expand, instruction.value)
+    (fold.private.add if fold.variables.from_argument() else fold.private.discard)("user")
     fold.config = fold.config.with_user(user)
     return HistoryEntry.of(f"USER {user}")
 

@@ -55,6 +55,7 @@ def lower_run(fold: StageFold, run: Run, origin: Origin) -> HistoryEntry | None:
         platform=fold.platform,
         files=files,
         proxies=proxies,
+        private=fold.private_fields(),
     )
     fold.add(operation, origin, inputs)
     return HistoryEntry.of(_created_by(fold, args), layer=True)

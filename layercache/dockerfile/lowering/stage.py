@@ -81,6 +81,9 @@ class StageFold:
         self.ports: set[str] = set()
         self.volumes: set[str] = set()
         self.triggers: list[str] = []
+        self.private: set[str] = set()
+        """What of "user" and "workdir" was expanded from an argument."""
+        self._private_env: set[str] = set()
         self._before: StageFold | None = None
         self._history: list[tuple[HistoryEntry, int | None]] = []
         self._onbuild: tuple[str, ...] = ()
@@ -171,7 +174,9 @@ class StageFold:
         for name, value in self._environment.items():
             # The configuration is applied anew, over arguments of the same name.
             if self.variables.get(name) != value:
-                self.variables.set(name, value)
+                self.variables.set(name, value, private=name in fold._private_env)
+        self.private = set(fold.private)
+        self._private_env = set(fold._private_env)
         self._before = fold
         self.base = fold.base
         self.platform = fold.platform
@@ -295,6 +300,10 @@ class StageFold:
             Step(instruction=operation, inputs=edges, bypass=bypass, origin=origin)
         )
 
+    def private_fields(self, workdir: str = "workdir") -> tuple[str, ...]:
+        """The labels of fields that hold what of user and working directory is private."""
+        return tuple(sorted(workdir if name == "workdir" else name for name in self.private))
+
     def absolute(self, path: str) -> str:
         """`path` below the working directory, cleaned, a trailing slash kept."""
         directory = path.endswith(("/", "/.")) or path in {".", ""}
@@ -378,25 +387,34 @@ class StageFold:
 
     def _env(self, instruction: written.Env, origin: Origin) -> HistoryEntry:
         # All values of one line see the variables as they were before it.
-        pairs = [
-            (
-                located(instruction, self.variables.expand, name),
-                located(instruction, self.variables.expand, value),
-            )
-            for name, value in instruction.pairs
-        ]
+        pairs = []
+        private = set()
+        for name, value in instruction.pairs:
+            name = located(instruction, self.variables.expand, name)
+            self.variables.from_argument()
+            pairs.append((name, located(instruction, self.variables.expand, value)))
+            if self.variables.from_argument():
+                private.add(name)
         for name, value in pairs:
             ImageConfig().with_env(name, value)  # checks the name
-            self.variables.set(name, value)
+            self.variables.set(name, value, private=name in private)
+            (self._private_env.add if name in private else self._private_env.discard)(name)
             self._environment[name] = value
         return HistoryEntry.of("ENV " + " ".join(f"{n}={v}" for n, v in pairs))
 
     def _workdir(self, instruction: written.Workdir, origin: Origin) -> HistoryEntry:
+        self.variables.from_argument()
         path = located(instruction, self.variables.expand, instruction.value)
+        if self.variables.from_argument():
+            self.private.add("workdir")
+        elif path.startswith("/"):
+            self.private.discard("workdir")
         self.config = self.config.with_workdir(path)
         made = self.config.workdir != "/"
         if made:
-            operation = MakeDirectory(path=self.config.workdir, user=self.config.user)
+            operation = MakeDirectory(
+                path=self.config.workdir, user=self.config.user, private=self.private_fields("path")
+            )
             self.add(operation, origin, [])
         return HistoryEntry.of(f"WORKDIR {self.config.workdir}", layer=made, operation=False)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 from layercache.dockerfile.syntax.expansion import process_word, process_words
@@ -61,6 +61,27 @@ _SHARED: Final = 4
 """The same for a command that sees what the one before it sees: its key still names them all."""
 
 
+class _Noting(Mapping[str, str]):
+    """Values to expand with; notes whether one that came from a build argument was read."""
+
+    def __init__(self, values: Mapping[str, str], private: set[str], noted: list[bool]) -> None:
+        self._values = values
+        self._private = private
+        self._noted = noted
+
+    def __getitem__(self, name: str) -> str:
+        value = self._values[name]
+        if name in self._private:
+            self._noted[0] = True
+        return value
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+
 class Variables:
     """Names and values in the order in which a command sees them.
 
@@ -72,11 +93,15 @@ class Variables:
         values: Mapping[str, str] | None = None,
         *,
         arguments: frozenset[str] = frozenset(),
+        private: frozenset[str] = frozenset(),
         escape: str = "\\",
         budget: Budget | None = None,
     ) -> None:
         self._values = dict(values or {})
         self._arguments = set(arguments)
+        self._private = set(private | arguments)
+        self._noted = [False]
+        self._shown = _Noting(self._values, self._private, self._noted)
         self._escape = escape
         self._budget = budget or Budget()
         self._declared: set[str] = set()
@@ -97,7 +122,7 @@ class Variables:
         return frozenset(self._declared)
 
     def seen(self) -> tuple[tuple[tuple[str, str], ...], tuple[str, ...]]:
-        """What a command sees, in order, and which of the names are arguments.
+        """What a command sees, in order, and the names whose values come from arguments.
 
         Made anew only after a change, so that many commands share it. All of it counts for each
         command: without a bound, keys of many commands after many variables take minutes.
@@ -105,7 +130,7 @@ class Variables:
         if self._items is None:
             self._budget.spend(_PAIR * len(self._values))
             pairs = tuple(self._values.items())
-            self._items = (pairs, tuple(n for n, _ in pairs if n in self._arguments))
+            self._items = (pairs, tuple(n for n, _ in pairs if n in self._private))
         else:
             self._budget.spend(_SHARED * len(self._values))
         return self._items
@@ -113,9 +138,20 @@ class Variables:
     def get(self, name: str) -> str | None:
         return self._values.get(name)
 
-    def set(self, name: str, value: str) -> None:
-        """ENV."""
+    @property
+    def private(self) -> frozenset[str]:
+        """Names whose value is that of an argument, or was expanded from one."""
+        return frozenset(self._private)
+
+    def from_argument(self) -> bool:
+        """Whether anything expanded since this was last asked came from an argument."""
+        noted, self._noted[0] = self._noted[0], False
+        return noted
+
+    def set(self, name: str, value: str, *, private: bool = False) -> None:
+        """ENV; `private` where the value was expanded from an argument."""
         self._items = None
+        (self._private.add if private else self._private.discard)(name)
         self._values.pop(name, None)
         self._values[name] = value
         self._arguments.discard(name)
@@ -128,24 +164,26 @@ class Variables:
             self._values.pop(name, None)
             self._values[name] = value
             self._arguments.add(name)
+            self._private.add(name)
 
     def snapshot(self) -> Variables:
         """A copy; the names declared are not taken along."""
         return Variables(
             self._values,
             arguments=self.arguments,
+            private=self.private,
             escape=self._escape,
             budget=self._budget,
         )
 
     def expand(self, word: str) -> str:
         """One word to one text."""
-        return process_word(word, self._values, escape=self._escape, budget=self._budget)
+        return process_word(word, self._shown, escape=self._escape, budget=self._budget)
 
     def expand_words(self, word: str) -> list[str]:
         """One word to any number of words."""
-        return process_words(word, self._values, escape=self._escape, budget=self._budget)
+        return process_words(word, self._shown, escape=self._escape, budget=self._budget)
 
     def expand_body(self, text: str) -> str:
         """The body of a here-document: quotes mean nothing there."""
-        return process_word(text, self._values, quotes=False, budget=self._budget)
+        return process_word(text, self._shown, quotes=False, budget=self._budget)
