@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from layercache._base.frozen import frozen
+from layercache._base.classes import frozen
 
 __all__ = [
     "BuildError",

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeAlias
 
-from layercache._base.frozen import frozen
+from layercache._base.classes import frozen
 from layercache.model.digests import CacheKey
 from layercache.model.graph import Origin
 from layercache.solver.protocol import Outcome

@@ -12,8 +12,7 @@ import posixpath
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
-import attrs
-
+from layercache._base.classes import evolve, frozen
 from layercache.advice.reads_of_commands import Project, needed_files
 from layercache.trees.patterns import Ignore
 
@@ -23,7 +22,7 @@ Place = tuple[int, int]
 """Stage and index of a step."""
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class AdviceStep:
     """One step of the recipe as it stands now.
 
@@ -43,7 +42,7 @@ class AdviceStep:
     end_line: int = 0
 
 
-@attrs.frozen
+@frozen
 class Version:
     """One version of the project (a commit, a recorded build) against the one before.
 
@@ -55,7 +54,7 @@ class Version:
     changed: Mapping[Place, tuple[str, ...]]
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Advice:
     """One proposal.
 
@@ -193,7 +192,7 @@ def _reordered(
     changed = [dict(version.changed) for version in versions]
     doubt = ""
     if manifests:
-        narrow = attrs.evolve(
+        narrow = evolve(
             copy,
             place=(copy.place[0], -2),
             sources=tuple(manifests),

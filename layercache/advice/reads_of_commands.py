@@ -10,8 +10,7 @@ import posixpath
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
-import attrs
-
+from layercache._base.classes import frozen
 from layercache.trees.patterns import Ignore
 
 __all__ = ["Project", "needed_files"]
@@ -58,7 +57,7 @@ _SYSTEM_DIRECTORIES: Final = frozenset(
 )  # fmt: skip
 
 
-@attrs.frozen
+@frozen
 class Project:
     """The files of the context, and what is in them where that can be asked."""
 

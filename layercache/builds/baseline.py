@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from layercache._base.frozen import frozen
+from layercache._base.classes import frozen
 from layercache.errors import UsageError
 from layercache.store.trails import Trail
 

@@ -14,8 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-import attrs
-
+from layercache._base.classes import evolve
 from layercache.builds.baseline import Against, against, trail_id
 from layercache.builds.reporter import Reporter
 from layercache.builds.request import (
@@ -268,7 +267,7 @@ class _Build:
             lowered = self._lower()
             graph = with_traits(lowered.graph, self.need_executor, self.request.trace)
             check_steps(graph, self.executor)
-            lowered = attrs.evolve(lowered, graph=graph)
+            lowered = evolve(lowered, graph=graph)
             rows = _rows(lowered)
             project = trail_id(project_of(self.request))
             self.store.prefetch([definition_of(rows), project], lambda: beginnings_of(rows))
@@ -336,9 +335,9 @@ class _Build:
                 and isinstance(step, Step)
                 and not could_match(step, decision.inputs, self.builder._keys, records)
             ):
-                decision = attrs.evolve(decision, outcome="would-run", until=())
+                decision = evolve(decision, outcome="would-run", until=())
             decisions.append(decision)
-        return attrs.evolve(run, decisions=tuple(decisions))
+        return evolve(run, decisions=tuple(decisions))
 
     def _keep(self, reporter: Reporter, lowered: Lowered, run: Run, result: BuildResult) -> None:
         reporter.keep_trail(lowered, run, self.request.tags)

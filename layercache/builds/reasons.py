@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import attrs
-
+from layercache._base.classes import evolve
 from layercache.dockerfile.lowering.options import Lowered, Row
 from layercache.engine.driver import Run
 from layercache.errors import CacheError, SourceError
@@ -112,12 +111,12 @@ class Reasons:
         )
         if decision.material is None and reason.cause == "evicted":
             result = Change("step", PARENT, "result")  # all that can differ is what it waits for
-            reason = attrs.evolve(reason, cause="parent", changes=(result,))
+            reason = evolve(reason, cause="parent", changes=(result,))
         if any(change.kind == "step" for change in reason.changes):
-            reason = attrs.evolve(reason, step=self._culprit(lowered, decisions, parent, known))
+            reason = evolve(reason, step=self._culprit(lowered, decisions, parent, known))
             seen = self._seen(decisions, decision, parent, lowered, run)
             if seen is not None and reason.cause in {"parent", "base"}:
-                reason = attrs.evolve(reason, cause="observed", changes=(seen, *reason.changes))
+                reason = evolve(reason, cause="observed", changes=(seen, *reason.changes))
         return reason
 
     def _expected(self, step: Step, decision: Decision, earlier: Record) -> KeyMaterial:
@@ -242,7 +241,7 @@ def _widened(record: Record) -> KeyMaterial:
         else entry
         for entry in record.material.inputs
     )
-    return attrs.evolve(record.material, inputs=inputs)
+    return evolve(record.material, inputs=inputs)
 
 
 def place_of(lowered: Lowered, vertex: int) -> tuple[int, int]:

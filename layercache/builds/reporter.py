@@ -6,8 +6,7 @@ import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import attrs
-
+from layercache._base.classes import evolve
 from layercache.builds.baseline import Against, tag_project, trail_id
 from layercache.builds.result import BuildResult
 from layercache.dockerfile.lowering.options import Lowered, Row
@@ -105,7 +104,7 @@ class Reporter:
         built = None
         if state is not None and run.error is None:
             built = self._built(lowered, decisions, state, base)
-            built = attrs.evolve(built, names=tuple(names), annotations=_annotations(annotations))
+            built = evolve(built, names=tuple(names), annotations=_annotations(annotations))
         error = run.error
         report = Report(
             ok=error is None,
@@ -268,7 +267,7 @@ class Reporter:
             made = decision is not None and decision.record is not None
             layer = made and decision.record.layer is not None  # type: ignore[union-attr]
             if entry.empty_layer == layer:  # not what it was taken for
-                entry = attrs.evolve(entry, empty_layer=not layer)
+                entry = evolve(entry, empty_layer=not layer)
             history.append(entry)
         return BuiltImage(
             config=lowered.config,
@@ -286,7 +285,7 @@ def _saved_once(steps: Iterable[StepReport]) -> tuple[StepReport, ...]:
         key = step.key
         if step.saved_seconds and key is not None:
             if key in seen:
-                step = attrs.evolve(step, saved_seconds=0.0)
+                step = evolve(step, saved_seconds=0.0)
             seen.add(key)
         found.append(step)
     return tuple(found)

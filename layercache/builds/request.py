@@ -6,9 +6,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import attrs
-
-from layercache._base.frozen import frozen
+from layercache._base.classes import field, frozen
 from layercache.dockerfile.recipe import Dockerfile
 from layercache.errors import UsageError
 from layercache.model.graph import Origin
@@ -45,13 +43,13 @@ class Request:
 
     recipe: Dockerfile | Sequence[Any]
     context: ContextLike | None = None
-    args: Mapping[str, str] = attrs.field(factory=dict)
+    args: Mapping[str, str] = field(factory=dict)
     target: str | None = None
     no_cache: bool | Callable[[Origin], bool] = False
     no_cache_filter: Sequence[str] = ()
-    contexts: Mapping[str, ContextLike] = attrs.field(factory=dict)
+    contexts: Mapping[str, ContextLike] = field(factory=dict)
     tags: Sequence[str] = ()
-    labels: Mapping[str, str] = attrs.field(factory=dict)
+    labels: Mapping[str, str] = field(factory=dict)
     annotations: Sequence[str] = ()
     platform: str | None = None
     network: str = "default"

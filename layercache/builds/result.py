@@ -6,9 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-import attrs
-
-from layercache._base.frozen import frozen
+from layercache._base.classes import evolve, frozen
 from layercache.errors import CacheError, SourceError, UsageError
 from layercache.inputs.inputs import Inputs
 from layercache.model.descriptors import Layer, State
@@ -143,15 +141,15 @@ class BuildResult:
             registry=None,
         )
         if exported.notes:
-            return attrs.evolve(self, notes=(*self.notes, *exported.notes))
+            return evolve(self, notes=(*self.notes, *exported.notes))
         if exported.config_digest is None or self.image is None:
             return self
-        image = attrs.evolve(
+        image = evolve(
             self.image,
             config_digest=exported.config_digest,
             manifest_digest=exported.manifest_digest,
         )
-        return attrs.evolve(self, report=attrs.evolve(self.report, image=image))
+        return evolve(self, report=evolve(self.report, image=image))
 
     def tag(self) -> None:
         """Keep the image under its names in the cache: a later FROM finds it there."""

@@ -8,8 +8,7 @@ from argparse import Namespace
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import attrs
-
+from layercache._base.classes import evolve
 from layercache.builds.builder import Builder
 from layercache.builds.request import Request, project_of
 from layercache.cli.summary import JsonLines, Plain
@@ -63,7 +62,7 @@ def prepare(options: Namespace) -> tuple[Builder, Request]:
         from layercache.executors.workspace.executor import Workspace
 
         # One place for each context, whatever the Dockerfile and the target: the place counts.
-        project = project_of(attrs.evolve(request, recipe=(), target=None))
+        project = project_of(evolve(request, recipe=(), target=None))
         directory = os.path.join(scratch_directory(store, "workspaces"), trail_id(project)[:32])
         executor = Workspace(directory, secrets=secrets, step_timeout=options.step_timeout)
     builder = Builder(

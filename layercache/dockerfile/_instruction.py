@@ -6,9 +6,7 @@ from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from typing import ClassVar, TypeAlias
 
-import attrs
-
-from layercache._base.frozen import frozen
+from layercache._base.classes import field, frozen
 from layercache.dockerfile.syntax.words import SPACE, json_list, json_text
 from layercache.errors import UsageError
 
@@ -39,8 +37,8 @@ class DockerfileInstruction:
     op: ClassVar[str]
     """The name in capitals."""
 
-    location: Location | None = attrs.field(default=None, kw_only=True, eq=False, repr=False)
-    source: str | None = attrs.field(default=None, kw_only=True, eq=False, repr=False)
+    location: Location | None = field(default=None, kw_only=True, eq=False, repr=False)
+    source: str | None = field(default=None, kw_only=True, eq=False, repr=False)
     """The instruction as it stands in its file, continued lines joined, or None."""
 
     @property

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, overload
 
-from layercache._base.frozen import frozen
+from layercache._base.classes import frozen
 from layercache.dockerfile._instruction import (
     Command,
     DockerfileInstruction,

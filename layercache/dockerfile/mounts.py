@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Final, Self, TypeAlias
 
 import attrs
 
+from layercache._base.classes import evolve, field, frozen
 from layercache.errors import UsageError
 from layercache.model.units import parse_bool, parse_integer, parse_octal, parse_size
 
@@ -85,14 +86,14 @@ def _sharing(value: str) -> str:
 
 
 def _word(**options: Any) -> Any:
-    return attrs.field(default=None, validator=_text, **options)
+    return field(default=None, validator=_text, **options)
 
 
 def _switch(default: bool) -> Any:
-    return attrs.field(default=default, converter=_flag)
+    return field(default=default, converter=_flag)
 
 
-@attrs.frozen
+@frozen
 class Mount:
     """What all mounts share. `target` is where it appears; None leaves it to the kind's rule."""
 
@@ -108,23 +109,23 @@ class Mount:
         Raises what `word` raises, and `UsageError` for what is no valid value afterwards.
         """
         changes: dict[str, Any] = {}
-        for field in attrs.fields(type(self)):
-            value = getattr(self, field.name)
+        for each in attrs.fields(type(self)):
+            value = getattr(self, each.name)
             if isinstance(value, str):
-                changes[field.name] = word(value)
-        return attrs.evolve(self, **changes)
+                changes[each.name] = word(value)
+        return evolve(self, **changes)
 
     def options(self) -> Iterable[tuple[str, str]]:
         """Keys and values as in a Dockerfile, without those that are at their default."""
         yield "type", self.type
-        for field in attrs.fields(type(self)):
-            value = getattr(self, field.name)
-            if value == field.default and type(value) is type(field.default):
+        for each in attrs.fields(type(self)):
+            value = getattr(self, each.name)
+            if value == each.default and type(value) is type(each.default):
                 continue
-            key = _KEY_OF.get(field.name, field.name)
+            key = _KEY_OF.get(each.name, each.name)
             if isinstance(value, bool):
                 value = str(value).lower()
-            elif field.name == "mode" and isinstance(value, int):
+            elif each.name == "mode" and isinstance(value, int):
                 value = f"{value:04o}"
             yield key, str(value)
 
@@ -141,7 +142,7 @@ _OWNER: Final = {"mode": "mode", "uid": "uid", "gid": "gid"}
 _SOURCE: Final = {"from": "from_", "source": "source", "src": "source"}
 
 
-@attrs.frozen
+@frozen
 class BindMount(Mount):
     """Files of the context, or of a stage or image (`from_`), read-only unless asked otherwise.
 
@@ -152,11 +153,11 @@ class BindMount(Mount):
     keys: ClassVar[Mapping[str, str]] = {**_TARGET, **_SOURCE, **_ACCESS}
 
     source: str | None = _word()
-    from_: str | None = attrs.field(default=None, validator=_from, kw_only=True)
+    from_: str | None = field(default=None, validator=_from, kw_only=True)
     readonly: bool | str = _switch(True)
 
 
-@attrs.frozen
+@frozen
 class CacheMount(Mount):
     """A directory that outlives the step. `id` is its target by default.
 
@@ -175,26 +176,26 @@ class CacheMount(Mount):
     }
 
     id: str | None = _word()
-    sharing: str = attrs.field(default="shared", converter=_sharing, kw_only=True)
-    from_: str | None = attrs.field(default=None, validator=_from, kw_only=True)
+    sharing: str = field(default="shared", converter=_sharing, kw_only=True)
+    from_: str | None = field(default=None, validator=_from, kw_only=True)
     source: str | None = _word(kw_only=True)
-    readonly: bool | str = attrs.field(default=False, converter=_flag, kw_only=True)
-    mode: Number = attrs.field(default=None, converter=_mode, kw_only=True)
-    uid: Number = attrs.field(default=None, converter=_owner, kw_only=True)
-    gid: Number = attrs.field(default=None, converter=_owner, kw_only=True)
+    readonly: bool | str = field(default=False, converter=_flag, kw_only=True)
+    mode: Number = field(default=None, converter=_mode, kw_only=True)
+    uid: Number = field(default=None, converter=_owner, kw_only=True)
+    gid: Number = field(default=None, converter=_owner, kw_only=True)
 
 
-@attrs.frozen
+@frozen
 class TmpfsMount(Mount):
     """An empty file system in memory. `size` is its bound in bytes."""
 
     type = "tmpfs"
     keys: ClassVar[Mapping[str, str]] = {**_TARGET, "size": "size"}
 
-    size: Number = attrs.field(default=None, converter=_size)
+    size: Number = field(default=None, converter=_size)
 
 
-@attrs.frozen(init=False)
+@frozen(init=False)
 class SecretMount(Mount):
     """A secret as a file at `target`, or as the variable `env`, or as both.
 
@@ -215,10 +216,10 @@ class SecretMount(Mount):
 
     id: str | None = _word()
     env: str | None = _word(kw_only=True)
-    required: bool | str = attrs.field(default=False, converter=_flag, kw_only=True)
-    mode: Number = attrs.field(default=None, converter=_mode, kw_only=True)
-    uid: Number = attrs.field(default=None, converter=_owner, kw_only=True)
-    gid: Number = attrs.field(default=None, converter=_owner, kw_only=True)
+    required: bool | str = field(default=False, converter=_flag, kw_only=True)
+    mode: Number = field(default=None, converter=_mode, kw_only=True)
+    uid: Number = field(default=None, converter=_owner, kw_only=True)
+    gid: Number = field(default=None, converter=_owner, kw_only=True)
 
     def __init__(self, id: str | None = None, target: str | None = None, **options: Any) -> None:
         if not id and not target:
@@ -226,7 +227,7 @@ class SecretMount(Mount):
         self.__attrs_init__(target=target, id=id, **options)
 
 
-@attrs.frozen(init=False)
+@frozen(init=False)
 class SshMount(Mount):
     """Access to the SSH agent named `id` ("default"), at `target` or a path of the builder's."""
 
@@ -234,10 +235,10 @@ class SshMount(Mount):
     keys: ClassVar[Mapping[str, str]] = {**_TARGET, **_OWNER, "id": "id", "required": "required"}
 
     id: str | None = _word()
-    required: bool | str = attrs.field(default=False, converter=_flag, kw_only=True)
-    mode: Number = attrs.field(default=None, converter=_mode, kw_only=True)
-    uid: Number = attrs.field(default=None, converter=_owner, kw_only=True)
-    gid: Number = attrs.field(default=None, converter=_owner, kw_only=True)
+    required: bool | str = field(default=False, converter=_flag, kw_only=True)
+    mode: Number = field(default=None, converter=_mode, kw_only=True)
+    uid: Number = field(default=None, converter=_owner, kw_only=True)
+    gid: Number = field(default=None, converter=_owner, kw_only=True)
 
     def __init__(self, id: str | None = None, target: str | None = None, **options: Any) -> None:
         self.__attrs_init__(target=target, id=id, **options)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 
-import attrs
-
-from layercache._base.frozen import frozen
+from layercache._base.classes import evolve, frozen
 from layercache.dockerfile.instructions import DockerfileInstruction
 from layercache.errors import UsageError
 
@@ -68,4 +66,4 @@ class Dockerfile:
             raise UsageError(
                 f"can't read the Dockerfile {where}: {error.strerror}. Name another with -f"
             ) from error
-        return attrs.evolve(cls.parse(text, os.path.basename(where)), path=os.path.abspath(where))
+        return evolve(cls.parse(text, os.path.basename(where)), path=os.path.abspath(where))

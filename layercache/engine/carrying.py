@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Final, Protocol, TypeVar, runtime_checkable
 
-from layercache._base.frozen import frozen
+from layercache._base.classes import frozen
 from layercache._version import __version__
 from layercache.engine.traits import traits_of
 from layercache.engine.window import Window, perform

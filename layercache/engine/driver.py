@@ -14,9 +14,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-import attrs
-
-from layercache._base.frozen import frozen
+from layercache._base.classes import evolve, field, frozen
 from layercache.engine.audit import Auditor
 from layercache.engine.executions import Attempts, Made
 from layercache.errors import BuildError, CacheError, Cancelled, LayerCacheError, SourceError
@@ -75,10 +73,10 @@ class Run:
     seconds: Mapping[int, float]
     lost: frozenset[CacheKey]
     error: LayerCacheError | None = None
-    started: Mapping[int, float] = attrs.field(factory=dict)
-    refusals: Mapping[int, str] = attrs.field(factory=dict)
-    known: Mapping[CacheKey, Known] = attrs.field(factory=dict)
-    audits: Mapping[CacheKey, Sequence[str]] = attrs.field(factory=dict)
+    started: Mapping[int, float] = field(factory=dict)
+    refusals: Mapping[int, str] = field(factory=dict)
+    known: Mapping[CacheKey, Known] = field(factory=dict)
+    audits: Mapping[CacheKey, Sequence[str]] = field(factory=dict)
     interrupt: KeyboardInterrupt | None = None
 
 
@@ -218,7 +216,7 @@ class _Drive:
         """A step that ran when the build was interrupted was executed, and failed."""
         error = Cancelled("the step was interrupted")
         return tuple(
-            attrs.evolve(decision, outcome="miss", error=error)
+            evolve(decision, outcome="miss", error=error)
             if decision.outcome == "skip" and decision.vertex in self.attempts.started
             else decision
             for decision in decisions

@@ -5,8 +5,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
-import attrs
-
+from layercache._base.classes import evolve
 from layercache.model.descriptors import SCRATCH
 from layercache.model.digests import CacheKey, Digest
 from layercache.model.keys import KeyMaterial, cache_key
@@ -75,7 +74,7 @@ class Evidence:
         material = narrowed(record.material, candidate.selector, values.fingerprint)
         key = cache_key(material)
         blobs = [at for at in (candidate.set_at, candidate.values_at) if not isinstance(at, bytes)]
-        narrow = attrs.evolve(
+        narrow = evolve(
             record,
             key=key,
             material=material,

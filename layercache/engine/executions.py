@@ -11,9 +11,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-import attrs
-
-from layercache._base.frozen import frozen
+from layercache._base.classes import evolve, frozen
 from layercache.engine.evidence import Evidence
 from layercache.engine.traits import stage_of
 from layercache.engine.window import Window, perform
@@ -129,7 +127,7 @@ class Attempts:
             task, barred = ask.task, ""
             if task.observe:
                 barred = self.evidence.barred(ask.material)
-                task = attrs.evolve(task, observe=not barred)
+                task = evolve(task, observe=not barred)
             started = time.monotonic()
             self.started[ask.vertex] = started - self._began
             try:
@@ -151,7 +149,7 @@ class Attempts:
                 stands = store.put(record, replace=fresh or found is not None)
                 if found is not None:
                     note_results(store, ask.key, (found.layer, record.layer))
-                    record = attrs.evolve(record, generation=stands.generation)
+                    record = evolve(record, generation=stands.generation)
                 self._keep_evidence(ask, record, result, barred, again=fresh or bool(self.lost))
             except CacheError as error:
                 self.trouble("write", error)

@@ -12,8 +12,7 @@ import stat
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-import attrs
-
+from layercache._base.classes import frozen
 from layercache.engine.window import Window, perform
 from layercache.errors import Cancelled, LayerCacheError
 from layercache.inputs.inputs import Inputs
@@ -34,7 +33,7 @@ MAX_SHOWN = 50
 """Paths named for one step."""
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Probed:
     """How a step came out when it was run again: the paths that differ, and what that may mend.
 

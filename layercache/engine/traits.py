@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TypeGuard
 
-import attrs
-
+from layercache._base.classes import evolve
 from layercache.errors import LayerCacheError
 from layercache.model.framing import share
 from layercache.model.graph import Graph, Origin, Step, Vertex
@@ -37,7 +36,7 @@ def with_traits(
     steps = [step for _, step in commands]
     for (number, step), traits in zip(commands, _traits_of(steps, executor()), strict=True):
         mode = trace_mode(trace(step.origin) if callable(trace) else trace)
-        vertices[number] = attrs.evolve(step, traits=traits, trace=mode)
+        vertices[number] = evolve(step, traits=traits, trace=mode)
     return Graph(tuple(vertices), graph.targets)
 
 

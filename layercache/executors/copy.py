@@ -27,8 +27,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, BinaryIO, Final, cast
 
-import attrs
-
+from layercache._base.classes import evolve
 from layercache.errors import BuildError, UsageError
 from layercache.layers.accounts import resolve_owner
 from layercache.layers.acl import with_mode
@@ -69,7 +68,7 @@ def copy_layer(task: Task, blobs: Blobs) -> Result:
         output = b"".join(f"warning: {w}\n".encode() for w in plan.warnings)
         if output:
             blobs.log(output)
-        return attrs.evolve(_write(plan, blobs), output=output)
+        return evolve(_write(plan, blobs), output=output)
 
 
 def _reads_parent(task: Task) -> bool:
@@ -276,7 +275,7 @@ class _Copier:
         node = match.node
         if not node.is_dir:
             if remote:
-                node = attrs.evolve(node, mode=stat.S_IFMT(node.mode) | _REMOTE_MODE)
+                node = evolve(node, mode=stat.S_IFMT(node.mode) | _REMOTE_MODE)
             target = self._file_target(match.name)
             same = _shared(role, tree, match.path)
             self._put(node, target, partial(tree.open, match.path), same)

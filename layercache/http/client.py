@@ -19,7 +19,7 @@ from collections.abc import Iterable, Mapping
 from email.message import Message
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, cast
 
-from layercache._base.frozen import frozen
+from layercache._base.classes import frozen
 from layercache._base.urls import masked
 from layercache.errors import ConnectionBroken, UsageError
 

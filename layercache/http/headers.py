@@ -6,9 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-import attrs
-
-from layercache._base.frozen import frozen
+from layercache._base.classes import field, frozen
 from layercache._base.regex import expression
 
 __all__ = ["Challenge", "challenges", "content_range", "media_type", "next_link", "retry_after"]
@@ -30,7 +28,7 @@ class Challenge:
     """One challenge of a `WWW-Authenticate`: its scheme in small letters, its parameters."""
 
     scheme: str
-    parameters: Mapping[str, str] = attrs.field(factory=dict)
+    parameters: Mapping[str, str] = field(factory=dict)
 
 
 def challenges(values: Iterable[str]) -> tuple[Challenge, ...]:

@@ -11,7 +11,7 @@ import os
 import posixpath
 from typing import BinaryIO, Final
 
-from layercache._base.frozen import frozen
+from layercache._base.classes import frozen
 from layercache.errors import HostileArchive
 
 __all__ = ["ArchiveFile", "Member", "list_members"]

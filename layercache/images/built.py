@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import attrs
-
-from layercache._base.frozen import frozen
+from layercache._base.classes import evolve, frozen
 from layercache.errors import SourceError, UsageError
 from layercache.model.descriptors import Descriptor, Layer
 from layercache.model.digests import DiffID, sha256
@@ -114,7 +112,7 @@ def complete_history(
     for entry in history:
         if not entry.empty_layer:
             if left <= 0:
-                entry = attrs.evolve(entry, empty_layer=True)
+                entry = evolve(entry, empty_layer=True)
             left -= 1
         found.append(entry)
     found += [HistoryEntry(created_by=text)] * max(left, 0)

@@ -11,8 +11,7 @@ import os
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, BinaryIO, cast
 
-import attrs
-
+from layercache._base.classes import evolve, frozen
 from layercache.errors import CacheError, SourceError, UsageError
 from layercache.images.atomic_files import atomic_file
 from layercache.images.built import BuiltImage, assemble, rfc3339
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["Exported", "export"]
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Exported:
     """What was written: digests of configuration and manifest (None where there is none)."""
 
@@ -62,9 +61,9 @@ def export(
     can't be read or written, `UsageError` for what can't be done.
     """
     if epoch is not None:
-        image = attrs.evolve(image, created=image.created or rfc3339(epoch))
+        image = evolve(image, created=image.created or rfc3339(epoch))
     if spec.names:
-        image = attrs.evolve(image, names=(*image.names, *spec.names))
+        image = evolve(image, names=(*image.names, *spec.names))
     image.references()  # a wrong name is said before anything is written
     if spec.type == "cacheonly":
         return Exported(type=spec.type)
@@ -106,7 +105,7 @@ def _export_image(
     kinds: dict[str, dict[str, str]] = {"manifest": dict(image.annotations)}
     for annotation in spec.annotations:
         kinds.setdefault(annotation.kind, {})[annotation.key] = annotation.value
-    image = attrs.evolve(image, annotations=tuple(sorted(kinds["manifest"].items())))
+    image = evolve(image, annotations=tuple(sorted(kinds["manifest"].items())))
     notes = kinds.get("manifest-descriptor", {})
     into_directory = spec.dest is not None and not spec.tar
     with _workspace(spec) as workspace:
@@ -173,7 +172,7 @@ class _Layers:
         plain = self._converted(self._clamped(layer), layer.diff_id, "uncompressed")
         diff_id = DiffID(plain.descriptor.digest)
         if self._kind == "uncompressed":
-            return attrs.evolve(plain, diff_id=diff_id)
+            return evolve(plain, diff_id=diff_id)
         with plain.open() as stream:
             return self._converted(_chunks(stream), diff_id, self._kind)
 
@@ -202,7 +201,7 @@ class _Layers:
                 done = self._converted(_chunks(stream), diff_id, "uncompressed")
         except SourceError:
             return None  # not to be had any more: compressed anew
-        return attrs.evolve(done, descriptor=descriptor)
+        return evolve(done, descriptor=descriptor)
 
     def _open(self, layer: Layer) -> BinaryIO:
         digest = Digest(layer.diff_id)

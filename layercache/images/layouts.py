@@ -7,9 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, BinaryIO, Final, Protocol, cast
 
-import attrs
-
-from layercache._base.frozen import frozen
+from layercache._base.classes import evolve, frozen
 from layercache.errors import HostileArchive, SourceError, UsageError
 from layercache.images.archives import ArchiveFile
 from layercache.layers.compression import LONGEST, compression_of, decompressed
@@ -201,7 +199,7 @@ class _Layout:
             )
         what = f"{self._path}{f':{name}' if name else ''}"
         if len(images) == 1:  # there is nothing to choose, whatever platform it is for
-            images = [attrs.evolve(images[0], platform=None)]
+            images = [evolve(images[0], platform=None)]
         chosen, data = select(self, images, platform, what=what)
         return find_in_manifest(self, chosen.digest, data, what=what)
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-import attrs
-
+from layercache._base.classes import frozen
 from layercache.errors import UsageError
 
 __all__ = ["Annotation", "OutputSpec", "parse_annotation", "parse_output"]
@@ -19,7 +18,7 @@ _FALSE: Final = frozenset({"0", "f", "false", "no"})
 _LEVELS: Final = {"uncompressed": (0, 0), "gzip": (0, 9), "zstd": (-7, 22)}
 
 
-@attrs.frozen
+@frozen
 class Annotation:
     """An annotation of the manifest, or of its descriptor in the index of the layout."""
 
@@ -28,7 +27,7 @@ class Annotation:
     kind: str = "manifest"
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class OutputSpec:
     """Where a result goes, and in what form.
 

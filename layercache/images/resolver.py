@@ -13,9 +13,7 @@ import threading
 from collections.abc import Callable
 from typing import BinaryIO, Final, Protocol, cast, runtime_checkable
 
-import attrs
-
-from layercache._base.frozen import frozen
+from layercache._base.classes import evolve, field, frozen
 from layercache.errors import CacheError, HostileArchive, NotFound, SourceError, UsageError
 from layercache.images.layouts import Found, ImageFile, open_images
 from layercache.layers.compression import decompressed
@@ -72,7 +70,7 @@ class BaseImage:
     layers: tuple[Layer, ...] = ()
     originals: tuple[Descriptor, ...] = ()
     annotations: tuple[tuple[str, str], ...] = ()
-    source: BlobSource | None = attrs.field(default=None, eq=False, repr=False)
+    source: BlobSource | None = field(default=None, eq=False, repr=False)
 
     @property
     def state(self) -> State:
@@ -140,7 +138,7 @@ class Images:
                 known = self._resolve(name, wanted)
                 self._register(known)
                 if not self._lazy:
-                    known = attrs.evolve(known, layers=self._sized(known.layers))
+                    known = evolve(known, layers=self._sized(known.layers))
                 self._resolved[key] = known
             return known
 
@@ -169,7 +167,7 @@ class Images:
         if stored.digest != digest:
             raise HostileArchive(f"layer {digest}: stored as {stored.digest}")
         self._remember(stored)
-        return attrs.evolve(layer, descriptor=stored)
+        return evolve(layer, descriptor=stored)
 
     @staticmethod
     def open_original(original: Descriptor, source: BlobSource, digest: Digest) -> BinaryIO:
@@ -224,7 +222,7 @@ class Images:
             return None
         stored = Descriptor(LAYER_TAR, digest, size)
         self._remember(stored)
-        return attrs.evolve(layer, descriptor=stored)
+        return evolve(layer, descriptor=stored)
 
     def _remember(self, stored: Descriptor) -> None:
         if isinstance(self._content, Derived):

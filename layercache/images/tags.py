@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import BinaryIO
 
-import attrs
-
+from layercache._base.classes import evolve
 from layercache.errors import CacheError, CorruptObject, SourceError
 from layercache.images.built import BuiltImage, assemble
 from layercache.images.layouts import Found
@@ -44,7 +43,7 @@ def tag_image(
                 f"the image can't be tagged {references[0].familiar}: {error}; a tag that was "
                 "there stays. Make room, or give another --cache"
             ) from error
-        layers.append(attrs.evolve(descriptor, media_type=LAYER_TAR))
+        layers.append(evolve(descriptor, media_type=LAYER_TAR))
     done = assemble(image, layers)
     if done.manifest is None:
         raise SourceError("the size of a layer is not known: the image can't be tagged")
@@ -96,7 +95,7 @@ class TaggedImages:
         from a registry say, would be a surprise.
         """
         reference = Reference.parse(name)
-        plain = attrs.evolve(reference, digest=None).tagged()
+        plain = evolve(reference, digest=None).tagged()
         payload = self._store.get_reference(str(plain))
         if payload is None:
             return None

@@ -9,8 +9,7 @@ import stat
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, cast
 
-import attrs
-
+from layercache._base.classes import frozen
 from layercache.errors import HostileArchive, SourceError, UsageError
 from layercache.images.atomic_files import atomic_file, sync_directory
 from layercache.images.built import Assembled, BuiltImage
@@ -32,7 +31,7 @@ _IMAGE_NAME: Final = "io.containerd.image.name"
 _Blob = tuple[Descriptor, Callable[[], BinaryIO]]
 
 
-@attrs.frozen
+@frozen
 class Written:
     """A layer as it is written: its descriptor, its diff ID, and how to open it."""
 

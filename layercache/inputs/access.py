@@ -9,9 +9,7 @@ import base64
 from collections.abc import Mapping
 from typing import Final
 
-import attrs
-
-from layercache._base.frozen import frozen
+from layercache._base.classes import field, frozen
 from layercache.errors import SourceError
 
 __all__ = ["NOTHING", "Access"]
@@ -23,8 +21,8 @@ _LONGEST: Final = 16 << 10
 class Access:
     """Secrets by name, and sockets of ssh agents by name; neither is part of a repr."""
 
-    secrets: Mapping[str, bytes] = attrs.field(factory=dict, repr=False)
-    agents: Mapping[str, str] = attrs.field(factory=dict)
+    secrets: Mapping[str, bytes] = field(factory=dict, repr=False)
+    agents: Mapping[str, str] = field(factory=dict)
 
     def for_url(self, host: str) -> str | None:
         """The header `Authorization` for a file at `host` (with its port where it names one).

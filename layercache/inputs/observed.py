@@ -8,9 +8,9 @@ import struct
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
 
-import attrs
 from blake3 import blake3
 
+from layercache._base.classes import frozen
 from layercache.model.digests import Fingerprint
 from layercache.model.framing import frame
 from layercache.model.observations import (
@@ -62,7 +62,7 @@ class Linked(Protocol):
         """All names of the file at `path` where there are several, sorted; else none."""
 
 
-@attrs.frozen
+@frozen
 class Difference:
     """An observation whose value is another one: the path, and what of it (a word of
     `explain.WHATS`)."""
@@ -71,7 +71,7 @@ class Difference:
     what: str
 
 
-@attrs.frozen
+@frozen
 class Values:
     """The values of observations in one tree, in the order of the rows and of `BITS`."""
 

@@ -6,8 +6,7 @@ import stat
 from collections.abc import Callable
 from typing import BinaryIO, cast
 
-import attrs
-
+from layercache._base.classes import evolve
 from layercache.errors import BuildError, HostileArchive
 from layercache.layers.changes import Change, Changes, shown
 from layercache.layers.compression import decompressed
@@ -94,7 +93,7 @@ class Unpacker:
             changes.make_directories(path.rpartition(b"/")[0], 0, 0)
             node = entry.node
             uid, gid = owner or (node.uid, node.gid)
-            node = attrs.evolve(node, uid=uid, gid=gid, mtime=clamped_time(node.mtime))
+            node = evolve(node, uid=uid, gid=gid, mtime=clamped_time(node.mtime))
             there = changes.lookup(path)
             if there is not None and not (there.is_dir and node.is_dir):
                 changes.clear(path)

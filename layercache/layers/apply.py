@@ -14,8 +14,7 @@ import sys
 from collections.abc import Iterator
 from typing import BinaryIO, Final, cast
 
-import attrs
-
+from layercache._base.classes import evolve
 from layercache.errors import BuildError, CorruptObject, UsageError
 from layercache.layers.state_tree import IMPLIED_DIRECTORY, StateTree
 from layercache.layers.write_beneath import Beneath, Fill
@@ -207,7 +206,7 @@ def _walk(tree: Tree, epoch: int | None = None) -> Iterator[tuple[bytes, Node]]:
         if node is None:
             continue
         if epoch is not None and node.mtime > epoch:
-            node = attrs.evolve(node, mtime=epoch)
+            node = evolve(node, mtime=epoch)
         yield path, node
         if node.is_dir:
             prefix = path + b"/" if path else b""

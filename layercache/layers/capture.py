@@ -15,8 +15,7 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-import attrs
-
+from layercache._base.classes import evolve, frozen
 from layercache.errors import BuildError
 from layercache.layers.upper_scan import (
     OPEN,
@@ -73,7 +72,7 @@ def capture_diff(
         _Capture(scan, before, writer, owners=owners).diff(table or StatTable({}, 0))
 
 
-@attrs.frozen
+@frozen
 class StatTable:
     """Path → what `lstat` says of it that can't change unseen; `taken` in ns since 1970."""
 
@@ -323,7 +322,7 @@ def _touched(item: Item, node: Node, base: Node, *, alone: bool) -> bool:
 
 
 def _same_but_content(base: Node, node: Node) -> bool:
-    return attrs.evolve(base, content=b"", size=0 if base.is_link else base.size) == node
+    return evolve(base, content=b"", size=0 if base.is_link else base.size) == node
 
 
 @contextlib.contextmanager

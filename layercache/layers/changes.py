@@ -10,8 +10,7 @@ import stat
 from collections.abc import Callable
 from typing import BinaryIO, cast
 
-import attrs
-
+from layercache._base.classes import frozen
 from layercache.errors import BuildError, Cancelled
 from layercache.layers.state_tree import Resolved, resolve
 from layercache.layers.writer import LayerWriter
@@ -25,7 +24,7 @@ Content = bytes | Callable[[], BinaryIO] | None
 """A file's bytes, what opens them, or None for what has none."""
 
 
-@attrs.frozen
+@frozen
 class Change:
     """A path that is there afterwards. `same_file` is a token: equal ones share an inode."""
 

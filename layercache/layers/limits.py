@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from layercache._base.frozen import frozen
+from layercache._base.classes import frozen
 
 __all__ = ["DEFAULT_LIMITS", "Limits"]
 

@@ -11,9 +11,9 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, BinaryIO, cast
 
-import attrs
 from blake3 import blake3
 
+from layercache._base.classes import evolve
 from layercache.errors import BuildError, UsageError
 from layercache.layers.writer import LayerWriter
 from layercache.model.descriptors import LAYER_TAR, Layer
@@ -116,8 +116,8 @@ def _whole(node: Node, data: bytes) -> Node:
         mode |= stat.S_IFLNK if node.link else stat.S_IFREG
     time = clamped_time(node.mtime) if node.mtime else LAYER_TIME
     if not stat.S_ISREG(mode):
-        return attrs.evolve(node, mode=mode, mtime=time)
-    return attrs.evolve(node, mode=mode, mtime=time, size=len(data), content=blake3(data).digest())
+        return evolve(node, mode=mode, mtime=time)
+    return evolve(node, mode=mode, mtime=time, size=len(data), content=blake3(data).digest())
 
 
 def _write(entries: list[_Entry], blobs: Blobs) -> Layer | None:

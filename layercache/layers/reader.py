@@ -13,9 +13,9 @@ import stat
 from collections.abc import Iterator
 from typing import BinaryIO, Final
 
-import attrs
 from blake3 import blake3
 
+from layercache._base.classes import evolve
 from layercache.errors import HostileArchive
 from layercache.layers.compression import decompressed
 from layercache.layers.limits import DEFAULT_LIMITS, Limits
@@ -245,7 +245,7 @@ class _Reader:
                 header.name, f"is a hard link to {shown(header.link)}, no earlier file of it"
             )
         self._claim(header, path)
-        entry = attrs.evolve(known, path=path, hardlink=known.hardlink or target)
+        entry = evolve(known, path=path, hardlink=known.hardlink or target)
         self._files[path] = entry
         return entry
 
@@ -277,7 +277,7 @@ class _Reader:
         offset = 0
         if kind == stat.S_IFREG:
             offset = self._headers.offset
-            node = attrs.evolve(node, content=self._digest(header))
+            node = evolve(node, content=self._digest(header))
         entry = self._files[path] = Entry(path, node, offset=offset)
         return entry
 

@@ -13,8 +13,7 @@ import stat
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, BinaryIO, Final, cast
 
-import attrs
-
+from layercache._base.classes import frozen
 from layercache.errors import BuildError, NotFound
 from layercache.layers.verified_file import Verified
 from layercache.model.layer_index import IMPLIED, OPAQUE, WHITEOUT, LayerIndex, sort_key
@@ -294,7 +293,7 @@ class StateTree:
         (self._digests if own is None else own.digests)[path] = digest
 
 
-@attrs.frozen
+@frozen
 class Resolved:
     """Where a path leads: `path` without links, its `node` (None when nothing is there), and
     every path that was looked at on the way with what was found."""

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from typing import BinaryIO, Final
 
-from layercache._base.frozen import frozen
+from layercache._base.classes import frozen
 from layercache.errors import HostileArchive
 from layercache.layers.limits import Limits
 

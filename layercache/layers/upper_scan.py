@@ -8,9 +8,9 @@ import stat
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
-import attrs
 from blake3 import blake3
 
+from layercache._base.classes import field, frozen
 from layercache._os.xattrs import get_xattr, list_xattrs, remove_xattr
 
 __all__ = ["OPEN", "Attributes", "Item", "Scan", "attributes_of", "digest_of", "remove_attributes"]
@@ -26,7 +26,7 @@ _FLEETING: Final = ("trusted.", "security.selinux", "user.overlay.")
 """Attributes that a command may set and no layer holds."""
 
 
-@attrs.frozen
+@frozen
 class Item:
     """Something in a directory: its path, its name, its directory's descriptor, its stat."""
 
@@ -99,7 +99,7 @@ class Scan:
                     self.enter(item)
 
 
-@attrs.frozen
+@frozen
 class Attributes:
     """The extended attributes of an item.
 
@@ -108,7 +108,7 @@ class Attributes:
     """
 
     kept: tuple[tuple[bytes, bytes], ...] = ()
-    overlay: Mapping[str, bytes] = attrs.field(factory=dict)
+    overlay: Mapping[str, bytes] = field(factory=dict)
     fleeting: tuple[str, ...] = ()
 
 

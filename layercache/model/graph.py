@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, TypeAlias
 
-import attrs
-
-from layercache._base.frozen import frozen
+from layercache._base.classes import field, frozen
 from layercache.errors import UsageError
 from layercache.model.descriptors import State
 from layercache.model.instruction import Field, Instruction, Source
@@ -58,7 +56,7 @@ class Step:
     traits: tuple[Field, ...] = ()
     bypass: bool = False
     trace: str = "off"
-    origin: Origin = attrs.field(default=_NOWHERE, eq=False)
+    origin: Origin = field(default=_NOWHERE, eq=False)
 
 
 @frozen

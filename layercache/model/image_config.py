@@ -13,9 +13,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
-import attrs
-
-from layercache._base.frozen import frozen
+from layercache._base.classes import evolve, field, frozen
 from layercache._base.regex import expression
 from layercache.errors import UsageError
 from layercache.model.digests import DiffID
@@ -179,7 +177,7 @@ class ImageConfig:
     history: tuple[HistoryEntry, ...] = ()
     unknown: tuple[tuple[str, str], ...] = ()
     """Fields of a base's "config" that are not known here: name and JSON text, written back."""
-    cmd_set: bool = attrs.field(default=False, eq=False)
+    cmd_set: bool = field(default=False, eq=False)
 
     # -- in ---------------------------------------------------------------------------------
 
@@ -309,7 +307,7 @@ class ImageConfig:
         env = self.env
         if self.os != "windows" and not any(name == "PATH" for name, _ in env):
             env = (*env, ("PATH", DEFAULT_PATH))
-        return attrs.evolve(self, env=env, onbuild=(), cmd_set=False)
+        return evolve(self, env=env, onbuild=(), cmd_set=False)
 
     def with_env(self, name: str, value: str) -> ImageConfig:
         """`name` gets `value` in its place, or at the end. `UsageError`: no valid name."""
@@ -319,7 +317,7 @@ class ImageConfig:
             env = tuple((k, value if k == name else v) for k, v in self.env)
         else:
             env = (*self.env, (name, value))
-        return attrs.evolve(self, env=env)
+        return evolve(self, env=env)
 
     def command(self, args: Sequence[str] | str) -> tuple[str, ...]:
         """`args` as they are, or a shell form with the effective shell before it."""
@@ -330,63 +328,63 @@ class ImageConfig:
 
         `ArgsEscaped` is written for any CMD, as BuildKit does.
         """
-        return attrs.evolve(self, cmd=self.command(args), args_escaped=True, cmd_set=True)
+        return evolve(self, cmd=self.command(args), args_escaped=True, cmd_set=True)
 
     def with_entrypoint(self, args: Sequence[str] | str) -> ImageConfig:
         """ENTRYPOINT; a CMD that comes from the base is dropped, one of this stage is kept."""
         cmd = self.cmd if self.cmd_set else ()
-        return attrs.evolve(self, entrypoint=self.command(args), cmd=cmd)
+        return evolve(self, entrypoint=self.command(args), cmd=cmd)
 
     def with_label(self, name: str, value: str) -> ImageConfig:
         """LABEL: the label gets this value. `UsageError`: an empty name."""
         if not name:
             raise UsageError("LABEL: the name is empty")
         labels = {**dict(self.labels), name: value}
-        return attrs.evolve(self, labels=tuple(sorted(labels.items())))
+        return evolve(self, labels=tuple(sorted(labels.items())))
 
     def with_user(self, user: str) -> ImageConfig:
         """USER, as written; names are resolved in the accounts of the image."""
-        return attrs.evolve(self, user=user)
+        return evolve(self, user=user)
 
     def with_workdir(self, path: str) -> ImageConfig:
         """WORKDIR: `path` made absolute below the present one, and cleaned."""
         joined = posixpath.join("/", self.workdir or "/", path)
         # normpath keeps exactly two leading slashes, as POSIX allows; Go's path.Clean does not.
-        return attrs.evolve(self, workdir="/" + posixpath.normpath(joined).lstrip("/"))
+        return evolve(self, workdir="/" + posixpath.normpath(joined).lstrip("/"))
 
     def with_expose(self, spec: str) -> ImageConfig:
         """EXPOSE: one port or range, `8080`, `53/udp`, `8000-8010`. Raises `UsageError`."""
-        return attrs.evolve(self, exposed_ports=tuple(sorted({*self.exposed_ports, *ports(spec)})))
+        return evolve(self, exposed_ports=tuple(sorted({*self.exposed_ports, *ports(spec)})))
 
     def with_volume(self, path: str) -> ImageConfig:
         """VOLUME, as written. `UsageError`: an empty path."""
         if not path:
             raise UsageError("VOLUME: the path is empty")
-        return attrs.evolve(self, volumes=tuple(sorted({*self.volumes, path})))
+        return evolve(self, volumes=tuple(sorted({*self.volumes, path})))
 
     def with_stop_signal(self, signal: str) -> ImageConfig:
         """STOPSIGNAL, as written: a number above 0 or a name. Raises `UsageError`."""
         if not _SIGNAL.fullmatch(signal):
             raise UsageError(f"STOPSIGNAL: not a signal: {signal!r}")
-        return attrs.evolve(self, stop_signal=signal)
+        return evolve(self, stop_signal=signal)
 
     def with_shell(self, args: Sequence[str]) -> ImageConfig:
         """SHELL. `UsageError`: an empty list."""
         if not args:
             raise UsageError("SHELL needs at least one argument")
-        return attrs.evolve(self, shell=tuple(args))
+        return evolve(self, shell=tuple(args))
 
     def with_onbuild(self, trigger: str) -> ImageConfig:
         """ONBUILD: one more trigger, the text of an instruction."""
-        return attrs.evolve(self, onbuild=(*self.onbuild, trigger))
+        return evolve(self, onbuild=(*self.onbuild, trigger))
 
     def with_healthcheck(self, healthcheck: Healthcheck) -> ImageConfig:
         """HEALTHCHECK, which replaces an earlier one as a whole."""
-        return attrs.evolve(self, healthcheck=healthcheck)
+        return evolve(self, healthcheck=healthcheck)
 
     def with_maintainer(self, author: str) -> ImageConfig:
         """MAINTAINER, which is written as the image's author."""
-        return attrs.evolve(self, author=author)
+        return evolve(self, author=author)
 
 
 def ports(spec: str) -> tuple[str, ...]:

@@ -10,9 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol, TypeAlias, runtime_checkable
 
-import attrs
-
-from layercache._base.frozen import frozen
+from layercache._base.classes import field, frozen
 
 __all__ = ["Field", "Instruction", "Source", "Value"]
 
@@ -31,7 +29,7 @@ class Field:
     label: str
     value: Value
     private: bool = False
-    framed: str | None = attrs.field(default=None, init=False, eq=False, repr=False)
+    framed: str | None = field(default=None, init=False, eq=False, repr=False)
     """Its frame, where that is kept because many definitions hold it (`framing.share`)."""
 
 

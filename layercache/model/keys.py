@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
 
 from blake3 import blake3
 
-from layercache._base.frozen import frozen
+from layercache._base.classes import frozen
 from layercache.errors import UsageError
 from layercache.model.digests import CacheKey, Fingerprint
 from layercache.model.framing import framed_field

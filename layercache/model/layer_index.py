@@ -13,9 +13,9 @@ import struct
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Final, Protocol, TypeVar, runtime_checkable
 
-import attrs
 from blake3 import blake3
 
+from layercache._base.classes import frozen
 from layercache.errors import CorruptObject
 from layercache.model.tree import Node
 
@@ -46,7 +46,7 @@ def sort_key(path: bytes) -> bytes:
     return path.replace(b"/", b"\0")
 
 
-@attrs.frozen
+@frozen
 class Entry:
     """One path of a layer.
 

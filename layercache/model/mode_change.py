@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from layercache._base.frozen import frozen
+from layercache._base.classes import frozen
 from layercache._base.regex import expression
 from layercache.errors import UsageError
 

@@ -12,7 +12,7 @@ from typing import Final
 
 from blake3 import blake3
 
-from layercache._base.frozen import frozen
+from layercache._base.classes import frozen
 from layercache.errors import CorruptObject
 
 __all__ = [

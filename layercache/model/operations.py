@@ -9,9 +9,7 @@ from __future__ import annotations
 import functools
 from typing import Final
 
-import attrs
-
-from layercache._base.frozen import frozen
+from layercache._base.classes import field, frozen
 from layercache.model.framing import share
 from layercache.model.instruction import Field, Value
 
@@ -97,8 +95,8 @@ class Exec:
     ulimits: tuple[str, ...] = ()
     platform: str = ""
     files: tuple[tuple[str, bytes], ...] = ()
-    proxies: tuple[tuple[str, str], ...] = attrs.field(default=(), eq=False)
-    private: tuple[str, ...] = attrs.field(default=(), eq=False)
+    proxies: tuple[tuple[str, str], ...] = field(default=(), eq=False)
+    private: tuple[str, ...] = field(default=(), eq=False)
     """Labels of fields that were expanded from build arguments: kept as digests only."""
     tools: tuple[str, ...] = ()
     """Host tools that the recipe declares; the workspace executor counts their content."""
@@ -232,7 +230,7 @@ class CopyFiles:
     exclude: tuple[str, ...] = ()
     unpack: bool | None = False
     keep_git_dir: bool = False
-    private: tuple[str, ...] = attrs.field(default=(), eq=False)
+    private: tuple[str, ...] = field(default=(), eq=False)
     """As of `Exec`."""
 
     commands = False
@@ -296,7 +294,7 @@ class MakeDirectory:
 
     path: str
     user: str = ""
-    private: tuple[str, ...] = attrs.field(default=(), eq=False)
+    private: tuple[str, ...] = field(default=(), eq=False)
     """As of `Exec`."""
 
     name = "WORKDIR"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
-import attrs
 from blake3 import blake3
 
+from layercache._base.classes import evolve
 from layercache.model.digests import CacheKey
 from layercache.model.framing import frame
 from layercache.model.instruction import Field, Value
@@ -33,7 +33,7 @@ def redact_fields(key: CacheKey, fields: tuple[Field, ...]) -> tuple[Field, ...]
         return fields
     secret = blake3(key.encode(), derive_key_context=_PRIVATE).digest()
     return tuple(
-        attrs.evolve(field, value=_keyed(secret, field.label, field.value))
+        evolve(field, value=_keyed(secret, field.label, field.value))
         if field.private and not is_redacted(field.value)
         else field
         for field in fields
@@ -53,7 +53,7 @@ def redact(key: CacheKey, material: KeyMaterial) -> KeyMaterial:
     if salt and not salt.startswith("blake3:"):
         secret = blake3(key.encode(), derive_key_context=_PRIVATE).digest()
         salt = "blake3:" + blake3(frame(salt), key=secret).hexdigest()
-    return attrs.evolve(
+    return evolve(
         material,
         fields=redact_fields(key, material.fields),
         traits=redact_fields(key, material.traits),

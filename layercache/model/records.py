@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-import attrs
-
-from layercache._base.frozen import frozen
+from layercache._base.classes import field, frozen
 from layercache.errors import CorruptObject
 from layercache.model.descriptors import Layer
 from layercache.model.digests import CacheKey, ChainID, Digest, Fingerprint
@@ -47,7 +45,7 @@ class Record:
     """
 
     key: CacheKey
-    _material: KeyMaterial | Closed = attrs.field(eq=_opened)
+    _material: KeyMaterial | Closed = field(eq=_opened)
     layer: Layer | None
     parent: ChainID = ChainID("")
     seconds: float = 0.0

@@ -9,9 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, Protocol, runtime_checkable
 
-import attrs
-
-from layercache._base.frozen import frozen
+from layercache._base.classes import field, frozen
 from layercache._base.paths import clean
 from layercache.errors import UsageError
 from layercache.model.framing import share
@@ -117,8 +115,8 @@ class Files:
     True where their permission bits don't, as all get the same (an octal `--chmod`).
     """
 
-    patterns: tuple[str, ...] = attrs.field(converter=_texts)
-    exclude: tuple[str, ...] = attrs.field(default=(), converter=_texts)
+    patterns: tuple[str, ...] = field(converter=_texts)
+    exclude: tuple[str, ...] = field(default=(), converter=_texts)
     parents: bool = False
     wildcards: bool = True
     named: bool = True

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from layercache._base.frozen import frozen
+from layercache._base.classes import frozen
 from layercache.model.digests import Digest
 from layercache.model.instruction import Field
 

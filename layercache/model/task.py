@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, BinaryIO, Protocol, TypeAlias, runtime_checkable
 
-from layercache._base.frozen import frozen
+from layercache._base.classes import frozen
 from layercache.model.descriptors import Descriptor, Layer, State
 from layercache.model.digests import Digest, Fingerprint
 from layercache.model.instruction import Field, Instruction, Source

@@ -13,7 +13,7 @@ from typing import BinaryIO, Final, Protocol, runtime_checkable
 
 from blake3 import blake3
 
-from layercache._base.frozen import frozen
+from layercache._base.classes import frozen
 
 __all__ = [
     "ACCESS_ACL",

@@ -15,8 +15,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
-import attrs
-
+from layercache._base.classes import field, frozen
 from layercache.errors import SourceError, UsageError
 from layercache.oci.references import DOCKER_HUB
 
@@ -28,12 +27,12 @@ _HELPER_SECONDS: Final = 60
 _LIMIT: Final = 4 << 20
 
 
-@attrs.frozen
+@frozen
 class Credential:
     """User name and secret; with an identity token the secret is that token."""
 
     user: str
-    secret: str = attrs.field(repr=False)
+    secret: str = field(repr=False)
     identity: bool = False
 
     @property

@@ -6,9 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, BinaryIO, Final, Protocol, cast
 
-import attrs
-
-from layercache._base.frozen import frozen
+from layercache._base.classes import evolve, frozen
 from layercache.errors import HostileArchive, SourceError, UsageError
 from layercache.model.descriptors import LAYER_TAR, LAYER_TAR_GZIP, LAYER_TAR_ZSTD, Descriptor
 from layercache.model.digests import DiffID, Digest, check_digest
@@ -121,7 +119,7 @@ class Manifest:
                     f"{what}: a layer of media type {found.media_type!r}: this is no image "
                     "of file systems, or its layers are encrypted"
                 )
-            layers.append(attrs.evolve(found, media_type=media_type))
+            layers.append(evolve(found, media_type=media_type))
         config = _descriptor(value.get("config"), what)
         return cls(config, tuple(layers), _annotations(value, what))
 

@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from layercache._base.frozen import frozen
+from layercache._base.classes import frozen
 from layercache._base.regex import expression
 from layercache.errors import UsageError
 

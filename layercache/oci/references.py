@@ -8,9 +8,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-import attrs
-
-from layercache._base.frozen import frozen
+from layercache._base.classes import evolve, frozen
 from layercache._base.regex import expression
 from layercache.errors import UsageError
 from layercache.model.digests import Digest, check_digest
@@ -104,12 +102,12 @@ class Reference:
     def tagged(self) -> Reference:
         """With the tag `latest` where there is neither a tag nor a digest."""
         if self.tag is None and self.digest is None:
-            return attrs.evolve(self, tag="latest")
+            return evolve(self, tag="latest")
         return self
 
     def pinned(self, digest: Digest) -> Reference:
         """The same name at `digest`; the tag stays, for people."""
-        return attrs.evolve(self, digest=digest)
+        return evolve(self, digest=digest)
 
     def _suffix(self) -> str:
         tag = f":{self.tag}" if self.tag else ""

@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-import attrs
-
+from layercache._base.classes import evolve, frozen
 from layercache.model.digests import CacheKey, Fingerprint
 from layercache.model.framing import frame
 from layercache.model.instruction import Field, Value
@@ -48,7 +47,7 @@ WHATS: Final = (
 """Every `changes[].what`."""
 
 
-@attrs.frozen
+@frozen
 class Change:
     """One thing that differs: what kind of thing, which one, and how.
 
@@ -70,7 +69,7 @@ class Change:
         return found
 
 
-@attrs.frozen
+@frozen
 class Reason:
     """Why a step was executed.
 
@@ -92,7 +91,7 @@ class Reason:
         }
 
 
-@attrs.frozen
+@frozen
 class Earlier:
     """An earlier build of a step: its key, its material, and the listings behind fingerprints."""
 
@@ -122,7 +121,7 @@ def compare(
         found.append(("instruction", Change("field", "name", "value", old.name, material.name)))
     found += _compare_fields(old.fields, material.fields)
     found += [
-        ("executor", attrs.evolve(change, kind="executor"))
+        ("executor", evolve(change, kind="executor"))
         for _, change in _compare_fields(old.traits, material.traits)
     ]
     found += _compare_inputs(old, material, files, base)
@@ -216,7 +215,7 @@ def _compare_inputs(
             continue  # one by all of it, one by what was looked at: these can't be compared
         if was.selector != now.selector:
             found += [
-                ("instruction", attrs.evolve(change, path=f"{role} {change.path}"))
+                ("instruction", evolve(change, path=f"{role} {change.path}"))
                 for _, change in _compare_fields(was.selector, now.selector)
             ]
         if was.fingerprint == now.fingerprint:

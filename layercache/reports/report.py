@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from layercache._base.frozen import frozen
+from layercache._base.classes import frozen
 from layercache.errors import UsageError
 from layercache.model.digests import CacheKey, ChainID, DiffID, Digest
 

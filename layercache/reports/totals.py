@@ -6,15 +6,17 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-import attrs
-
-from layercache._base.frozen import frozen
+from layercache._base.classes import field, frozen
 from layercache.errors import CorruptObject
 from layercache.reports.report import Report
 
 __all__ = ["Totals"]
 
 SCHEMA = 1
+
+_NAMES = (
+    "builds", "failed", "hits", "misses", "seconds", "saved_seconds", "saved_bytes", "causes",
+)  # fmt: skip
 
 
 @frozen(kw_only=True)
@@ -32,7 +34,7 @@ class Totals:
     seconds: float = 0.0
     saved_seconds: float = 0.0
     saved_bytes: int = 0
-    causes: Mapping[str, int] = attrs.field(factory=dict)
+    causes: Mapping[str, int] = field(factory=dict)
 
     @classmethod
     def of(cls, report: Report) -> Totals:
@@ -77,7 +79,9 @@ class Totals:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        return {"schema": SCHEMA, **attrs.asdict(self), "rate": round(self.rate, 4)}
+        counted: dict[str, Any] = {name: getattr(self, name) for name in _NAMES}
+        counted["causes"] = dict(self.causes)
+        return {"schema": SCHEMA, **counted, "rate": round(self.rate, 4)}
 
     def encode(self) -> bytes:
         """As the cache keeps it."""

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-import attrs
-
+from layercache._base.classes import evolve
 from layercache.model.digests import Fingerprint
 from layercache.model.graph import Step
 from layercache.model.keys import KeyMaterial, KeyStrategy
@@ -43,6 +42,6 @@ def _blank(material: KeyMaterial, inputs: Sequence[Fingerprint | None]) -> KeyMa
     for entry, value in zip(material.inputs, inputs, strict=True):
         if value is None:
             selector = () if entry.role == PARENT else entry.selector
-            entry = attrs.evolve(entry, fingerprint=Fingerprint(""), selector=selector)
+            entry = evolve(entry, fingerprint=Fingerprint(""), selector=selector)
         kept.append(entry)
-    return attrs.evolve(material, inputs=tuple(kept))
+    return evolve(material, inputs=tuple(kept))

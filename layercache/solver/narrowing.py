@@ -10,8 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final, TypeAlias
 
-import attrs
-
+from layercache._base.classes import evolve
 from layercache.errors import UsageError
 from layercache.model.descriptors import State
 from layercache.model.digests import CacheKey, Fingerprint
@@ -46,7 +45,7 @@ def _with_parent(
         InputMaterial(entry.role, selector, fingerprint) if entry.role == PARENT else entry
         for entry in material.inputs
     )
-    return attrs.evolve(material, inputs=inputs)
+    return evolve(material, inputs=inputs)
 
 
 class Attempt:

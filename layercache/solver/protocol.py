@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
-from layercache._base.frozen import frozen
+from layercache._base.classes import frozen
 from layercache.errors import LayerCacheError
 from layercache.model.descriptors import State
 from layercache.model.digests import CacheKey, Fingerprint

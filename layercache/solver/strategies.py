@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from layercache._base.frozen import frozen
+from layercache._base.classes import frozen
 from layercache.model.digests import Fingerprint
 from layercache.model.graph import Input, Step
 from layercache.model.keys import InputMaterial, KeyMaterial

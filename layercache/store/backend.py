@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import BinaryIO, Final, Protocol, runtime_checkable
 
-from layercache._base.frozen import frozen
+from layercache._base.classes import frozen
 from layercache.errors import CacheError, UsageError
 
 __all__ = [

@@ -14,8 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Final
 
-import attrs
-
+from layercache._base.classes import evolve, frozen
 from layercache.errors import CacheError, CorruptObject, NotFound
 from layercache.model.digests import CacheKey, Digest
 from layercache.model.records import Record
@@ -49,7 +48,7 @@ _HINTS: Final = frozenset(
 """Kinds of small objects that only help to find or to spare work: they go with everything."""
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Usage:
     """Bytes and objects by kind: records, blobs, references, trails and so on."""
 
@@ -61,7 +60,7 @@ class Usage:
         return sum(self.bytes.values())
 
 
-@attrs.frozen
+@frozen
 class Damage:
     """One object that is not what it should be, and whether it was removed."""
 
@@ -70,7 +69,7 @@ class Damage:
     repaired: bool = False
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Collected:
     """What a collection did, or would do: a verdict for each record, the objects removed."""
 
@@ -80,7 +79,7 @@ class Collected:
     dry_run: bool
 
 
-@attrs.frozen
+@frozen
 class _Build:
     """How recent a build is, and the labels of its image, where they are known."""
 
@@ -88,7 +87,7 @@ class _Build:
     labels: tuple[tuple[str, str], ...] | None
 
 
-@attrs.frozen
+@frozen
 class _Contents:
     """One look at everything in a store."""
 
@@ -457,6 +456,6 @@ def verify(
     repaired = []
     for damage in sorted(found, key=lambda d: _kind(store, d.name) != "ac"):
         store.medium.delete(damage.name)
-        repaired.append(attrs.evolve(damage, repaired=True))
+        repaired.append(evolve(damage, repaired=True))
     store.forget()
     return tuple(repaired)

@@ -14,8 +14,7 @@ import weakref
 from collections import deque
 from typing import BinaryIO, Final, Protocol
 
-import attrs
-
+from layercache._base.classes import evolve, frozen
 from layercache.errors import CacheError, NotFound
 from layercache.model.digests import CacheKey, Digest
 from layercache.model.records import Record
@@ -33,7 +32,7 @@ _ASK_FIRST: Final = 1 << 16
 """From this size on a blob is looked for before it is sent."""
 
 
-@attrs.frozen
+@frozen
 class _Derived:
     """A derived object that is to be sent."""
 
@@ -184,9 +183,9 @@ class Pusher:
         name = definition_of(rows)
         there, data = self._there.get(name) or self.remote.trail(name)
         verifier = self.remote.store.verifier
-        trail = attrs.evolve(trail, facts=_merged(trail, store.facts_for(trail), there))
+        trail = evolve(trail, facts=_merged(trail, store.facts_for(trail), there))
         # Labels may differ from build to build; what every machine finds stays the same.
-        plain = attrs.evolve(trail, target=name, labels=())
+        plain = evolve(trail, target=name, labels=())
         named = {
             trail.target: encode_trail(trail, verifier),
             name: encode_trail(plain, verifier),

@@ -11,8 +11,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
-import attrs
-
+from layercache._base.classes import evolve, frozen
 from layercache.errors import UsageError
 from layercache.model.digests import CacheKey, Digest
 
@@ -36,7 +35,7 @@ _HALF_LIFE: Final = 7 * 86_400.0
 """Seconds unused after which what an entry would save counts half."""
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Entry:
     """One record as retention sees it.
 
@@ -66,7 +65,7 @@ class Entry:
         return self.seconds / (self.size + 512) * math.pow(0.5, age / _HALF_LIFE)
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Situation:
     """The cache as a whole: the time by its own stamps, the bytes free on its medium if known,
     and the bytes in it that no record refers to."""
@@ -76,7 +75,7 @@ class Situation:
     other: int = 0
 
 
-@attrs.frozen
+@frozen
 class Verdict:
     """What becomes of an entry: `reason` names the policy, or what pins it."""
 
@@ -92,7 +91,7 @@ class Policy(Protocol):
         """Key → why, for each entry that this policy lets go."""
 
 
-@attrs.frozen
+@frozen
 class KeepDuration:
     """What was not used for `seconds` goes."""
 
@@ -106,7 +105,7 @@ class KeepDuration:
         }
 
 
-@attrs.frozen
+@frozen
 class KeepBuilds:
     """Only what one of the last `count` builds used stays."""
 
@@ -120,7 +119,7 @@ class KeepBuilds:
         }
 
 
-@attrs.frozen
+@frozen
 class KeepStorage:
     """At most `size` bytes stay; what saves least for its size goes first."""
 
@@ -130,7 +129,7 @@ class KeepStorage:
         return _shrink(entries, situation, lambda total: total > self.size, "over the size kept")
 
 
-@attrs.frozen
+@frozen
 class MinFree:
     """At least `size` bytes of the medium are to be free, where that is known."""
 
@@ -146,7 +145,7 @@ class MinFree:
         )
 
 
-@attrs.frozen
+@frozen
 class Everything:
     """All goes. Useful where `Only` narrows it."""
 
@@ -154,7 +153,7 @@ class Everything:
         return {entry.key: "asked for" for entry in entries}
 
 
-@attrs.frozen
+@frozen
 class LabelFilter:
     """A condition on a build: its image has the label `name`, with this `value` (None: with any).
 
@@ -186,7 +185,7 @@ class LabelFilter:
         return there is not self.absent
 
 
-@attrs.frozen
+@frozen
 class Only:
     """`policy`, for entries alone of which every build that used them meets all of `labels`.
 
@@ -199,7 +198,7 @@ class Only:
 
     def goes(self, entries: Sequence[Entry], situation: Situation) -> dict[CacheKey, str]:
         mine = {entry.key for entry in entries if self.takes(entry)}
-        seen = [e if e.key in mine else attrs.evolve(e, pins=(*e.pins, "")) for e in entries]
+        seen = [e if e.key in mine else evolve(e, pins=(*e.pins, "")) for e in entries]
         why = ", ".join(map(str, self.labels))
         return {
             key: f"{reason} ({why})"
@@ -252,7 +251,7 @@ def _shrink(
     return gone
 
 
-@attrs.frozen
+@frozen
 class Pinned:
     """No policy of its own: names, by key or beginning of the text, what must stay."""
 
@@ -278,7 +277,7 @@ def judge(
     within `grace` seconds stays whatever they say: a build may be relying on it.
     """
     if pinned is not None:
-        entries = [attrs.evolve(entry, pins=pinned.pins(entry)) for entry in entries]
+        entries = [evolve(entry, pins=pinned.pins(entry)) for entry in entries]
     gone: dict[CacheKey, str] = {}
     for policy in policies:
         left = [entry for entry in entries if entry.key not in gone]

@@ -13,8 +13,7 @@ import io
 import threading
 from typing import TYPE_CHECKING, Any, Final
 
-import attrs
-
+from layercache._base.classes import evolve, frozen
 from layercache.errors import CorruptObject
 from layercache.model.digests import CacheKey, Digest, check_digest
 from layercache.model.observations import Observations
@@ -37,7 +36,7 @@ _BARRED: Final = "untraced"
 _MEDIA_TYPE: Final = "application/vnd.layercache.model.observations.v1"
 
 
-@attrs.frozen
+@frozen
 class Candidate:
     """A selector that is known: `set_at` and `values_at` are the bytes, or their blob."""
 
@@ -46,7 +45,7 @@ class Candidate:
     values_at: bytes | Digest
 
 
-@attrs.frozen
+@frozen
 class Known:
     """What is known of a step: candidates, the newest first, and why there are none.
 
@@ -124,7 +123,7 @@ class KnownSelectors:
         with self._lock:
             known = self._listed(weak)
             if known.refusal != reason:
-                self._store.put_derived(_KIND, weak, _encode(attrs.evolve(known, refusal=reason)))
+                self._store.put_derived(_KIND, weak, _encode(evolve(known, refusal=reason)))
 
     def _listed(self, weak: CacheKey) -> Known:
         data = self._store.get_derived(_KIND, weak)
@@ -152,7 +151,7 @@ def merge_selectors(ours: bytes, theirs: bytes | None) -> bytes:
     known = {candidate.selector for candidate in mine.candidates}
     further = [c for c in other.candidates if c.selector not in known]
     kept = (*mine.candidates, *further)[:MAX_SELECTORS]
-    return _encode(attrs.evolve(mine, candidates=kept))
+    return _encode(evolve(mine, candidates=kept))
 
 
 def _encode(known: Known) -> bytes:

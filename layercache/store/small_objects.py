@@ -12,7 +12,7 @@ import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import BinaryIO, Final
 
-from layercache._base.frozen import frozen
+from layercache._base.classes import frozen
 from layercache.errors import CacheError, CorruptObject, NotFound, UsageError
 from layercache.model.digests import CacheKey, Fingerprint
 from layercache.store.backend import Backend, BatchReader, Stages, Stats, Touches, read_bounded

@@ -13,8 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, BinaryIO, cast
 
-import attrs
-
+from layercache._base.classes import evolve
 from layercache.errors import CacheError, CorruptObject, NotFound
 from layercache.model.descriptors import Descriptor
 from layercache.model.digests import CacheKey, Digest
@@ -229,7 +228,7 @@ class Store(Objects):
             if present is not None:
                 if replace:
                     generation = max(record.generation, present.generation + 1)
-                    record = attrs.evolve(record, generation=generation)
+                    record = evolve(record, generation=generation)
                 elif (
                     key not in self._failed
                     and self._usable(present)

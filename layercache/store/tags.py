@@ -9,9 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, BinaryIO, Final, Protocol
 
-import attrs
-
-from layercache._base.frozen import frozen
+from layercache._base.classes import field, frozen
 from layercache.errors import CorruptObject, HostileArchive, UsageError
 from layercache.model.descriptors import LAYER_TAR, Descriptor
 from layercache.model.digests import Digest, check_digest
@@ -54,7 +52,7 @@ class TaggedImage:
 
     name: str
     manifest: Descriptor
-    config: Mapping[str, Any] = attrs.field(hash=False)
+    config: Mapping[str, Any] = field(hash=False)
     config_descriptor: Descriptor
     layers: tuple[Descriptor, ...]
 

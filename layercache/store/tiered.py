@@ -11,8 +11,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any, BinaryIO, Final, cast
 
-import attrs
-
+from layercache._base.classes import evolve
 from layercache.errors import CacheError, CorruptObject, NotFound, UsageError
 from layercache.model.descriptors import LAYER_TAR, Descriptor
 from layercache.model.digests import CacheKey, Digest, Fingerprint
@@ -159,7 +158,7 @@ class TieredStore(Store):
             except CacheError:
                 continue  # said once by the remote
             if other is not None and other.generation >= record.generation:
-                record = attrs.evolve(record, generation=other.generation + 1)
+                record = evolve(record, generation=other.generation + 1)
         return record
 
     # -- CAS ----------------------------------------------------------------------------------

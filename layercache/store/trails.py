@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
-import attrs
 from blake3 import blake3
 
-from layercache._base.frozen import frozen
+from layercache._base.classes import field, frozen
 from layercache.errors import CorruptObject
 from layercache.model.digests import CacheKey, ChainID, Fingerprint
 from layercache.model.instruction import Field
@@ -89,7 +88,7 @@ class TrailStep:
     text: str
     key: CacheKey = CacheKey("")
     chain_id: ChainID = ChainID("")
-    _record: Record | _Sealed | None = attrs.field(default=None, eq=_opened)
+    _record: Record | _Sealed | None = field(default=None, eq=_opened)
     fields: tuple[Field, ...] = ()
 
     @property

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-import attrs
+from layercache._base.classes import field, frozen
 
 __all__ = ["END", "Hostile", "archive", "entry", "header", "hostile_archives", "pax"]
 
@@ -18,13 +18,13 @@ END: Final = bytes(2 * BLOCK)
 """The two blocks of zeros that end a tar."""
 
 
-@attrs.frozen
+@frozen
 class Hostile:
     """One archive. `as_layer` and `as_archive` tell where it is to be refused: read as the layer
     of an image, or given to ADD (some tricks mean nothing there)."""
 
     name: str
-    data: bytes = attrs.field(repr=False)
+    data: bytes = field(repr=False)
     as_layer: bool = True
     as_archive: bool = True
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import attrs
-
+from layercache._base.classes import field, frozen
 from layercache.errors import SourceError
 from layercache.images.resolver import BaseImage, Images
 from layercache.model.descriptors import Layer
@@ -17,12 +16,12 @@ from layercache.testing.workbench import Workbench
 __all__ = ["MemoryImage", "MemoryImages"]
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class MemoryImage:
     """A base image: the files of its one layer, and what of its configuration matters."""
 
-    files: Mapping[str, str | bytes | tuple[Node, bytes]] = attrs.field(factory=dict)
-    config: ImageConfig = attrs.field(factory=lambda: ImageConfig.scratch("amd64"))
+    files: Mapping[str, str | bytes | tuple[Node, bytes]] = field(factory=dict)
+    config: ImageConfig = field(factory=lambda: ImageConfig.scratch("amd64"))
 
     @classmethod
     def of(

@@ -8,15 +8,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-import attrs
-
+from layercache._base.classes import evolve, field, frozen
 from layercache.model.instruction import Instruction
 from layercache.model.operations import CopyFiles, CopySource, Exec, MakeDirectory, Mount
 
 __all__ = ["OPERATIONS", "Case", "Variant", "variants"]
 
 
-@attrs.frozen
+@frozen
 class Case:
     """One operation: a value of it, and for each field other values.
 
@@ -26,10 +25,10 @@ class Case:
     name: str
     base: Instruction
     counts: Mapping[str, tuple[Instruction, ...]]
-    cosmetic: Mapping[str, tuple[Instruction, ...]] = attrs.field(factory=dict)
+    cosmetic: Mapping[str, tuple[Instruction, ...]] = field(factory=dict)
 
 
-@attrs.frozen
+@frozen
 class Variant:
     """One change of one field of one operation."""
 
@@ -43,14 +42,14 @@ def variants() -> Iterator[Variant]:
     """Every change of the catalogue."""
     for case in OPERATIONS:
         for changes, counts in ((case.counts, True), (case.cosmetic, False)):
-            for field, values in changes.items():
+            for name, values in changes.items():
                 for number, after in enumerate(values):
-                    yield Variant(f"{case.name}.{field}.{number}", case.base, after, counts)
+                    yield Variant(f"{case.name}.{name}.{number}", case.base, after, counts)
 
 
 def _changes(base: Any, **values: tuple[Any, ...]) -> dict[str, tuple[Any, ...]]:
     return {
-        field: tuple(attrs.evolve(base, **{field: value}) for value in given)
+        field: tuple(evolve(base, **{field: value}) for value in given)
         for field, given in values.items()
     }
 
@@ -80,7 +79,7 @@ _COPY: Final = CopyFiles(
 
 
 def _mounted(**fields: Any) -> Exec:
-    return attrs.evolve(_EXEC, mounts=(Mount(**fields),))
+    return evolve(_EXEC, mounts=(Mount(**fields),))
 
 
 def _mount_case(counts: Mapping[str, tuple[Any, ...]], **fields: Any) -> Case:

@@ -20,9 +20,9 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Callable, Mapping, Sequence
 
-import attrs
 from blake3 import blake3
 
+from layercache._base.classes import define, evolve, field, frozen
 from layercache.errors import BuildError, StepFailed
 from layercache.layers.accounts import resolve_owner
 from layercache.model.framing import frame
@@ -34,7 +34,7 @@ __all__ = ["MemoryShell"]
 _OPERATORS = ("&&", "||", ">>", ";", "|", ">", "<", "\n")
 
 
-@attrs.define
+@define
 class MemoryShell:
     """Runs commands on `files`.
 
@@ -43,14 +43,14 @@ class MemoryShell:
     """
 
     files: MemoryFiles
-    environment: Mapping[str, str] = attrs.field(factory=dict)
+    environment: Mapping[str, str] = field(factory=dict)
     directory: str = "/"
     sees: Value = ()
     random: Callable[[], bytes] = lambda: b"4"
     fetch: Callable[[str], bytes] = lambda name: b""
-    scripts: Mapping[str, bytes] = attrs.field(factory=dict)
+    scripts: Mapping[str, bytes] = field(factory=dict)
     """Path → what a here-document put there."""
-    output: bytearray = attrs.field(factory=bytearray)
+    output: bytearray = field(factory=bytearray)
 
     def run(self, args: Sequence[str]) -> None:
         """Run a command in exec form; one that is a shell gets its script interpreted.
@@ -149,7 +149,7 @@ class MemoryShell:
         return posixpath.join(self.directory, path)
 
 
-@attrs.frozen
+@frozen
 class _Command:
     words: list[str]
     source: str | None = None
@@ -241,9 +241,9 @@ def _pipelines(tokens: list[tuple[str, bool]]) -> list[tuple[str, list[_Command]
                 found.append((text, []))
         elif redirect:
             if redirect == "<":
-                command = attrs.evolve(command, source=text)
+                command = evolve(command, source=text)
             else:
-                command = attrs.evolve(command, target=text, append=redirect == ">>")
+                command = evolve(command, target=text, append=redirect == ">>")
             redirect = ""
         else:
             command.words.append(text)

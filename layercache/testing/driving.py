@@ -6,8 +6,7 @@ import hashlib
 from collections.abc import Collection, Sequence
 from typing import Any
 
-import attrs
-
+from layercache._base.classes import evolve, frozen
 from layercache.errors import SourceError, StepFailed
 from layercache.model.descriptors import LAYER_TAR, SCRATCH, Descriptor, Layer, State
 from layercache.model.digests import CacheKey, DiffID, Fingerprint, sha256
@@ -56,7 +55,7 @@ class AskedTwice(AssertionError):
     """A walk asked for something that it had asked for before."""
 
 
-@attrs.frozen
+@frozen
 class Say:
     """An instruction for walks; `fails` that it can't be executed, `still` that it changes nothing.
 
@@ -145,7 +144,7 @@ class World:
         if looks is not None and known is not None:
             material = narrowed(ask.material, looks, known)
             key = cache_key(material)
-            self.narrow[key] = attrs.evolve(record, key=key, material=material)
+            self.narrow[key] = evolve(record, key=key, material=material)
             selectors = self.selectors.setdefault(weak_key(ask.material), [])
             if looks not in selectors:
                 selectors.append(looks)

@@ -9,8 +9,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Final, cast
 
-import attrs
-
+from layercache._base.classes import evolve, frozen
 from layercache.errors import BuildError, Cancelled, StepFailed, UsageError
 from layercache.model.descriptors import SCRATCH, State
 from layercache.model.digests import ChainID, DiffID, Fingerprint
@@ -46,7 +45,7 @@ def command_text(instruction: Instruction) -> str:
     return str(getattr(instruction, "text", instruction.name))
 
 
-@attrs.frozen
+@frozen
 class Call:
     """One execution: what was run on what, and what came of it (None: it failed).
 
@@ -427,7 +426,7 @@ class UnstableExecutor(_Wrapper):
         choice = number if varies else None
         result = self.again(task, blobs, choice)
         with self._guard:
-            self.log.append(attrs.evolve(Call.of(task, result), choice=choice))
+            self.log.append(evolve(Call.of(task, result), choice=choice))
         return result
 
     def again(self, task: Task, blobs: Blobs, choice: int | None) -> Result:
@@ -445,7 +444,7 @@ class UnstableExecutor(_Wrapper):
         reading.write("/.unstable", content)
         files = MemoryFiles(before)
         files.become(cast(Tree, reading))
-        result = attrs.evolve(result, layer=files.layer(blobs))
+        result = evolve(result, layer=files.layer(blobs))
         if result.observed is None or reading.observed is None:
             return result
         seen = dict(result.observed.rows)
@@ -453,4 +452,4 @@ class UnstableExecutor(_Wrapper):
             # What the command itself changed was claimed by it.
             if before.lookup(path) == after.lookup(path):
                 seen[path] = seen.get(path, 0) | bits
-        return attrs.evolve(result, observed=Observations.of(seen, result.observed.derived))
+        return evolve(result, observed=Observations.of(seen, result.observed.derived))

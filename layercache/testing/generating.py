@@ -11,8 +11,7 @@ import random
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
-import attrs
-
+from layercache._base.classes import evolve, field, frozen
 from layercache.dockerfile.instructions import (
     Add,
     Arg,
@@ -127,7 +126,7 @@ def _edit_context(choices: Choices, context: Files) -> Files:
         value = found[path]
         node, data = value if isinstance(value, tuple) else file(value)
         if node.is_file:
-            found[path] = (attrs.evolve(node, mode=0o100000 | choices.pick(_MODES)), data)
+            found[path] = (evolve(node, mode=0o100000 | choices.pick(_MODES)), data)
     else:
         found[path] = choices.pick(_CONTENTS)
     return found
@@ -260,7 +259,7 @@ def any_instruction(choices: Choices, stages: Sequence[str] = ()) -> DockerfileI
 # -- recipes and their edits ----------------------------------------------------------------
 
 
-@attrs.frozen
+@frozen
 class Stage:
     """A FROM and what follows it."""
 
@@ -268,7 +267,7 @@ class Stage:
     body: tuple[DockerfileInstruction, ...]
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Version:
     """One state of a project: what a build is given.
 
@@ -277,7 +276,7 @@ class Version:
 
     stages: tuple[Stage, ...]
     context: Files
-    options: Mapping[str, Any] = attrs.field(factory=dict)
+    options: Mapping[str, Any] = field(factory=dict)
 
     @property
     def recipe(self) -> tuple[DockerfileInstruction, ...]:
@@ -361,7 +360,7 @@ def any_edit(choices: Choices, version: Version) -> Version:
     """`version` after one change that a person would make, or none."""
     kind = choices.number(1, 20)
     if kind <= 8:
-        return attrs.evolve(version, context=_edit_context(choices, version.context))
+        return evolve(version, context=_edit_context(choices, version.context))
     if kind <= 15:
         return _edit_recipe(choices, version)
     if kind <= 19:
@@ -393,7 +392,7 @@ def _edit_recipe(choices: Choices, version: Version) -> Version:
         body[place] = _retouched(choices, body[place], earlier)
     stages = list(version.stages)
     stages[number] = Stage(first, tuple(body))
-    return attrs.evolve(version, stages=tuple(stages))
+    return evolve(version, stages=tuple(stages))
 
 
 def _retouched(
@@ -442,7 +441,7 @@ def _edit_options(choices: Choices, version: Version) -> Version:
         options["no_cache"] = True
     else:
         options["no_cache_filter"] = [choices.pick(["s0", "s1"])]
-    return attrs.evolve(version, options=options)
+    return evolve(version, options=options)
 
 
 def any_history(choices: Choices, builds: int) -> tuple[Version, ...]:

@@ -11,8 +11,7 @@ import tarfile
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
-import attrs
-
+from layercache._base.classes import frozen
 from layercache.model.digests import DiffID, Digest, sha256
 
 __all__ = ["MadeImage", "busybox_layer", "make_layout", "tar_of"]
@@ -27,7 +26,7 @@ tty umount uname uniq unlink vi wc wget which whoami xargs yes zcat
 """
 
 
-@attrs.frozen
+@frozen
 class MadeImage:
     """What `make_layout` wrote: digests of the manifest and configuration, and diff IDs."""
 

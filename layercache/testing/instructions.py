@@ -17,6 +17,7 @@ from typing import Any
 
 import attrs
 
+from layercache._base.classes import evolve
 from layercache.model.framing import frame
 from layercache.model.graph import Step
 from layercache.model.instruction import Field, Instruction
@@ -127,7 +128,7 @@ class InstructionSuite:
             given = self.changed(instruction)
             for name in _fields(instruction):
                 value = given[name] if name in given else _another(getattr(instruction, name))
-                changed = attrs.evolve(instruction, **{name: value})  # type: ignore[misc]
+                changed = evolve(instruction, **{name: value})  # type: ignore[misc]
                 same = key_of(changed) == key_of(instruction)
                 if name in self.cosmetic:
                     assert same, f"the field {name} is said to be cosmetic, but changes the key"

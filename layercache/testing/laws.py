@@ -18,6 +18,7 @@ from typing import Protocol
 
 import attrs
 
+from layercache._base.classes import define
 from layercache.builds.builder import Builder
 from layercache.builds.result import BuildResult
 from layercache.dockerfile.recipe import Dockerfile
@@ -62,7 +63,7 @@ class LawBroken(AssertionError):
     """A law does not hold; the message tells the whole history."""
 
 
-@attrs.define
+@define
 class Tally:
     """What a run of histories did, to show that it did something."""
 

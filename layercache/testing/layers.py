@@ -13,8 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Self
 
-import attrs
-
+from layercache._base.classes import evolve
 from layercache.builds.builder import Builder
 from layercache.builds.result import BuildResult
 from layercache.dockerfile.recipe import Dockerfile
@@ -221,7 +220,7 @@ class Layers:
         value = self.files[path]
         node, data = value if isinstance(value, tuple) else file(value)
         kind = node.mode & ~0o7777
-        self.files[path] = (attrs.evolve(node, mode=kind | mode), data)
+        self.files[path] = (evolve(node, mode=kind | mode), data)
         return self
 
     # -- building ---------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from typing import cast
 import attrs
 from blake3 import blake3
 
+from layercache._base.classes import evolve, frozen
 from layercache.errors import BuildError
 from layercache.layers.state_tree import Resolved, resolve
 from layercache.layers.writer import LayerWriter
@@ -50,7 +51,7 @@ class Refused(BuildError):
     """What a command asked of the files can't be done; the message says why."""
 
 
-@attrs.frozen
+@frozen
 class Entry:
     """One path of a snapshot: everything about it that a build may decide.
 
@@ -214,9 +215,9 @@ class MemoryFiles:
         if there is None:
             there = Node(mode=_FILE, uid=self.owner[0], gid=self.owner[1])
         if mode is not None:
-            there = attrs.evolve(there, mode=stat.S_IFREG | mode)
+            there = evolve(there, mode=stat.S_IFREG | mode)
         content = blake3(data).digest()
-        node = attrs.evolve(there, size=len(data), content=content, mtime=LAYER_TIME, xattrs=())
+        node = evolve(there, size=len(data), content=content, mtime=LAYER_TIME, xattrs=())
         self._put(found.path, node, data)
 
     def make_directory(self, path: str, *, parents: bool = False) -> None:
@@ -238,7 +239,7 @@ class MemoryFiles:
         if found.node is not None:
             raise Refused(f"{path}: is there already")
         text = target.encode("utf-8", "surrogateescape")
-        self._put(found.path, attrs.evolve(self._made(_LINK), size=len(text), link=text))
+        self._put(found.path, evolve(self._made(_LINK), size=len(text), link=text))
 
     def remove(self, path: str, *, recursive: bool = False) -> None:
         """Remove a file or link, with `recursive` also a directory and all that is below."""
@@ -296,14 +297,14 @@ class MemoryFiles:
         if not source.node.is_dir:
             data = self.read(old)
             self.write("/" + goal.decode("utf-8", "surrogateescape"), data)
-            self._change(goal, attrs.evolve(self._nodes[goal], mode=source.node.mode))
+            self._change(goal, evolve(self._nodes[goal], mode=source.node.mode))
             return
         if not recursive:
             raise Refused(f"{old}: is a directory")
         below = sorted(p for p in self._nodes if p == source.path or _below(p, source.path))
         for path in below:
             self._note_all(path)
-            node = attrs.evolve(
+            node = evolve(
                 self._nodes[path], uid=self.owner[0], gid=self.owner[1], mtime=LAYER_TIME
             )
             self._put(goal + path[len(source.path) :], node, self._bytes_of(path))
@@ -312,12 +313,12 @@ class MemoryFiles:
         """Set permission bits."""
         found = self._existing(path)
         node = self._nodes[found.path]
-        self._change(found.path, attrs.evolve(node, mode=stat.S_IFMT(node.mode) | mode))
+        self._change(found.path, evolve(node, mode=stat.S_IFMT(node.mode) | mode))
 
     def change_owner(self, path: str, uid: int, gid: int) -> None:
         """Set the owner."""
         found = self._existing(path)
-        self._change(found.path, attrs.evolve(self._nodes[found.path], uid=uid, gid=gid))
+        self._change(found.path, evolve(self._nodes[found.path], uid=uid, gid=gid))
 
     def touch(self, path: str) -> None:
         """Make an empty file, or give an existing one the time of what commands write."""
@@ -325,7 +326,7 @@ class MemoryFiles:
         if found.node is None:
             self.write(path, b"")
         else:
-            self._change(found.path, attrs.evolve(found.node, mtime=LAYER_TIME))
+            self._change(found.path, evolve(found.node, mtime=LAYER_TIME))
 
     def _existing(self, path: str) -> Resolved:
         found = self.resolve(path)
@@ -389,7 +390,7 @@ class MemoryFiles:
             entries += [(_join(goal, p[start:]), node, p) for p, node in _nodes(source, at)]
         for path, node, there in entries:
             time = copied_time(node.content) if node.is_file and node.content else LAYER_TIME
-            self._nodes[path] = attrs.evolve(node, mtime=time)
+            self._nodes[path] = evolve(node, mtime=time)
             self._data.pop(path, None)
             if source is not None:
                 self._elsewhere[path] = (source, there)

@@ -16,8 +16,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-import attrs
-
+from layercache._base.classes import evolve
 from layercache.errors import CacheError, CorruptObject, NotFound, UsageError
 from layercache.model.descriptors import LAYER_TAR, Layer
 from layercache.model.digests import CacheKey, DiffID, Fingerprint, sha256
@@ -485,7 +484,7 @@ class StoreSuite:
     def test_one_preferred_record(self, tmp_path: Any) -> None:
         """The higher (generation, digest) stands, in any order of arrival; `replace` wins."""
         store = self.make(tmp_path)
-        pair = [attrs.evolve(make_record(store, 1), seconds=float(n)) for n in (1, 2)]
+        pair = [evolve(make_record(store, 1), seconds=float(n)) for n in (1, 2)]
         stands = []
         for order in (pair, pair[::-1]):
             fresh = self.make(tmp_path, namespace=f"order {order[0].seconds}")
@@ -494,7 +493,7 @@ class StoreSuite:
                 last = fresh.put(record)
             fresh.commit()
             stands.append(last.seconds)
-            forced = fresh.put(attrs.evolve(record, seconds=9.0), replace=True)
+            forced = fresh.put(evolve(record, seconds=9.0), replace=True)
             fresh.commit()
             again = self.make(tmp_path, namespace=f"order {order[0].seconds}")
 

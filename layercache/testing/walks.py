@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import attrs
-
+from layercache._base.classes import evolve
 from layercache.errors import UsageError
 from layercache.model.descriptors import SCRATCH, State
 from layercache.model.digests import CacheKey, Fingerprint
@@ -148,7 +147,7 @@ class WalkerSuite:
         graph, world = _graph(Say("a"), Say("b"), Say("c")), World()
         self._drive(graph, world)
         steps = [
-            attrs.evolve(v, bypass=n == 2) if isinstance(v, Step) else v
+            evolve(v, bypass=n == 2) if isinstance(v, Step) else v
             for n, v in enumerate(graph.vertices)
         ]
         driver, decisions = self._drive(Graph(tuple(steps), graph.targets), world, 1)
@@ -300,8 +299,8 @@ def _with_failures(graph: Graph, seed: int) -> Graph:
     for vertex in graph.vertices:
         fails = choices.number(1, 6) == 1
         if fails and isinstance(vertex, Step) and isinstance(vertex.instruction, Say):
-            instruction = attrs.evolve(vertex.instruction, fails=True)
-            vertex = attrs.evolve(vertex, instruction=instruction)
+            instruction = evolve(vertex.instruction, fails=True)
+            vertex = evolve(vertex, instruction=instruction)
         vertices.append(vertex)
     return Graph(tuple(vertices), graph.targets)
 

@@ -11,8 +11,7 @@ import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import attrs
-
+from layercache._base.classes import evolve, frozen
 from layercache.model.descriptors import SCRATCH, State
 from layercache.model.digests import Fingerprint
 from layercache.model.graph import Graph, Input, Step
@@ -77,21 +76,21 @@ class ForgetfulKeys:
         return self._keys.selector(step, source)
 
     def material(self, step: Step, inputs: Sequence[Fingerprint]) -> KeyMaterial:
-        material = attrs.evolve(self._keys.material(step, inputs), scheme=self.scheme)
+        material = evolve(self._keys.material(step, inputs), scheme=self.scheme)
         kind, _, name = self._forgets.partition(" ")
         if kind == "traits":
-            return attrs.evolve(material, traits=())
+            return evolve(material, traits=())
         if kind == "field":
             fields = tuple(field for field in material.fields if field.label != name)
-            return attrs.evolve(material, fields=fields)
+            return evolve(material, fields=fields)
         if kind == "selectors":
-            entries = tuple(attrs.evolve(entry, selector=()) for entry in material.inputs)
-            return attrs.evolve(material, inputs=entries)
+            entries = tuple(evolve(entry, selector=()) for entry in material.inputs)
+            return evolve(material, inputs=entries)
         entries = tuple(
-            attrs.evolve(entry, fingerprint=Fingerprint("")) if entry.role == name else entry
+            evolve(entry, fingerprint=Fingerprint("")) if entry.role == name else entry
             for entry in material.inputs
         )
-        return attrs.evolve(material, inputs=entries)
+        return evolve(material, inputs=entries)
 
 
 class ShyKeys(ForgetfulKeys):
@@ -104,7 +103,7 @@ class ShyKeys(ForgetfulKeys):
 
     def material(self, step: Step, inputs: Sequence[Fingerprint]) -> KeyMaterial:
         material = super().material(step, inputs)
-        return attrs.evolve(material, salt=str(step.bypass))
+        return evolve(material, salt=str(step.bypass))
 
 
 # -- executors ------------------------------------------------------------------------------
@@ -120,17 +119,17 @@ class LeakyExecutor(MemoryExecutor):
     def execute(self, task: Task, blobs: Blobs) -> Result:
         parent = task.parent or SCRATCH
         inputs = tuple(
-            attrs.evolve(bound, subject=self._left)
+            evolve(bound, subject=self._left)
             if bound.role == "parent" and self._left is not None and not parent.layers
             else bound
             for bound in task.inputs
         )
-        result = super().execute(attrs.evolve(task, inputs=inputs), blobs)
-        seen = attrs.evolve(task, inputs=inputs).parent or SCRATCH
+        result = super().execute(evolve(task, inputs=inputs), blobs)
+        seen = evolve(task, inputs=inputs).parent or SCRATCH
         self._left = seen.plus(result.layer)
         files = MemoryFiles(blobs.tree(parent))
         files.become(blobs.tree(self._left))
-        return attrs.evolve(result, layer=files.layer(blobs))
+        return evolve(result, layer=files.layer(blobs))
 
 
 class PeekingExecutor(MemoryExecutor):
@@ -148,7 +147,7 @@ class PeekingExecutor(MemoryExecutor):
                 seen += str([tree.lookup(name) for name in tree.children(b"")])
         if task.bypass or len(seen) > 5:
             files.write("/.peeked", seen.encode())
-        return attrs.evolve(result, layer=files.layer(blobs))
+        return evolve(result, layer=files.layer(blobs))
 
 
 # -- walkers --------------------------------------------------------------------------------
@@ -199,7 +198,7 @@ class _MixingWalk(GraphWalk):
 _COUNTER = itertools.count()
 
 
-@attrs.frozen
+@frozen
 class ClockedInstruction:
     """Its definition is another one each time."""
 
@@ -210,7 +209,7 @@ class ClockedInstruction:
         return (Field("text", self.text), Field("time", next(_COUNTER)))
 
 
-@attrs.frozen
+@frozen
 class ForgetfulInstruction:
     """One of its fields is not in its definition."""
 
@@ -222,7 +221,7 @@ class ForgetfulInstruction:
         return (Field("text", self.text),)
 
 
-@attrs.frozen
+@frozen
 class UnorderedInstruction:
     """Its definition follows the order of a set, which differs from process to process."""
 

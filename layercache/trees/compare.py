@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from layercache._base.frozen import frozen
+from layercache._base.classes import frozen
 from layercache.model.tree import Node, Tree
 
 __all__ = ["Difference", "differences"]

@@ -7,9 +7,9 @@ import stat
 from collections.abc import Mapping, Sequence
 from typing import BinaryIO
 
-import attrs
 from blake3 import blake3
 
+from layercache._base.classes import evolve
 from layercache.errors import SourceError, UsageError
 from layercache.model.tree import Node, described_digest, directory_digest, node_digest
 
@@ -20,7 +20,7 @@ def file(content: bytes | str = b"", mode: int = 0o644, **more: object) -> tuple
     """A regular file; `more` are further fields of `Node` (uid, gid, mtime, xattrs)."""
     data = content.encode() if isinstance(content, str) else content
     node = Node(mode=stat.S_IFREG | mode, size=len(data), content=blake3(data).digest())
-    return attrs.evolve(node, **more), data  # type: ignore[arg-type]
+    return evolve(node, **more), data  # type: ignore[arg-type]
 
 
 def link(target: bytes | str) -> tuple[Node, bytes]:
@@ -31,7 +31,7 @@ def link(target: bytes | str) -> tuple[Node, bytes]:
 
 def directory(mode: int = 0o755, **more: object) -> tuple[Node, bytes]:
     """A directory with a mode of its own; others need not be named."""
-    return attrs.evolve(Node(mode=stat.S_IFDIR | mode), **more), b""  # type: ignore[arg-type]
+    return evolve(Node(mode=stat.S_IFDIR | mode), **more), b""  # type: ignore[arg-type]
 
 
 class DictTree:

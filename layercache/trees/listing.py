@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple, Protocol, runtime_checkable
 
-from layercache._base.frozen import frozen
+from layercache._base.classes import frozen
 from layercache.errors import CorruptObject
 from layercache.model.selectors import Files
 from layercache.model.tree import Node, Tree, counted_attributes, node_digest

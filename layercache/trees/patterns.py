@@ -16,9 +16,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-import attrs
-
-from layercache._base.frozen import frozen
+from layercache._base.classes import field, frozen
 from layercache._base.paths import clean
 from layercache.errors import DockerfileError, Problem, UsageError
 from layercache.trees._automaton import Machine, State
@@ -89,8 +87,8 @@ class Ignore:
     """
 
     rules: tuple[Rule, ...] = ()
-    name: str = attrs.field(default=".dockerignore", eq=False)
-    _machine: Machine = attrs.field(init=False, eq=False, repr=False)
+    name: str = field(default=".dockerignore", eq=False)
+    _machine: Machine = field(init=False, eq=False, repr=False)
 
     @_machine.default
     def _compiled(self) -> Machine:
@@ -211,7 +209,7 @@ class Glob:
 
     pattern: str
     doublestar: bool = False
-    start: State = attrs.field(init=False, eq=False, repr=False)
+    start: State = field(init=False, eq=False, repr=False)
 
     @start.default
     def _compiled(self) -> State:

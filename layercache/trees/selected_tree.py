@@ -11,8 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import BinaryIO
 
-import attrs
-
+from layercache._base.classes import evolve
 from layercache.errors import SourceError
 from layercache.model.layer_times import LAYER_TIME, copied_time
 from layercache.model.selectors import Everything, Files, Nothing, Selector
@@ -109,7 +108,7 @@ def _counted(node: Node, files: Files | None = None) -> Node:
     if node.is_file:
         size, time = node.size, copied_time(node.content)
     special = stat.S_ISCHR(mode) or stat.S_ISBLK(mode)
-    return attrs.evolve(
+    return evolve(
         node,
         mode=mode,
         mtime=time,

@@ -12,10 +12,9 @@ from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from typing import Final, Protocol, runtime_checkable
 
-import attrs
 from blake3 import blake3
 
-from layercache._base.frozen import frozen
+from layercache._base.classes import field, frozen
 from layercache._base.paths import clean
 from layercache.errors import SourceError
 from layercache.model.digests import Fingerprint
@@ -67,7 +66,7 @@ class Selected:
     name: bytes
     relative: bytes
     node: Node
-    exclude: State | None = attrs.field(default=None, eq=False, repr=False)
+    exclude: State | None = field(default=None, eq=False, repr=False)
 
 
 @runtime_checkable

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-import attrs
-
-from layercache._base.frozen import frozen
+from layercache._base.classes import field, frozen
 from layercache.model.descriptors import State
 from layercache.model.graph import Graph, Origin
 from layercache.model.image_config import HistoryEntry, ImageConfig
@@ -53,9 +51,9 @@ class Options:
     base without one gets none.
     """
 
-    args: Mapping[str, str] = attrs.field(factory=dict)
+    args: Mapping[str, str] = field(factory=dict)
     target: str | None = None
-    contexts: Mapping[str, bool] = attrs.field(factory=dict)
+    contexts: Mapping[str, bool] = field(factory=dict)
     platform: str = "linux/amd64"
     build_platform: str = "linux/amd64"
     no_cache: Callable[[Origin], bool] = _never
@@ -64,7 +62,7 @@ class Options:
     hosts: tuple[tuple[str, str], ...] = ()
     shm_size: int | None = None
     ulimits: tuple[str, ...] = ()
-    labels: Mapping[str, str] = attrs.field(factory=dict)
+    labels: Mapping[str, str] = field(factory=dict)
     escape: str = "\\"
     host_path: bool = False
 

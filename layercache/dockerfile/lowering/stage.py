@@ -6,8 +6,7 @@ import posixpath
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
-import attrs
-
+from layercache._base.classes import evolve
 from layercache.dockerfile import instructions as written
 from layercache.dockerfile.lowering.options import BaseImage, ImageNeed, Options, Row
 from layercache.dockerfile.lowering.origins import (
@@ -123,7 +122,7 @@ class StageFold:
         os, _, rest = self.platform.partition("/")
         architecture, _, variant = rest.partition("/")
         config = ImageConfig.scratch(architecture, os, variant)
-        return attrs.evolve(config, env=()) if self.options.host_path else config
+        return evolve(config, env=()) if self.options.host_path else config
 
     def _from(self, first: written.From) -> None:
         name = located(first, self.globals.expand, first.image)
@@ -235,7 +234,7 @@ class StageFold:
 
     def finished_config(self) -> ImageConfig:
         """The configuration of the stage so far."""
-        return attrs.evolve(
+        return evolve(
             self.config,
             env=tuple(self._environment.items()),
             labels=tuple(sorted(self.labels.items())),

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
-import attrs
-
-from layercache._base.frozen import frozen
+from layercache._base.classes import field, frozen
 from layercache.dockerfile.instructions import Arg, Copy, From, Onbuild, Run
 from layercache.dockerfile.lowering.options import Options
 from layercache.dockerfile.lowering.origins import AnyInstruction, located, problem
@@ -39,7 +37,7 @@ class Stages:
     """All stages of a recipe, found by name or number."""
 
     all: tuple[StageText, ...]
-    _by_name: Mapping[str, int] = attrs.field(init=False, eq=False)
+    _by_name: Mapping[str, int] = field(init=False, eq=False)
 
     def __attrs_post_init__(self) -> None:
         names: dict[str, int] = {}

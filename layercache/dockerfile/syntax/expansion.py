@@ -13,9 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-import attrs
-
-from layercache._base.frozen import frozen
+from layercache._base.classes import define, field, frozen
 from layercache.dockerfile.syntax.limits import Budget, Limits
 from layercache.dockerfile.syntax.shell_patterns import Pattern
 from layercache.dockerfile.syntax.words import SPACE
@@ -147,14 +145,14 @@ class _Words:
         return tuple(self.finished)
 
 
-@attrs.define
+@define
 class _Level:
     """One open expression: the whole word, a double-quoted part, or the word of a `${…}`."""
 
     stop: str
     keep_escapes: bool
     start: int
-    out: list[str] = attrs.Factory(list)
+    out: list[str] = field(factory=list)
     size: int = 0
     # Of a ${…}: its variable, its operator as written, and the pattern of a replacement.
     name: str = ""
@@ -162,7 +160,7 @@ class _Level:
     pattern: str = ""
 
 
-@attrs.define
+@define
 class _Lexer:
     """One run over one word."""
 
@@ -176,10 +174,10 @@ class _Lexer:
     budget: Budget
     limits: Limits
     at: int = 0
-    levels: list[_Level] = attrs.Factory(list)
-    words: _Words = attrs.Factory(_Words)
-    used: set[str] = attrs.Factory(set)
-    unset: set[str] = attrs.Factory(set)
+    levels: list[_Level] = field(factory=list)
+    words: _Words = field(factory=_Words)
+    used: set[str] = field(factory=set)
+    unset: set[str] = field(factory=set)
 
     def run(self) -> Expansion:
         whole = _Level("", self.keep_escapes, 0)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
-from layercache._base.frozen import frozen
+from layercache._base.classes import frozen
 from layercache._base.regex import expression
 from layercache.dockerfile.syntax.expansion import expand
 from layercache.dockerfile.syntax.limits import Budget, Limits

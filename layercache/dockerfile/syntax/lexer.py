@@ -8,9 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-import attrs
-
-from layercache._base.frozen import frozen
+from layercache._base.classes import evolve, frozen
 from layercache.dockerfile.syntax.faults import Fault, Faults
 from layercache.dockerfile.syntax.heredocs import HereDoc, find_heredocs
 from layercache.dockerfile.syntax.limits import Budget, Limits
@@ -215,7 +213,7 @@ class _Reader:
                 if fault is not None:
                     self.faults.add(fault, first + 1, self.at)
                     return None
-                return attrs.evolve(heredoc, content=content)
+                return evolve(heredoc, content=content)
         self.faults.add(
             Fault(
                 f"here-document {heredoc.name} is never ended",

@@ -7,9 +7,7 @@ the time and memory for any input are bounded, and a test can show linearity by 
 
 from __future__ import annotations
 
-import attrs
-
-from layercache._base.frozen import frozen
+from layercache._base.classes import define, frozen
 from layercache.errors import DockerfileError, Problem
 
 __all__ = ["Budget", "Limits"]
@@ -41,7 +39,7 @@ class Limits:
     """Number of problems reported for one file; reading stops there."""
 
 
-@attrs.define
+@define
 class Budget:
     """A counter of elementary steps: characters read, written or compared.
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-import attrs
-
-from layercache._base.frozen import frozen
+from layercache._base.classes import evolve, frozen
 from layercache.dockerfile import instructions as values
 from layercache.dockerfile._instruction import Command, DockerfileInstruction, Location
 from layercache.dockerfile.syntax.faults import Fault, Faults, nearest
@@ -269,7 +267,7 @@ def _files(c: _Context) -> list[str | HereDoc]:
             paths.append(word)
         elif marker.name in bodies:
             content = bodies[marker.name].content
-            paths.append(attrs.evolve(marker, content=content))
+            paths.append(evolve(marker, content=content))
         else:
             raise Fault(f"the here-document of {word} has no body", word)
     if sum(isinstance(path, HereDoc) for path in paths) != len(c.heredocs):

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from layercache._base.frozen import frozen
+from layercache._base.classes import frozen
 from layercache.dockerfile.syntax.limits import Budget
 
 __all__ = ["Pattern"]

@@ -16,9 +16,9 @@ import os
 import time
 from collections.abc import Callable
 
-import attrs
 from blake3 import blake3
 
+from layercache._base.classes import frozen
 from layercache.errors import BuildError, Cancelled
 from layercache.executors.rootfs.scratch import Scratch
 from layercache.model.digests import Fingerprint
@@ -31,7 +31,7 @@ _WAIT_SECONDS = 0.05
 _MAX_PRIVATE = 1000
 
 
-@attrs.frozen
+@frozen
 class CacheDirectory:
     """A directory that holds what is mounted, and the lock that a step holds on it."""
 

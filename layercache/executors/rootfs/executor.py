@@ -15,8 +15,7 @@ import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-import attrs
-
+from layercache._base.classes import evolve
 from layercache.errors import StepFailed, UsageError
 from layercache.executors.redaction import masks_of
 from layercache.executors.rootfs.environment import environment
@@ -282,7 +281,7 @@ class RootfsExecutor:
                 return traced
             refusal = traced
         result = self._step(session, task, instruction, blobs)
-        return attrs.evolve(result, refusal=refusal)
+        return evolve(result, refusal=refusal)
 
     def _traced(
         self, session: Session, task: Task, instruction: Exec, blobs: Blobs
@@ -350,12 +349,12 @@ class RootfsExecutor:
             result = Result(layer=layer, output=kept)
             if watch is not None and watch.full:
                 # What it was answered is right; only what it depends on is not known.
-                result = attrs.evolve(result, refusal=tracing.TOO_MUCH)
+                result = evolve(result, refusal=tracing.TOO_MUCH)
             elif isinstance(noting, tracing.Watched):
                 found = tracing.observations_of(seen, noting, index, tree, instruction.user)
                 if isinstance(found, str):
                     raise tracing.TracerFailed(found)
-                result = attrs.evolve(result, observed=found)
+                result = evolve(result, observed=found)
             if layer is not None and index is not None:
                 session.unpacked.adopt(parent, layer, index, container, tree)
             return result

@@ -12,8 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-import attrs
-
+from layercache._base.classes import frozen
 from layercache.errors import BuildError, Cancelled
 from layercache.executors.rootfs.helper_command import (
     agent_command,
@@ -47,7 +46,7 @@ _CLOSE_SECONDS = 30
 """How long the helper may take to end its steps."""
 
 
-@attrs.frozen
+@frozen
 class Ended:
     """How a step ended: the command's status, or what kept it from starting.
 

@@ -9,7 +9,7 @@ import os
 import shutil
 from typing import Final
 
-import attrs
+from layercache._base.classes import frozen
 
 __all__ = ["NETWORKS", "Isolation", "find_isolation"]
 
@@ -20,7 +20,7 @@ _PROGRAMS: Final = ("pasta", "slirp4netns")
 _DEVICE: Final = "/dev/net/tun"
 
 
-@attrs.frozen
+@frozen
 class Isolation:
     """The programs (paths) that can speak for a network, the best first; else why there is none."""
 

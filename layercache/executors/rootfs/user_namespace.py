@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 
-import attrs
+from layercache._base.classes import frozen
 
 __all__ = ["UserNamespace", "user_namespace"]
 
 
-@attrs.frozen
+@frozen
 class UserNamespace:
     """A user namespace in which this process's user is root.
 

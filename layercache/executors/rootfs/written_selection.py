@@ -8,8 +8,7 @@ import stat
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import attrs
-
+from layercache._base.classes import evolve
 from layercache._os.names import checked_path
 from layercache.errors import BuildError
 from layercache.model.layer_times import LAYER_TIME, copied_time
@@ -61,8 +60,8 @@ def write_selection(
 def _counted(path: bytes, node: Node) -> Node:
     """What of a node is in the fingerprint of a selection (`trees.select.fingerprint`)."""
     if not path:
-        return attrs.evolve(node, mode=stat.S_IFDIR | 0o755, uid=0, gid=0, xattrs=())
-    return attrs.evolve(node, xattrs=counted_attributes(node)) if node.xattrs else node
+        return evolve(node, mode=stat.S_IFDIR | 0o755, uid=0, gid=0, xattrs=())
+    return evolve(node, xattrs=counted_attributes(node)) if node.xattrs else node
 
 
 def _write(tree: Tree, root: bytes, entries: Sequence[tuple[bytes, bytes, Node]]) -> None:

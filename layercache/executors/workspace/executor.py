@@ -16,8 +16,7 @@ import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, cast
 
-import attrs
-
+from layercache._base.classes import evolve
 from layercache._os.filelock import locked
 from layercache.errors import BuildError, UsageError
 from layercache.executors.redaction import masks_of
@@ -315,7 +314,7 @@ class Workspace:
                         raise BuildError(
                             f"{os.fsdecode(path)!r} is a device: a plain directory can't hold it"
                         )
-                    node = attrs.evolve(node, mtime=clamped_time(node.mtime))
+                    node = evolve(node, mtime=clamped_time(node.mtime))
                     if node.is_file:
                         with after.open(path) as content:
                             writer.add(path, node, content)

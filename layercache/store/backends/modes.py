@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import stat
 
-from layercache._base.frozen import frozen
+from layercache._base.classes import frozen
 
 __all__ = ["PRIVATE", "Modes", "make_shared", "modes_of"]
 

@@ -11,8 +11,7 @@ import stat
 from collections.abc import Sequence
 from typing import Any, BinaryIO
 
-import attrs
-
+from layercache._base.classes import evolve
 from layercache._os.names import checked_path
 from layercache.errors import LayerCacheError
 from layercache.executors.rootfs.file_work import LocalFiles, capture_directory, change_owner, tidy
@@ -142,7 +141,7 @@ class _Ownerless:
 
     def lookup(self, path: bytes) -> Node | None:
         node = self._tree.lookup(path)
-        return None if node is None else attrs.evolve(node, uid=0, gid=0)
+        return None if node is None else evolve(node, uid=0, gid=0)
 
 
 class _Restoring(LayerWriter):
@@ -161,7 +160,7 @@ class _Restoring(LayerWriter):
     ) -> None:
         base = self._tree.lookup(path)
         if base is not None:
-            node = attrs.evolve(node, uid=base.uid, gid=base.gid)
+            node = evolve(node, uid=base.uid, gid=base.gid)
         super().add(path, node, content, hardlink)
 
 
