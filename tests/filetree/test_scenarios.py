@@ -29,7 +29,13 @@ AREAS = (
     "owner", "special", "xattr", "chmod", "chown",
 )  # fmt: skip
 
-STALE = {"mtime-racy-inplace", "mtime-racy-then-touch", "perm-dir-mode", "xattr-capability"}
+STALE = {
+    "mtime-racy-inplace",
+    "mtime-racy-then-touch",
+    "parents-dir-mode",
+    "perm-dir-mode",
+    "xattr-capability",
+}
 """Where the builder was seen to reuse what is outdated: a miss is right."""
 
 BETTER = {"copy-glob-expands-to-one", "mtime-racy-then-touch"}
