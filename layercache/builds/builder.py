@@ -30,7 +30,7 @@ from layercache.builds.result import BuildResult
 from layercache.dockerfile.lowering.lower import lower
 from layercache.dockerfile.lowering.options import BaseImage, ImageNeed, Lowered, Options
 from layercache.dockerfile.recipe import Dockerfile
-from layercache.engine.driver import Engine, Run
+from layercache.engine.driver import Engine, WalkResult
 from layercache.engine.traits import check_steps, with_traits
 from layercache.errors import CacheError, LayerCacheError, UsageError
 from layercache.events import BuildFinished, BuildStarted, CacheTrouble, Event, Note, Observer
@@ -276,6 +276,7 @@ class _Build:
             for name in lowered.unused_args:
                 self._note(f"the build argument {name} was given, but no ARG declares it")
             engine = Engine(
+                lowered.graph,
                 self.store,
                 self.inputs,
                 self.executor,
@@ -287,7 +288,7 @@ class _Build:
                 pool=self.builder._pool,
                 cancelled=self.cancelled,
             )
-            run = engine.run(lowered.graph)
+            run = engine.run()
             interrupt = run.interrupt
             if not self.execute:
                 run = self._without_hope(lowered, run)
@@ -321,7 +322,7 @@ class _Build:
         self.builder.observe(BuildFinished(True, result.report.seconds, time.time()))
         return result
 
-    def _without_hope(self, lowered: Lowered, run: Run) -> Run:
+    def _without_hope(self, lowered: Lowered, run: WalkResult) -> WalkResult:
         """Undetermined steps that no record could match, whatever they wait for, would run."""
         waiting = [d for d in run.decisions if d.outcome == "undetermined"]
         records = self.store.all_records(_MAX_RECORDS) if waiting else None
@@ -339,7 +340,9 @@ class _Build:
             decisions.append(decision)
         return evolve(run, decisions=tuple(decisions))
 
-    def _keep(self, reporter: Reporter, lowered: Lowered, run: Run, result: BuildResult) -> None:
+    def _keep(
+        self, reporter: Reporter, lowered: Lowered, run: WalkResult, result: BuildResult
+    ) -> None:
         reporter.keep_trail(lowered, run, self.request.tags)
         reporter.keep_totals(result.report)
         if run.error is None and self.request.tags:

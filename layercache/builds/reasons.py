@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from layercache._base.classes import evolve
 from layercache.dockerfile.lowering.options import Lowered, Row
-from layercache.engine.driver import Run
+from layercache.engine.driver import WalkResult
 from layercache.errors import CacheError, SourceError
 from layercache.inputs.inputs import Inputs
 from layercache.model.descriptors import SCRATCH
@@ -54,7 +54,7 @@ class Reasons:
         self._against = against
 
     def of(
-        self, lowered: Lowered, decisions: Mapping[int, Decision], run: Run
+        self, lowered: Lowered, decisions: Mapping[int, Decision], run: WalkResult
     ) -> dict[int, Reason]:
         """The reason for each vertex that was executed or would be.
 
@@ -83,7 +83,7 @@ class Reasons:
         decisions: Mapping[int, Decision],
         decision: Decision,
         row: Row,
-        run: Run,
+        run: WalkResult,
         known: Mapping[int, Reason],
     ) -> Reason:
         step = lowered.graph.vertices[decision.vertex]
@@ -135,7 +135,7 @@ class Reasons:
         decision: Decision,
         parent: int | None,
         lowered: Lowered,
-        run: Run,
+        run: WalkResult,
     ) -> Change | None:
         """The first thing that the step was seen to look at, and that is another one now."""
         if decision.material is None or not decision.tried or parent is None:

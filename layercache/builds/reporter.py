@@ -10,7 +10,7 @@ from layercache._base.classes import evolve
 from layercache.builds.baseline import Against, tag_project, trail_id
 from layercache.builds.result import BuildResult
 from layercache.dockerfile.lowering.options import Lowered, Row
-from layercache.engine.driver import Run
+from layercache.engine.driver import WalkResult
 from layercache.errors import CacheError, LayerCacheError
 from layercache.inputs.inputs import Inputs
 from layercache.model.descriptors import Layer, State
@@ -82,7 +82,7 @@ class Reporter:
     def result(
         self,
         lowered: Lowered,
-        run: Run,
+        run: WalkResult,
         seconds: float,
         *,
         base: BaseImage | None,
@@ -149,7 +149,7 @@ class Reporter:
         row: Row,
         decisions: Mapping[int, Decision],
         reasons: Mapping[int, Reason],
-        run: Run,
+        run: WalkResult,
         lowered: Lowered,
     ) -> StepReport:
         origin = row.origin
@@ -193,7 +193,7 @@ class Reporter:
             return 1
         return max(1, len(results_of(self._store, record.key)))
 
-    def _untraced(self, decision: Decision, run: Run, lowered: Lowered) -> str | None:
+    def _untraced(self, decision: Decision, run: WalkResult, lowered: Lowered) -> str | None:
         """Why a command that is to be watched is not reused by what it reads."""
         step = lowered.graph.vertices[decision.vertex]
         if not isinstance(step, Step) or step.trace == "off" or decision.evidence == "trace":
@@ -212,7 +212,7 @@ class Reporter:
         earlier = self._reasons.earlier(row)
         return "would-run" if earlier is None or earlier.record is None else "hit"
 
-    def keep_trail(self, lowered: Lowered, run: Run, names: Sequence[str] = ()) -> None:
+    def keep_trail(self, lowered: Lowered, run: WalkResult, names: Sequence[str] = ()) -> None:
         """Remember this build for the explanations of the next; an unchanged trail is the last one.
 
         Under `names`, too, so that a later build can be compared with an image by its tag.

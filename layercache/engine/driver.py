@@ -1,8 +1,8 @@
 """The engine: drives a walk, answers its asks from inputs, store and executor.
 
 Deciding is the walk's; everything here is doing. One thread talks to the walk; executions
-(`attempts`) run side by side on a pool. A fault of the cache never fails a build: what is lost is
-taken back and made again.
+(`executions`) run side by side on threads. A fault of the cache never fails a build: what is
+lost is taken back and made again.
 
 One class drives one walk from beginning to end; its state is why it is not spread further.
 """
@@ -16,7 +16,15 @@ from typing import TYPE_CHECKING
 
 from layercache._base.classes import evolve, field, frozen
 from layercache.engine.audit import Auditor
-from layercache.engine.executions import Attempts, Made
+from layercache.engine.executions import (
+    Adopted,
+    CacheFailed,
+    Crashed,
+    Executions,
+    Made,
+    Outcome,
+    StepFaulted,
+)
 from layercache.errors import BuildError, CacheError, Cancelled, LayerCacheError, SourceError
 from layercache.events import Event, Note, Observer, StepExecuted, StepFinished
 from layercache.inputs.inputs import Inputs
@@ -51,14 +59,14 @@ if TYPE_CHECKING:
 
     from layercache.store.store import Store
 
-__all__ = ["Engine", "Run"]
+__all__ = ["Engine", "WalkResult"]
 
 _MAX_LOST = 1000
 """Hits taken back in one build before it gives up: a store that loses as fast as it is healed."""
 
 
 @frozen
-class Run:
+class WalkResult:
     """What driving a walk to its end gave.
 
     `seconds` has what each vertex took to execute now, `started` when it began (seconds after
@@ -81,17 +89,18 @@ class Run:
 
 
 class Engine:
-    """Drives walks over one store with one executor.
+    """Drives one walk over `graph`, once.
 
     `executor` may be None where no step runs a command; `execute` False declines every
     execution, which is planning.
     `jobs` bounds how many steps run at once; `pool`, any `concurrent.futures.Executor`, carries
     the executions (in other processes too, when executor and store can be pickled).
-    `observer` gets every event, from any thread, one at a time.
+    `observer` gets every event, from any thread, one at a time. `cancelled` ends the walk.
     """
 
     def __init__(
         self,
+        graph: Graph,
         store: Store,
         inputs: Inputs,
         executor: Executor | None,
@@ -104,80 +113,69 @@ class Engine:
         pool: Pool | None = None,
         cancelled: threading.Event | None = None,
     ) -> None:
+        self._graph = graph
         self._store = store
         self._inputs = inputs
-        self._executor = executor
-        self._keys = keys
-        self._walker = walker
         self._observe = observer
         self._declines = not execute
         self._jobs = max(1, jobs)
-        self._pool = pool
         self._cancelled = cancelled or threading.Event()
         self._stopping = threading.Event()
         self._lock = threading.Lock()
+        self._walk: Walk = walker.start(graph, keys)
+        self._executions = Executions(
+            graph,
+            store,
+            inputs,
+            executor,
+            keys,
+            emit=self._emit,
+            stopping=self._ending,
+            pool=pool,
+        )
+        self._auditor = Auditor(
+            graph,
+            self._walk,
+            inputs,
+            store,
+            execute=self._executions.again,
+            trouble=lambda error: self._executions.trouble("audit", error),
+            note=self._note,
+        )
+        self._seconds: dict[int, float] = {}
+        self._healed: set[DiffID] = set()
+        self._repeated: set[CacheKey] = set()
+        self._errors: dict[int, LayerCacheError] = {}
+        self._before: set[int] = set()
+        self._said_before = False
+        self._running = 0
+        self._queue: list[AskExecute] = []
+        self._done: list[tuple[AskExecute, Outcome]] = []
+        self._wake = threading.Condition()
+        self._threads: Pool | None = None
 
-    def run(self, graph: Graph) -> Run:
-        """Walk `graph` to its targets.
-
-        Errors of steps are in the result, not raised, and so is a `KeyboardInterrupt`, which
-        stops the steps that run; a second one goes on to the caller at once.
-        """
-        return _Drive(self, graph).run()
-
-    def stopping(self) -> bool:
+    def _ending(self) -> bool:
         """Whether running steps should end: cancelled by the caller, or another step failed."""
         return self._cancelled.is_set() or self._stopping.is_set()
 
-    def emit(self, event: Event) -> None:
+    def _emit(self, event: Event) -> None:
         """Tell the observer, one event at a time."""
         with self._lock:
             self._observe(event)
 
-
-class _Drive:
-    """One walk being driven."""
-
-    def __init__(self, engine: Engine, graph: Graph) -> None:
-        self.engine = engine
-        self.graph = graph
-        self.walk: Walk = engine._walker.start(graph, engine._keys)
-        self.seconds: dict[int, float] = {}
-        self.healed: set[DiffID] = set()
-        self.repeated: set[CacheKey] = set()
-        self.attempts = Attempts(
-            graph,
-            engine._store,
-            engine._inputs,
-            engine._executor,
-            engine._keys,
-            emit=engine.emit,
-            stopping=engine.stopping,
-            pool=engine._pool,
-        )
-        self.lost = self.attempts.lost
-        self.replaced = self.attempts.evidence.replaced
-        self.auditor = self._auditor()
-        self.told: set[int] = set()
-        self.errors: dict[int, LayerCacheError] = {}
-        self.before: set[int] = set()
-        self.said_before = False
-        self.running = 0
-        self._queue: list[AskExecute] = []
-        self._done: list[tuple[AskExecute, object]] = []
-        self._wake = threading.Condition()
-        self._threads: Pool | None = None
+    def _note(self, text: str) -> None:
+        self._emit(Note(text, time.time()))
 
     # -- the loop ---------------------------------------------------------------------------
 
-    def run(self) -> Run:
+    def run(self) -> WalkResult:
         interrupt: KeyboardInterrupt | None = None
         try:
             self._loop()
             while self._audit():
                 self._loop()
         except BaseException as raised:
-            self.engine._stopping.set()
+            self._stopping.set()
             self._drain()
             if not isinstance(raised, KeyboardInterrupt):
                 raise
@@ -185,30 +183,29 @@ class _Drive:
         finally:
             if self._threads is not None:
                 self._threads.shutdown(wait=True)
-        decisions = tuple(self.walk.decisions())
+        decisions = tuple(self._walk.decisions())
         if interrupt is not None:
             decisions = self._interrupted(decisions)
         for decision in decisions:
             self._tell_decision(decision)
-        carrier = self.attempts.carrier
+        carrier = self._executions.carrier
         if carrier is not None and carrier.here:
             count = carrier.carried + carrier.here
-            text = f"{carrier.carried} of {count} steps ran on the pool, {carrier.here} here"
-            self.engine.emit(Note(text, time.time()))
-        error = self.errors[min(self.errors)] if self.errors else None
-        if error is None and self.engine._cancelled.is_set():
+            self._note(f"{carrier.carried} of {count} steps ran on the pool, {carrier.here} here")
+        error = self._errors[min(self._errors)] if self._errors else None
+        if error is None and self._cancelled.is_set():
             error = Cancelled("the build was cancelled")
         if interrupt is not None:
             error = Cancelled("interrupted")
-        return Run(
+        return WalkResult(
             decisions,
-            self.seconds,
-            frozenset(self.lost),
+            self._seconds,
+            frozenset(self._executions.lost),
             error,
-            self.attempts.started,
-            self.attempts.refusals,
-            self.attempts.evidence.before,
-            self.auditor.paths,
+            self._executions.started,
+            self._executions.refusals,
+            self._executions.evidence.before,
+            self._auditor.paths,
             interrupt,
         )
 
@@ -217,17 +214,17 @@ class _Drive:
         error = Cancelled("the step was interrupted")
         return tuple(
             evolve(decision, outcome="miss", error=error)
-            if decision.outcome == "skip" and decision.vertex in self.attempts.started
+            if decision.outcome == "skip" and decision.vertex in self._executions.started
             else decision
             for decision in decisions
         )
 
     def _loop(self) -> None:
         while True:
-            if self.engine._cancelled.is_set():
+            if self._cancelled.is_set():
                 self._drain()
                 return
-            asks = self.walk.asks()
+            asks = self._walk.asks()
             for ask in asks:
                 if isinstance(ask, AskLookup):
                     self._lookup(ask)
@@ -239,60 +236,46 @@ class _Drive:
                     self._queue.append(ask)
             if asks:
                 continue
-            if self.errors:
-                self._queue = [ask for ask in self._queue if ask.vertex in self.before]
+            if self._errors:
+                self._queue = [ask for ask in self._queue if ask.vertex in self._before]
                 self._tell_before()
             if self._queue:
                 self._start_some()
-            elif not self.running:
+            elif not self._running:
                 return
-            if self.running:
+            if self._running:
                 self._collect()
-
-    def _auditor(self) -> Auditor:
-        engine = self.engine
-        return Auditor(
-            self.graph,
-            self.walk,
-            engine._inputs,
-            engine._store,
-            execute=self.attempts.again,
-            trouble=lambda error: self.attempts.trouble("audit", error),
-            note=lambda text: engine.emit(Note(text, time.time())),
-        )
 
     def _audit(self) -> bool:
         """Run a share of the hits by a trace again; whether one of them was taken back."""
-        if self.engine._declines or self.errors or self.engine._cancelled.is_set():
+        if self._declines or self._errors or self._cancelled.is_set():
             return False
-        return self.auditor.audit()
+        return self._auditor.audit()
 
-    def _attempt(self, ask: AskExecute) -> object:
-        made = self.auditor.made.get(ask.key)
-        return self.attempts.attempt(ask) if made is None else Made(made, reused=False)
+    def _attempt(self, ask: AskExecute) -> Outcome:
+        made = self._auditor.made.get(ask.key)
+        return self._executions.attempt(ask) if made is None else Made(made)
 
     def _start_some(self) -> None:
         self._queue.sort(key=lambda ask: ask.vertex)
-        if self.engine._declines:
+        if self._declines:
             for ask in self._queue:
-                self.walk.tell(Declined(ask))
+                self._walk.tell(Declined(ask))
             self._queue.clear()
             return
-        if self.engine._jobs == 1:
+        if self._jobs == 1:
             ask = self._queue.pop(0)
             self._answer(ask, self._attempt(ask))
             return
-        while self._queue and self.running < self.engine._jobs:
+        while self._queue and self._running < self._jobs:
             self._submit(self._queue.pop(0))
 
     def _submit(self, ask: AskExecute) -> None:
         if self._threads is None:
             from concurrent.futures import ThreadPoolExecutor
 
-            self._threads = ThreadPoolExecutor(
-                self.engine._jobs, thread_name_prefix="layercache-step"
-            )
-        self.running += 1
+            self._threads = ThreadPoolExecutor(self._jobs, thread_name_prefix="layercache-step")
+        self._running += 1
 
         def work() -> None:
             outcome = self._attempt(ask)
@@ -309,65 +292,66 @@ class _Drive:
                 # A bounded wait keeps Ctrl-C prompt on every platform.
                 self._wake.wait(0.5)
             done, self._done = self._done, []
-        self.running -= len(done)
+        self._running -= len(done)
         for ask, outcome in sorted(done, key=lambda pair: pair[0].vertex):
             self._answer(ask, outcome)
 
     def _drain(self) -> None:
-        while self.running:
+        while self._running:
             with self._wake:
                 while not self._done:
                     self._wake.wait(0.5)
-                self.running -= len(self._done)
+                self._running -= len(self._done)
                 self._done = []
 
     # -- answers ----------------------------------------------------------------------------
 
     def _lookup(self, ask: AskLookup) -> None:
-        replaced = {key: self.replaced[key] for key in ask.keys if key in self.replaced}
+        by_bypass = self._executions.evidence.replaced
+        replaced = {key: by_bypass[key] for key in ask.keys if key in by_bypass}
         keys = [key for key in ask.keys if key not in replaced] if replaced else ask.keys
         found: dict[CacheKey, Record | None] = dict.fromkeys(ask.keys)
         try:
-            found.update(self.engine._store.lookup(keys))
+            found.update(self._store.lookup(keys))
         except CacheError as error:
-            self.attempts.trouble("lookup", error)
-        if not self.engine._declines:
-            self.engine._store.rely_on(record for record in found.values() if record is not None)
+            self._executions.trouble("lookup", error)
+        if not self._declines:
+            self._store.rely_on(record for record in found.values() if record is not None)
         # What a bypassing step of this build replaced must not depend on who came first.
         found.update(replaced)
-        self.walk.tell(Found(found))
+        self._walk.tell(Found(found))
 
     def _selectors(self, ask: AskSelectors) -> None:
         found: dict[CacheKey, Sequence[Selector]] = {}
         for key in ask.keys:
-            found[key] = [c.selector for c in self.attempts.evidence.known(key).candidates]
-        self.walk.tell(Selectors(found))
+            found[key] = [c.selector for c in self._executions.evidence.known(key).candidates]
+        self._walk.tell(Selectors(found))
 
     def _fingerprint(self, ask: AskFingerprint) -> None:
         try:
             if isinstance(ask.selector, Observed):
-                self.engine._inputs.known.observations(ask.selector)
+                self._inputs.known.observations(ask.selector)
         except CacheError as error:
-            self.attempts.trouble("lookup", error)
-            self.walk.tell(Declined(ask))
+            self._executions.trouble("lookup", error)
+            self._walk.tell(Declined(ask))
             return
         try:
-            fingerprint = self.engine._inputs.fingerprint(ask.subject, ask.selector)
+            fingerprint = self._inputs.fingerprint(ask.subject, ask.selector)
         except CacheError as error:
             if self._take_back(ask, error):
                 return
-            if self.engine._declines:
-                self.walk.tell(Declined(ask))  # it can't be known without fetching something
+            if self._declines:
+                self._walk.tell(Declined(ask))  # it can't be known without fetching something
             else:
                 self._fail_fingerprint(ask, SourceError(str(error)))
         except LayerCacheError as error:
             self._fail_fingerprint(ask, error)
         else:
-            self.walk.tell(Fingerprinted(ask, fingerprint))
+            self._walk.tell(Fingerprinted(ask, fingerprint))
 
     def _fail_fingerprint(self, ask: AskFingerprint, error: LayerCacheError) -> None:
-        self.walk.tell(Failed(ask, error))
-        for decision in self.walk.decisions():
+        self._walk.tell(Failed(ask, error))
+        for decision in self._walk.decisions():
             if decision.error is error:
                 self._missing(decision.vertex, error)
 
@@ -376,47 +360,54 @@ class _Drive:
 
         So these are kept, whoever comes first, and run only once when the source is there.
         """
-        if self.engine._declines or (self.errors and not self.before):
+        if self._declines or (self._errors and not self._before):
             self._failed(vertex, error)
             return
         self._note_error(vertex, error)
-        self.before |= Graph(self.graph.vertices, (vertex,)).needed()
+        self._before |= Graph(self._graph.vertices, (vertex,)).needed()
 
     def _tell_before(self) -> None:
         """Say at once what the build will end with, where steps are still run before that."""
-        if self._queue and not self.said_before and self.errors:
-            self.said_before = True
-            error = self.errors[min(self.errors)]
+        if self._queue and not self._said_before and self._errors:
+            self._said_before = True
+            error = self._errors[min(self._errors)]
             where = f"line {error.line}: " if error.line is not None else ""
             text = f"{where}{error}; the steps before it are run first, and kept"
-            self.engine.emit(Note(text, time.time()))
+            self._note(text)
 
     def _failed(self, vertex: int, error: LayerCacheError) -> None:
         self._note_error(vertex, error)
-        self.before.clear()
-        self.engine._stopping.set()
+        self._before.clear()
+        self._stopping.set()
 
     def _note_error(self, vertex: int, error: LayerCacheError) -> None:
-        step = self.graph.vertices[vertex]
+        step = self._graph.vertices[vertex]
         if isinstance(step, Step) and error.line is None and step.origin.line:
             error.line = step.origin.line
-        self.errors.setdefault(vertex, error)
+        self._errors.setdefault(vertex, error)
 
-    def _answer(self, ask: AskExecute, outcome: object) -> None:
-        self._tell_executed(ask, outcome)
-        if isinstance(outcome, Made):
-            if not outcome.reused:
-                self.seconds[ask.vertex] = outcome.record.seconds
-            self.walk.tell(Executed(ask.key, outcome.record, outcome.reused))
-        elif isinstance(outcome, CacheError):
-            if not self._take_back(ask, outcome) and not self._repeat(ask, outcome):
-                self._answer(ask, BuildError(f"the cache failed while a step ran: {outcome}"))
-        elif isinstance(outcome, LayerCacheError):
-            if not (isinstance(outcome, Cancelled) and self.errors):
-                self._failed(ask.vertex, outcome)
-            self.walk.tell(Failed(ask, outcome))
-        elif isinstance(outcome, BaseException):
-            raise outcome
+    def _answer(self, ask: AskExecute, outcome: Outcome) -> None:
+        """Tell the walk, and people, how an execution ended."""
+        match outcome:
+            case Made(record):
+                self._tell_executed(ask, record.seconds)
+                self._seconds[ask.vertex] = record.seconds
+                self._walk.tell(Executed(ask.key, record, False))
+            case Adopted(record):
+                self._walk.tell(Executed(ask.key, record, True))
+            case CacheFailed(error):
+                self._tell_executed(ask, 0.0, error)
+                if not self._take_back(ask, error) and not self._repeat(ask, error):
+                    failure = BuildError(f"the cache failed while a step ran: {error}")
+                    self._answer(ask, StepFaulted(failure))
+            case StepFaulted(error):
+                self._tell_executed(ask, 0.0, error)
+                if not (isinstance(error, Cancelled) and self._errors):
+                    self._failed(ask.vertex, error)
+                self._walk.tell(Failed(ask, error))
+            case Crashed(error):
+                self._tell_executed(ask, 0.0, error)
+                raise error
 
     def _take_back(self, ask: AskFingerprint | AskExecute, error: CacheError) -> bool:
         """A blob that the walk relied on is gone or damaged: take those hits back."""
@@ -434,31 +425,31 @@ class _Drive:
         gone = {
             diff_id
             for diff_id, layer in wanted.items()
-            if not self.engine._store.check_blob(layer.descriptor)
+            if not self._store.check_blob(layer.descriptor)
         }
         if self._heal([wanted[diff_id] for diff_id in gone], ask, error):
             return True
         records = {
             d.record.key: d.record
-            for d in self.walk.decisions()
+            for d in self._walk.decisions()
             if d.record is not None and d.record.layer and d.record.layer.diff_id in gone
         }
-        if not records or len(self.lost) >= _MAX_LOST:
+        if not records or len(self._executions.lost) >= _MAX_LOST:
             return False
-        self.attempts.trouble("lost", error)
-        self.engine._inputs.forget_states()  # they read the layers that the records named
-        self.lost.update(records)
+        self._executions.trouble("lost", error)
+        self._inputs.forget_states()  # they read the layers that the records named
+        self._executions.lost.update(records)
         for number, record in enumerate(records.values()):
-            self.walk.tell(Lost(record, ask if number == len(records) - 1 else None))
+            self._walk.tell(Lost(record, ask if number == len(records) - 1 else None))
         return True
 
     def _repeat(self, ask: AskExecute, error: CacheError) -> bool:
         """Execute once more what met damage in a blob of its own, not in one that it was given:
         the store does not trust that any more, and takes it anew."""
-        if ask.key in self.repeated:
+        if ask.key in self._repeated:
             return False
-        self.repeated.add(ask.key)
-        self.attempts.trouble("lost", error)
+        self._repeated.add(ask.key)
+        self._executions.trouble("lost", error)
         self._queue.append(ask)
         return True
 
@@ -468,42 +459,41 @@ class _Drive:
         """Fetch lost layers of base images anew, once each; the ask then stands as it was."""
         fetched = False
         for layer in gone:
-            if layer.diff_id in self.healed:
+            if layer.diff_id in self._healed:
                 continue
-            self.healed.add(layer.diff_id)
+            self._healed.add(layer.diff_id)
             try:
-                fetched = self.engine._inputs.heal(layer) or fetched
+                fetched = self._inputs.heal(layer) or fetched
             except LayerCacheError as failure:
-                self.attempts.trouble("lost", failure)  # the ask then fails with what it met itself
+                # The ask then fails with what it met itself.
+                self._executions.trouble("lost", failure)
         if fetched:
-            self.attempts.trouble("lost", error)
+            self._executions.trouble("lost", error)
             if isinstance(ask, AskExecute):
                 self._queue.append(ask)
             else:
                 self._fingerprint(ask)
         return fetched
 
-    def _tell_executed(self, ask: AskExecute, outcome: object) -> None:
-        if isinstance(outcome, Made) and outcome.reused:
-            return
-        seconds = outcome.record.seconds if isinstance(outcome, Made) else 0.0
-        error = None if isinstance(outcome, Made) else str(outcome)
-        origin = self.attempts.origin(ask.vertex)
-        event = StepExecuted(ask.vertex, origin, ask.key, time.time(), seconds, error)
-        self.engine.emit(event)
+    def _tell_executed(
+        self, ask: AskExecute, seconds: float, error: BaseException | None = None
+    ) -> None:
+        origin = self._executions.origin(ask.vertex)
+        said = str(error) if error is not None else None
+        self._emit(StepExecuted(ask.vertex, origin, ask.key, time.time(), seconds, said))
 
     def _tell_decision(self, decision: Decision) -> None:
-        origin = self.attempts.origin(decision.vertex)
+        origin = self._executions.origin(decision.vertex)
         record = decision.record
         reused = decision.outcome == "hit" and record is not None
-        self.engine.emit(
+        self._emit(
             StepFinished(
                 vertex=decision.vertex,
                 origin=origin,
                 outcome=decision.outcome,
                 key=decision.key,
                 time=time.time(),
-                seconds=self.seconds.get(decision.vertex, 0.0),
+                seconds=self._seconds.get(decision.vertex, 0.0),
                 saved_seconds=record.seconds if record is not None and reused else 0.0,
                 error=str(decision.error) if decision.error else None,
             )

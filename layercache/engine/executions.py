@@ -9,7 +9,7 @@ import io
 import os
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from layercache._base.classes import evolve, frozen
 from layercache.engine.evidence import Evidence
@@ -35,7 +35,15 @@ if TYPE_CHECKING:
     from layercache.engine.carrying import Carrier
     from layercache.store.store import Store
 
-__all__ = ["Attempts", "Made"]
+__all__ = [
+    "Adopted",
+    "CacheFailed",
+    "Crashed",
+    "Executions",
+    "Made",
+    "Outcome",
+    "StepFaulted",
+]
 
 LISTING_MEDIA_TYPE = "application/vnd.layercache.listing.v1"
 LOG_MEDIA_TYPE = "application/vnd.layercache.log.v1"
@@ -43,13 +51,44 @@ LOG_MEDIA_TYPE = "application/vnd.layercache.log.v1"
 
 @frozen
 class Made:
-    """An execution that ended well; `reused` when another build made the record meanwhile."""
+    """The step was executed, and gave this record."""
 
     record: Record
-    reused: bool
 
 
-class Attempts:
+@frozen
+class Adopted:
+    """Another build made this record meanwhile; nothing was executed."""
+
+    record: Record
+
+
+@frozen
+class CacheFailed:
+    """The cache failed while the step ran: a blob is gone or damaged, say."""
+
+    error: CacheError
+
+
+@frozen
+class StepFaulted:
+    """The step failed, was cancelled, or could not be started."""
+
+    error: LayerCacheError
+
+
+@frozen
+class Crashed:
+    """A fault of the program, or an interrupt; the driving thread raises it."""
+
+    error: BaseException
+
+
+Outcome: TypeAlias = "Made | Adopted | CacheFailed | StepFaulted | Crashed"
+"""How an execution ended."""
+
+
+class Executions:
     """The executions of one walk over `graph`. Safe for threads.
 
     `emit` takes events, `stopping` says whether running steps should end; `pool` carries
@@ -97,12 +136,16 @@ class Attempts:
         """Tell people of a fault of the cache."""
         self._emit(CacheTrouble(kind, str(error), time.time()))
 
-    def attempt(self, ask: AskExecute) -> object:
-        """Execute, or adopt what another build just made: a `Made`; any error is returned."""
+    def attempt(self, ask: AskExecute) -> Outcome:
+        """Execute, or adopt what another build just made. Raises nothing."""
         try:
             return self._execute(ask)
+        except CacheError as error:
+            return CacheFailed(error)
+        except LayerCacheError as error:
+            return StepFaulted(error)
         except BaseException as error:  # noqa: BLE001  (carried to the driving thread)
-            return error
+            return Crashed(error)
 
     def again(self, ask: AskExecute) -> Record:
         """Execute a task beside the walk; nothing is stored under its key yet."""
@@ -111,13 +154,13 @@ class Attempts:
         result = self._perform(ask, ask.task, window)
         return self._record(ask, result, window, time.monotonic() - started)
 
-    def _execute(self, ask: AskExecute) -> Made:
+    def _execute(self, ask: AskExecute) -> Made | Adopted:
         store = self._store
         fresh = ask.task.bypass or ask.key in self.lost
         with store.lock(ask.key, self._stopping):
             found = store.lookup([ask.key]).get(ask.key)
             if found is not None and not fresh and not _of_another_parent(found, ask.task):
-                return Made(found, reused=True)
+                return Adopted(found)
             if ask.task.bypass:
                 self.evidence.replaced.setdefault(ask.key, found)
             if self._stopping():
@@ -145,7 +188,7 @@ class Attempts:
             try:
                 if lies := self._unproven(ask.task):
                     self.trouble("untrusted", CorruptObject(lies))
-                    return Made(record, reused=False)
+                    return Made(record)
                 stands = store.put(record, replace=fresh or found is not None)
                 if found is not None:
                     note_results(store, ask.key, (found.layer, record.layer))
@@ -153,7 +196,7 @@ class Attempts:
                 self._keep_evidence(ask, record, result, barred, again=fresh or bool(self.lost))
             except CacheError as error:
                 self.trouble("write", error)
-            return Made(record, reused=False)
+            return Made(record)
 
     def _unproven(self, task: Task) -> str:
         """Why the key of `task` is not that of what was executed; "" where it is."""
