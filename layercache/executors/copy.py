@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, BinaryIO, Final, cast
 
@@ -38,13 +38,14 @@ from layercache.layers.writer import LayerWriter
 from layercache.model.descriptors import LAYER_TAR, SCRATCH, Layer
 from layercache.model.digests import Digest
 from layercache.model.layer_index import KeepsIndex
-from layercache.model.layer_times import LAYER_TIME, copied_time
+from layercache.model.layer_times import LAYER_TIME, coded_time
 from layercache.model.mode_change import ModeChange, parse_mode
 from layercache.model.observations import ABSENT, FOUND, LINK, Observations
 from layercache.model.operations import CopyFiles, CopySource, MakeDirectory
 from layercache.model.selectors import Files
 from layercache.model.task import Blobs, Result, Task
 from layercache.model.tree import ACCESS_ACL, HardLinks, Node, Tree, counted_attributes
+from layercache.trees.order import Ordered, ranks_of
 from layercache.trees.selection import Selected, leading, select, walk
 
 if TYPE_CHECKING:
@@ -189,19 +190,14 @@ class CopyPlan:
                 self._derived.append(("owner", instruction.chown))
             owner = resolve_owner(instruction.chown, read, self._warn)
         chmod = parse_mode(instruction.chmod) if instruction.chmod else None
-        copier = _Copier(self.changes, instruction, owner, chmod)
+        ranks = self._ranks(instruction)
+        copier = _Copier(self.changes, instruction, owner, chmod, ranks)
         for source in instruction.sources:
             if source.content is not None:
                 copier.document(source)
                 continue
             tree = self._trees(source.role)
-            files = Files(
-                patterns=(source.pattern,),
-                exclude=instruction.exclude,
-                parents=instruction.parents,
-                wildcards=not source.remote,
-            )
-            matches = select(tree, files)
+            matches = select(tree, _files(instruction, source))
             if not matches and instruction.exclude:
                 self._warn(f"--exclude keeps out all that {source.pattern} names")
             if instruction.parents:
@@ -210,6 +206,16 @@ class CopyPlan:
             for match in matches:
                 if not self._unpack(instruction, source, tree, match, owner, copier.made_mode):
                     copier.match(source.role, tree, match, remote=source.remote)
+
+    def _ranks(self, instruction: CopyFiles) -> Mapping[int, Mapping[bytes, int]]:
+        """Of each tree (by `id`) that knows it, the order in which what is copied was written."""
+        found: dict[int, tuple[Tree, list[Selected]]] = {}
+        for source in instruction.sources:
+            tree = None if source.content is not None else self._trees(source.role)
+            if tree is not None and isinstance(tree, Ordered):
+                matches = found.setdefault(id(tree), (tree, []))[1]
+                matches += select(tree, _files(instruction, source))
+        return {number: ranks_of(tree, matches) for number, (tree, matches) in found.items()}
 
     def _unpack(
         self,
@@ -241,6 +247,15 @@ class CopyPlan:
         return True
 
 
+def _files(instruction: CopyFiles, source: CopySource) -> Files:
+    return Files(
+        patterns=(source.pattern,),
+        exclude=instruction.exclude,
+        parents=instruction.parents,
+        wildcards=not source.remote,
+    )
+
+
 class _Copier:
     """Puts matches of COPY and ADD into pending changes."""
 
@@ -250,7 +265,9 @@ class _Copier:
         instruction: CopyFiles,
         owner: tuple[int, int] | None,
         chmod: ModeChange | None,
+        ranks: Mapping[int, Mapping[bytes, int]],
     ) -> None:
+        self._ranks = ranks
         self._changes = changes
         self._destination = _bytes(instruction.destination)
         self._owner = owner
@@ -268,7 +285,7 @@ class _Copier:
             mode=stat.S_IFREG | _HEREDOC_MODE, size=len(data), content=blake3(data).digest()
         )
         target = self._file_target(_bytes(source.pattern).rpartition(b"/")[2])
-        self._put(node, target, data, None)
+        self._put(node, target, data, None, 0)
 
     def match(self, role: str, tree: Tree, match: Selected, *, remote: bool) -> None:
         """Copy what one source names: a file, or the contents of a directory."""
@@ -277,8 +294,8 @@ class _Copier:
             if remote:
                 node = evolve(node, mode=stat.S_IFMT(node.mode) | _REMOTE_MODE)
             target = self._file_target(match.name)
-            same = _shared(role, tree, match.path)
-            self._put(node, target, partial(tree.open, match.path), same)
+            same, rank = _shared(role, tree, match.path), self._rank(tree, match.path)
+            self._put(node, target, partial(tree.open, match.path), same, rank)
             return
         target = self._directory_target(match.path)
         self._walk(role, tree, match, target, itself=False)
@@ -325,7 +342,7 @@ class _Copier:
             path = _join(base, relative)
             there = self._changes.lookup(path)
             if there is None:
-                self._changes.put(path, Change(self._copied(node)))
+                self._changes.put(path, Change(self._copied(node, 0)))
             elif not there.is_dir:
                 raise BuildError(f"can't copy below {shown(path)}: it is not a directory")
 
@@ -349,18 +366,24 @@ class _Copier:
             if relative or itself:
                 content = partial(tree.open, path)
                 same = None if node.is_dir else _shared(role, tree, path)
-                self._put(node, _join(target, relative), content, same)
+                self._put(node, _join(target, relative), content, same, self._rank(tree, path))
 
-    def _put(self, node: Node, target: bytes, content: Content, same_file: object) -> None:
+    def _rank(self, tree: Tree, path: bytes) -> int:
+        ranks = self._ranks.get(id(tree))
+        return ranks.get(path, 0) if ranks else 0
+
+    def _put(
+        self, node: Node, target: bytes, content: Content, same_file: object, rank: int
+    ) -> None:
         there = self._changes.lookup(target)
         if there is not None and there.is_dir != node.is_dir:
             if node.is_dir:
                 raise BuildError(f"can't copy a directory to {shown(target)}, which is a file")
             raise BuildError(f"can't replace the directory {shown(target)} with a file")
-        copied = self._copied(node)
+        copied = self._copied(node, rank)
         self._changes.put(target, Change(copied, content if copied.size else None, same_file))
 
-    def _copied(self, node: Node) -> Node:
+    def _copied(self, node: Node, rank: int) -> Node:
         """The node as the image gets it: owner, mode and time by the rules."""
         kind = stat.S_IFMT(node.mode)
         size, content, mtime = 0, b"", LAYER_TIME
@@ -370,7 +393,7 @@ class _Copier:
         elif kind == stat.S_IFREG:
             size, content = node.size, node.content
         if kind == stat.S_IFREG:
-            mtime = copied_time(content or _EMPTY)
+            mtime = coded_time(max(0, 2 * rank - 1), content)
         permissions = node.mode & 0o7777
         if kind == stat.S_IFLNK:
             permissions = 0o777
@@ -389,10 +412,6 @@ class _Copier:
             device=node.device,
             xattrs=xattrs,
         )
-
-
-_EMPTY: Final = bytes.fromhex("af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262")
-"""The BLAKE3 digest of nothing."""
 
 
 def _shared(role: str, tree: Tree, path: bytes) -> object | None:

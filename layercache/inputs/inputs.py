@@ -20,6 +20,7 @@ from layercache.model.tree import Tree
 from layercache.store.codec import pack, unpack
 from layercache.store.selectors_seen import KnownSelectors
 from layercache.trees.mount_digest import mount_fingerprint
+from layercache.trees.order import ordered_fingerprint
 from layercache.trees.selection import fingerprint
 
 if TYPE_CHECKING:
@@ -54,9 +55,9 @@ def selector_digest(selector: Selector) -> str:
     value: Value = tuple((field.label, field.value) for field in selector.definition())
     if isinstance(selector, Files):
         value = (value, attrs.astuple(selector, recurse=False))
-    context = "layercache 2026-11 selector name 2, selection digest 1"
+    context = "layercache 2026-11 selector name 2, selection digest 1, order 1"
     if isinstance(selector, Files) and not selector.named:
-        context = "layercache 2026-11 selector name 2, mount digest 1"
+        context = "layercache 2026-11 selector name 2, mount digest 1, order 1"
     return blake3(frame(value), derive_key_context=context).hexdigest()
 
 
@@ -178,8 +179,10 @@ class Inputs:
             return Fingerprint(tree.digest(b"").hex())
         if not isinstance(selector, Files):
             raise SourceError(f"{subject} can't be read by the selector {selector.name!r}")
-        if isinstance(subject, State) and not selector.named:
-            return mount_fingerprint(tree, selector)
+        if isinstance(subject, State):
+            if not selector.named:
+                return mount_fingerprint(tree, selector)
+            return ordered_fingerprint(tree, selector)
         # Looked for by name: asking for the protocol takes longer than a small fingerprint.
         own: Callable[[Files], Fingerprint] | None = getattr(tree, "fingerprint", None)
         return fingerprint(tree, selector) if own is None else own(selector)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
 
 from blake3 import blake3
@@ -23,6 +23,7 @@ from layercache.model.observations import (
     LINK,
     LISTING,
     METADATA,
+    SINCE,
     SIZE,
     Observations,
 )
@@ -31,7 +32,7 @@ from layercache.model.tree import Node, Tree
 if TYPE_CHECKING:
     from layercache.model.instruction import Value
 
-__all__ = ["Derive", "Difference", "Linked", "Values", "values_of"]
+__all__ = ["Derive", "Difference", "Linked", "Timed", "Values", "values_of"]
 
 _CONTEXT: Final = f"layercache 2026-11 fingerprint of observations, contract {CONTRACT}"
 _SHORT: Final = "layercache 2026-11 short values of observations 1"
@@ -60,6 +61,20 @@ class Linked(Protocol):
 
     def names(self, path: bytes) -> Sequence[bytes]:
         """All names of the file at `path` where there are several, sorted; else none."""
+
+
+@runtime_checkable
+class Timed(Protocol):
+    """Optional for a tree: when its entries were written, as a running step sees it."""
+
+    def code(self, path: bytes) -> int | None:
+        """None for a time that was set on purpose, or where nothing is."""
+
+    def moment(self, path: bytes) -> int:
+        """A number that is greater for later."""
+
+    def age(self, path: bytes) -> int | None:
+        """How many instants ago that was; None for a time that was set on purpose."""
 
 
 @frozen
@@ -140,7 +155,11 @@ def values_of(observations: Observations, tree: Tree, derive: Derive) -> Values:
     No bytes of files are read, but for those of accounts by `derive`; costs a lookup for each
     row, and one for each entry of a listed directory.
     """
-    parts = [frame(derive(kind, text, tree)) for kind, text in observations.derived]
+    parts = [
+        frame(_age(text, tree) if kind == SINCE else derive(kind, text, tree))
+        for kind, text in observations.derived
+    ]
+    ranks = _ranks(observations, tree)
     names = tree.names if isinstance(tree, Linked) else _no_names
     lookup = tree.lookup
     for path, bits in observations.rows:
@@ -162,8 +181,30 @@ def values_of(observations: Observations, tree: Tree, derive: Derive) -> Values:
             parts.append(_size(node))
         if bits & METADATA:
             others = names(path) if node.is_file else ()
-            parts.append(frame((node.mtime, *others)) if others else b"%d" % node.mtime)
+            rank = ranks.get(path)
+            time = b"%d" % node.mtime if rank is None else b"#%d" % rank
+            parts.append(frame((time, *others)) if others else time)
     return Values(observations, tuple(parts))
+
+
+def _age(path: str, tree: Tree) -> int | None:
+    return tree.age(os.fsencode(path)) if isinstance(tree, Timed) else None
+
+
+def _ranks(observations: Observations, tree: Tree) -> Mapping[bytes, int]:
+    """Of the observed times that are not set on purpose: in which order they come.
+
+    Not when: so that an instruction more, above, changes nothing for who sees none of it.
+    """
+    if not isinstance(tree, Timed):
+        return {}
+    moments = {
+        path: tree.moment(path)
+        for path, bits in observations.rows
+        if bits & METADATA and tree.code(path) is not None
+    }
+    order = {moment: n for n, moment in enumerate(sorted(set(moments.values())))}
+    return {path: order[moment] for path, moment in moments.items()}
 
 
 def _no_names(path: bytes) -> Sequence[bytes]:

@@ -2,8 +2,9 @@
 
 Both compare with the tree that the step began with, so that equal results give equal bytes: no
 marker where there is nothing to hide, no deletion of what was not there, no entry for a
-directory that was neither made nor changed, none for a file that is as before. Times are
-clamped (`times`), on disk too, before anything reads them. The directory must be at rest.
+directory that was neither made nor changed, none for a file that is as before. Times become
+those of a layer (`recorded_times`), and on disk what the next step is shown. The directory must
+be at rest.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Final
 
 from layercache._base.classes import evolve, frozen
 from layercache.errors import BuildError
+from layercache.layers.recorded_times import Times
 from layercache.layers.upper_scan import (
     OPEN,
     Item,
@@ -26,7 +28,7 @@ from layercache.layers.upper_scan import (
     remove_attributes,
 )
 from layercache.layers.writer import LayerWriter
-from layercache.model.layer_times import LAYER_TIME, clamped_time
+from layercache.model.layer_times import LAYER_TIME
 from layercache.model.tree import HardLinks, Node, Tree
 
 __all__ = ["StatTable", "capture_diff", "capture_upper"]
@@ -38,20 +40,31 @@ _RACY: Final = 50_000_000
 
 
 def capture_upper(
-    upper: str | bytes | int, parent: Tree, writer: LayerWriter, *, rootless: bool = False
-) -> None:
+    upper: str | bytes | int,
+    parent: Tree,
+    writer: LayerWriter,
+    *,
+    rootless: bool = False,
+    times: Times | None = None,
+) -> bool:
     """Write what the upper directory of an overlay mount changes about `parent`.
 
     `upper` is a path or an open descriptor; the overlay must be unmounted, and mode and owner of
     `upper` itself must have been those of the parent's root at the start. `rootless`: it was
-    mounted in a user namespace (`userxattr`). Afterwards `upper` shows exactly what the layer
-    says (times clamped, sockets and attributes that no layer holds gone) and may serve as the
-    layer's unpacked directory. Raises `BuildError` for what overlayfs moved by reference
-    (`redirect_dir` and `metacopy` must be off) and when the file system refuses, `SourceError`
-    for names that can't be in a layer.
+    mounted in a user namespace (`userxattr`). `times` says what times were shown; without, they
+    were those of `parent`.
+
+    Afterwards `upper` shows exactly what the layer says (times too, sockets and attributes that
+    no layer holds gone) and may serve as the layer's unpacked directory; not where False is
+    returned: then some times are only in the layer. Raises `BuildError` for what overlayfs moved
+    by reference (`redirect_dir` and `metacopy` must be off) and when the file system refuses,
+    `SourceError` for names that can't be in a layer.
     """
     with _trouble(), Scan(upper) as scan:
-        _Capture(scan, parent, writer, owners=True, rootless=rootless).upper()
+        times = times or Times(parent)
+        capture = _Capture(scan, parent, writer, times, owners=True, rootless=rootless)
+        capture.upper()
+        return capture.faithful
 
 
 def capture_diff(
@@ -61,6 +74,7 @@ def capture_diff(
     table: StatTable | None = None,
     *,
     owners: bool = False,
+    times: Times | None = None,
 ) -> None:
     """Write what the directory `root` holds other than `before`.
 
@@ -69,7 +83,8 @@ def capture_diff(
     `capture_upper`.
     """
     with _trouble(), Scan(root) as scan:
-        _Capture(scan, before, writer, owners=owners).diff(table or StatTable({}, 0))
+        times = times or Times(before)
+        _Capture(scan, before, writer, times, owners=owners).diff(table or StatTable({}, 0))
 
 
 @frozen
@@ -118,19 +133,23 @@ class _Capture:
         scan: Scan,
         before: Tree,
         writer: LayerWriter,
+        times: Times,
         *,
         owners: bool,
         rootless: bool = False,
     ) -> None:
         self._scan = scan
+        self._times = times
         self._before = before
         self._writer = writer
         self._owners = owners
         self._rootless = rootless
-        self._links: dict[tuple[int, int], bytes] = {}
+        self._links: dict[tuple[int, int], tuple[bytes, Node]] = {}
+        self.faithful = True
+        """Whether what is on disk has the times that the layer says."""
 
     def _node(self, item: Item) -> tuple[Node, Mapping[str, bytes]]:
-        """The node of an item but for its content, time clamped; overlay's attributes apart."""
+        """The node of an item but for its content and time; overlay's attributes apart."""
         found = item.stat
         attributes = attributes_of(item, rootless=self._rootless)
         remove_attributes(item, attributes.fleeting)
@@ -151,18 +170,39 @@ class _Capture:
             uid=found.st_uid if self._owners else 0,
             gid=found.st_gid if self._owners else 0,
             size=found.st_size if kind == stat.S_IFREG else 0,
-            mtime=clamped_time(found.st_mtime_ns // 10**9),
             link=link,
             device=device,
             xattrs=attributes.kept,
         )
         return node, attributes.overlay
 
-    def _settle(self, item: Item, mtime: int, *, touched: bool = False) -> None:
-        """Give what is on disk the time that the layer says."""
-        if touched or item.stat.st_mtime_ns != mtime * 10**9:
-            times = (mtime * 10**9,) * 2
-            os.utime(item.name, ns=times, dir_fd=item.directory, follow_symlinks=False)
+    def _timed(self, item: Item, node: Node, base: Node | None) -> tuple[Node, int]:
+        """The node with its time in the layer, and the time that it is to have on disk."""
+        found = item.stat.st_mtime_ns
+        code = self._times.code(item.path, base, found)
+        content = None
+        if node.is_file:
+            content = digest_of(item) if code else node.content
+        shown = self._times.shown(code, found)
+        if shown is None:
+            self.faithful = False
+            shown = found
+        return evolve(node, mtime=self._times.recorded(code, found, content)), shown
+
+    def _touched(self, item: Item, base: Node, *, alone: bool) -> bool:
+        """Whether a command set the time of a directory, rather than changed what is in it.
+
+        A time in the past was set. The present one counts where nothing in the directory changed
+        (`alone`): else it only says that something did.
+        """
+        if self._times.as_new(item.path, base, item.stat.st_mtime_ns):
+            return False
+        return alone or item.stat.st_mtime < LAYER_TIME
+
+    def _settle(self, item: Item, time: int, *, touched: bool = False) -> None:
+        """Give what is on disk its time, in ns."""
+        if touched or item.stat.st_mtime_ns != time:
+            os.utime(item.name, ns=(time,) * 2, dir_fd=item.directory, follow_symlinks=False)
 
     # -- an overlay's upper directory -------------------------------------------------------
 
@@ -196,21 +236,23 @@ class _Capture:
         else:
             same = merges and base is not None and _same_directory(base, node)
         names = self._scan.enter(item)
-        if same and base is not None and path and _touched(item, node, base, alone=not names):
+        if same and base is not None and path and self._touched(item, base, alone=not names):
             same = False
+        node, time = self._timed(item, node, base)
         if hides or not same:
             self._writer.add(path, node)
+        elif base is not None:
+            # One that only holds changes keeps the time it had: it has no entry of its own.
+            time = base.mtime * 10**9
         if hides:
             self._writer.opaque(path)
-        # A directory that only holds changes keeps the time it had: it has no entry of its own.
-        mtime = base.mtime if same and base is not None else node.mtime
         shows.append(merges)
         touched = False
         for name, found in names:
             if _is_whiteout(found) or stat.S_ISSOCK(found.st_mode):
                 child = path + b"/" + name if path else name
                 touched |= self._hidden_name(child, name, found, merges)
-        self._settle(item, mtime, touched=touched)
+        self._settle(item, time, touched=touched)
 
     def _hidden_name(self, path: bytes, name: bytes, found: os.stat_result, visible: bool) -> bool:
         """A deletion, or a socket, which no layer can hold: a deletion of what it replaced.
@@ -236,19 +278,22 @@ class _Capture:
         identity = (item.stat.st_dev, item.stat.st_ino)
         linked = item.stat.st_nlink > 1
         if linked and identity in self._links:
-            self._writer.add(item.path, node, hardlink=self._links[identity])
+            first, of_first = self._links[identity]
+            self._writer.add(item.path, of_first, hardlink=first)
             return
         if (
             not linked
             and base is not None
             and not self._had_names(item.path)
+            and self._times.same(item.path, base, item.stat.st_mtime_ns)
             and _same_but_content(base, node)
             and (not node.is_file or digest_of(item) == base.content)
         ):
-            self._settle(item, node.mtime)
+            self._settle(item, base.mtime * 10**9)
             return
+        node, time = self._timed(item, node, base)
         if linked:
-            self._links[identity] = item.path
+            self._links[identity] = item.path, node
         if node.is_file:
             descriptor = os.open(item.name, OPEN, dir_fd=item.directory)
             try:
@@ -257,7 +302,7 @@ class _Capture:
                 os.close(descriptor)
         else:
             self._writer.add(item.path, node)
-        self._settle(item, node.mtime)
+        self._settle(item, time)
 
     def _had_names(self, path: bytes) -> bool:
         """Whether what was at `path` had another name: alone now, it is another file."""
@@ -284,17 +329,20 @@ class _Capture:
         base = self._lookup(path)
         merges = base is not None and base.is_dir
         same = not path or (merges and base is not None and _same_directory(base, node))
-        if same and base is not None and path and _touched(item, node, base, alone=False):
+        if same and base is not None and path and self._touched(item, base, alone=False):
             same = False
+        node, time = self._timed(item, node, base)
         if not same:
             self._writer.add(path, node)
+        elif base is not None:
+            time = base.mtime * 10**9
         names = self._scan.enter(item)
         if merges:
             present = {name for name, found in names if not stat.S_ISSOCK(found.st_mode)}
             for name in self._before.children(path):
                 if name not in present:
                     self._writer.whiteout(path + b"/" + name if path else name)
-        self._settle(item, base.mtime if same and base is not None else node.mtime)
+        self._settle(item, time)
 
 
 def _is_whiteout(found: os.stat_result) -> bool:
@@ -310,19 +358,9 @@ def _same_directory(base: Node, node: Node) -> bool:
     )
 
 
-def _touched(item: Item, node: Node, base: Node, *, alone: bool) -> bool:
-    """Whether a command set the time of a directory, rather than changed what is in it.
-
-    A time in the past was set. The present one counts where nothing in the directory changed
-    (`alone`): else it only says that something did.
-    """
-    if node.mtime == base.mtime:
-        return False
-    return alone or item.stat.st_mtime < LAYER_TIME
-
-
 def _same_but_content(base: Node, node: Node) -> bool:
-    return evolve(base, content=b"", size=0 if base.is_link else base.size) == node
+    size = 0 if base.is_link else base.size
+    return evolve(base, content=b"", mtime=0, size=size) == node
 
 
 @contextlib.contextmanager

@@ -18,6 +18,7 @@ from layercache.errors import BuildError, NotFound
 from layercache.layers.verified_file import Verified
 from layercache.model.layer_index import IMPLIED, OPAQUE, WHITEOUT, LayerIndex, sort_key
 from layercache.model.layer_times import LAYER_TIME
+from layercache.model.logical_clock import Clock, LayerTimes
 from layercache.model.tree import (
     Child,
     Node,
@@ -33,6 +34,9 @@ __all__ = ["IMPLIED_DIRECTORY", "Resolved", "StateTree", "resolve"]
 
 IMPLIED_DIRECTORY: Final = Node(mode=stat.S_IFDIR | 0o755, mtime=LAYER_TIME)
 """What a directory is that no layer describes; also the root of an empty state."""
+
+_AT_ONCE: Final = LayerTimes(LAYER_TIME, (0,))
+"""What the times of a layer are whose entries are all written at once."""
 
 _MAX_LINKS: Final = 255
 """Symbolic links followed for one path before it counts as a loop (as Go's `RootPath`)."""
@@ -68,6 +72,12 @@ class StateTree:
                 break
         self._digests: dict[bytes, bytes] = {}
         self._shared: list[tuple[bytes, object]] | None = None
+        self._clock: Clock | None = None
+
+    @property
+    def indexes(self) -> tuple[LayerIndex, ...]:
+        """The indexes of the layers, lowest first."""
+        return self._indexes
 
     @property
     def below(self) -> StateTree:
@@ -176,6 +186,56 @@ class StateTree:
         """`path` with its symbolic links followed inside this tree; see `resolve`."""
         return resolve(self, path, follow_last)
 
+    # -- times ------------------------------------------------------------------------------
+
+    @property
+    def clock(self) -> Clock:
+        """The logical clock of the state."""
+        if self._clock is None:
+            self._clock = Clock.of([index.times for index in self._indexes])
+        return self._clock
+
+    def shown(self, clock: Clock | None = None) -> StateTree:
+        """The state with the times at which a running step sees it.
+
+        `clock` is another one than its own where the state is shown beside another one.
+        """
+        clock = self.clock if clock is None else clock
+        return StateTree(
+            [
+                index.shown([clock.shown(number, code) for code in index.times.codes])
+                for number, index in enumerate(self._indexes)
+            ],
+            self._open,
+        )
+
+    def code(self, path: bytes) -> int | None:
+        """The code of the time at `path`; None where it was set on purpose, or nothing is."""
+        found = self._find(path)
+        described = None if found is None else self._described(path, found)
+        return None if described is None else self._indexes[described[0]].code(described[1])
+
+    def moment(self, path: bytes) -> int:
+        """The time at which a running step sees what is at `path`, in seconds since 1970."""
+        found = self._find(path)
+        described = None if found is None else self._described(path, found)
+        if described is None:
+            return LAYER_TIME
+        number, row = described
+        code = self._indexes[number].code(row)
+        if code is None:
+            return self._indexes[number].node(row).mtime
+        return self.clock.shown(number, code)
+
+    def age(self, path: bytes) -> int | None:
+        """The code that says in a further layer when what is at `path` was written."""
+        return None if self.code(path) is None else self.clock.code(self.moment(path))
+
+    def at_once(self, path: bytes) -> bool:
+        """Whether everything at and below `path` is known to be of one instant."""
+        stack = self._stack(path)
+        return len(stack) == 1 and self._indexes[stack[0]].times == _AT_ONCE
+
     # -- finding ----------------------------------------------------------------------------
 
     @staticmethod
@@ -226,12 +286,20 @@ class StateTree:
         return tuple(stack)
 
     def _node(self, path: bytes, found: tuple[int, int]) -> Node:
+        described = self._described(path, found)
+        if described is None:
+            return IMPLIED_DIRECTORY
+        return self._indexes[described[0]].node(described[1])
+
+    def _described(self, path: bytes, found: tuple[int, int]) -> tuple[int, int] | None:
+        """Layer and row that have the metadata of what `found` says is at `path`; None for a
+        directory that no layer describes."""
         number, row = found
         if number < 0:
-            return IMPLIED_DIRECTORY
+            return None
         index = self._indexes[number]
         if not index.flags(row) & IMPLIED:
-            return index.node(row)
+            return found
         # Metadata shows through an opaque marker, as it does for who unpacks with the parents
         # at hand: so look on in every layer that makes up the parent directory.
         parents = self._stack(path.rpartition(b"/")[0]) if path else range(number, -1, -1)
@@ -245,8 +313,8 @@ class StateTree:
             if index.flags(at) & WHITEOUT or not stat.S_ISDIR(index.mode(at)):
                 break
             if not index.flags(at) & IMPLIED:
-                return index.node(at)
-        return IMPLIED_DIRECTORY
+                return lower, at
+        return None
 
     # -- digests ----------------------------------------------------------------------------
 

@@ -17,6 +17,8 @@ from blake3 import blake3
 
 from layercache._base.classes import frozen
 from layercache.errors import CorruptObject
+from layercache.model.layer_times import LAYER_TIME, code_of
+from layercache.model.logical_clock import LayerTimes
 from layercache.model.tree import Node
 
 if TYPE_CHECKING:
@@ -73,7 +75,9 @@ class LayerIndex:
     __slots__ = (
         "_children",
         "_rows",
+        "_shown",
         "_table",
+        "_times",
         "devices",
         "digests",
         "hardlinks",
@@ -104,6 +108,8 @@ class LayerIndex:
         """Paths that hard links of this layer are further names of."""
         self._rows: dict[bytes, int] | None = None
         self._children: dict[bytes, list[bytes]] | None = None
+        self._times: LayerTimes | None = None
+        self._shown: tuple[tuple[int, ...], LayerIndex] | None = None
 
     @classmethod
     def of(cls, entries: Iterable[Entry]) -> LayerIndex:
@@ -154,6 +160,56 @@ class LayerIndex:
         """Offset and size in bytes of a file's content in the uncompressed tar."""
         values = self._table[row]
         return values[5], values[3]
+
+    def code(self, row: int) -> int | None:
+        """The code of a row's time (`layer_times`); None for one that was set on purpose, and
+        for what has no time of its own."""
+        values = self._table[row]
+        if values[6] & (WHITEOUT | IMPLIED):
+            return None
+        return code_of(values[4], values[7] if values[0] & 0o170000 == 0o100000 else None)
+
+    @property
+    def times(self) -> LayerTimes:
+        """What the logical clock needs of this layer."""
+        if self._times is None:
+            newest = LAYER_TIME
+            codes = set()
+            purpose = False
+            for mode, _, _, _, mtime, _, flags, content in self._table:
+                if mtime > LAYER_TIME:
+                    newest, purpose = max(newest, mtime), True
+                elif mtime == LAYER_TIME:
+                    codes.add(0)
+                elif not flags & (WHITEOUT | IMPLIED):
+                    code = code_of(mtime, content if mode & 0o170000 == 0o100000 else None)
+                    if code is None:
+                        purpose = True
+                    else:
+                        codes.add(code)
+            self._times = LayerTimes(newest, tuple(sorted(codes)), purpose)
+        return self._times
+
+    def shown(self, moments: Sequence[int]) -> LayerIndex:
+        """This index with the times at which a step sees it: `moments` are those of its codes,
+        in the order of `times.codes`."""
+        key = tuple(moments)
+        if not key:
+            return self
+        kept = self._shown
+        if kept is not None and kept[0] == key:
+            return kept[1]
+        at = dict(zip(self.times.codes, key, strict=True))
+        table = []
+        for row, values in enumerate(self._table):
+            code = self.code(row) if values[4] <= LAYER_TIME else None
+            if code is not None:
+                values = (*values[:4], at[code], *values[5:])
+            table.append(values)
+        found = LayerIndex(self.paths, table, self.links, self.hardlinks, self.devices, self.xattrs)
+        found._rows, found._children = self._rows, self._children
+        self._shown = key, found
+        return found
 
     def names(self, path: bytes) -> Sequence[bytes]:
         """All names of the file at `path`, sorted, where the layer gives it several; else none."""

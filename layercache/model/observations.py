@@ -25,12 +25,13 @@ __all__ = [
     "LINK",
     "LISTING",
     "METADATA",
+    "SINCE",
     "SIZE",
     "WHOLE",
     "Observations",
 ]
 
-CONTRACT: Final = 2
+CONTRACT: Final = 3
 """The version of what counts as observed; part of every key that rests on observations."""
 
 ABSENT: Final = 1
@@ -38,7 +39,8 @@ ABSENT: Final = 1
 FOUND: Final = 2
 """E: looked up and found: type, mode, owner, device numbers, extended attributes."""
 METADATA: Final = 4
-"""S: modification time, and which other names the file has; known from the lookup on."""
+"""S: modification time (one that was set on purpose; else which of the observed ones are later),
+and which other names the file has; known from the lookup on."""
 SIZE: Final = 8
 """Z: the size of a file or link."""
 LINK: Final = 16
@@ -63,6 +65,9 @@ BITS: Final = {
 """Each bit with its letter, in the order in which their values are compared: another time says
 least of all why something differs."""
 
+SINCE: Final = "since"
+"""What is worked out of a path whose time the result has: how many instants ago that was."""
+
 WHOLE: Final = FOUND | METADATA | SIZE | LINK | CONTENT | ATTRIBUTES
 """Everything about what is at a path, but for what a directory holds."""
 
@@ -76,7 +81,8 @@ class Observations:
     """`rows` are (path, bits), sorted by path, no path twice.
 
     `derived` is what the engine or the executor worked out of the parent's accounts instead of
-    the step: ("user", USER) is who that is, ("owner", CHOWN) the two numbers.
+    the step: ("user", USER) is who that is, ("owner", CHOWN) the two numbers; (SINCE, PATH) when
+    what is at a path was written.
     """
 
     rows: tuple[tuple[bytes, int], ...]

@@ -304,9 +304,7 @@ class MemoryFiles:
         below = sorted(p for p in self._nodes if p == source.path or _below(p, source.path))
         for path in below:
             self._note_all(path)
-            node = evolve(
-                self._nodes[path], uid=self.owner[0], gid=self.owner[1], mtime=LAYER_TIME
-            )
+            node = evolve(self._nodes[path], uid=self.owner[0], gid=self.owner[1], mtime=LAYER_TIME)
             self._put(goal + path[len(source.path) :], node, self._bytes_of(path))
 
     def change_mode(self, path: str, mode: int) -> None:

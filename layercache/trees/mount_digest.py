@@ -1,8 +1,8 @@
 """What a mount shows of a state: everything that the kernel tells of its files. Pure.
 
 COPY writes files anew, with times of its own, each apart, so their content is what counts. A
-command that has the state itself mounted sees more: times (those of an unpacked archive, say),
-attributes, names that share a file, the mode of the root.
+command that has the state itself mounted sees more: times (those of an unpacked archive, say)
+and what was written before what, attributes, names that share a file, the mode of the root.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from blake3 import blake3
 from layercache.model.digests import Fingerprint
 from layercache.model.selectors import Files
 from layercache.model.tree import Node, Tree
+from layercache.trees.order import ordered, ranks_of
 from layercache.trees.selection import select, walk
 
 __all__ = ["SharesFiles", "mount_fingerprint"]
@@ -43,7 +44,8 @@ def mount_fingerprint(tree: Tree, files: Files) -> Fingerprint:
     """
     hasher = blake3(derive_key_context=_CONTEXT)
     shares = tree if isinstance(tree, SharesFiles) else None
-    for match in select(tree, files):
+    matches = select(tree, files)
+    for match in matches:
         first: dict[object, bytes] = {}
         for relative, path, node in walk(tree, match):
             inode = shares.inode(path) if shares is not None and node.is_file else None
@@ -53,7 +55,7 @@ def mount_fingerprint(tree: Tree, files: Files) -> Fingerprint:
                 links = len(shares.names(path))
             hasher.update(_row(relative, node, same, links))
         hasher.update(_row(b"", None, b"", 0))
-    return Fingerprint(hasher.hexdigest())
+    return ordered(Fingerprint(hasher.hexdigest()), ranks_of(tree, matches))
 
 
 def _row(relative: bytes, node: Node | None, same: bytes, links: int) -> bytes:

@@ -51,7 +51,7 @@ def seen(bench: Bench, state: State) -> list[str]:
 
 def said(bench: Bench, state: State) -> list[str]:
     """What the indexes of the layers say of it, in the same form; link counts apart."""
-    tree = bench.inputs.tree(state)
+    tree = bench.inputs.tree(state).shown()
 
     def walk(path: bytes) -> Iterator[str]:
         node = tree.lookup(path)

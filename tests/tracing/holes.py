@@ -40,10 +40,11 @@ CASES: Final = (
     Case("written as it was", "printf abc > f", {"f": b"abc"}, {"f": b"xyz"}),
     Case(
         "written as it was, with a time that tells nothing",
-        "echo abc > f",
+        "echo abc > f; touch -d @1500000000 f",
         {"f": b"1"},
         {"f": b"1", "yes": b""},
-        head="RUN cd /w; echo abc > f; test -e yes && echo xyz > f; rm -f yes",
+        head="RUN cd /w; echo abc > f; test -e yes && echo xyz > f; rm -f yes; "
+        "touch -d @1500000000 f",
     ),
     Case(
         "an opaque directory over an empty one",

@@ -17,16 +17,22 @@ from layercache.errors import (
     SourceError,
     UsageError,
 )
-from layercache.executors.rootfs.file_work import Owners, plain_tar, stored
+from layercache.executors.rootfs.file_work import (
+    Captured,
+    Owners,
+    ShownTimes,
+    plain_tar,
+    stored,
+)
 from layercache.executors.rootfs.helper_client import Runner
 from layercache.executors.rootfs.inside import wire as _wire
 from layercache.executors.rootfs.mount_stubs import Stub
 from layercache.executors.rootfs.scratch import Scratch
-from layercache.model.descriptors import SCRATCH, Layer, State
+from layercache.model.descriptors import SCRATCH, State
 from layercache.model.digests import DiffID
+from layercache.model.layer_times import LAYER_TIME
 
 if TYPE_CHECKING:
-    from layercache.model.layer_index import LayerIndex
     from layercache.model.task import Blobs
 
 __all__ = ["AgentFiles"]
@@ -51,14 +57,16 @@ class AgentFiles:
 
     # -- file work --------------------------------------------------------------------------
 
-    def unpack(self, state: State, target: str, blobs: Blobs) -> None:
-        self._apply(state, target, blobs, plain=False)
+    def unpack(self, state: State, target: str, blobs: Blobs, start: int = LAYER_TIME) -> None:
+        self._apply(state, target, blobs, start, plain=False)
 
-    def flatten(self, states: Sequence[State], target: str, blobs: Blobs) -> None:
+    def flatten(
+        self, states: Sequence[State], target: str, blobs: Blobs, start: int = LAYER_TIME
+    ) -> None:
         for state in states:
-            self._apply(state, target, blobs, plain=True)
+            self._apply(state, target, blobs, start, plain=True)
 
-    def _apply(self, state: State, target: str, blobs: Blobs, *, plain: bool) -> None:
+    def _apply(self, state: State, target: str, blobs: Blobs, start: int, *, plain: bool) -> None:
         assert state.layer is not None
         work = self._scratch.new()
         tar = os.path.join(work, "tar")
@@ -68,23 +76,37 @@ class AgentFiles:
                 shutil.copyfileobj(source, out, _CHUNK)
             with self._lock:
                 layers = self._teach(state, blobs)
-                self._ask("unpack", layers=layers, tar=tar, target=target, plain=plain)
+                self._ask("unpack", layers=layers, tar=tar, target=target, plain=plain, start=start)
         finally:
             self._scratch.discard(work)
 
     def capture(
-        self, upper: str, made: Sequence[Stub], parent: State, work: str, blobs: Blobs
-    ) -> tuple[Layer, LayerIndex] | None:
+        self,
+        upper: str,
+        made: Sequence[Stub],
+        parent: State,
+        work: str,
+        blobs: Blobs,
+        shown: ShownTimes,
+    ) -> Captured | None:
         from layercache.model.layer_index import LayerIndex
 
         tar = os.path.join(work, "layer.tar")
         with self._lock:
             layers = self._teach(parent, blobs)
-            found = self._ask("capture", layers=layers, upper=upper, made=list(made), tar=tar)
+            found = self._ask(
+                "capture",
+                layers=layers,
+                upper=upper,
+                made=list(made),
+                tar=tar,
+                kept=[list(pair) for pair in shown.kept.items()],
+                mounted=list(shown.mounted),
+            )
         if found is None:
             return None
-        diff_id, size, index = found
-        return stored(DiffID(diff_id), size, LayerIndex.decode(index), tar, blobs)
+        diff_id, size, index, faithful = found
+        return stored(DiffID(diff_id), size, LayerIndex.decode(index), faithful, tar, blobs)
 
     def give(self, root: str, owners: Owners) -> None:
         self._ask("give", root=root, owners=[list(owner) for owner in owners])

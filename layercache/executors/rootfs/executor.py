@@ -31,6 +31,7 @@ from layercache.model.task import Blobs, Result, Task
 if TYPE_CHECKING:
     # Most builds execute nothing: what executing takes is loaded when a step does.
     from layercache.executors.rootfs import tracer_client as tracing
+    from layercache.executors.rootfs.file_work import ShownTimes
     from layercache.executors.rootfs.helper_client import Ended
     from layercache.executors.rootfs.output import Output
     from layercache.executors.rootfs.session import Session
@@ -336,7 +337,7 @@ class RootfsExecutor:
                 spec["identity"] = tracing.identity_of(instruction, tree)
             upper = spec["root"]["upper"] = make_upper(container, tree, session.files)
             try:
-                output, ended = self._run(session, task, instruction, blobs, work, spec)
+                output, ended, shown = self._run(session, task, instruction, blobs, work, spec)
             finally:
                 seen = watch.end() if watch is not None else {}
             if isinstance(seen, str):
@@ -344,8 +345,9 @@ class RootfsExecutor:
             kept = output.end()
             self._raise_for(instruction, ended, output)
             noting = tracing.Watched(blobs) if watch is not None else blobs
-            captured = session.files.capture(upper, ended.made, parent, work, noting)
-            layer, index = captured or (None, None)
+            captured = session.files.capture(upper, ended.made, parent, work, noting, shown)
+            layer = None if captured is None else captured.layer
+            index = None if captured is None else captured.index
             result = Result(layer=layer, output=kept)
             if watch is not None and watch.full:
                 # What it was answered is right; only what it depends on is not known.
@@ -354,9 +356,12 @@ class RootfsExecutor:
                 found = tracing.observations_of(seen, noting, index, tree, instruction.user)
                 if isinstance(found, str):
                     raise tracing.TracerFailed(found)
-                result = evolve(result, observed=found)
-            if layer is not None and index is not None:
-                session.unpacked.adopt(parent, layer, index, container, tree)
+                if found is None:
+                    result = evolve(result, refusal="its files have the times of unseen ones")
+                else:
+                    result = evolve(result, observed=found)
+            if captured is not None and captured.faithful:
+                session.unpacked.adopt(parent, captured.layer, container, blobs)
             return result
         finally:
             session.scratch.discard(work)
@@ -408,7 +413,7 @@ class RootfsExecutor:
         blobs: Blobs,
         work: str,
         root: Mapping[str, Any],
-    ) -> tuple[Output, Ended]:
+    ) -> tuple[Output, Ended, ShownTimes]:
         """`root` is the part of the helper's orders that says what the root directory is."""
         from layercache.executors.rootfs.mounts import Mounts
         from layercache.executors.rootfs.output import Output
@@ -464,7 +469,7 @@ class RootfsExecutor:
                 cancelled=blobs.cancelled,
                 timeout=self._timeout,
             )
-        return output, ended
+        return output, ended, mounts.shown
 
     def _raise_for(self, instruction: Exec, ended: Ended, output: Output) -> None:
         from layercache.executors.rootfs.output import shown_command

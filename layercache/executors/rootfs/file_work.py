@@ -12,29 +12,39 @@ import hashlib
 import os
 import stat
 import tempfile
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, BinaryIO, Protocol
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, BinaryIO, Protocol, runtime_checkable
 
+from layercache._base.classes import field, frozen
 from layercache._os.names import checked_path
-from layercache.errors import CorruptObject
+from layercache.errors import CorruptObject, NotFound
 from layercache.executors.rootfs.deletion import Deleter, delete_tree
 from layercache.executors.rootfs.mount_stubs import Stub, remove_stubs
 from layercache.model.descriptors import LAYER_TAR, Layer, State
 from layercache.model.digests import DiffID, Digest
 from layercache.model.layer_index import OPAQUE, KeepsIndex
+from layercache.model.layer_times import LAYER_TIME
+from layercache.model.logical_clock import Clock
 
 if TYPE_CHECKING:
+    from layercache.layers.recorded_times import Times
+    from layercache.layers.state_tree import StateTree
     from layercache.model.layer_index import LayerIndex
     from layercache.model.task import Blobs
     from layercache.model.tree import Tree
 
 __all__ = [
+    "Captured",
     "FileWork",
     "LocalFiles",
+    "Notes",
     "Owners",
+    "ShownTimes",
     "capture_directory",
     "change_owner",
+    "clock_of",
     "plain_tar",
+    "shown_state",
     "stored",
     "tidy",
 ]
@@ -47,22 +57,58 @@ Owners = Sequence[tuple[bytes, int, int]]
 """Paths below a directory with the user and group that they are to have."""
 
 
+@frozen
+class ShownTimes:
+    """What a step was shown besides the times of the logical clock: see `RecordedTimes`."""
+
+    kept: Mapping[bytes, int] = field(factory=dict)
+    mounted: Sequence[int] = ()
+
+
+@frozen
+class Captured:
+    """A stored layer. `faithful`: the directory shows what a step on top of it is to see."""
+
+    layer: Layer
+    index: LayerIndex
+    faithful: bool
+
+
+@runtime_checkable
+class Notes(Protocol):
+    """Optional for a `Blobs`: notes what is looked up in the tree that a step is compared with."""
+
+    def noted(self, tree: Tree) -> Tree:
+        """`tree`, watched."""
+
+
 class FileWork(Protocol):
     """Work on files of an image. Safe for threads."""
 
-    def unpack(self, state: State, target: str, blobs: Blobs) -> None:
-        """Unpack the topmost layer of `state` into the empty directory `target`, for overlayfs."""
+    def unpack(self, state: State, target: str, blobs: Blobs, start: int = LAYER_TIME) -> None:
+        """Unpack the topmost layer of `state` into the empty directory `target`, for overlayfs.
 
-    def flatten(self, states: Sequence[State], target: str, blobs: Blobs) -> None:
+        With the times that a step sees by a clock that begins at `start`.
+        """
+
+    def flatten(
+        self, states: Sequence[State], target: str, blobs: Blobs, start: int = LAYER_TIME
+    ) -> None:
         """Apply the topmost layers of `states`, the lowest first, to the empty `target`."""
 
     def capture(
-        self, upper: str, made: Sequence[Stub], parent: State, work: str, blobs: Blobs
-    ) -> tuple[Layer, LayerIndex] | None:
+        self,
+        upper: str,
+        made: Sequence[Stub],
+        parent: State,
+        work: str,
+        blobs: Blobs,
+        shown: ShownTimes,
+    ) -> Captured | None:
         """The layer that an upper directory is, stored; None when it holds no change.
 
         `made` are mount points, to be removed before. The archive is written to the directory
-        `work` first. Afterwards `upper` shows what the layer says.
+        `work` first. Afterwards `upper` shows what a step on top of the layer is to see.
         """
 
     def give(self, root: str, owners: Owners) -> None:
@@ -81,28 +127,40 @@ class LocalFiles:
     def __init__(self) -> None:
         self._deleter = Deleter()
 
-    def unpack(self, state: State, target: str, blobs: Blobs) -> None:
+    def unpack(self, state: State, target: str, blobs: Blobs, start: int = LAYER_TIME) -> None:
         from layercache.layers import apply
 
         layer = _layer(state)
-        index = blobs.index(layer)
+        shown = shown_state(state, blobs, start)
         with plain_tar(layer, target, blobs) as tar:
-            apply.unpack(index, tar, target, state=blobs.tree(state))
+            apply.unpack(shown.indexes[-1], tar, target, state=shown)
 
-    def flatten(self, states: Sequence[State], target: str, blobs: Blobs) -> None:
+    def flatten(
+        self, states: Sequence[State], target: str, blobs: Blobs, start: int = LAYER_TIME
+    ) -> None:
         from layercache.layers import apply
 
         for state in states:
-            layer = _layer(state)
-            index = blobs.index(layer)
-            with plain_tar(layer, target, blobs) as tar:
-                apply.apply(index, tar, target)
+            shown = shown_state(state, blobs, start)
+            with plain_tar(_layer(state), target, blobs) as tar:
+                apply.apply(shown.indexes[-1], tar, target)
 
     def capture(
-        self, upper: str, made: Sequence[Stub], parent: State, work: str, blobs: Blobs
-    ) -> tuple[Layer, LayerIndex] | None:
+        self,
+        upper: str,
+        made: Sequence[Stub],
+        parent: State,
+        work: str,
+        blobs: Blobs,
+        shown: ShownTimes,
+    ) -> Captured | None:
+        from layercache.layers.recorded_times import RecordedTimes
+
         tar = os.path.join(work, "layer.tar")
-        found = capture_directory(upper, made, blobs.tree(parent), tar)
+        times = RecordedTimes(_state_tree(parent, blobs), shown.kept, shown.mounted)
+        if isinstance(blobs, Notes):
+            times.before = blobs.noted(times.before)
+        found = capture_directory(upper, made, times, tar)
         return None if found is None else stored(*found, tar, blobs)
 
     def give(self, root: str, owners: Owners) -> None:
@@ -134,22 +192,44 @@ def change_owner(path: str | bytes, uid: int, gid: int) -> None:
         os.setxattr(path, _CAPABILITY, capability)
 
 
+def _state_tree(state: State, blobs: Blobs) -> StateTree:
+    """A state's tree whose files can't be read: for what the layers say of them."""
+    from layercache.layers.state_tree import StateTree
+
+    return StateTree([blobs.index(layer) for layer in state.layers], _no_content)
+
+
+def _no_content(_layer: int, _offset: int, _size: int) -> BinaryIO:
+    raise NotFound("the content of layers is not at hand here")
+
+
+def clock_of(state: State, blobs: Blobs, start: int = LAYER_TIME) -> Clock:
+    """The logical clock of a state, with another start than its own where that is given."""
+    return Clock.of([blobs.index(layer).times for layer in state.layers], start)
+
+
+def shown_state(state: State, blobs: Blobs, start: int = LAYER_TIME) -> StateTree:
+    """A state with the times at which a step sees it, by a clock that begins at `start`."""
+    return _state_tree(state, blobs).shown(clock_of(state, blobs, start))
+
+
 def capture_directory(
-    upper: str, made: Sequence[Stub], parent: Tree, tar: str, *, rootless: bool = False
-) -> tuple[DiffID, int, LayerIndex] | None:
-    """Write what `upper` changes about `parent` to the file `tar`; None when it is nothing."""
+    upper: str, made: Sequence[Stub], times: Times, tar: str, *, rootless: bool = False
+) -> tuple[DiffID, int, LayerIndex, bool] | None:
+    """Write what `upper` changes about what a step was shown to the file `tar`; None when it is
+    nothing. The last value is what `capture_upper` returns."""
     from layercache.layers.capture import capture_upper
     from layercache.layers.writer import LayerWriter
 
     remove_stubs(upper, made)
     with open(tar, "wb") as out:
         writer = LayerWriter(out)
-        capture_upper(upper, parent, writer, rootless=rootless)
+        faithful = capture_upper(upper, times.before, writer, rootless=rootless, times=times)
         if writer.empty:
             return None
         found = writer.finish()
     tidy(upper, found[2])
-    return found
+    return *found, faithful
 
 
 def tidy(upper: str, index: LayerIndex) -> None:
@@ -182,14 +262,14 @@ def tidy(upper: str, index: LayerIndex) -> None:
 
 
 def stored(
-    diff_id: DiffID, size: int, index: LayerIndex, tar: str, blobs: Blobs
-) -> tuple[Layer, LayerIndex]:
+    diff_id: DiffID, size: int, index: LayerIndex, faithful: bool, tar: str, blobs: Blobs
+) -> Captured:
     """The layer in the file `tar`, put into the store with its index."""
     descriptor = blobs.add_file(tar, LAYER_TAR, Digest(diff_id), size)
     layer = Layer(descriptor, diff_id)
     if isinstance(blobs, KeepsIndex):
         blobs.keep_index(layer, index)
-    return layer, index
+    return Captured(layer, index, faithful)
 
 
 @contextlib.contextmanager

@@ -9,19 +9,21 @@ import contextlib
 import os
 import posixpath
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from layercache.errors import BuildError, UsageError
 from layercache.executors.rootfs.cache_mounts import Caches
-from layercache.executors.rootfs.file_work import FileWork
+from layercache.executors.rootfs.file_work import FileWork, ShownTimes, clock_of
 from layercache.executors.rootfs.scratch import Scratch
 from layercache.executors.rootfs.unpacked import Unpacked
 from layercache.executors.rootfs.upper import show_root
 from layercache.executors.rootfs.written_selection import NAME, write_selection
 from layercache.layers.passwd import MAX_ID
-from layercache.model.descriptors import State
+from layercache.model.descriptors import SCRATCH, State
 from layercache.model.digests import Fingerprint
+from layercache.model.layer_times import LAYER_TIME
 from layercache.model.operations import Exec, Mount
 from layercache.model.selectors import Files
 from layercache.model.task import Blobs, BoundInput, Task
@@ -30,6 +32,9 @@ if TYPE_CHECKING:
     from layercache.executors.rootfs.inside.wire import Sendable
 
 __all__ = ["Mounts", "SharedInputs", "check_mounts"]
+
+_COARSE = 256
+"""Seconds: what mounts show is of the first multiple of this after the state's own times."""
 
 _SECRETS = "/run/secrets/"
 _OWN = ("proc", "sys", "dev")
@@ -70,22 +75,25 @@ class SharedInputs:
     def __init__(self, scratch: Scratch) -> None:
         self._scratch = scratch
         self._lock = threading.Lock()
-        self._made: dict[Fingerprint, str] = {}
+        self._made: dict[tuple[Fingerprint, int], str] = {}
 
-    def directory(self, bound: BoundInput, blobs: Blobs) -> str:
-        """The directory that holds what an input's selector picks, as `content`."""
+    def directory(self, bound: BoundInput, blobs: Blobs, time: int) -> str:
+        """The directory that holds what an input's selector picks, as `content`.
+
+        Everything in it is of `time`, in seconds since 1970.
+        """
         if not isinstance(bound.selector, Files):
             raise UsageError(f"a mount reads files, not {bound.selector.name!r}")
         with self._lock:
-            path = self._made.get(bound.fingerprint)
+            path = self._made.get((bound.fingerprint, time))
             if path is None:
                 path = self._scratch.new("inputs")
                 try:
-                    write_selection(blobs.tree(bound.subject), bound.selector, path)
+                    write_selection(blobs.tree(bound.subject), bound.selector, path, time)
                 except BaseException:
                     self._scratch.discard(path)
                     raise
-                self._made[bound.fingerprint] = path
+                self._made[bound.fingerprint, time] = path
             return path
 
 
@@ -124,6 +132,7 @@ class Mounts:
         self._count = 0
         self._sockets = 0
         self._taken: dict[str, str] = {}
+        self._moments: set[int] = set()
         self.specs: list[dict[str, Sendable]] = []
         self.variables: dict[str, str] = {}
         self.held: list[int] = []
@@ -159,6 +168,11 @@ class Mounts:
         found.sort(key=lambda pair: (str(pair[1]["target"]).count("/"), order[id(pair[0])]))
         self.specs = [spec for _, spec in found]
 
+    @property
+    def shown(self) -> ShownTimes:
+        """What the step is shown besides the times of its logical clock."""
+        return ShownTimes(mounted=sorted(self._moments))
+
     def _next(self, kind: str) -> str:
         """A new directory of the step."""
         self._count += 1
@@ -184,10 +198,14 @@ class Mounts:
         }
         if isinstance(bound.subject, State):
             # An unpacked layer has marks of overlayfs in it; an overlay takes two directories.
-            lower = [*self._unpacked.lower(bound.subject, blobs), self._empty]
+            start, moments = self._beside(bound.subject, blobs)
+            self._moments |= moments
+            lower = [*self._unpacked.lower(bound.subject, blobs, start), self._empty]
             source = mount.source
         else:
-            lower = [self._inputs.directory(bound, blobs)]
+            later = self._later(blobs)
+            self._moments.add(later * 10**9)
+            lower = [self._inputs.directory(bound, blobs, later)]
             source = NAME
         if mount.readonly and len(lower) == 1:
             return {**spec, "base": lower[0], "source": source}
@@ -199,6 +217,23 @@ class Mounts:
             shown = blobs.tree(bound.subject) if isinstance(bound.subject, State) else None
             show_root(layer["upper"], shown, self._files)
         return {**spec, "base": at, "source": source, "overlays": [layer]}
+
+    def _later(self, blobs: Blobs) -> int:
+        """A time after everything that the step's own state shows: what is mounted may be newer
+        than anything in there, so it counts as that."""
+        instants = clock_of(self._task.parent or SCRATCH, blobs).instants
+        # In coarse steps: so that a state is seldom unpacked anew for the next instruction.
+        return (instants[-1] // _COARSE + 1) * _COARSE
+
+    def _beside(self, subject: State, blobs: Blobs) -> tuple[int, set[int]]:
+        """Where the clock of a mounted state begins, and its moments in ns."""
+        start = LAYER_TIME
+        moments = _moments(subject, blobs, start)
+        later = self._later(blobs)
+        if moments and min(moments) < later:
+            start = later
+            moments = _moments(subject, blobs, start)
+        return start, {moment * 10**9 for moment in moments}
 
     def _start(self, mount: Mount) -> BoundInput | None:
         """The input that a cache mount begins with, None where it begins empty."""
@@ -240,8 +275,8 @@ class Mounts:
             if not isinstance(bound.selector, Files):
                 raise UsageError(f"a mount reads files, not {bound.selector.name!r}")
             state = isinstance(bound.subject, State)
-            tree = blobs.tree(bound.subject)
-            owners = write_selection(tree, bound.selector, directory, attributes=state)
+            tree, now = blobs.tree(bound.subject), int(time.time())
+            owners = write_selection(tree, bound.selector, directory, now, attributes=state)
             if state:
                 self._files.give(directory, owners)
 
@@ -313,3 +348,13 @@ class Mounts:
                 "gid": mount.gid,
             }
         ]
+
+
+def _moments(state: State, blobs: Blobs, start: int) -> list[int]:
+    """When a step sees what the layers of a state say was written now."""
+    clock = clock_of(state, blobs, start)
+    return [
+        clock.shown(number, code)
+        for number, layer in enumerate(state.layers)
+        for code in blobs.index(layer).times.codes
+    ]

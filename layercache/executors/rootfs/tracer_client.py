@@ -6,6 +6,7 @@ is a reason to keep the step by its whole parent.
 
 from __future__ import annotations
 
+import os
 import socket
 import threading
 from collections.abc import Mapping, Sequence
@@ -14,8 +15,18 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from layercache.errors import BuildError
 from layercache.executors.rootfs.helper_command import tracer_command
 from layercache.executors.rootfs.inside import wire as _wire
+from layercache.inputs.observed import Timed
 from layercache.layers.accounts_derive import derive
-from layercache.model.observations import ABSENT, FOUND, LISTING, METADATA, WHOLE, Observations
+from layercache.model.layer_times import MAX_CODE
+from layercache.model.observations import (
+    ABSENT,
+    FOUND,
+    LISTING,
+    METADATA,
+    SINCE,
+    WHOLE,
+    Observations,
+)
 
 if TYPE_CHECKING:
     from layercache.executors.rootfs.helper_client import Runner
@@ -166,7 +177,7 @@ class Watch:
 
 
 class Watched:
-    """The `Blobs` of a step whose parent's tree notes what is looked up in it.
+    """The `Blobs` of a step that notes what is looked up in the tree it is compared with.
 
     Capturing leaves out what is as it was in the parent: so that was looked at, too.
     """
@@ -179,8 +190,9 @@ class Watched:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._blobs, name)
 
-    def tree(self, subject: Any) -> Tree:
-        return cast("Tree", _Noting(self._blobs.tree(subject), self))
+    def noted(self, tree: Tree) -> Tree:
+        """The capability `Notes`: `tree`, watched."""
+        return cast("Tree", _Noting(tree, self))
 
 
 class _Noting:
@@ -206,8 +218,10 @@ def observations_of(
     index: LayerIndex | None,
     tree: Tree,
     user: str,
-) -> Observations | str:
+) -> Observations | str | None:
     """All that a step's result depends on, or why that is in doubt.
+
+    None where the times of its files depend on more than was seen.
 
     `seen` is the tracer's, `captured` what capturing looked at, `index` the layer's.
     """
@@ -229,7 +243,42 @@ def observations_of(
         found[path] = found.get(path, 0) | bits
     for path in captured.listed:
         found[path] = found.get(path, 0) | LISTING
-    return Observations.of(found, [("user", user)])
+    since = _since(index, tree, found)
+    if since is None:
+        return None
+    return Observations.of(found, [("user", user), *((SINCE, path) for path in since)])
+
+
+def _since(index: LayerIndex | None, tree: Tree, seen: Mapping[bytes, int]) -> list[str] | None:
+    """Paths of the parent whose times the layer's entries have; None where one can't be told.
+
+    Such a time says how many instants ago that was, which may change with instructions that
+    nothing else was seen of.
+    """
+    kept = [code for code in index.times.codes if _is_age(code)] if index is not None else []
+    if index is None or not kept:
+        return []
+    if not isinstance(tree, Timed):
+        return None
+    found: dict[int, bytes] = {}
+    for path, bits in seen.items():
+        age = tree.age(path) if bits & FOUND else None
+        if age is not None:
+            found.setdefault(age, path)
+    paths = set()
+    for row, path in enumerate(index.paths):
+        code = index.code(row)
+        if code is None or not _is_age(code):
+            continue
+        source = path if tree.age(path) == code else found.get(code)
+        if source is None:
+            return None
+        paths.add(os.fsdecode(source))
+    return sorted(paths)
+
+
+def _is_age(code: int) -> bool:
+    return 0 < code < MAX_CODE and code % 2 == 0
 
 
 def _has_entry(index: LayerIndex, path: bytes) -> bool:

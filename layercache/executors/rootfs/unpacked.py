@@ -16,7 +16,9 @@ Such a copy goes, too. A copy is looked through again where a step begins some s
 A layer says nothing of directories that it only puts something into, but overlayfs takes a
 directory's mode and owner from the topmost layer that has it. So they are given what they have
 in the layers below, and where that is not the default the name has a digest of it (`variant`).
-The same goes for deletions of what isn't there, which overlayfs would show.
+The same goes for deletions of what isn't there, which overlayfs would show, and for the times at
+which a step sees what the layer says was written "now" (`model.logical_clock`): a layer has a
+directory for each place in a state at which it was used.
 """
 
 from __future__ import annotations
@@ -31,12 +33,14 @@ from typing import TYPE_CHECKING
 from blake3 import blake3
 
 from layercache.errors import BuildError, CorruptObject
+from layercache.executors.rootfs.file_work import clock_of, shown_state
 from layercache.executors.rootfs.scratch import Scratch
 from layercache.executors.rootfs.seal import is_sealed, write_seal
 from layercache.model.descriptors import SCRATCH, Layer, State
 from layercache.model.framing import frame
 from layercache.model.instruction import Value
 from layercache.model.layer_index import IMPLIED, OPAQUE, WHITEOUT
+from layercache.model.layer_times import LAYER_TIME
 
 if TYPE_CHECKING:
     from layercache.executors.rootfs.file_work import FileWork
@@ -71,8 +75,8 @@ class Unpacked:
         self._work = work
         self._lock = threading.Lock()
         self._locks: dict[str, threading.Lock] = {}
-        self._names: dict[str, str] = {}
-        """Chain ID → name of the directory of its topmost layer."""
+        self._names: dict[tuple[str, int], str] = {}
+        """Chain ID, start of the clock → name of the directory of its topmost layer."""
         self._good: dict[str, float] = {}
         """Name → when it was last found good (monotonic seconds)."""
         self._made: list[str] = []
@@ -82,8 +86,11 @@ class Unpacked:
 
     # -- for steps --------------------------------------------------------------------------
 
-    def lower(self, state: State, blobs: Blobs) -> list[str]:
-        """The directories that make up `state`, topmost first; unpacks what is missing."""
+    def lower(self, state: State, blobs: Blobs, start: int = LAYER_TIME) -> list[str]:
+        """The directories that make up `state`, topmost first; unpacks what is missing.
+
+        With the times of a logical clock that begins at `start`.
+        """
         states = []
         while state.layer is not None:
             states.append(state)
@@ -93,20 +100,19 @@ class Unpacked:
             count = (len(states) - MAX_LAYERS + _FLAT) // _FLAT * _FLAT
             flat = states[-count:]
             states = states[:-count]
-            found.append(self._flat(flat[::-1], blobs))
+            found.append(self._flat(flat[::-1], blobs, start))
         for one in reversed(states):
-            found.append(self._layer(one, blobs))
+            found.append(self._layer(one, blobs, start))
         # The kernel refuses a directory twice; where a layer recurs, only its topmost
         # occurrence shows.
         return list(dict.fromkeys(found[::-1]))
 
-    def adopt(self, parent: State, layer: Layer, index: LayerIndex, path: str, tree: Tree) -> None:
+    def adopt(self, parent: State, layer: Layer, path: str, blobs: Blobs) -> None:
         """Keep `path`/fs, the upper directory that `layer` was captured from, as its directory.
 
-        `tree` is the parent's. Nothing happens when there is one already.
+        Nothing happens when there is one already.
         """
-        state = parent.plus(layer)
-        name = self._names[state.chain_id] = _name(layer, dependence(index, tree))
+        name = self._name(parent.plus(layer), blobs, LAYER_TIME)
         with self._lock_of(name):
             if not self._usable(name):
                 self._place(path, name)
@@ -142,25 +148,32 @@ class Unpacked:
     def _path(self, name: str) -> str:
         return self._scratch.path("unpacked", name)
 
-    def _layer(self, state: State, blobs: Blobs) -> str:
+    def _name(self, state: State, blobs: Blobs, start: int) -> str:
+        """The name of the directory of the topmost layer of `state`."""
         layer = state.layer
         assert layer is not None
-        name = self._names.get(state.chain_id)
+        name = self._names.get((state.chain_id, start))
         if name is None:
-            tree = blobs.tree(state.parent or SCRATCH)
-            name = _name(layer, dependence(blobs.index(layer), tree))
-            self._names[state.chain_id] = name
+            shown = shown_state(state, blobs, start)
+            rows = dependence(shown.indexes[-1], shown.below)
+            moments = shown_moments(state, blobs, start)
+            name = _name(layer, (*rows, ("times", *moments)) if moments else rows)
+            self._names[state.chain_id, start] = name
+        return name
+
+    def _layer(self, state: State, blobs: Blobs, start: int) -> str:
+        name = self._name(state, blobs, start)
         with self._lock_of(name):
             if not self._usable(name):
-                self._make(name, lambda target: self._work.unpack(state, target, blobs))
+                self._make(name, lambda target: self._work.unpack(state, target, blobs, start))
         return os.path.join(self._path(name), "fs")
 
-    def _flat(self, states: list[State], blobs: Blobs) -> str:
+    def _flat(self, states: list[State], blobs: Blobs, start: int) -> str:
         """The layers of `states`, lowest first, in one directory."""
-        name = "flat-" + states[-1].chain_id.rpartition(":")[2]
+        name = f"flat-{start}-" + states[-1].chain_id.rpartition(":")[2]
         with self._lock_of(name):
             if not self._usable(name):
-                self._make(name, lambda target: self._work.flatten(states, target, blobs))
+                self._make(name, lambda target: self._work.flatten(states, target, blobs, start))
         return os.path.join(self._path(name), "fs")
 
     def _make(self, name: str, fill: Callable[[str], None]) -> None:
@@ -241,6 +254,14 @@ def _name(layer: Layer, rows: tuple[Value, ...]) -> str:
     if not digits.isalnum():
         raise CorruptObject(f"not a diff ID: {layer.diff_id!r}")
     return f"{digits}-{blake3(frame(rows)).hexdigest()[:24]}" if rows else digits
+
+
+def shown_moments(state: State, blobs: Blobs, start: int) -> tuple[int, ...]:
+    """When a step sees what the topmost layer of `state` says was written now, code by code."""
+    assert state.layer is not None
+    clock = clock_of(state, blobs, start)
+    codes = blobs.index(state.layer).times.codes
+    return tuple([clock.shown(len(clock.layers) - 1, code) for code in codes])
 
 
 def dependence(index: LayerIndex, parent: Tree) -> tuple[Value, ...]:

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 from layercache._base.classes import evolve
 from layercache._os.names import checked_path
 from layercache.errors import BuildError
-from layercache.model.layer_times import LAYER_TIME, copied_time
 from layercache.model.selectors import Files
 from layercache.model.tree import counted_attributes
+from layercache.trees.order import Ordered
 from layercache.trees.selection import select, walk
 
 if TYPE_CHECKING:
@@ -28,13 +28,14 @@ _COPY_SIZE = 1 << 20
 
 
 def write_selection(
-    tree: Tree, files: Files, directory: str, *, attributes: bool = False
+    tree: Tree, files: Files, directory: str, time: int, *, attributes: bool = False
 ) -> list[tuple[bytes, int, int]]:
     """Write what `files` names in `tree` to `directory`/content, as the calling user's.
 
-    Times are those that COPY gives. The root of `tree` is shown with mode 0755: what it has is
-    in no fingerprint of a selection, and neither are attributes like labels of the host, unless
-    `attributes` says that they are. Returns the owners that the tree says: paths below
+    `time`, in seconds since 1970, is that of everything; of a state, what a step on it would see
+    (`Ordered`), but nothing later than `time`. The root of `tree` is shown with mode 0755: what it
+    has is in no fingerprint of a selection, and neither are attributes like labels of the host,
+    unless `attributes` says that they are. Returns the owners that the tree says: paths below
     `directory`, users and groups, where they are not 0:0. Raises `SourceError` when what is
     named isn't there.
     """
@@ -50,7 +51,7 @@ def write_selection(
             for relative, path, node in walk(tree, selected)
         ]
         try:
-            _write(tree, os.fsencode(directory), entries)
+            _write(tree, os.fsencode(directory), entries, time)
         except OSError as error:
             raise BuildError(f"what a mount reads can't be written: {error.strerror}") from error
         owners += [(name, n.uid, n.gid) for name, _, n in entries if n.uid or n.gid]
@@ -64,7 +65,10 @@ def _counted(path: bytes, node: Node) -> Node:
     return evolve(node, xattrs=counted_attributes(node)) if node.xattrs else node
 
 
-def _write(tree: Tree, root: bytes, entries: Sequence[tuple[bytes, bytes, Node]]) -> None:
+def _write(
+    tree: Tree, root: bytes, entries: Sequence[tuple[bytes, bytes, Node]], latest: int
+) -> None:
+    moment = tree.moment if isinstance(tree, Ordered) else lambda _path: latest
     directories = []
     for name, path, node in entries:
         target = os.path.join(root, checked_path(name))
@@ -74,23 +78,21 @@ def _write(tree: Tree, root: bytes, entries: Sequence[tuple[bytes, bytes, Node]]
             os.mkdir(target, 0o700)
             directories.append((target, node))
             continue
-        time = LAYER_TIME
         if node.is_link:
             os.symlink(node.link, target)
         elif node.is_file:
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
             with tree.open(path) as source, os.fdopen(os.open(target, flags, 0o600), "wb") as out:
                 shutil.copyfileobj(source, out, _COPY_SIZE)
-            time = copied_time(node.content)
         elif stat.S_ISFIFO(node.mode):
             os.mkfifo(target)
         elif os.geteuid() == 0:
             os.mknod(target, node.mode, os.makedev(*node.device))
         else:
             continue  # nobody could open it in a user namespace
-        _finish(target, node, time)
+        _finish(target, node, min(moment(path), latest))
     for target, node in reversed(directories):
-        _finish(target, node, LAYER_TIME)
+        _finish(target, node, latest)
 
 
 def _finish(target: bytes, node: Node, time: int) -> None:

@@ -18,10 +18,12 @@ from layercache.executors.rootfs.file_work import LocalFiles, capture_directory,
 from layercache.executors.rootfs.inside import wire as _wire
 from layercache.executors.rootfs.mount_stubs import Stub, remove_stubs
 from layercache.layers import apply
+from layercache.layers.recorded_times import RecordedTimes
 from layercache.layers.state_tree import StateTree
 from layercache.layers.writer import LayerWriter
 from layercache.model.digests import DiffID
 from layercache.model.layer_index import LayerIndex
+from layercache.model.logical_clock import Clock
 from layercache.model.tree import Node, Tree
 
 __all__ = ["main"]
@@ -62,10 +64,13 @@ class Agent:
     def _tree(self, layers: Sequence[str]) -> StateTree:
         return StateTree([self._indexes[layer] for layer in layers], _no_content)
 
-    def do_unpack(self, layers: Sequence[str], tar: str, target: str, plain: bool) -> None:
+    def do_unpack(
+        self, layers: Sequence[str], tar: str, target: str, plain: bool, start: int
+    ) -> None:
         """Unpack the last of `layers` from the file `tar`; `plain` applies it instead."""
-        index = _without_devices(self._indexes[layers[-1]])
         tree = self._tree(layers)
+        tree = tree.shown(Clock.of([index.times for index in tree.indexes], start))
+        index = _without_devices(tree.indexes[-1])
         with open(tar, "rb", buffering=0) as blob:
             if plain:
                 apply.apply(index, _binary(blob), target, rootless=True)
@@ -75,15 +80,21 @@ class Agent:
             _give_owners(index, tree, target)
 
     def do_capture(
-        self, layers: Sequence[str], upper: str, made: Sequence[Stub], tar: str
-    ) -> tuple[str, int, bytes] | None:
+        self,
+        layers: Sequence[str],
+        upper: str,
+        made: Sequence[Stub],
+        tar: str,
+        kept: Sequence[Sequence[Any]],
+        mounted: Sequence[int],
+    ) -> tuple[str, int, bytes, bool] | None:
         """Capture `upper` on the state of `layers` to the file `tar`."""
-        tree: Tree = self._tree(layers)
+        times = RecordedTimes(self._tree(layers), dict(kept), mounted)  # type: ignore[arg-type]
         if self._single:
-            found = _capture_as_root(upper, made, tree, tar)
+            found = _capture_as_root(upper, made, times, tar)
         else:
-            found = capture_directory(upper, made, tree, tar, rootless=True)
-        return None if found is None else (found[0], found[1], found[2].encode())
+            found = capture_directory(upper, made, times, tar, rootless=True)
+        return None if found is None else (found[0], found[1], found[2].encode(), found[3])
 
     def do_give(self, root: str, owners: Sequence[Sequence[Any]]) -> None:
         """Change owners below `root`, where there is more than one."""
@@ -165,17 +176,18 @@ class _Restoring(LayerWriter):
 
 
 def _capture_as_root(
-    upper: str, made: Sequence[Stub], tree: Tree, tar: str
-) -> tuple[DiffID, int, LayerIndex] | None:
+    upper: str, made: Sequence[Stub], times: RecordedTimes, tar: str
+) -> tuple[DiffID, int, LayerIndex, bool] | None:
     """Capture where every file is root's: owners stay what they were."""
     from layercache.layers.capture import capture_upper
 
     remove_stubs(upper, made)
     with open(tar, "wb") as out:
-        writer = _Restoring(out, tree)
-        capture_upper(upper, _Ownerless(tree), writer, rootless=True)
+        writer = _Restoring(out, times.before)
+        ownerless = _Ownerless(times.before)
+        faithful = capture_upper(upper, ownerless, writer, rootless=True, times=times)
         if writer.empty:
             return None
         found = writer.finish()
     tidy(upper, found[2])
-    return found
+    return *found, faithful
