@@ -10,7 +10,7 @@ that has one (0755, owner 0:0 where none has).
 from __future__ import annotations
 
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, BinaryIO, Final, cast
 
 from layercache._base.classes import frozen
@@ -226,6 +226,23 @@ class StateTree:
         if code is None:
             return self._indexes[number].node(row).mtime
         return self.clock.shown(number, code)
+
+    @property
+    def base_layers(self) -> int:
+        """How many layers, the lowest, are a base image's as far as their times tell: no layer
+        that was built here has a time after LAYER_TIME."""
+        for number in reversed(range(len(self._indexes))):
+            if self._indexes[number].times.newest > LAYER_TIME:
+                return number + 1
+        return 0
+
+    def files_above(self, number: int) -> Iterator[tuple[bytes, Node]]:
+        """The regular files of the state that are in layer `number` or one above it."""
+        for at in range(number, len(self._indexes)):
+            index = self._indexes[at]
+            for row, path in enumerate(index.paths):
+                if stat.S_ISREG(index.mode(row)) and self._find(path) == (at, row):
+                    yield path, index.node(row)
 
     def age(self, path: bytes) -> int | None:
         """The code that says in a further layer when what is at `path` was written."""

@@ -13,6 +13,7 @@ import hypothesis
 SEED = int(os.environ.get("LAYERCACHE_SEED", "20261101"))
 """Where random choices begin; set LAYERCACHE_SEED for others."""
 
+
 def tell(name: str, runs: int, seconds: float, seed: int = SEED, more: str = "") -> None:
     """Print a line that `tests.counted` adds up."""
     print(f"{name}: {runs} run, seed {seed}, wall {seconds:.1f} s{more}")

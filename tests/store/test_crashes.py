@@ -259,9 +259,7 @@ def test_power_cuts(tmp_path, monkeypatch):
     """
     started = time.monotonic()
     _power_cuts(tmp_path, monkeypatch, 3000 * SOAK)
-    print(
-        f"power cuts: {3000 * SOAK} run, seed {SEED}, wall {time.monotonic() - started:.1f} s"
-    )
+    print(f"power cuts: {3000 * SOAK} run, seed {SEED}, wall {time.monotonic() - started:.1f} s")
 
 
 @pytest.mark.parametrize("first_sync", [True, False])

@@ -121,13 +121,13 @@ def _read(chance: random.Random) -> str:
 OPERATIONS: Final[tuple[Callable[[random.Random], str], ...]] = (
     lambda c: f"cat {_any(c)}",
     # All is read before anything is written: it may be the same file, which would grow for ever.
-    lambda c: f"a=$(cat {_any(c)} {_any(c)}); echo \"$a\" > {_place(c)}",
+    lambda c: f'a=$(cat {_any(c)} {_any(c)}); echo "$a" > {_place(c)}',
     lambda c: f"head -n 1 {_any(c)}",
     lambda c: f"tail -n 2 {_any(c)}",
     lambda c: f"wc -c < {_any(c)}",
     lambda c: f"wc -l {_any(c)} {_any(c)}",
     lambda c: f"sort {_any(c)} > {_place(c)}",
-    lambda c: f"a=$(tr a-z A-Z < {_any(c)}); echo \"$a\" >> {_place(c)}",
+    lambda c: f'a=$(tr a-z A-Z < {_any(c)}); echo "$a" >> {_place(c)}',
     lambda c: f"sed s/a/X/ {_any(c)}",
     lambda c: f"sed -i s/a/X/ {_place(c)}",
     lambda c: f"grep -c a {_any(c)}",
@@ -196,7 +196,7 @@ OPERATIONS: Final[tuple[Callable[[random.Random], str], ...]] = (
     lambda c: f"uniq {_any(c)}",
     lambda c: f"mkfifo out/pipe{c.randint(0, 99)}",
     # All is read before the other is opened: it may be the same file.
-    lambda c: f"cat 2>/dev/null < {_any(c)} | (a=$(cat); echo \"$a\" > {_place(c)}) 2>/dev/null",
+    lambda c: f'cat 2>/dev/null < {_any(c)} | (a=$(cat); echo "$a" > {_place(c)}) 2>/dev/null',
 )
 
 

@@ -318,9 +318,7 @@ def test_an_observer_that_fails_is_reported_and_left_out(tmp_path: Path, project
 
     events: list[object] = []
     executor = Workspace(tmp_path / "workspace", step_timeout=20)
-    builder = Builder(
-        tmp_path / "cache", executor=executor, observers=[observer, events.append]
-    )
+    builder = Builder(tmp_path / "cache", executor=executor, observers=[observer, events.append])
     with pytest.warns(RuntimeWarning, match="a mistake of the observer"):
         result = build(builder, project, "FROM x\nRUN echo one; echo two\n")
 

@@ -10,6 +10,7 @@ one after the other. `private`: the first number that nobody has.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -37,6 +38,13 @@ class CacheDirectory:
 
     path: str
     lock: int
+    new: bool = False
+    """Whether it was made just now."""
+
+    @property
+    def times(self) -> str:
+        """The file with the times of what the cache saw (`mount_times`)."""
+        return self.path + ".times"
 
 
 class Caches:
@@ -78,13 +86,13 @@ class Caches:
         try:
             if empty:
                 self._scratch.discard(path)
-            self._make(path, fill)
+            new = self._make(path, fill)
             if mount.sharing == "shared" and not empty:
                 fcntl.flock(lock, fcntl.LOCK_SH)
         except BaseException:
             os.close(lock)
             raise
-        return CacheDirectory(path, lock)
+        return CacheDirectory(path, lock, new)
 
     def prune(self) -> int:
         """Discard all caches, of every trust domain; how many it were.
@@ -96,10 +104,23 @@ class Caches:
             self._scratch.discard(self._scratch.path("caches", name))
         return len(names)
 
-    def _make(self, path: str, fill: Callable[[str], None]) -> None:
-        """Make the directory when it isn't there, complete or not at all."""
+    def alone(self, found: CacheDirectory) -> tuple[int, bool]:
+        """A further lock, and whether no other step uses the directory; the lock is to be held
+        as long as it is used, and the caller's to close."""
+        lock = os.open(found.path + ".use", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            fcntl.flock(lock, fcntl.LOCK_SH)
+            return lock, False
+        return lock, True
+
+    def _make(self, path: str, fill: Callable[[str], None]) -> bool:
+        """Make the directory when it isn't there, complete or not at all; whether it was made."""
         if os.path.isdir(path):
-            return
+            return False
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path + ".times")
         work = self._scratch.new()
         try:
             fill(work)
@@ -107,11 +128,12 @@ class Caches:
         except OSError as error:
             self._scratch.discard(work)
             if error.errno in (errno.ENOTEMPTY, errno.EEXIST) and os.path.isdir(path):
-                return
+                return False
             raise BuildError(f"a cache mount can't be made: {error.strerror}") from error
         except BaseException:
             self._scratch.discard(work)
             raise
+        return True
 
     def _open(self, place: str, number: int) -> int:
         path = os.path.join(place, f"{number}.lock")

@@ -443,6 +443,14 @@ class RootfsExecutor:
             empty=around.empty,
         ) as mounts:
             mounts.prepare(instruction, blobs)
+            if mounts.timed is not None:
+                from layercache.executors.rootfs.upper import show_root
+
+                tree = blobs.tree(task.parent or SCRATCH)
+                show_root(mounts.timed["upper"], tree, session.files)
+                root["root"]["timed"] = {**mounts.timed, "lower": root["root"]["lower"]}
+                root["root"]["lower"] = [mounts.timed["at"]]
+                root["root"]["options"] = [["xino", "on"]]
             spec: dict[str, Any] = {
                 **root,
                 "private": around.private,

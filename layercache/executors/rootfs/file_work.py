@@ -45,6 +45,7 @@ __all__ = [
     "clock_of",
     "plain_tar",
     "shown_state",
+    "state_tree",
     "stored",
     "tidy",
 ]
@@ -157,7 +158,7 @@ class LocalFiles:
         from layercache.layers.recorded_times import RecordedTimes
 
         tar = os.path.join(work, "layer.tar")
-        times = RecordedTimes(_state_tree(parent, blobs), shown.kept, shown.mounted)
+        times = RecordedTimes(state_tree(parent, blobs), shown.kept, shown.mounted)
         if isinstance(blobs, Notes):
             times.before = blobs.noted(times.before)
         found = capture_directory(upper, made, times, tar)
@@ -192,7 +193,7 @@ def change_owner(path: str | bytes, uid: int, gid: int) -> None:
         os.setxattr(path, _CAPABILITY, capability)
 
 
-def _state_tree(state: State, blobs: Blobs) -> StateTree:
+def state_tree(state: State, blobs: Blobs) -> StateTree:
     """A state's tree whose files can't be read: for what the layers say of them."""
     from layercache.layers.state_tree import StateTree
 
@@ -210,7 +211,7 @@ def clock_of(state: State, blobs: Blobs, start: int = LAYER_TIME) -> Clock:
 
 def shown_state(state: State, blobs: Blobs, start: int = LAYER_TIME) -> StateTree:
     """A state with the times at which a step sees it, by a clock that begins at `start`."""
-    return _state_tree(state, blobs).shown(clock_of(state, blobs, start))
+    return state_tree(state, blobs).shown(clock_of(state, blobs, start))
 
 
 def capture_directory(

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import posixpath
 import threading
@@ -14,8 +15,15 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from layercache.errors import BuildError, UsageError
-from layercache.executors.rootfs.cache_mounts import Caches
-from layercache.executors.rootfs.file_work import FileWork, ShownTimes, clock_of
+from layercache.executors.rootfs.cache_mounts import CacheDirectory, Caches
+from layercache.executors.rootfs.file_work import (
+    FileWork,
+    ShownTimes,
+    clock_of,
+    shown_state,
+    state_tree,
+)
+from layercache.executors.rootfs.mount_times import Seen, Table, base_of, show
 from layercache.executors.rootfs.scratch import Scratch
 from layercache.executors.rootfs.unpacked import Unpacked
 from layercache.executors.rootfs.upper import show_root
@@ -27,9 +35,11 @@ from layercache.model.layer_times import LAYER_TIME
 from layercache.model.operations import Exec, Mount
 from layercache.model.selectors import Files
 from layercache.model.task import Blobs, BoundInput, Task
+from layercache.trees.selection import select, walk
 
 if TYPE_CHECKING:
     from layercache.executors.rootfs.inside.wire import Sendable
+    from layercache.model.tree import Tree
 
 __all__ = ["Mounts", "SharedInputs", "check_mounts"]
 
@@ -133,6 +143,15 @@ class Mounts:
         self._sockets = 0
         self._taken: dict[str, str] = {}
         self._moments: set[int] = set()
+        self._mounts: tuple[Mount, ...] = ()
+        self._used: list[CacheDirectory] = []
+        self._filled = False
+        self._binds: list[tuple[bytes, dict[bytes, bytes], dict[str, Any]]] = []
+        """What is shown in bind mounts: a prefix of names, name → path there, the mount."""
+        self._seen: dict[bytes, Seen] = {}
+        self._kept: dict[bytes, int] = {}
+        self.timed: dict[str, Any] | None = None
+        """Times to be set on what the step's own state shows, beneath its root."""
         self.specs: list[dict[str, Sendable]] = []
         self.variables: dict[str, str] = {}
         self.held: list[int] = []
@@ -146,6 +165,7 @@ class Mounts:
     def prepare(self, instruction: Exec, blobs: Blobs) -> None:
         """Make everything ready; raises `BuildError` for what is missing, `Cancelled`."""
         check_mounts(instruction.mounts)
+        self._mounts = instruction.mounts
         found: list[tuple[Mount, dict[str, Sendable]]] = []
         # Locks in one order for all steps, so that two can't wait for each other.
         caches = [m for m in instruction.mounts if m.type == "cache"]
@@ -167,11 +187,92 @@ class Mounts:
         order = {id(mount): n for n, mount in enumerate(mounts)}
         found.sort(key=lambda pair: (str(pair[1]["target"]).count("/"), order[id(pair[0])]))
         self.specs = [spec for _, spec in found]
+        if self._used:
+            self._show_times(blobs)
+
+    def _show_times(self, blobs: Blobs) -> None:
+        """Show what the caches can tell from what they saw last: see `mount_times`."""
+        parent = self._task.parent or SCRATCH
+        state = state_tree(parent, blobs)
+        count = state.base_layers
+        base = base_of([layer.diff_id for layer in parent.layers[:count]])
+        seen = self._seen
+        for path, node in state.files_above(count):
+            seen[b"/" + path] = Seen.of(node, state.moment(path))
+        alone = []
+        for found in self._used:
+            lock, only = self._caches.alone(found)
+            self._stack.callback(os.close, lock)
+            self.held.append(lock)
+            alone.append((found, lock, only))
+        fresh = all(only and found.new for found, _, only in alone) and not self._filled
+        tables = [Table.read(found.times) if only else None for found, _, only in alone]
+        shown = show(seen, base, tables, fresh=fresh)
+        for found, lock, only in alone:
+            if only:
+                table = Table(base, {name: (seen[name].identity, t) for name, t in shown.items()})
+                table.write(found.times)
+                fcntl.flock(lock, fcntl.LOCK_SH)
+            else:
+                # Two at once: what is in there may be of either.
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(found.times)
+        other = {name: t for name, t in shown.items() if t != seen[name].moment}
+        self._kept = {name[1:]: t for name, t in other.items() if name.startswith(b"/")}
+        if self._kept:
+            self.timed = self._timed([[name, t] for name, t in self._kept.items()])
+        for prefix, paths, spec in self._binds:
+            names = [name for name in other if name.startswith(prefix)]
+            times: list[list[Any]] = [[paths[name], other[name]] for name in names]
+            if times:
+                self._moments |= {other[name] for name in names}
+                self._retime(spec, times)
+
+    def _timed(self, times: list[list[Any]]) -> dict[str, Any]:
+        """An overlay in which only times change, to be mounted over other directories."""
+        upper = self._next("tu")
+        return {"at": self._next("ti"), "upper": upper, "work": self._next("tw"), "set": times}
+
+    def _retime(self, spec: dict[str, Any], times: list[list[Any]]) -> None:
+        """Put an overlay with other times below what a bind mount shows."""
+        lower = spec["overlays"][0]["lower"] if spec["overlays"] else [spec["base"]]
+        timed = {**self._timed(times), "lower": lower}
+        info = os.stat(lower[0])
+        os.chmod(timed["upper"], info.st_mode & 0o7777)
+        if os.geteuid() == 0 and (info.st_uid or info.st_gid):
+            os.chown(timed["upper"], info.st_uid, info.st_gid)
+        if spec["overlays"] and spec["overlays"][0]["upper"] is not None:
+            spec["overlays"][0]["lower"] = [timed["at"]]
+            spec["overlays"].insert(0, timed)
+        else:
+            spec["overlays"], spec["base"] = [timed], timed["at"]
+
+    def _see(
+        self, mount: Mount, bound: BoundInput, spec: dict[str, Any], start: int, blobs: Blobs
+    ) -> None:
+        """Note what a bind mount shows, for the caches."""
+        if not isinstance(bound.selector, Files):
+            return
+        if isinstance(bound.subject, State):
+            tree: Tree = shown_state(bound.subject, blobs, start)
+        else:
+            tree = blobs.tree(bound.subject)
+        prefix = b"\0" + os.fsencode(mount.target) + b"\0"
+        paths = {}
+        for match in select(tree, bound.selector):
+            for relative, path, node in walk(tree, match):
+                if node.is_file:
+                    name = prefix + relative
+                    state = isinstance(bound.subject, State)
+                    inside = os.fsencode(NAME) + (b"/" + relative if relative else b"")
+                    paths[name] = path if state else inside
+                    self._seen[name] = Seen.of(node, node.mtime if state else start)
+        self._binds.append((prefix, paths, spec))
 
     @property
     def shown(self) -> ShownTimes:
         """What the step is shown besides the times of its logical clock."""
-        return ShownTimes(mounted=sorted(self._moments))
+        return ShownTimes(kept=self._kept, mounted=sorted(self._moments))
 
     def _next(self, kind: str) -> str:
         """A new directory of the step."""
@@ -190,6 +291,15 @@ class Mounts:
 
     def _bind(self, mount: Mount, blobs: Blobs) -> dict[str, Sendable]:
         bound = self._input(mount)
+        spec, start = self._bind_spec(mount, bound, blobs)
+        if any(other.type == "cache" for other in self._mounts):
+            self._see(mount, bound, spec, start, blobs)
+        return spec
+
+    def _bind_spec(
+        self, mount: Mount, bound: BoundInput, blobs: Blobs
+    ) -> tuple[dict[str, Any], int]:
+        """The mount, and the start of its clock, or the time of everything in it."""
         spec: dict[str, Any] = {
             "kind": "bind",
             "target": mount.target,
@@ -203,12 +313,12 @@ class Mounts:
             lower = [*self._unpacked.lower(bound.subject, blobs, start), self._empty]
             source = mount.source
         else:
-            later = self._later(blobs)
-            self._moments.add(later * 10**9)
-            lower = [self._inputs.directory(bound, blobs, later)]
+            start = self._later(blobs)
+            self._moments.add(start * 10**9)
+            lower = [self._inputs.directory(bound, blobs, start)]
             source = NAME
         if mount.readonly and len(lower) == 1:
-            return {**spec, "base": lower[0], "source": source}
+            return {**spec, "base": lower[0], "source": source}, start
         at = self._next("in")
         layer: dict[str, Any] = {"at": at, "lower": lower, "upper": None, "work": None}
         if not mount.readonly:
@@ -216,7 +326,7 @@ class Mounts:
             layer["upper"], layer["work"] = self._next("up"), self._next("wk")
             shown = blobs.tree(bound.subject) if isinstance(bound.subject, State) else None
             show_root(layer["upper"], shown, self._files)
-        return {**spec, "base": at, "source": source, "overlays": [layer]}
+        return {**spec, "base": at, "source": source, "overlays": [layer]}, start
 
     def _later(self, blobs: Blobs) -> int:
         """A time after everything that the step's own state shows: what is mounted may be newer
@@ -287,6 +397,8 @@ class Mounts:
             fill=fill,
             cancelled=blobs.cancelled,
         )
+        self._used.append(found)
+        self._filled |= bound is not None
         self._stack.callback(os.close, found.lock)
         self.held.append(found.lock)
         return os.path.join(found.path, NAME)

@@ -23,6 +23,7 @@ from layercache.executors.rootfs.inside.network import loopback_up
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Any
 
     Spec = dict[str, Any]
@@ -95,6 +96,8 @@ def _build(spec: Spec) -> Root:
     if spec["new_network"]:
         loopback_up()
     base = spec["root"]
+    if "timed" in base:
+        _overlay(spec, base["timed"], device)
     _mounts.overlay(
         base["at"], base["lower"], base["upper"], base["work"],
         userxattr=spec["userxattr"], attributes=device, methods=spec["methods"],
@@ -134,16 +137,50 @@ def _enter(path: str, system: dict[str, int], upper: int = -1) -> Root:
     return root
 
 
+def _overlay(spec: Spec, layer: Spec, device: int) -> None:
+    """Mount an overlay below the step's own, and set the times that it is to show."""
+    times = layer.get("set", ())
+    # Then only inodes are copied; a user namespace may not.
+    alone: list[tuple[str, str]] = []
+    if times and not spec["userxattr"]:
+        alone = [("redirect_dir", "on"), ("metacopy", "on")]
+    _mounts.overlay(
+        layer["at"], layer["lower"], layer["upper"], layer["work"],
+        userxattr=spec["userxattr"], attributes=device, methods=spec["methods"], options=alone,
+    )  # fmt: skip
+    if times:
+        set_times(layer["at"], times)
+
+
+def set_times(root: str, times: Sequence[tuple[bytes, int]]) -> None:
+    """Set times (ns) of files below `root`, by paths in which no link is followed."""
+    top = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    rules = sys_.RESOLVE_BENEATH | sys_.RESOLVE_NO_SYMLINKS
+    here, directory = b"", -1
+    try:
+        for path, moment in sorted(times):
+            parent, _, name = path.rpartition(b"/")
+            if directory < 0 or parent != here:
+                if directory >= 0:
+                    os.close(directory)
+                    directory = -1
+                place = os.fsdecode(parent) or "."
+                directory = sys_.openat2(top, place, os.O_PATH | os.O_DIRECTORY, rules)
+                here = parent
+            os.utime(name, ns=(moment, moment), dir_fd=directory, follow_symlinks=False)
+    finally:
+        if directory >= 0:
+            os.close(directory)
+        os.close(top)
+
+
 def _prepare(spec: Spec, mount: Spec, device: int) -> int:
     """A detached mount for one `--mount`, made while the host's tree is still there."""
     kind = mount["kind"]
     attributes = device | (sys_.MOUNT_ATTR_RDONLY if mount.get("readonly") else 0)
     if kind == "bind":
         for layer in mount["overlays"]:
-            _mounts.overlay(
-                layer["at"], layer["lower"], layer["upper"], layer["work"],
-                userxattr=spec["userxattr"], attributes=device, methods=spec["methods"],
-            )  # fmt: skip
+            _overlay(spec, layer, device)
         try:
             return _mounts.bind_beneath(mount["base"], mount["source"], attributes)
         except OSError as error:

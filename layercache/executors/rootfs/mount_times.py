@@ -1,0 +1,135 @@
+"""Times for a step with cache mounts: real ones, kept beside each cache.
+
+What a tool left in a cache has real times, so the files that it compares with need real ones,
+too: a file that is as it was when this cache was last used keeps the time that it was shown with
+then; any other is as new as this use of it. What counts is what the cache saw last, not when a
+content was first seen.
+
+    caches/<digest>/<n>.times   of each file, what it was and the time it was shown with
+
+Files of the base image count as one: with another base, everything above it is new.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
+
+from blake3 import blake3
+
+from layercache._base.classes import frozen
+from layercache.model.tree import Node
+
+__all__ = ["Seen", "Table", "base_of", "show"]
+
+_MAGIC: Final = b"layercache times 1\n"
+_ROW: Final = struct.Struct("<q16sI")
+_WIDTH: Final = 16
+_TICK: Final = 1_000
+"""Nanoseconds between what was written one after the other and is new in the same use."""
+
+_COARSE: Final = getattr(time, "CLOCK_REALTIME_COARSE", time.CLOCK_REALTIME)
+"""The clock of the times that the kernel gives files."""
+
+
+@frozen
+class Seen:
+    """A file that a step is shown: what it is, and when by the logical clock, in ns."""
+
+    identity: bytes
+    moment: int
+
+    @classmethod
+    def of(cls, node: Node, moment: int) -> Seen:
+        """`moment` in seconds."""
+        head = struct.pack("<3I", node.mode, node.uid, node.gid)
+        return cls(blake3(head + node.content).digest(_WIDTH), moment * 10**9)
+
+
+@frozen
+class Table:
+    """What one cache saw when it was last used: name → identity and time (ns)."""
+
+    base: bytes
+    rows: Mapping[bytes, tuple[bytes, int]]
+
+    @classmethod
+    def read(cls, path: str) -> Table | None:
+        """The table in a file; None where there is none, or none that can be read."""
+        try:
+            with open(path, "rb") as file:
+                data = file.read()
+        except FileNotFoundError:
+            return None
+        end = len(data) - 32
+        if not data.startswith(_MAGIC) or blake3(data[: max(end, 0)]).digest() != data[end:]:
+            return None
+        at = len(_MAGIC) + _WIDTH
+        base = data[len(_MAGIC) : at]
+        rows = {}
+        while at < end:
+            moment, identity, size = _ROW.unpack_from(data, at)
+            at += _ROW.size
+            rows[data[at : at + size]] = identity, moment
+            at += size
+        return cls(base, rows)
+
+    def write(self, path: str) -> None:
+        """Replace the file at `path`, whole or not at all."""
+        parts = [_MAGIC, self.base]
+        for name, (identity, moment) in self.rows.items():
+            parts += [_ROW.pack(moment, identity, len(name)), name]
+        body = b"".join(parts)
+        temporary = f"{path}-{os.getpid()}"
+        with open(temporary, "wb") as file:
+            file.write(body + blake3(body).digest())
+        os.replace(temporary, path)
+
+
+def base_of(names: Iterable[str]) -> bytes:
+    """The layers of a base image as one value."""
+    return blake3("\n".join(names).encode()).digest(_WIDTH)
+
+
+def show(
+    seen: Mapping[bytes, Seen], base: bytes, tables: Sequence[Table | None], *, fresh: bool
+) -> dict[bytes, int]:
+    """The time (ns) that each file is to be shown with.
+
+    `tables` are those of the caches that the step uses, None where one is not known to have seen
+    anything. `fresh`: all of them are empty, so that nothing in them was made of anything, and
+    the logical clock is right.
+    """
+    if fresh:
+        return {name: one.moment for name, one in seen.items()}
+    shown: dict[bytes, int] = {}
+    new = []
+    for name, one in seen.items():
+        times = []
+        for table in tables:
+            row = None if table is None or table.base != base else table.rows.get(name)
+            if row is None or row[0] != one.identity:
+                break
+            times.append(row[1])
+        else:
+            shown[name] = max(times)
+            continue
+        new.append(name)
+    if new:
+        ranks = {moment: n for n, moment in enumerate(sorted({seen[name].moment for name in new}))}
+        now = _after_all(len(ranks))
+        for name in new:
+            shown[name] = now + ranks[seen[name].moment] * _TICK
+    return shown
+
+
+def _after_all(count: int) -> int:
+    """A time later than any that a file was given so far, and earlier than any to come, with room
+    for `count` ticks."""
+    last = time.clock_gettime_ns(_COARSE)
+    while time.clock_gettime_ns(_COARSE) <= last + count * _TICK:
+        time.sleep(0.001)
+    return last + _TICK
