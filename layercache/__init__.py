@@ -22,6 +22,7 @@ from layercache._base.lazy import lazily
 if TYPE_CHECKING:
     from layercache._version import __version__
     from layercache.builds.builder import Builder
+    from layercache.builds.exporting import export
     from layercache.builds.request import Request
     from layercache.builds.result import BuildResult
     from layercache.dockerfile.instructions import (
@@ -111,6 +112,7 @@ __all__ = [
     "Workdir",
     "Workspace",
     "__version__",
+    "export",
     "literal",
     "open_store",
     "step_selector",
@@ -122,6 +124,7 @@ if not TYPE_CHECKING:  # a type checker shall know a misspelt name when it sees 
         {
             "_version": "__version__",
             "builds.builder": "Builder",
+            "builds.exporting": "export",
             "builds.request": "Request",
             "builds.result": "BuildResult",
             "dockerfile.instructions": (

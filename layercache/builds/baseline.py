@@ -13,7 +13,7 @@ from layercache.store.trails import Trail
 if TYPE_CHECKING:
     from layercache.store.store import Store
 
-__all__ = ["Against", "against", "tag_project", "trail_id"]
+__all__ = ["Against", "baseline_of", "tag_project", "trail_id"]
 
 
 @frozen
@@ -32,7 +32,7 @@ def tag_project(tag: str) -> str:
     return f"tag\0{Reference.parse(tag).tagged()}"
 
 
-def against(store: Store, name: str, texts: Sequence[str]) -> Against:
+def baseline_of(store: Store, name: str, texts: Sequence[str]) -> Against:
     """The build that `--against name` means.
 
     A tag of this cache, else a cache (directory or URL), of which the build with the most steps

@@ -1,28 +1,26 @@
-"""Turns the decisions of a walk into a report, a result, and what the next build compares with."""
+"""Turns the decisions of a walk into a report and a result."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from layercache._base.classes import evolve
-from layercache.builds.baseline import Against, tag_project, trail_id
-from layercache.builds.result import BuildResult
+from layercache.builds.baseline import Against
+from layercache.builds.history import BuildHistory
+from layercache.builds.result import BuildResult, ResultContent
 from layercache.dockerfile.lowering.options import Lowered, Row
 from layercache.engine.driver import WalkResult
-from layercache.errors import CacheError, LayerCacheError
+from layercache.errors import LayerCacheError
 from layercache.inputs.inputs import Inputs
-from layercache.model.descriptors import Layer, State
-from layercache.model.graph import Base, Origin, Step
+from layercache.model.descriptors import State
+from layercache.model.graph import Base, Step
 from layercache.model.keys import KeyStrategy
-from layercache.model.records import Record
 from layercache.reports.report import ErrorReport, ImageReport, Report, StepReport
-from layercache.reports.totals import Totals
 from layercache.solver.narrowing import weak_key
 from layercache.solver.protocol import Decision
 from layercache.store.seen_results import results_of
-from layercache.store.trails import Trail, TrailStep
 
 if TYPE_CHECKING:
     from layercache.builds.reasons import Reasons
@@ -41,14 +39,14 @@ class Reporter:
         self,
         store: Store,
         inputs: Inputs,
-        project: str,
+        history: BuildHistory,
         keys: KeyStrategy,
         against: Against | None = None,
     ) -> None:
         self._store = store
         self._inputs = inputs
         self._keys = keys
-        self._name = trail_id(project)
+        self._history = history
         self._steps: tuple[StepReport, ...] = ()
         self._against = against
 
@@ -56,26 +54,7 @@ class Reporter:
     def _reasons(self) -> Reasons:
         from layercache.builds.reasons import Reasons  # a build that reuses everything gives none
 
-        return Reasons(self._store, self._inputs, self._keys, self._trail, self._against)
-
-    def keep_totals(self, report: Report) -> None:
-        """Add this build to the counts of the cache's life; a lost race loses a count."""
-        try:
-            kept = self._store.get_derived("stats", "life")
-            before = Totals.decode(kept) if kept is not None else Totals()
-        except CacheError:
-            before = Totals()
-        try:
-            self._store.put_derived("stats", "life", before.plus(Totals.of(report)).encode())
-        except CacheError:
-            return
-
-    @functools.cached_property
-    def _trail(self) -> Trail | None:
-        try:
-            return self._store.get_trail(self._name)
-        except CacheError:
-            return None
+        return Reasons(self._store, self._inputs, self._keys, self._history.trail, self._against)
 
     # -- reports ----------------------------------------------------------------------------
 
@@ -88,8 +67,7 @@ class Reporter:
         base: BaseImage | None,
         names: Sequence[str],
         annotations: Sequence[str],
-        fetch: Callable[[Layer], Layer],
-        again: Callable[[], BuildResult],
+        content: ResultContent,
     ) -> BuildResult:
         """The result of a walk that came to its end, well or not."""
         decisions = {decision.vertex: decision for decision in run.decisions}
@@ -120,10 +98,7 @@ class Reporter:
             built=built,
             graph=lowered.graph,
             decisions=run.decisions,
-            inputs=self._inputs,
-            store=self._store,
-            fetch=fetch,
-            again=again,
+            content=content,
         )
 
     def failure(self, error: LayerCacheError, seconds: float) -> Report:
@@ -212,44 +187,6 @@ class Reporter:
         earlier = self._reasons.earlier(row)
         return "would-run" if earlier is None or earlier.record is None else "hit"
 
-    def keep_trail(self, lowered: Lowered, run: WalkResult, names: Sequence[str] = ()) -> None:
-        """Remember this build for the explanations of the next; an unchanged trail is the last one.
-
-        Under `names`, too, so that a later build can be compared with an image by its tag.
-        """
-        decisions = {decision.vertex: decision for decision in run.decisions}
-        last = self._trail
-        old = {(s.stage, s.index): s for s in last.steps} if last else {}
-        found: list[TrailStep | tuple[Origin, Record, State]] = []
-        same = last is not None and last.labels == lowered.config.labels
-        for row in lowered.rows:
-            if row.vertex is None or row.origin.onbuild is not None:
-                continue
-            origin, decision = row.origin, decisions[row.vertex]
-            record, state = decision.record, decision.state
-            kept = old.get((origin.stage, origin.index))
-            if record is None or state is None:
-                if kept is not None:
-                    found.append(kept)
-                continue
-            found.append((origin, record, state))
-            same = same and kept is not None and _says(kept, origin, record, state)
-        if same and not names and len(found) == len(old):
-            if self._against is None:
-                self._store.renew_trail(self._name)
-            return
-        if self._against is not None:
-            return
-        steps = tuple([s if isinstance(s, TrailStep) else _trail_step(*s) for s in found])
-        labels = lowered.config.labels
-        try:
-            self._store.put_trail(Trail(self._name, steps, labels=labels))
-            for name in names:
-                target = trail_id(tag_project(name))
-                self._store.put_trail(Trail(target, steps, labels=labels))
-        except CacheError:
-            return  # explanations of the next build are poorer, nothing else
-
     # -- the image --------------------------------------------------------------------------
 
     def _built(
@@ -297,28 +234,6 @@ def _places(lowered: Lowered, vertices: Sequence[int]) -> tuple[tuple[int, int],
     from layercache.builds.reasons import place_of
 
     return tuple(place_of(lowered, vertex) for vertex in vertices)
-
-
-def _says(step: TrailStep, origin: Origin, record: Record, state: State) -> bool:
-    """Whether a step of a trail says how this build left it."""
-    return (
-        step.key == record.key
-        and step.chain_id == state.chain_id
-        and step.text == origin.text
-        and step.op == origin.op
-    )
-
-
-def _trail_step(origin: Origin, record: Record, state: State) -> TrailStep:
-    return TrailStep(
-        stage=origin.stage,
-        index=origin.index,
-        op=origin.op,
-        text=origin.text,
-        key=record.key,
-        chain_id=state.chain_id,
-        record=record,
-    )
 
 
 def _error(error: LayerCacheError) -> ErrorReport:

@@ -31,7 +31,7 @@ def run_plan(options: Namespace) -> int:
 
 def run_explain(options: Namespace) -> int:
     """`layercache explain`."""
-    from layercache.builds.result import explain_step
+    from layercache.reports.step_text import explain_step
 
     def show(report: Report) -> str:
         return "\n".join(
@@ -114,8 +114,10 @@ def perform(options: Namespace, *, execute: bool) -> tuple[BuildResult, bool]:
     try:
         result = builder.run(request, execute=execute)
         if execute:
+            if outputs:
+                from layercache.builds.exporting import export
             for spec in outputs:
-                result = result.export(spec)
+                result = export(result, spec)
             for note in result.notes:
                 print(f"note: {visible(note)}", file=sys.stderr)
             _write_files(options, result)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from layercache import Builder, Dockerfile
+from layercache.builds.exporting import export
 from layercache.errors import SourceError
 from layercache.testing.images import make_layout, tar_of
 
@@ -22,7 +23,7 @@ def test_a_directory_as_the_base_of_an_image(tmp_path: Path, text: str) -> None:
 
     with result.tree().open(b"f") as content:
         assert content.read() == b"1"
-    result.export(f"type=oci,dest={tmp_path / 'image'},tar=false")
+    export(result, f"type=oci,dest={tmp_path / 'image'},tar=false")
     assert (tmp_path / "image" / "index.json").exists()
 
 

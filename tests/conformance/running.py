@@ -15,6 +15,7 @@ from typing import Any
 import attrs
 
 from layercache.builds.builder import Builder
+from layercache.builds.exporting import export
 from layercache.builds.result import BuildResult
 from layercache.dockerfile.recipe import Dockerfile
 from layercache.errors import LayerCacheError
@@ -195,7 +196,7 @@ class _Scenario:
             with executor:
                 recipe = Dockerfile.parse(spec["dockerfile"])
                 result = builder.build(recipe, context=world.root, contexts=self.images)
-                result.export(f"type=oci,dest={layout},tar=false")
+                export(result, f"type=oci,dest={layout},tar=false")
         self.images[name] = f"oci-layout://{layout}"
         self.images[name.removesuffix(":latest")] = self.images[name]
 

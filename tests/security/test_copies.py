@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from layercache import Builder, Dockerfile
+from layercache.builds.exporting import export
 from layercache.builds.result import BuildResult
 from layercache.errors import DockerfileError
 
@@ -83,6 +84,6 @@ def test_a_device_is_not_made_in_a_directory_of_the_host(tmp_path: Path) -> None
     (tmp_path / "context" / "a.tar").write_bytes(io.BytesIO(data).getvalue())
     result = build(tmp_path, "FROM scratch\nADD a.tar /dev/\n")
     assert result.tree().lookup(b"dev/null") is not None
-    exported = result.export(f"type=local,dest={tmp_path / 'out'}")
+    exported = export(result, f"type=local,dest={tmp_path / 'out'}")
     assert sorted(os.listdir(tmp_path / "out" / "dev")) == ["first"]
     assert [note for note in exported.notes if "dev/disk" in note]

@@ -28,6 +28,7 @@ from layercache import (
     UsageError,
     Workdir,
 )
+from layercache.builds.exporting import export
 from layercache.builds.result import BuildResult
 from layercache.errors import BuildError, Cancelled, ExecutorUnavailable
 from layercache.executors.workspace.executor import Workspace
@@ -393,14 +394,14 @@ def test_instructions_as_values(builder: Builder, project: Path) -> None:
 def test_output_types(builder: Builder, project: Path, tmp_path: Path) -> None:
     """type=local writes the directory; type=oci needs FROM scratch."""
     result = build(builder, project, "FROM scratch\nCOPY . /\nRUN echo 1 > one\n")
-    result.export(f"type=local,dest={tmp_path / 'out'}")
-    result.export(f"type=oci,dest={tmp_path / 'out.tar'}")
+    export(result, f"type=local,dest={tmp_path / 'out'}")
+    export(result, f"type=oci,dest={tmp_path / 'out.tar'}")
 
     assert (tmp_path / "out" / "one").read_text() == "1\n"
     assert (tmp_path / "out" / "src" / "b.txt").read_text() == "beta\n"
     assert (tmp_path / "out.tar").stat().st_size > 0
     with pytest.raises(UsageError, match="scratch"):
-        build(builder, project, "FROM x\nCOPY . /\n").export(f"type=oci,dest={tmp_path / 'o'}")
+        export(build(builder, project, "FROM x\nCOPY . /\n"), f"type=oci,dest={tmp_path / 'o'}")
 
 
 def test_builds_of_one_project_at_once(tmp_path: Path, project: Path) -> None:

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 import attrs
 from blake3 import blake3
 
-from layercache import Builder
+from layercache import Builder, export
 from layercache.layers import LayerWriter
 from layercache.model import LAYER_TAR, Blobs, Field, Files, Layer, Node, Result, Task, Tree
 from layercache.trees import select, walk
@@ -160,7 +160,7 @@ def build(site: str, output: str, cache: str | None = None) -> list[tuple[str, s
     """Build the site; returns what was decided for each step."""
     builder = Builder(cache, executor=AssetExecutor())
     result = builder.build(PIPELINE, context=site)
-    result.export(f"type=local,dest={output}")
+    export(result, f"type=local,dest={output}")
     return [(str(step.decision), step.text) for step in result.steps]
 
 
