@@ -95,6 +95,11 @@ class SelectedWindow:
     def layer_from(self, directory: str | os.PathLike[str]) -> Layer | None:
         return self._blobs.layer_from(os.fspath(directory))
 
+    @property
+    def build(self) -> object:
+        """See `Window.build`; a window that does not know it stands for itself."""
+        return getattr(self._blobs, "build", self)
+
     def log(self, chunk: bytes) -> None:
         self._blobs.log(chunk)
 

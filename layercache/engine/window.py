@@ -133,6 +133,11 @@ class Window:
     def add_file(self, path: str, media_type: str, digest: Digest, size: int) -> Descriptor:
         return self._store.add_file(path, media_type, digest, size)
 
+    @property
+    def build(self) -> object:
+        """Optional capability `KnowsBuild`: one object for all steps of one build."""
+        return self._inputs
+
     def index(self, layer: Layer) -> LayerIndex:
         return self._inputs.index(layer)
 

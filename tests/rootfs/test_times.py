@@ -156,3 +156,20 @@ def test_the_output_is_that_of_the_sources(
         more = "RUN touch /other\n" * other
         text = f"{more}COPY . /w\nRUN mkdir -p /w/out\n{CACHED} && : {n}"
         assert read(build(text, sources(a, b)), "/all") == (a + b).encode()
+
+
+def test_no_cache_empties_a_cache_mount_once(build: Callable[..., BuildResult]) -> None:
+    """Before the first step that uses it; the next step finds what that one left."""
+    mount = "--mount=type=cache,id=pk,target=/pk"
+    text = (
+        f"RUN {mount} ls /pk > /before && echo i > /pk/i\n"
+        f"RUN {mount} cat /pk/i > /kept\n"
+        f"FROM base\nCOPY --from=0 /kept /before /\nRUN {mount} cat /pk/i > /other"
+    )
+    for no_cache in (False, True, True):
+        result = build(text, {}, no_cache=no_cache)
+        assert [read(result, name) for name in ("/before", "/kept", "/other")] == [
+            b"",
+            b"i\n",
+            b"i\n",
+        ]

@@ -14,8 +14,11 @@ import contextlib
 import errno
 import fcntl
 import os
+import threading
 import time
 from collections.abc import Callable
+from typing import Protocol, runtime_checkable
+from weakref import WeakKeyDictionary
 
 from blake3 import blake3
 
@@ -47,12 +50,24 @@ class CacheDirectory:
         return self.path + ".times"
 
 
+@runtime_checkable
+class KnowsBuild(Protocol):
+    """Optional for a `Blobs`: tells the steps of one build from those of others."""
+
+    @property
+    def build(self) -> object:
+        """One object for all steps of one build."""
+
+
 class Caches:
     """The cache directories of a scratch directory, for one trust domain."""
 
     def __init__(self, scratch: Scratch, trust: str) -> None:
         self._scratch = scratch
         self._trust = trust
+        self._guard = threading.Lock()
+        self._emptied: WeakKeyDictionary[object, dict[str, int]] = WeakKeyDictionary()
+        """Build → place → the number that it emptied there."""
 
     def place(self, mount: Mount, start: Fingerprint | None) -> str:
         """The directory that holds the numbered ones; `start` is the initial content's."""
@@ -67,21 +82,33 @@ class Caches:
         start: Fingerprint | None,
         *,
         empty: bool,
+        build: object = None,
         fill: Callable[[str], None],
         cancelled: Callable[[], bool],
     ) -> CacheDirectory:
         """The directory for one mount, locked; waits where another step must end first.
 
         `fill` puts the initial content into a new, empty directory. `empty` asks for a new one
-        in place of what is there. Raises `Cancelled`. The lock is the caller's to close.
+        in place of what is there; of steps of one `build` only the first that asks gets a new
+        one, and the others what that left. Raises `Cancelled`. The lock is the caller's to close.
         """
         place = self.place(mount, start)
         os.makedirs(place, mode=0o700, exist_ok=True)
-        if empty or mount.sharing == "private":
-            number, lock = self._first_free(place)
+        emptied = None
+        with self._guard:
+            if build is not None and mount.sharing != "private":
+                emptied = self._emptied.get(build, {}).get(place)
+            if emptied is None and (empty or mount.sharing == "private"):
+                number, lock = self._first_free(place)
+                if empty and build is not None:
+                    self._emptied.setdefault(build, {})[place] = number
+                emptied = -1
+        if emptied == -1:
+            pass
         else:
-            number = 0
-            lock = self._wait_for(place, mount.sharing, cancelled)
+            empty = False
+            number = emptied or 0
+            lock = self._wait_for(place, number, mount.sharing, cancelled)
         path = os.path.join(place, str(number))
         try:
             if empty:
@@ -149,12 +176,14 @@ class Caches:
                 os.close(lock)
         raise BuildError(f"more than {_MAX_PRIVATE} steps use one cache mount at once")
 
-    def _wait_for(self, place: str, sharing: str, cancelled: Callable[[], bool]) -> int:
-        lock = self._open(place, 0)
+    def _wait_for(
+        self, place: str, number: int, sharing: str, cancelled: Callable[[], bool]
+    ) -> int:
+        lock = self._open(place, number)
         try:
             while True:
                 # Who finds no directory has to make it, and has it alone until then.
-                alone = sharing == "locked" or not os.path.isdir(os.path.join(place, "0"))
+                alone = sharing == "locked" or not os.path.isdir(os.path.join(place, str(number)))
                 kind = fcntl.LOCK_EX if alone else fcntl.LOCK_SH
                 try:
                     fcntl.flock(lock, kind | fcntl.LOCK_NB)

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from layercache.errors import BuildError, UsageError
-from layercache.executors.rootfs.cache_mounts import CacheDirectory, Caches
+from layercache.executors.rootfs.cache_mounts import CacheDirectory, Caches, KnowsBuild
 from layercache.executors.rootfs.file_work import (
     FileWork,
     ShownTimes,
@@ -394,6 +394,7 @@ class Mounts:
             mount,
             None if bound is None else bound.fingerprint,
             empty=self._task.bypass,
+            build=blobs.build if isinstance(blobs, KnowsBuild) else None,
             fill=fill,
             cancelled=blobs.cancelled,
         )
