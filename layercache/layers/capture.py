@@ -18,6 +18,7 @@ from typing import Final
 
 from layercache._base.classes import evolve, frozen
 from layercache.errors import BuildError
+from layercache.layers.python_bytecode import check_by_hash, source_of
 from layercache.layers.recorded_times import Times
 from layercache.layers.upper_scan import (
     OPEN,
@@ -35,6 +36,7 @@ __all__ = ["StatTable", "capture_diff", "capture_upper"]
 
 _FOREIGN: Final = ("redirect", "metacopy")
 """What overlayfs notes instead of content; such an upper directory says too little."""
+_Listing = list[tuple[bytes, os.stat_result]]
 _RACY: Final = 50_000_000
 """Nanoseconds within which a clock tick may hide a second change to a file."""
 
@@ -210,15 +212,31 @@ class _Capture:
         """See `capture_upper`."""
         # For every open directory: whether what `before` has there shows through.
         shows: list[bool] = []
+        self._listings: list[_Listing] = []
+        self._beside: tuple[_Listing, dict[bytes, os.stat_result]] = ([], {})
         self._enter_upper(self._scan.root, shows, visible=True)
         while self._scan.open:
             item = self._scan.next()
             if item is None:
                 shows.pop()
+                self._listings.pop()
             elif stat.S_ISDIR(item.stat.st_mode):
                 self._enter_upper(item, shows, visible=shows[-1])
             elif not _is_whiteout(item.stat):
+                self._settle_bytecode(item)
                 self._leaf(item, self._lookup(item.path) if shows[-1] else None)
+
+    def _settle_bytecode(self, item: Item) -> None:
+        """See `python_bytecode`. A file with another name elsewhere is left alone."""
+        found = item.stat
+        if not item.name.endswith(b".pyc") or found.st_nlink > 1 or not stat.S_ISREG(found.st_mode):
+            return
+        source = source_of(item.path)
+        if source is not None and len(self._listings) > 1:
+            listing = self._listings[-2]
+            if self._beside[0] is not listing:
+                self._beside = listing, dict(listing)
+            check_by_hash(item.name, item.directory, source, self._beside[1])
 
     def _lookup(self, path: bytes) -> Node | None:
         return self._before.lookup(path)
@@ -247,6 +265,7 @@ class _Capture:
         if hides:
             self._writer.opaque(path)
         shows.append(merges)
+        self._listings.append(names)
         touched = False
         for name, found in names:
             if _is_whiteout(found) or stat.S_ISSOCK(found.st_mode):
