@@ -12,31 +12,35 @@ from typing import BinaryIO, Final
 
 from layercache.errors import UsageError
 
-__all__ = ["atomic_file", "sync_directory"]
+__all__ = ["UNFINISHED", "atomic_file", "sync_directory"]
+
+UNFINISHED: Final = ".layercache-"
+"""How the names of files begin that are not finished, or were not when their process died."""
 
 _FILE_MODE: Final = 0o644
 
 
 @contextlib.contextmanager
-def atomic_file(path: str) -> Iterator[BinaryIO]:
+def atomic_file(path: str, *, follow: bool = True) -> Iterator[BinaryIO]:
     """A file that takes the name `path`, synced, once the body is done; "-" is standard output.
 
-    A path that is a device or a pipe is written to directly.
+    A path that is a device or a pipe is written to directly. Without `follow` whatever has the
+    name but a directory is replaced itself: links, devices, pipes.
     """
-    if path == "-":
+    if path == "-" and follow:
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()
         return
     where = os.path.dirname(os.path.abspath(path))
     os.makedirs(where, exist_ok=True)
-    if os.path.isdir(path):
+    if os.path.isdir(path) and (follow or not os.path.islink(path)):
         raise UsageError(f"the output {path} is a directory; name a file (or give tar=false)")
-    if os.path.exists(path) and not stat.S_ISREG(os.stat(path).st_mode):
+    if follow and os.path.exists(path) and not stat.S_ISREG(os.stat(path).st_mode):
         with open(path, "wb") as out:
             yield out
         return
-    path = os.path.realpath(path)
-    temporary = os.path.join(os.path.dirname(path), f".layercache-{secrets.token_hex(8)}")
+    path = os.path.realpath(path) if follow else os.path.abspath(path)
+    temporary = os.path.join(os.path.dirname(path), UNFINISHED + secrets.token_hex(8))
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     descriptor = os.open(temporary, flags, _FILE_MODE)
     try:

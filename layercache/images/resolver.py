@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import BinaryIO, Final, Protocol, cast, runtime_checkable
 
 from layercache._base.classes import evolve, field, frozen
@@ -204,10 +205,11 @@ class Images:
         """`layers` with their sizes; those that nobody knows the size of are fetched."""
         unknown = {layer.diff_id: layer for layer in layers if layer.descriptor.size < 0}
         if unknown:
-            from concurrent.futures import ThreadPoolExecutor
+            from layercache._os.side_by_side import side_by_side
 
-            with ThreadPoolExecutor(_TRANSFERS, "layercache-fetch") as pool:
-                unknown = dict(zip(unknown, pool.map(self.ensure, unknown.values()), strict=True))
+            # No thread here holds the exit: whoever gives up on a slow registry is free at once.
+            calls = [partial(self.ensure, layer) for layer in unknown.values()]
+            unknown = dict(zip(unknown, side_by_side(calls, _TRANSFERS), strict=True))
         return tuple(unknown.get(layer.diff_id, layer) for layer in layers)
 
     def _kept(self, layer: Layer) -> Layer | None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final, cast
 
 from layercache._base.classes import frozen
 from layercache.errors import HostileArchive, SourceError, UsageError
-from layercache.images.atomic_files import atomic_file, sync_directory
+from layercache.images.atomic_files import UNFINISHED, atomic_file, sync_directory
 from layercache.images.built import Assembled, BuiltImage
 from layercache.model.descriptors import Descriptor
 from layercache.model.digests import DiffID, Digest
@@ -136,43 +136,62 @@ def write_layout(
     """Add the image to the OCI layout in the directory `path`, which is made if need be.
 
     Images of other names stay; one of the same name, or without a name, is replaced in the
-    index. Blobs come first, the index last. Raises `UsageError` for a directory that holds
-    something else.
+    index. What makes the directory a layout comes first, so that one that was not finished is
+    taken up again; then blobs, the index last. No link in the directory is followed. Raises
+    `UsageError` for a directory that holds something else.
     """
     os.makedirs(path, exist_ok=True)
-    if os.listdir(path) and not os.path.exists(os.path.join(path, "oci-layout")):
-        raise UsageError(f"the output directory {path} is neither empty nor an OCI layout")
+    _take(path)
     blobs = os.path.join(path, "blobs", "sha256")
+    for folder in (os.path.dirname(blobs), blobs):
+        if os.path.islink(folder):
+            raise UsageError(f"{folder} is a link: nothing is written through it")
     os.makedirs(blobs, exist_ok=True)
     for digest, (descriptor, opened) in _blobs(done, layers).items():
         target = os.path.join(blobs, digest.partition(":")[2])
         if not _holds(target, descriptor):
-            with opened() as content, atomic_file(target) as out:
+            with opened() as content, atomic_file(target, follow=False) as out:
                 while data := content.read(CHUNK):
                     out.write(data)
     sync_directory(blobs)
     with _locked(path):
         entries = _entries(image, done, notes)
         index = _index([*_others(path, entries), *entries])
-        files = {"oci-layout": _LAYOUT, "index.json": index}
+        files = {"index.json": index}
         if docker:
             files["manifest.json"] = _saved(image, done, layers)
         for name, data in files.items():
-            with atomic_file(os.path.join(path, name)) as out:
+            with atomic_file(os.path.join(path, name), follow=False) as out:
                 out.write(data)
+
+
+def _take(path: str) -> None:
+    """Mark the directory as a layout, unless it is one or holds something else."""
+    marker = os.path.join(path, "oci-layout")
+    if os.path.exists(marker):
+        return
+    others = [name for name in os.listdir(path) if not name.startswith(UNFINISHED)]
+    if others and others != ["blobs"]:  # an interrupted export of an earlier version
+        raise UsageError(f"the output directory {path} is neither empty nor an OCI layout")
+    with atomic_file(marker, follow=False) as out:
+        out.write(_LAYOUT)
 
 
 def _holds(path: str, descriptor: Descriptor) -> bool:
     """Whether the file is there and right; a damaged one is written again."""
     import hashlib
 
+    def opener(name: str, flags: int) -> int:
+        return os.open(name, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
+
     try:
-        with open(path, "rb") as file:
-            if os.fstat(file.fileno()).st_size != descriptor.size:
+        with open(path, "rb", opener=opener) as file:
+            info = os.fstat(file.fileno())
+            if not stat.S_ISREG(info.st_mode) or info.st_size != descriptor.size:
                 return False
             found = hashlib.file_digest(file, "sha256").hexdigest()
-    except FileNotFoundError:
-        return False
+    except OSError:
+        return False  # absent, unreadable, or a link: writing says what is wrong
     return descriptor.digest == f"sha256:{found}"
 
 
@@ -195,9 +214,12 @@ def _others(path: str, entries: Sequence[Mapping[str, Any]]) -> list[Mapping[str
     """The entries of the index that is there which the new ones do not replace."""
     try:
         with open(os.path.join(path, "index.json"), "rb") as file:
-            index = decode(file.read(MANIFEST_LIMIT), what=f"{path}/index.json")
+            data = file.read(MANIFEST_LIMIT + 1)
     except FileNotFoundError:
         return []
+    if len(data) > MANIFEST_LIMIT:
+        raise HostileArchive(f"{path}/index.json is larger than any index of images")
+    index = decode(data, what=f"{path}/index.json")
     known = index.get("manifests")
     if not isinstance(known, list) or not all(isinstance(entry, dict) for entry in known):
         raise HostileArchive(f"{path}/index.json: 'manifests' is no list of objects")

@@ -17,6 +17,7 @@ from layercache.errors import CacheError, UsageError
 __all__ = [
     "SEGMENT_CHARACTERS",
     "Adopts",
+    "Allowance",
     "Backend",
     "BatchReader",
     "Cleans",
@@ -38,6 +39,9 @@ SEGMENT_CHARACTERS: Final = "abcdefghijklmnopqrstuvwxyz0123456789._-"
 
 LARGEST_SMALL: Final = 1 << 26
 """Bytes: no record, trail, fact, tag or derived object comes near."""
+
+LARGEST_BATCH: Final = 1 << 28
+"""Bytes that the small objects of one batch have together at most."""
 
 _CHUNK: Final = 1 << 20
 _CHARACTERS: Final = SEGMENT_CHARACTERS + "/"
@@ -69,10 +73,26 @@ def check_name(name: str) -> str:
     return name
 
 
-def read_bounded(content: BinaryIO, name: str) -> bytes:
+class Allowance:
+    """Bytes that one batch may still bring, shared by the threads that fetch it."""
+
+    __slots__ = ("_left",)
+
+    def __init__(self, size: int = LARGEST_BATCH) -> None:
+        self._left = size
+
+    def take(self, count: int, name: str) -> None:
+        """Count bytes that came; raises `CacheError` once they are too many."""
+        self._left -= count  # a lost update of another thread's costs a chunk, not the bound
+        if self._left < 0:
+            raise CacheError(f"{name} and what was asked for with it have too many bytes")
+
+
+def read_bounded(content: BinaryIO, name: str, allowance: Allowance | None = None) -> bytes:
     """All bytes of a small object; raises `CacheError` once they are more than one ever has.
 
-    So a medium that sends without end costs neither all memory nor all time.
+    So a medium that sends without end costs neither all memory nor all time. `allowance` bounds
+    what several reads bring together.
     """
     parts = []
     size = 0
@@ -80,6 +100,8 @@ def read_bounded(content: BinaryIO, name: str) -> bytes:
         size += len(chunk)
         if size > LARGEST_SMALL:
             raise CacheError(f"{name} has more than {LARGEST_SMALL >> 20} MiB: it is none of ours")
+        if allowance is not None:
+            allowance.take(len(chunk), name)
         parts.append(chunk)
     return b"".join(parts)
 

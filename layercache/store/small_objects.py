@@ -15,7 +15,15 @@ from typing import BinaryIO, Final
 from layercache._base.classes import frozen
 from layercache.errors import CacheError, CorruptObject, NotFound, UsageError
 from layercache.model.digests import CacheKey, Fingerprint
-from layercache.store.backend import Backend, BatchReader, Stages, Stats, Touches, read_bounded
+from layercache.store.backend import (
+    Allowance,
+    Backend,
+    BatchReader,
+    Stages,
+    Stats,
+    Touches,
+    read_bounded,
+)
 from layercache.store.codec import FORMAT, Verifier, pack, seal, unpack, unseal
 from layercache.store.guarded import medium_of
 from layercache.store.marker import MARKER, foreign
@@ -310,10 +318,11 @@ class Objects:
         if self._batches is not None:
             return self._batches.read_many(names)
         found = {}
+        allowance = Allowance()
         for name in names:
             try:
                 with self.medium.read(name) as content:
-                    found[name] = read_bounded(content, name)
+                    found[name] = read_bounded(content, name, allowance)
             except NotFound:
                 continue
         return found

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from layercache.store.backends.side_by_side import side_by_side
+from layercache._os.side_by_side import side_by_side
 
 SCRIPT = """
 import sys, threading, socket

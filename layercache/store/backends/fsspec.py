@@ -1,8 +1,9 @@
 """Any file system of fsspec as a backend.
 
-Only whole, complete objects are sent (`pipe_file`, `put_file`): a handle that is opened for
-writing commits its partial content when its body fails. Listing caches are off, `exists` decides
-nothing, and a forked process makes its own instance.
+What is read is read as it comes and counted, where the file system can; else a range is asked
+for that is no longer than an object may be. Only whole, complete objects are sent (`pipe_file`,
+`put_file`): a handle that is opened for writing commits its partial content when its body fails.
+Listing caches are off, `exists` decides nothing, and a forked process makes its own instance.
 """
 
 from __future__ import annotations
@@ -11,11 +12,19 @@ import io
 import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, NoReturn
 
 from layercache._base.urls import masked
+from layercache._os.side_by_side import side_by_side
 from layercache.errors import CacheError, MissingExtra, NotFound, UsageError
-from layercache.store.backend import ObjectInfo, check_name
+from layercache.store.backend import (
+    LARGEST_SMALL,
+    Allowance,
+    ObjectInfo,
+    check_name,
+    read_bounded,
+)
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -23,6 +32,8 @@ if TYPE_CHECKING:
 __all__ = ["FsspecBackend"]
 
 _SMALL: Final = 1 << 23
+_PIECE: Final = 1 << 18
+_THREADS: Final = 16
 _EXTRAS: Final = {
     "s3": "s3",
     "s3a": "s3",
@@ -101,42 +112,42 @@ class FsspecBackend:
 
     def read(self, name: str) -> BinaryIO:
         system, root = self._file_system()
+        path = root + check_name(name)
         try:
+            streamed = _streamed(system, path)
+            if streamed is not None:
+                return streamed
             if name.startswith("blobs/") or "/blobs/" in name:
-                handle: BinaryIO = system.open(root + check_name(name), "rb")
+                handle: BinaryIO = system.open(path, "rb")
                 return handle
-            return io.BytesIO(system.cat_file(root + check_name(name)))
+            return io.BytesIO(_small(system, path, name))
         except Exception as error:  # noqa: BLE001  (file systems raise what they like)
             self._fail("read", name, error)
 
     def read_many(self, names: Sequence[str]) -> Mapping[str, bytes]:
-        system, root = self._file_system()
-        paths = {root + check_name(name): name for name in names}
-        if len(paths) == 1 or any(mark in root for mark in "*?["):
-            results = {path: self._cat_one(system, path) for path in paths}
-        else:
-            try:
-                results = system.cat(list(paths), on_error="return")
-            except Exception as error:  # noqa: BLE001
-                self._fail("read", names[0], error)
+        system, _ = self._file_system()
+        allowance = Allowance()
+        calls = [partial(self._read_one, name, allowance) for name in names]
+        results = side_by_side(calls, _THREADS if system.async_impl else 1)
         found = {}
-        failure: Exception | None = None
-        for path, result in results.items():
-            name = paths.get(path)
+        failure: CacheError | None = None
+        for name, result in zip(names, results, strict=True):
             if isinstance(result, bytes):
-                if name is not None:
-                    found[name] = result
-            elif isinstance(result, Exception) and not _absent(result):
+                found[name] = result
+            elif not isinstance(result, NotFound):
                 failure = result
         if failure is not None and not found:
-            self._fail("read", names[0], failure)
+            raise failure
         return found
 
-    def _cat_one(self, system: AbstractFileSystem, path: str) -> object:
+    def _read_one(self, name: str, allowance: Allowance) -> bytes | CacheError:
         try:
-            return system.cat_file(path)
-        except Exception as error:  # noqa: BLE001
+            with self.read(name) as content:
+                return read_bounded(content, name, allowance)
+        except CacheError as error:
             return error
+        except Exception as error:  # noqa: BLE001  (a connection that broke in the middle)
+            return CacheError(f"can't read {name} in the cache {masked(self.url)!r}: {error}")
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         system, root = self._file_system()
@@ -218,6 +229,58 @@ class FsspecBackend:
 
 def _absent(error: Exception) -> bool:
     return isinstance(error, _ABSENT)
+
+
+def _small(system: AbstractFileSystem, path: str, name: str) -> bytes:
+    """A small object where nothing can be read as it comes: at most so much is asked for."""
+    data: bytes = system.cat_file(path, start=0, end=LARGEST_SMALL + 1)
+    if len(data) > LARGEST_SMALL:
+        raise CacheError(f"{name} has more than {LARGEST_SMALL >> 20} MiB: it is none of ours")
+    return data
+
+
+def _streamed(system: AbstractFileSystem, path: str) -> BinaryIO | None:
+    """The object as it comes, in one request; None where the file system can't do that."""
+    if not system.async_impl:
+        return None
+    from fsspec.asyn import sync
+
+    try:
+        file = sync(system.loop, system.open_async, path, "rb")
+    except NotImplementedError:
+        return None
+    return io.BufferedReader(_Coming(system, file, sync(system.loop, file.read, _PIECE)), _PIECE)
+
+
+class _Coming(io.RawIOBase):
+    """What an asynchronous file gives; `first` is its beginning."""
+
+    def __init__(self, system: AbstractFileSystem, file: Any, first: bytes) -> None:
+        super().__init__()
+        self._system = system
+        self._file = file
+        self._left = memoryview(first)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        from fsspec.asyn import sync
+
+        if not self._left:
+            self._left = memoryview(sync(self._system.loop, self._file.read, len(buffer)))
+        count = min(len(buffer), len(self._left))
+        buffer[:count] = self._left[:count]
+        self._left = self._left[count:]
+        return count
+
+    def close(self) -> None:
+        if not self.closed:
+            # What was not read to its end is not waited for.
+            end = getattr(getattr(self._file, "r", None), "close", None)
+            if end is not None:
+                self._system.loop.call_soon_threadsafe(end)
+        super().close()
 
 
 def _stamp(info: Mapping[str, Any]) -> float:

@@ -13,13 +13,14 @@ from functools import partial
 from typing import Any, BinaryIO, Final, NoReturn
 
 from layercache._base.urls import masked
+from layercache._os.side_by_side import side_by_side
 from layercache.errors import CacheError, MissingExtra, NotFound, UsageError
-from layercache.store.backend import ObjectInfo, check_name, read_bounded
-from layercache.store.backends.side_by_side import side_by_side
+from layercache.store.backend import Allowance, ObjectInfo, check_name, read_bounded
 
 __all__ = ["ObstoreBackend"]
 
 _SMALL: Final = 1 << 23
+_PIECE: Final = 1 << 18
 _THREADS: Final = 16
 
 
@@ -82,16 +83,17 @@ class ObstoreBackend:
 
         store = self._store()
         try:
+            # Never by the size that the answer states: all of what comes is counted.
             answer = obstore.get(store, check_name(name))
-            if answer.meta["size"] <= _SMALL:
-                return io.BytesIO(bytes(answer.bytes()))
-            return io.BufferedReader(_Chunks(iter(answer)))
+            return io.BufferedReader(_Chunks(iter(answer.stream(min_chunk_size=_PIECE))))
         except Exception as error:  # noqa: BLE001  (the library has its own hierarchy)
             self._fail("read", name, error)
 
     def read_many(self, names: Sequence[str]) -> Mapping[str, bytes]:
         self._store()
-        results = side_by_side([partial(self._read_one, name) for name in names], _THREADS)
+        allowance = Allowance()
+        calls = [partial(self._read_one, name, allowance) for name in names]
+        results = side_by_side(calls, _THREADS)
         found = {}
         failure: CacheError | None = None
         for name, result in zip(names, results, strict=True):
@@ -103,10 +105,10 @@ class ObstoreBackend:
             raise failure
         return found
 
-    def _read_one(self, name: str) -> bytes | CacheError:
+    def _read_one(self, name: str, allowance: Allowance) -> bytes | CacheError:
         try:
             with self.read(name) as content:
-                return read_bounded(content, name)
+                return read_bounded(content, name, allowance)
         except CacheError as error:
             return error
         except Exception as error:  # noqa: BLE001  (a connection that broke in the middle)
@@ -184,7 +186,7 @@ class _Chunks(io.RawIOBase):
     def __init__(self, chunks: Iterator[Any]) -> None:
         super().__init__()
         self._chunks = chunks
-        self._left = b""
+        self._left = memoryview(b"")
 
     def readable(self) -> bool:
         return True
@@ -194,7 +196,7 @@ class _Chunks(io.RawIOBase):
             chunk = next(self._chunks, None)
             if chunk is None:
                 return 0
-            self._left = bytes(chunk)
+            self._left = memoryview(bytes(chunk))
         count = min(len(buffer), len(self._left))
         buffer[:count] = self._left[:count]
         self._left = self._left[count:]

@@ -20,6 +20,15 @@ __all__ = ["RedisBackend"]
 _LARGEST: Final = 64 << 20
 """Redis holds everything in memory, and sends a value whole."""
 
+_LARGEST_ANSWER: Final = _LARGEST + (1 << 20)
+"""Bytes of the answer to what is sent at once, whatever sizes the server states."""
+
+_PIECE: Final = 1 << 20
+"""The client copies a line anew with each piece of it that comes."""
+
+_SLOWEST: Final = 1 << 16
+"""Bytes a second below which an answer is given up."""
+
 _TIMEOUT: Final = 10.0
 _BATCH: Final = 500
 
@@ -55,16 +64,21 @@ class RedisBackend:
             return self._client
         with self._guard:
             try:
-                from redis import Redis
+                from redis import ConnectionPool, Redis
             except ImportError as error:
                 raise MissingExtra(f"the cache {self!r}", "redis") from error
             try:
-                client = Redis.from_url(
-                    self._url, socket_timeout=_TIMEOUT, socket_connect_timeout=_TIMEOUT / 2
+                pool = ConnectionPool.from_url(
+                    self._url,
+                    socket_timeout=_TIMEOUT,
+                    socket_connect_timeout=_TIMEOUT / 2,
+                    socket_read_size=_PIECE,
                 )
             except ValueError:
                 # Its message may quote a part of the password.
                 raise UsageError(f"not a cache: {self!r}: not a URL of Redis") from None
+            pool.connection_class = _bounded(pool.connection_class)
+            client = Redis.from_pool(pool)
             self._client = client
         try:
             seconds, micros = client.time()
@@ -88,17 +102,24 @@ class RedisBackend:
             self._fail("read", name, error)
         if data is None:
             raise NotFound(f"{name} is not in {self!r}")
+        if not isinstance(data, bytes):
+            raise CacheError(f"{name} in the cache {self!r} is no bytes")
         return io.BytesIO(data)
 
     def read_many(self, names: Sequence[str]) -> Mapping[str, bytes]:
-        try:
-            pipe = self._redis().pipeline(transaction=False)
-            for name in names:
-                pipe.hget(self._key(name), "d")
-            results = pipe.execute()
-        except Exception as error:  # noqa: BLE001
-            self._fail("read", names[0] if names else "", error)
-        return {n: data for n, data in zip(names, results, strict=True) if data is not None}
+        found = {}
+        for start in range(0, len(names), _BATCH):
+            batch = names[start : start + _BATCH]
+            try:
+                pipe = self._redis().pipeline(transaction=False)
+                for name in batch:
+                    pipe.hget(self._key(name), "d")
+                results = pipe.execute()
+                pairs = list(zip(batch, results, strict=True))
+            except Exception as error:  # noqa: BLE001
+                self._fail("read", batch[0], error)
+            found.update({name: data for name, data in pairs if isinstance(data, bytes)})
+        return found
 
     def write(self, name: str, content: BinaryIO) -> None:
         key = self._key(name)
@@ -154,3 +175,53 @@ class RedisBackend:
         if isinstance(error, CacheError | UsageError):
             raise error
         raise CacheError(f"can't {doing} {name} in the cache {self!r}: {error}") from error
+
+
+def _bounded(kind: Any) -> Any:
+    """That class of connections, with bounds on what is read."""
+
+    class Bounded(kind):  # type: ignore[misc]
+        def _connect(self) -> Any:
+            return _Answers(super()._connect())
+
+    return Bounded
+
+
+class _Answers:
+    """A connected socket; the answer to each thing sent has bounded size and time.
+
+    The client believes every length that the server states, and has a limit for each single
+    wait only.
+    """
+
+    def __init__(self, socket: Any) -> None:
+        self._socket = socket
+        self._begin()
+
+    def _begin(self) -> None:
+        self._came = 0
+        self._since = time.monotonic()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._socket, name)
+
+    def sendall(self, data: Any) -> None:
+        self._socket.sendall(data)
+        self._begin()
+
+    def recv(self, size: int) -> bytes:
+        data: bytes = self._socket.recv(size)
+        self._count(len(data))
+        return data
+
+    def recv_into(self, buffer: Any, *size: int) -> int:
+        count: int = self._socket.recv_into(buffer, *size)
+        self._count(count)
+        return count
+
+    def _count(self, came: int) -> None:
+        self._came += came
+        if self._came > _LARGEST_ANSWER:
+            raise CacheError(f"an answer has more than {_LARGEST_ANSWER >> 20} MiB")
+        if time.monotonic() - self._since > _TIMEOUT + self._came / _SLOWEST:
+            raise CacheError("an answer comes too slowly")

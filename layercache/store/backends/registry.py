@@ -21,12 +21,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
+from layercache._os.side_by_side import side_by_side
 from layercache.errors import CacheError, NotFound, SourceError
 from layercache.http.headers import next_link
 from layercache.model.digests import Digest, sha256
 from layercache.oci.references import Reference
-from layercache.store.backend import ObjectInfo, check_name, read_bounded
-from layercache.store.backends.side_by_side import side_by_side
+from layercache.store.backend import Allowance, ObjectInfo, check_name, read_bounded
 
 if TYPE_CHECKING:
     from layercache.oci.transport import Response, Transport
@@ -168,7 +168,9 @@ class RegistryBackend:
             raise CacheError(f"the cache {self!r}: {error}") from error
 
     def read_many(self, names: Sequence[str]) -> Mapping[str, bytes]:
-        results = side_by_side([partial(self._read_one, name) for name in names], _THREADS)
+        allowance = Allowance()
+        calls = [partial(self._read_one, name, allowance) for name in names]
+        results = side_by_side(calls, _THREADS)
         found = {}
         failure: CacheError | None = None
         for name, result in zip(names, results, strict=True):
@@ -180,10 +182,10 @@ class RegistryBackend:
             raise failure
         return found
 
-    def _read_one(self, name: str) -> bytes | CacheError:
+    def _read_one(self, name: str, allowance: Allowance) -> bytes | CacheError:
         try:
             with self.read(name) as content:
-                return read_bounded(content, name)
+                return read_bounded(content, name, allowance)
         except CacheError as error:
             return error
         except OSError as error:
