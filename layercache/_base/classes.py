@@ -13,7 +13,8 @@ the decorators `@name.default` and `@name.validator` work; so does `__attrs_post
 
 from __future__ import annotations
 
-TYPE_CHECKING = False
+from typing import TYPE_CHECKING
+
 if TYPE_CHECKING:
     from attrs import define as define
     from attrs import evolve as evolve

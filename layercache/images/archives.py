@@ -35,9 +35,13 @@ class ArchiveFile:
     """A tar file whose members can be opened by name, any number at a time."""
 
     def __init__(self, file: BinaryIO, what: str) -> None:
-        """Takes over `file`, which must be a real one. Raises `HostileArchive`."""
+        """Takes over `file`, which must be a real one; raises `HostileArchive`, and closes it."""
         self._file = file
-        self._members = list_members(file, what)
+        try:
+            self._members = list_members(file, what)
+        except BaseException:
+            file.close()
+            raise
         self._what = what
 
     def __contains__(self, name: str) -> bool:

@@ -74,20 +74,27 @@ def open_images(path: str) -> ImageFile:
     except OSError as error:
         raise SourceError(f"can't open the images in {path}: {error.strerror}") from error
     archive = ArchiveFile(_plain(file, path), path)
-    if "oci-layout" in archive and "index.json" in archive:
-        return _Layout(_Archive(archive), path)
-    if "manifest.json" in archive:
-        return _Saved(archive, path)
-    archive.close()
-    raise SourceError(
-        f"{path} holds no images: it has neither oci-layout and index.json nor manifest.json"
-    )
+    try:
+        if "oci-layout" in archive and "index.json" in archive:
+            return _Layout(_Archive(archive), path)
+        if "manifest.json" in archive:
+            return _Saved(archive, path)
+        raise SourceError(
+            f"{path} holds no images: it has neither oci-layout and index.json nor manifest.json"
+        )
+    except BaseException:
+        archive.close()
+        raise
 
 
 def _plain(file: BinaryIO, path: str) -> BinaryIO:
     """`file`, inflated into an unnamed temporary file where it is compressed."""
-    head = file.read(LONGEST)
-    file.seek(0)
+    try:
+        head = file.read(LONGEST)
+        file.seek(0)
+    except BaseException:
+        file.close()
+        raise
     if compression_of(head) is None:
         return file
     import shutil

@@ -8,7 +8,6 @@ has no entry for that directory).
 
 from __future__ import annotations
 
-import operator
 import struct
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Final, Protocol, TypeVar, runtime_checkable
@@ -17,6 +16,7 @@ from blake3 import blake3
 
 from layercache._base.classes import frozen
 from layercache.errors import CorruptObject
+from layercache.model.index_paths import check_name, check_paths
 from layercache.model.layer_times import LAYER_TIME, code_of
 from layercache.model.logical_clock import LayerTimes
 from layercache.model.tree import Node
@@ -346,43 +346,19 @@ class LayerIndex:
             xattrs[row] = (*xattrs.get(row, ()), (name, value))
         if at != end or len(paths) != count:
             raise CorruptObject("a layer index has a wrong length; it will be made again")
-        _check_paths(paths, mode, flags)
+        types = [0 if flags[n] & WHITEOUT else mode[n] & 0o170000 for n in range(count)]
+        check_paths(paths, [one == 0o40000 for one in types])
         for sparse_rows in (links, hardlinks, nodes, xattrs):
             if any(row >= count for row in sparse_rows):
                 raise CorruptObject("a layer index describes no row of its; it will be made again")
         for target in hardlinks.values():
-            _check_name(target)
+            check_name(target)
         return cls(paths, table, links, hardlinks, nodes, xattrs)
 
 
 _PAIR: Final = struct.Struct("<3Q")
 _ROW: Final = 3 * 4 + 3 * 8 + 1 + 32
 """Bytes of a row in all columns, without its name."""
-
-_NOWHERE: Final = frozenset({b"", b".", b".."})
-
-
-def _check_name(path: bytes) -> None:
-    """Refuse a path that is absolute, empty or leads out of where it is; see `decode`."""
-    if b"\0" in path or not _NOWHERE.isdisjoint(path.split(b"/")):
-        raise CorruptObject(f"a layer index names {path!r}, which no layer holds")
-
-
-def _check_paths(paths: Sequence[bytes], modes: Sequence[int], flags: bytes) -> None:
-    """Refuse rows that are not those of a canonical index: see the module's docstring."""
-    keys = [path.replace(b"/", b"\0") for path in paths]
-    if not all(map(operator.lt, keys, keys[1:])):
-        raise CorruptObject("a layer index is not in order; it will be made again")
-    directories = set()
-    for path, mode, flag in zip(paths, modes, flags, strict=True):
-        if path:
-            parent, _, name = path.rpartition(b"/")
-            if name in _NOWHERE or path.startswith(b"/"):
-                raise CorruptObject(f"a layer index names {path!r}, which no layer holds")
-            if parent not in directories:
-                raise CorruptObject(f"a layer index has {path!r} below no directory")
-        if mode & 0o170000 == 0o40000 and not flag & WHITEOUT:
-            directories.add(path)
 
 
 def _pair(row: int, name: bytes, value: bytes) -> bytes:
