@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from layercache.builds.builder import Builder
+from layercache.builds.exporting import export
 from layercache.builds.result import BuildResult
 from layercache.errors import LayerCacheError, UsageError
 from layercache.images import writers
@@ -39,7 +40,7 @@ def test_a_rotten_layer_is_healed_while_a_directory_is_written(
 ) -> None:
     """Reading for the export shows it, the step is run again, and the directory is complete."""
     first = _build(tmp_path / "cache")
-    first.export(f"type=oci,tar=false,dest={tmp_path}/right")
+    export(first, f"type=oci,tar=false,dest={tmp_path}/right")
     right = _layers(tmp_path / "right")
     digest = right[which % len(right)].partition(":")[2]
     blob = tmp_path / "cache" / "blobs" / "sha256" / digest[:2] / digest
@@ -55,7 +56,7 @@ def test_a_rotten_layer_is_healed_while_a_directory_is_written(
             file.write(b"rotten")
 
     second = _build(tmp_path / "cache")
-    second.export(f"type=oci,tar=false,dest={tmp_path}/image")
+    export(second, f"type=oci,tar=false,dest={tmp_path}/image")
 
     assert _layers(tmp_path / "image") == right
 
@@ -66,7 +67,7 @@ def test_an_interrupted_export_is_taken_up_again(
 ) -> None:
     """Whichever file could not be written: the next export into the directory completes it."""
     result = _build(tmp_path / "cache")
-    result.export(f"type=oci,tar=false,dest={tmp_path}/right")
+    export(result, f"type=oci,tar=false,dest={tmp_path}/right")
     whole, count = writers.atomic_file, 0
 
     def failing(path: str, **options: bool) -> object:
@@ -78,11 +79,11 @@ def test_an_interrupted_export_is_taken_up_again(
 
     monkeypatch.setattr(writers, "atomic_file", failing)
     with suppress(LayerCacheError):
-        result.export(f"type=oci,tar=false,dest={tmp_path}/image")
+        export(result, f"type=oci,tar=false,dest={tmp_path}/image")
     assert count == number + 1 or number > len(_layers(tmp_path / "right")) + 3
     monkeypatch.undo()
 
-    result.export(f"type=oci,tar=false,dest={tmp_path}/image")
+    export(result, f"type=oci,tar=false,dest={tmp_path}/image")
 
     assert _layers(tmp_path / "image") == _layers(tmp_path / "right")
 
@@ -92,12 +93,12 @@ def test_what_an_export_that_died_left_is_no_obstacle(tmp_path: Path) -> None:
     result = _build(tmp_path / "cache")
     (tmp_path / "image" / "blobs" / "sha256").mkdir(parents=True)
     (tmp_path / "image" / ".layercache-0123456789abcdef").write_bytes(b"part")
-    result.export(f"type=oci,tar=false,dest={tmp_path}/image")
+    export(result, f"type=oci,tar=false,dest={tmp_path}/image")
     assert _layers(tmp_path / "image")
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.txt").write_text("two years")
     with pytest.raises(UsageError, match="neither empty nor an OCI layout"):
-        result.export(f"type=oci,tar=false,dest={tmp_path}/other")
+        export(result, f"type=oci,tar=false,dest={tmp_path}/other")
     assert os.listdir(tmp_path / "other") == ["thesis.txt"]
 
 
@@ -105,7 +106,7 @@ def test_what_an_export_that_died_left_is_no_obstacle(tmp_path: Path) -> None:
 def test_links_in_a_layout_lead_nowhere(tmp_path: Path, name: str) -> None:
     """A layout of somebody else may hold links: what they lead to is not written."""
     result = _build(tmp_path / "cache")
-    result.export(f"type=oci,tar=false,dest={tmp_path}/image")
+    export(result, f"type=oci,tar=false,dest={tmp_path}/image")
     right = _layers(tmp_path / "image")
     outside = tmp_path / "outside"
     if name == "blob":
@@ -122,9 +123,9 @@ def test_links_in_a_layout_lead_nowhere(tmp_path: Path, name: str) -> None:
 
     if name.startswith("blobs") and outside.is_dir():
         with pytest.raises(UsageError, match="is a link"):
-            result.export(f"type=oci,tar=false,dest={tmp_path}/image")
+            export(result, f"type=oci,tar=false,dest={tmp_path}/image")
     else:
-        result.export(f"type=oci,tar=false,dest={tmp_path}/image")
+        export(result, f"type=oci,tar=false,dest={tmp_path}/image")
         assert _layers(tmp_path / "image") == right
 
     assert (outside.read_bytes() if outside.is_file() else os.listdir(outside)) == before
@@ -133,10 +134,10 @@ def test_links_in_a_layout_lead_nowhere(tmp_path: Path, name: str) -> None:
 def test_a_pipe_in_the_place_of_a_blob_is_not_waited_for(tmp_path: Path) -> None:
     """It is replaced."""
     result = _build(tmp_path / "cache")
-    result.export(f"type=oci,tar=false,dest={tmp_path}/image")
+    export(result, f"type=oci,tar=false,dest={tmp_path}/image")
     right = _layers(tmp_path / "image")
     blob = tmp_path / "image" / "blobs" / right[0].replace(":", "/")
     blob.unlink()
     os.mkfifo(blob)
-    result.export(f"type=oci,tar=false,dest={tmp_path}/image")
+    export(result, f"type=oci,tar=false,dest={tmp_path}/image")
     assert _layers(tmp_path / "image") == right

@@ -23,6 +23,7 @@ from pathlib import Path
 import pytest
 
 from layercache.builds.builder import Builder
+from layercache.builds.exporting import export
 from layercache.builds.result import BuildResult
 from layercache.errors import CacheError
 from layercache.store.backend import Backend
@@ -103,7 +104,7 @@ def _build(backend: Backend) -> list[str]:
 def _written(result: BuildResult) -> list[str]:
     """The layers of the image as it is written, every byte of which is there."""
     with tempfile.TemporaryDirectory() as place:
-        result.export(f"type=oci,tar=false,dest={place}/image")
+        export(result, f"type=oci,tar=false,dest={place}/image")
         image = Path(place, "image")
         entry = json.loads((image / "index.json").read_bytes())["manifests"][0]
         manifest = json.loads(_blob(image, entry["digest"]))
