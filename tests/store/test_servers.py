@@ -215,3 +215,30 @@ def test_a_server_that_is_not_there(tmp_path):
             backend.read("a/b")
         assert not isinstance(caught.value, NotFound)
     assert "secret" not in repr(RedisBackend("redis://user:secret@127.0.0.1:1/0"))
+
+
+@pytest.mark.parametrize("client", ["s3fs", "obstore"])
+def test_a_bucket_that_is_not_there_is_named_and_not_made(s3, client):
+    """Reading, listing and writing, small and large: a typo makes nothing."""
+    import urllib.request
+
+    make = {"s3fs": _s3fs, "obstore": _obstore}[client]
+    backend = make(s3, "x")
+    state = backend.__getstate__()
+    state["url"] = state["url"].replace("//cache/", "//cahce/")
+    wrong = type(backend).__new__(type(backend))
+    wrong.__setstate__(state)
+    name = "ac/00/" + "0" * 64
+    calls = [
+        lambda: wrong.write(name, io.BytesIO(b"small")),
+        lambda: wrong.write(name, io.BytesIO(bytes(9 << 20))),
+        lambda: wrong.read(name),
+        lambda: wrong.read_many([name, "format"]),
+        lambda: list(wrong.list("ac/")),
+    ]
+    for call in calls:
+        with pytest.raises(CacheError, match="no bucket 'cahce'") as caught:
+            call()
+        assert not isinstance(caught.value, NotFound)
+    with urllib.request.urlopen(s3) as answer:
+        assert b"cahce" not in answer.read()

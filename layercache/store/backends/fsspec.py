@@ -25,6 +25,7 @@ from layercache.store.backend import (
     check_name,
     read_bounded,
 )
+from layercache.store.backends.buckets import bucket_of, lacks_bucket
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -156,7 +157,7 @@ class FsspecBackend:
             system.invalidate_cache()
             found = system.find(root + folder if folder else root.rstrip("/"), detail=True)
         except Exception as error:  # noqa: BLE001
-            if _absent(error):
+            if _absent(error) and not lacks_bucket(error):
                 return
             self._fail("list", prefix, error)
         for path, info in found.items():
@@ -204,7 +205,10 @@ class FsspecBackend:
         try:
             send()
         except FileNotFoundError:
-            # Only file systems with real directories say this.
+            # Only file systems with real directories lack one. What object storage lacks is the
+            # bucket, which is nobody's to make here.
+            if system.async_impl or self.url.partition("://")[0] in _EXTRAS:
+                raise
             system.makedirs(path.rpartition("/")[0], exist_ok=True)
             send()
 
@@ -219,6 +223,11 @@ class FsspecBackend:
     def _fail(self, doing: str, name: str, error: Exception) -> NoReturn:
         if isinstance(error, UsageError):
             raise error
+        if lacks_bucket(error):
+            raise CacheError(
+                f"can't {doing} {name} in the cache {masked(self.url)!r}: there is no bucket "
+                f"{bucket_of(self.url)!r}; none is made: correct the name, or create it"
+            ) from error
         if doing == "read" and _absent(error):
             raise NotFound(f"{name} is not in {masked(self.url)!r}") from error
         text = str(error) or type(error).__name__

@@ -16,6 +16,7 @@ from layercache._base.urls import masked
 from layercache._os.side_by_side import side_by_side
 from layercache.errors import CacheError, MissingExtra, NotFound, UsageError
 from layercache.store.backend import Allowance, ObjectInfo, check_name, read_bounded
+from layercache.store.backends.buckets import bucket_of, lacks_bucket
 
 __all__ = ["ObstoreBackend"]
 
@@ -158,12 +159,17 @@ class ObstoreBackend:
                         stamp = info["last_modified"].timestamp()
                         yield ObjectInfo(name, int(info["size"]), stamp)
         except Exception as error:  # noqa: BLE001
-            if not _absent(error):
+            if not _absent(error) or lacks_bucket(error):
                 self._fail("list", prefix, error)
 
     def _fail(self, doing: str, name: str, error: Exception) -> NoReturn:
         if isinstance(error, UsageError):
             raise error
+        if lacks_bucket(error):
+            raise CacheError(
+                f"can't {doing} {name} in the cache {masked(self.url)!r}: there is no bucket "
+                f"{bucket_of(self.url)!r}; none is made: correct the name, or create it"
+            ) from error
         if doing == "read" and _absent(error):
             raise NotFound(f"{name} is not in {masked(self.url)!r}") from error
         text = str(error).splitlines()[0] if str(error) else type(error).__name__
