@@ -17,6 +17,7 @@ from layercache.cli.request import prepare, print_json
 from layercache.dockerfile.recipe import Dockerfile, beneath
 from layercache.errors import UsageError
 from layercache.inputs.git_history import past_trees
+from layercache.reports.visible import visible
 from layercache.trees.patterns import IGNORE_FILE, Ignore
 
 __all__ = ["advise"]
@@ -62,7 +63,7 @@ def advise(options: Namespace) -> int:
     if options.json:
         print_json({"schema": 1, "versions": len(versions), "advice": _plain(found)})
     else:
-        print(_shown(found, seen))
+        print(visible(_shown(found, seen)))
     return 0
 
 

@@ -34,9 +34,8 @@ def run_explain(options: Namespace) -> int:
     from layercache.reports.step_text import explain_step
 
     def show(report: Report) -> str:
-        return "\n".join(
-            explain_step(step, report.steps) for step in report.steps if step.decision is not None
-        )
+        steps = [step for step in report.steps if step.decision is not None]
+        return visible("\n".join(explain_step(step, report.steps) for step in steps))
 
     return _run(options, execute=False, show=show, print_shown=True)
 

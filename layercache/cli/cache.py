@@ -12,6 +12,7 @@ from layercache.cli.request import print_json
 from layercache.errors import UsageError
 from layercache.model.units import parse_size
 from layercache.reports.totals import Totals
+from layercache.reports.visible import visible
 from layercache.store.collection import GRACE, Collected, Damage, collect, entries_of, usage, verify
 from layercache.store.marker import is_cache
 from layercache.store.open import default_cache, open_store
@@ -72,7 +73,7 @@ def run_ls(options: Namespace) -> int:
         text = entry.text if len(entry.text) <= 60 else entry.text[:59] + "…"
         print(
             f"{entry.key[:_SHOWN_KEY]}  {_bytes(entry.size):>9}  {entry.seconds:8.1f} s  "
-            f"{' '.join(text.split())}{pins}"
+            f"{_line(text)}{pins}"
         )
     return 0
 
@@ -193,7 +194,8 @@ def _show(options: Namespace, done: Collected) -> int:
     # What stays, a person wants to know who asks what would happen, not after each collection.
     for verdict in [*gone, *(held if done.dry_run else ())]:
         word = "stays" if verdict.keep else "goes "
-        print(f"{word} {verdict.entry.key[:_SHOWN_KEY]}  {verdict.entry.text}: {verdict.reason}")
+        entry = verdict.entry
+        print(f"{word} {entry.key[:_SHOWN_KEY]}  {_line(entry.text)}: {_line(verdict.reason)}")
     would = "would free" if done.dry_run else "freed"
     print(f"{len(gone)} records, {len(done.removed)} objects: {would} {_bytes(done.freed)}")
     return 0
@@ -211,7 +213,7 @@ def run_verify(options: Namespace) -> int:
     else:
         for damage in found:
             word = "removed" if damage.repaired else "damaged"
-            print(f"{word}: {damage.name}: {damage.message}", file=sys.stderr)
+            print(f"{word}: {_line(damage.name)}: {_line(damage.message)}", file=sys.stderr)
         print(f"{len(found)} damaged, {len(found) - len(left)} removed")
     return _DAMAGED if left else 0
 
@@ -280,6 +282,11 @@ def run_images(options: Namespace) -> int:
     for tag in tags:
         print(f"{_familiar(tag.name)}  {tag.config_descriptor.digest[7:19]}  {_bytes(tag.size)}")
     return 0
+
+
+def _line(text: str) -> str:
+    """What a cache holds, as one line: whoever wrote it there steers no terminal."""
+    return visible(" ".join(text.split()))
 
 
 def _familiar(name: str) -> str:

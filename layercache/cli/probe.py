@@ -8,6 +8,7 @@ import attrs
 
 from layercache.cli.request import prepare, print_json
 from layercache.engine.probe import Probed
+from layercache.reports.visible import visible
 
 __all__ = ["probe"]
 
@@ -22,7 +23,8 @@ def probe(options: Namespace) -> int:
     if options.json:
         print_json({"schema": 1, "steps": [attrs.asdict(step) for step in found]})
     else:
-        print("\n".join(_shown(step) for step in found) or "no command of this recipe was reused")
+        shown = visible("\n".join(map(_shown, found)))
+        print(shown or "no command of this recipe was reused")
     return 0
 
 

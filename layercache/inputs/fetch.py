@@ -234,16 +234,24 @@ def _checkout(source: GitSource, access: Access) -> Tree:
             _remake(git, source, root, commit, directory)
         else:
             _without_git(root)
-        below = os.path.realpath(os.path.join(root, source.subdirectory.lstrip("/")))
-        inside = below == os.path.realpath(root) or below.startswith(
-            os.path.realpath(root) + os.sep
-        )
-        if not inside or not os.path.isdir(below):
+        below = _below(root, source.subdirectory)
+        if below is None:
             raise SourceError(f"{what}: there is no directory {source.subdirectory!r}")
         return _Checkout(directory, Context(below).scan(write_cache=False))
     except BaseException:
         shutil.rmtree(directory, ignore_errors=True)
         raise
+
+
+def _below(root: str, subdirectory: str) -> str | None:
+    """The directory of a checkout that is named, None where there is none inside of it."""
+    top = os.path.realpath(root)
+    try:
+        found = os.path.realpath(os.path.join(top, subdirectory.lstrip("/")))
+    except ValueError:  # a null byte
+        return None
+    inside = found == top or found.startswith(top + os.sep)
+    return found if inside and os.path.isdir(found) else None
 
 
 def _fetch_commit(git: Git, source: GitSource, root: str, what: str) -> None:

@@ -11,6 +11,7 @@ import shlex
 import signal
 import stat
 import subprocess
+import time
 import urllib.parse
 from collections.abc import Mapping
 from typing import Final
@@ -67,14 +68,20 @@ _SETTINGS: Final[Mapping[str, str]] = {
 
 
 class Git:
-    """Runs git for one repository `url`; `home` is an empty directory."""
+    """Runs git for one repository `url`; `home` is an empty directory.
+
+    All that it runs together may take an hour, so that no server keeps a build for ever.
+    """
 
     def __init__(self, url: str, home: str, access: Access) -> None:
         self._shown = masked(url)
         self._environment = _environment(url, home, access)
+        self._deadline = time.monotonic() + _SECONDS
 
     def run(self, directory: str, *arguments: str, data: bytes | None = None) -> bytes:
         """What `git ARGUMENTS` prints, in `directory`; raises `SourceError`."""
+        if any("\0" in argument for argument in arguments):
+            raise SourceError(f"ADD {self._shown}: a name with a null byte")
         process = subprocess.Popen(
             ["git", "-C", directory, *arguments],
             env=self._environment,
@@ -85,7 +92,9 @@ class Git:
             umask=0o022,  # modes are content: they must not be those of whoever builds
         )
         try:
-            said, complaint = process.communicate(data, timeout=_SECONDS)
+            said, complaint = process.communicate(
+                data, timeout=max(0.0, self._deadline - time.monotonic())
+            )
         except BaseException as error:
             try:
                 os.killpg(process.pid, signal.SIGKILL)
@@ -144,7 +153,10 @@ def _place(url: str) -> tuple[str, str]:
         if "/" in place or not colon or url.startswith("-") or "::" in url:
             return "file", ""
         return "ssh", url.partition(":")[0].rpartition("@")[2]
-    return scheme.lower(), urllib.parse.urlsplit(url).netloc.rpartition("@")[2]
+    try:
+        return scheme.lower(), urllib.parse.urlsplit(url).netloc.rpartition("@")[2]
+    except ValueError:
+        raise SourceError(f"ADD {masked(url)}: it names no host that git can ask") from None
 
 
 def _ssh(access: Access) -> str:

@@ -137,6 +137,9 @@ def test_the_syntax_line_opens_nothing(tmp_path: Path) -> None:
         "ADD http://127.0.0.1/.wh.x /d/",
         "ADD http://127.0.0.1/%2ewh..wh..opq /d/",
         "COPY <<.wh.x /d/\nx\n.wh.x",
+        "ADD ssh://[::1/r.git /d/",
+        "ADD git://[::1/r.git /d/",
+        "ADD git://\u2100/r.git /d/",
         "ADD ssh://-oProxyCommand=x/r.git /d/",
         "ADD ssh://git@-oProxyCommand=x/r.git /d/",
         "ADD -u@h:x /d/",
@@ -333,6 +336,40 @@ def test_nothing_of_the_builder_s_git_is_used(
     assert tree.lookup(b"big.lfs") is not None
     assert not (home.parent / "mark").exists()
     assert sorted(p.name for p in home.rglob("*")) == before
+
+
+@needs_git
+@pytest.mark.parametrize(
+    "source",
+    [
+        GitSource("ssh://[::1/r"),
+        GitSource("https://\u2100/r"),
+        GitSource("git://127.0.0.1:1/r\0"),
+        GitSource("git://127.0.0.1:1/r", "main\0"),
+        GitSource("{}", "", "sub\0"),
+    ],
+    ids=repr,
+)
+def test_sources_that_no_git_can_open(
+    home: Path, repository: Repository, store: Store, source: GitSource
+) -> None:
+    """A source made by a program is refused like one of a Dockerfile."""
+    url = source.url.format(repository.url)
+    with pytest.raises(SourceError):
+        open_remote(GitSource(url, source.reference, source.subdirectory), store)
+
+
+@needs_git
+def test_a_silent_server_ends_with_all_that_git_may_take(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All calls of git for one source share one deadline, those that try again, too."""
+    monkeypatch.setattr("layercache.inputs.git._SECONDS", 1.0)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        started = time.monotonic()
+        with pytest.raises(SourceError, match="took more than"):
+            open_remote(GitSource(f"git://127.0.0.1:{server.getsockname()[1]}/r"), store)
+        assert time.monotonic() - started < 1.9
 
 
 @needs_git

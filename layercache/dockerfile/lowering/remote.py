@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import posixpath
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from layercache._base.regex import expression
 from layercache._base.urls import user_of
@@ -13,6 +13,9 @@ from layercache.errors import UsageError
 from layercache.model.digests import check_digest
 from layercache.model.instruction import Source
 from layercache.model.sources import GitSource, UrlSource
+
+if TYPE_CHECKING:
+    from urllib.parse import SplitResult
 
 __all__ = ["check_trigger", "file_name", "remote_source", "url_name"]
 
@@ -93,13 +96,18 @@ def _is_git(text: str, copy: Add | Copy) -> bool:
     """Git URLs as BuildKit knows them: user@host:path, ssh://, git://, or http(s)://….git."""
     url = text.partition("#")[0]
     if url.startswith(("http://", "https://")):
-        from urllib.parse import urlsplit
-
-        try:
-            return urlsplit(url).path.rstrip("/").endswith(".git")
-        except ValueError:
-            raise problem(copy, "a source that begins like a URL is none") from None
+        return _parsed(url, copy).path.rstrip("/").endswith(".git")
     return url.startswith(("git://", "ssh://")) or _SCP.match(url) is not None
+
+
+def _parsed(url: str, copy: AnyInstruction) -> SplitResult:
+    """The parts of a URL; a problem where its host is none."""
+    from urllib.parse import urlsplit
+
+    try:
+        return urlsplit(url)
+    except ValueError:
+        raise problem(copy, "a source that begins like a URL is none") from None
 
 
 def _git_source(text: str, add: Add, checksum: str | None) -> GitSource:
@@ -109,6 +117,7 @@ def _git_source(text: str, add: Add, checksum: str | None) -> GitSource:
     _without_user(url, add, named=url.startswith("ssh://"))
     if any(not c.isprintable() or c in " \\" for c in url):
         raise problem(add, "a Git URL holds a space, a backslash or a control character")
+    _parsed(url, add)
     if url.startswith("-") or "://-" in url or "@-" in url:
         raise problem(add, "a Git URL whose host or user begins with '-'")
     reference, _, directory = fragment.partition(":")
