@@ -144,8 +144,10 @@ class _Recorder:
     def __getattr__(self, name):
         return getattr(os, name)
 
-    def replace(self, source, target):
-        os.replace(source, target)
+    def replace(self, source, target, *, dst_dir_fd=None):
+        os.replace(source, target, dst_dir_fd=dst_dir_fd)
+        if dst_dir_fd is not None:
+            target = os.path.join(os.readlink(f"/proc/self/fd/{dst_dir_fd}"), target)
         status = os.stat(target)
         inode = (status.st_ino, status.st_mtime_ns, status.st_size)  # inodes are used again
         if inode not in self.data:
@@ -426,11 +428,16 @@ def test_another_users_directory(tmp_path_factory):
         directory = top / "cache"
         store = Store(LocalBackend(directory))
         expected = _diff_ids(_build(store, Writes()))
+        for place, _, names in os.walk(directory):  # it was its owner's; who lets others read it
+            os.chmod(place, 0o755)
+            for name in names:
+                os.chmod(os.path.join(place, name), 0o444)
 
         def work():
             os.setgid(65534)
             os.setuid(65534)
             os.environ["TMPDIR"] = "/tmp"
+            tempfile.tempdir = None  # the parent's may be its own
             events = []
             other = Store(LocalBackend(directory), on_event=events.append)
             executor = Writes()

@@ -188,10 +188,10 @@ def test_a_blob_is_copied_where_a_rename_crosses_mounts(
         path.write_bytes(b"content")
         real = os.replace
 
-        def replace(source: str, target: str) -> None:
+        def replace(source: str, target: str, *, dst_dir_fd: int | None = None) -> None:
             if os.path.dirname(source) == str(tmp_path):
                 raise OSError(errno.EXDEV, "Invalid cross-device link")
-            real(source, target)
+            real(source, target, dst_dir_fd=dst_dir_fd)
 
         monkeypatch.setattr(os, "replace", replace)
         import hashlib
