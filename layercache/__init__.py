@@ -1,8 +1,8 @@
 """layercache: an image layer cache engine.
 
-What a user of the library needs. Authors of plug-ins import from `layercache.model`, `.solver`,
-`.store`, `.executors`, `.layers` and `.testing`; events and errors are whole in `.events` and
-`.errors`. Each name is loaded when it is first used::
+This package exports what users of the library need. Authors of plug-ins import from
+`layercache.model`, `.solver`, `.store`, `.executors`, `.layers` and `.testing`; all events and
+errors are in `.events` and `.errors`. Each name is loaded when it is first used::
 
     from layercache import Builder, Copy, Run
 
@@ -118,7 +118,7 @@ __all__ = [
     "step_selector",
 ]
 
-if not TYPE_CHECKING:  # a type checker shall know a misspelt name when it sees one
+if not TYPE_CHECKING:  # hidden from type checkers, so that they still report misspelt names
     __getattr__, __dir__ = lazily(
         __name__,
         {

@@ -1,9 +1,9 @@
-"""Every error the library raises on purpose: one hierarchy under `LayerCacheError`.
+"""All errors that the library raises on purpose: one hierarchy under `LayerCacheError`.
 
-A message says what was being done, with what, what was wrong, and what to do.
-Each class is also the builtin that a caller would guess, and says whose fault it is:
-`UsageError` and `DockerfileError` are the caller's (exit status 2), `BuildError` and its
-children are the build's (exit status 1), `CacheError` is the cache's and never fails a build
+A message says what was being done, with which object, what was wrong, and what to do.
+Each class also derives from the matching builtin exception and tells who is at fault:
+`UsageError` and `DockerfileError` are the caller's fault (exit status 2), `BuildError` and its
+subclasses the build's (exit status 1). `CacheError` is the cache's fault and never fails a build
 (the engine turns it into an event and a miss).
 """
 
@@ -37,8 +37,8 @@ __all__ = [
 class LayerCacheError(Exception):
     """Root of all errors raised on purpose.
 
-    `code` is the stable word for it in JSON output; `line` the line of the Dockerfile that it
-    belongs to, where there is one.
+    `code` is the stable word for the error in JSON output; `line` is the line of the Dockerfile
+    that it belongs to, or None.
     """
 
     code: str = "error"
@@ -48,13 +48,13 @@ class LayerCacheError(Exception):
 
 
 class UsageError(LayerCacheError, ValueError):
-    """An argument, option or value that can't be used; nothing was changed."""
+    """An argument, option or value is invalid; nothing was changed."""
 
     code = "usage"
 
 
 class MissingExtra(UsageError):
-    """An optional dependency is needed; the message names the extra that brings it."""
+    """An optional dependency is missing; the message names the extra that installs it."""
 
     code = "missing-extra"
 
@@ -71,14 +71,14 @@ class MissingExtra(UsageError):
 
 
 class ExecutorUnavailable(UsageError):
-    """No executor of the kind asked for works here; the message says why and what to do."""
+    """No executor of the requested kind works here; the message gives the reason and the remedy."""
 
     code = "executor-unavailable"
 
 
 @frozen
 class Problem:
-    """One thing wrong in a Dockerfile, with the place.
+    """One mistake in a Dockerfile, with its position.
 
     `line` and `column` count from 1; `length` is the number of characters to mark.
     """
@@ -140,13 +140,13 @@ class StepFailed(BuildError):
 
 
 class SourceError(BuildError):
-    """A source can't be had: a file that is not in the context, a URL, an image, a checksum."""
+    """A source is not available: a file missing from the context, a URL, an image, a checksum."""
 
     code = "source"
 
 
 class ConnectionBroken(SourceError, OSError):
-    """A server's answer broke off, is damaged or came too slowly; trying again may help."""
+    """A server's response was cut off, damaged or too slow; a retry may help."""
 
 
 class ContextChanged(SourceError):
@@ -156,13 +156,13 @@ class ContextChanged(SourceError):
 
 
 class HostileArchive(SourceError):
-    """An archive breaks a rule of safe unpacking; it was refused whole."""
+    """An archive violates a rule of safe unpacking; it was rejected as a whole."""
 
     code = "hostile-archive"
 
 
 class Cancelled(BuildError):
-    """The build was cancelled before it was done."""
+    """The build was cancelled before it finished."""
 
     code = "cancelled"
 
@@ -174,7 +174,7 @@ class PolicyError(BuildError):
 
 
 class CacheError(LayerCacheError):
-    """The cache can't do what was asked. It never fails a build."""
+    """The cache could not do what was requested. This error never fails a build."""
 
     code = "cache"
 
@@ -189,6 +189,6 @@ class NotFound(CacheError, KeyError):
 
 
 class CorruptObject(CacheError):
-    """An object is not what its name or its checksum says; it counts as absent."""
+    """An object does not match its name or its checksum; it counts as absent."""
 
     code = "corrupt"

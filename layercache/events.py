@@ -1,7 +1,7 @@
-"""What happens in a build, as one stream of frozen values.
+"""The events of a build, as one stream of frozen values.
 
-An observer is any callable that takes one `Event`. New facts become new fields or new events,
-so an observer must ignore what it does not know.
+An observer is any callable that takes one `Event`. New facts become new fields or new event
+types, so an observer must ignore events that it does not know.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ __all__ = [
 
 @frozen
 class BuildStarted:
-    """The graph is known: how many steps it has, and when (seconds since 1970)."""
+    """The graph is known: the number of its steps, and the start time (seconds since 1970)."""
 
     steps: int
     time: float
@@ -48,7 +48,7 @@ class StepStarted:
 
 @frozen
 class StepOutput:
-    """Output of a running step, as it comes; secrets are masked."""
+    """Output of a running step, as it arrives; secrets are masked."""
 
     vertex: int
     origin: Origin
@@ -57,7 +57,7 @@ class StepOutput:
 
 @frozen
 class StepExecuted:
-    """A step ended executing, well or not; what it means is decided when the build ends."""
+    """A step ended, successfully or not; its final decision follows when the build ends."""
 
     vertex: int
     origin: Origin
@@ -69,11 +69,11 @@ class StepExecuted:
 
 @frozen
 class StepFinished:
-    """A step is decided: reused, executed (or failed), or declined while planning.
+    """The final decision about a step: reused, executed (or failed), or declined while planning.
 
-    Decisions are provisional while a build runs, so this comes when the build ends.
+    Decisions are provisional while a build runs, so this event comes when the build ends.
 
-    `seconds` is what executing took now; `saved_seconds` what it took when it was recorded.
+    `seconds` is the duration of this execution; `saved_seconds` that of the recorded execution.
     """
 
     vertex: int
@@ -88,7 +88,7 @@ class StepFinished:
 
 @frozen
 class CacheTrouble:
-    """The cache could not do something; the build goes on. `kind` is a stable word."""
+    """A cache operation failed; the build continues. `kind` is a stable word."""
 
     kind: str
     message: str
@@ -97,7 +97,7 @@ class CacheTrouble:
 
 @frozen
 class Note:
-    """Something a person should know once (which executor was chosen, where the result is)."""
+    """A message that a person should see once (the chosen executor, the place of the result)."""
 
     message: str
     time: float
@@ -105,7 +105,7 @@ class Note:
 
 @frozen
 class BuildFinished:
-    """The build is over."""
+    """The build has ended."""
 
     ok: bool
     seconds: float

@@ -1,4 +1,4 @@
-"""What all packages stand on: frozen values, lazy packages, late regular expressions, paths.
+"""The base of all packages: frozen values, lazy packages, lazy regular expressions, paths.
 
-Imports nothing of the library, and does no I/O. Start at `frozen`.
+Imports nothing from the library and does no I/O. Start at `classes`.
 """

@@ -1,14 +1,14 @@
-"""Classes with the semantics of `attrs.frozen` and `attrs.define` that cost nothing at start.
+"""Classes with the semantics of `attrs.frozen` and `attrs.define`, but without their start-up cost.
 
 `attrs` writes, parses and compiles methods for each class when its module is loaded; for the
-dozens of classes of the shortest build that was more than half of the whole command. Here a
-class gets slots, and methods that are written when they have been used a few times. To attrs
-these are classes of its own: `attrs.fields`, `attrs.evolve`, `attrs.asdict`, and `attrs.frozen`
-on a subclass work, and are loaded by whoever calls them.
+dozens of classes of the shortest build, this took more than half of the run time. Here a class
+gets slots at once, and its methods are compiled only after they have been used a few times.
+attrs treats these classes as its own: `attrs.fields`, `attrs.evolve`, `attrs.asdict`, and
+`attrs.frozen` on a subclass work, and load attrs on first use.
 
-Type checkers are told that these are the functions of attrs, whose documentation holds.
+Type checkers see the functions of attrs, whose documentation applies.
 `field` takes default, factory, converter, validator, init, eq, hash, repr, kw_only and alias;
-the decorators `@name.default` and `@name.validator` work; so does `__attrs_post_init__`.
+the decorators `@name.default` and `@name.validator` work, and so does `__attrs_post_init__`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ else:
     from operator import attrgetter
 
     _COMPILED_AFTER = 8
-    """Values made of a class before its `__init__` is compiled; until then it is interpreted."""
+    """Instances made before the `__init__` of a class is compiled; earlier ones are interpreted."""
 
     class _Nothing:
         __slots__ = ()
@@ -90,13 +90,13 @@ else:
         return _made(cls, init, eq, repr, kw_only, True)
 
     def define(cls=None, /, *, init=True, eq=True, repr=True, kw_only=False):
-        """Like `frozen`, for values that change and therefore have no hash."""
+        """Like `frozen`, for mutable values, which have no hash."""
         if cls is None:
             return lambda cls: _made(cls, init, eq, repr, kw_only, False)
         return _made(cls, init, eq, repr, kw_only, False)
 
     def evolve(value, /, **changes):
-        """A copy of `value` with other values for some fields, as `attrs.evolve`."""
+        """A copy of `value` with other values for some fields, like `attrs.evolve`."""
         cls = value.__class__
         own = cls.__dict__.get("__frozen_fields__")
         if own is None:
@@ -152,7 +152,7 @@ else:
 
     def _own_fields(cls, space, kw_only):
         own = []
-        # Where annotations are made on demand the class has them, and not its namespace.
+        # If annotations are evaluated lazily, the class has them and its namespace does not.
         annotations = space.get("__annotations__")
         if annotations is None:
             lazy = "__annotate_func__" in space or "__annotate__" in space
@@ -183,7 +183,7 @@ else:
         return list(found.values())
 
     def _move_closures(old, new):
-        """Let `super()` and `__class__` in methods mean the class with slots."""
+        """Make `super()` and `__class__` in methods refer to the class with slots."""
         for value in vars(new).values():
             if isinstance(value, classmethod | staticmethod):
                 value = value.__func__
@@ -218,7 +218,7 @@ else:
             space["__hash__"] = __hash__
 
     def _key(fields):
-        """What the values of these fields are compared by, as one value."""
+        """The values of these fields as one value, for comparisons."""
         if not fields:
             return lambda value: ()
         if any(each.key is not None for each in fields):
@@ -230,8 +230,10 @@ else:
         return attrgetter(*(each.name for each in fields))
 
     def _shown(self):
-        """As attrs shows a value: `Name(field=value, ...)`; a private field by the property that
-        bears its name, where there is one."""
+        """The repr as attrs writes it: `Name(field=value, ...)`; a private field is shown through
+        the
+        property of the same name, if there is one.
+        """
         cls = self.__class__
         shown = []
         for each in cls.__frozen_fields__:
@@ -271,7 +273,7 @@ else:
             nonlocal calls
             calls += 1
             if calls > _COMPILED_AFTER or len(args) > len(positional):
-                # Also for a wrong call, of which Python tells best.
+                # Also for a wrong call: Python gives the best message.
                 owner = _owner_of(self.__class__, name, __init__)
                 compiled = _compiled_init(fields, name, owner)
                 if owner is not None:
@@ -320,7 +322,7 @@ else:
         return next((base for base in cls.__mro__ if base.__dict__.get(name) is function), None)
 
     def _compiled_init(fields, name, owner):
-        """The `__init__` as code, which also says what is wrong with arguments."""
+        """The `__init__` as compiled code, which also reports wrong arguments."""
         parameters, keywords, lines = [], [], []
         known = {"_NOTHING": NOTHING, "_put": object.__setattr__, "_finish": _finish}
         for number, each in enumerate(fields):
@@ -365,7 +367,7 @@ else:
     # -- what attrs and inspect see ---------------------------------------------------------
 
     def _attributes(cls):
-        """The fields of a class as attrs has them."""
+        """The fields of a class in the form that attrs uses."""
         found = cls.__dict__.get("__attrs_attrs__")
         if found is None or isinstance(found, _Attributes):
             import attrs
@@ -399,7 +401,7 @@ else:
         )
 
     class _Attributes:
-        """`__attrs_attrs__` of a class, made when somebody asks."""
+        """`__attrs_attrs__` of a class, made on first access."""
 
         def __get__(self, value, cls):
             if "__frozen_fields__" not in cls.__dict__:

@@ -1,4 +1,4 @@
-"""Packages whose public names load when they are first used (PEP 562)."""
+"""Packages whose public names are loaded when they are first used (PEP 562)."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ __all__ = ["lazily"]
 def lazily(
     package: str, homes: Mapping[str, str]
 ) -> tuple[Callable[[str], object], Callable[[], list[str]]]:
-    """The `__getattr__` and `__dir__` of `package`.
+    """Return `__getattr__` and `__dir__` for `package`.
 
-    `homes` has the modules below it, each with the names that come from there, separated by
-    spaces. Importing the package imports none of them. The same names stand below
+    `homes` maps each module of the package to the public names that it defines, separated by
+    spaces. Importing the package imports none of these modules. The same names are listed under
     `typing.TYPE_CHECKING`, for type checkers and editors, and in `__all__`.
     """
 
@@ -23,7 +23,7 @@ def lazily(
                 from importlib import import_module
 
                 value: object = getattr(import_module(f"{package}.{module}"), name)
-                vars(import_module(package))[name] = value  # the next time without this function
+                vars(import_module(package))[name] = value  # later accesses bypass this function
                 return value
         raise AttributeError(f"module {package!r} has no attribute {name!r}")
 

@@ -1,4 +1,4 @@
-"""Paths, as text."""
+"""Paths as text."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ __all__ = ["clean"]
 
 
 def clean(path: str) -> str:
-    """`path` as Go's `filepath.Clean` writes it: no `.`, `//`, inner `..` or trailing slash."""
+    """`path` in the form of Go's `filepath.Clean`: no `.`, `//`, inner `..` or trailing slash."""
     rooted = path.startswith("/")
     kept: list[str] = []
     for part in path.split("/"):

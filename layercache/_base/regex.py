@@ -1,6 +1,6 @@
-"""Regular expressions that are compiled when they are first used.
+"""Regular expressions that are compiled on first use.
 
-Compiling costs 0.1 ms each, which a build that needs none of them should not pay.
+Compiling one costs 0.1 ms; a build that does not use it should not pay for it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ __all__ = ["expression"]
 
 
 class _Expression:
-    """Becomes its compiled pattern, method by method, at the first one asked for."""
+    """Replaces itself by the compiled pattern, method by method, on first use."""
 
     def __init__(self, source: str | bytes, flags: int) -> None:
         self._source = source
@@ -25,5 +25,5 @@ class _Expression:
 
 
 def expression(source: AnyStr, flags: int = 0) -> re.Pattern[AnyStr]:
-    """What `re.compile` gives, later; a mistake in `source` shows at the first use."""
+    """A lazily compiled `re.compile(source)`; a mistake in `source` shows on first use."""
     return cast("re.Pattern[AnyStr]", _Expression(source, flags))

@@ -1,4 +1,4 @@
-"""URLs as they may be shown."""
+"""URLs in a form that is safe to show."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ _LONGEST: Final = 8 << 10
 
 
 def user_of(rest: str) -> str:
-    """The user information of a URL, given what follows `://`; "" for none.
+    """The user information of a URL, given the part after `://`; "" if there is none.
 
-    A password with a slash in it was not escaped: what stands before the last '@' is taken for
-    it where the rest would be no host and port.
+    An unescaped slash in a password is tolerated: if the rest would not be a host and port,
+    everything before the last '@' counts as user information.
     """
     host = rest
     for end in "/?#\\":
@@ -29,7 +29,7 @@ def user_of(rest: str) -> str:
 def masked(url: str) -> str:
     """`url` without user information, query, fragment and control characters, at most 8 KiB.
 
-    The first three may hold a password, a token or a signature.
+    User information, query and fragment may hold a password, a token or a signature.
     """
     text = url[:_LONGEST]
     scheme, separator, rest = text.partition("://")

@@ -1,4 +1,4 @@
-"""What the standard library lacks of the system: file locks, extended attributes, durability.
+"""Operating system calls that the standard library lacks: file locks, xattrs, durability.
 
-Imports `errors` alone. Nothing that decides imports it. Start at `durability`.
+Imports only `errors`. Packages that decide never import it. Start at `durability`.
 """

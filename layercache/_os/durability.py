@@ -1,4 +1,4 @@
-"""Making written files survive a power cut, on each platform's own terms."""
+"""Making written files survive a power cut, with the calls of each platform."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["boot_id", "sync_directory", "sync_file", "sync_filesystem"]
 
 
 def sync_file(path: str) -> None:
-    """Return when the bytes of the file are on the medium."""
+    """Return once the bytes of the file are on the medium."""
     fd = os.open(path, os.O_RDONLY if os.name == "posix" else os.O_RDWR)
     try:
         _sync(fd)
@@ -20,7 +20,7 @@ def sync_file(path: str) -> None:
 
 
 def sync_directory(path: str) -> None:
-    """Return when the names in the directory are on the medium."""
+    """Return once the names in the directory are on the medium."""
     if os.name != "posix":
         return  # Windows has no such call; its file systems journal names
     fd = os.open(path, os.O_RDONLY)
@@ -31,10 +31,11 @@ def sync_directory(path: str) -> None:
 
 
 def sync_filesystem(root_fd: int, written: Sequence[str]) -> None:
-    """Return when everything written to the file system of `root_fd` is on the medium.
+    """Return once everything written to the file system of `root_fd` is on the medium.
 
-    One call on Linux (`syncfs`); elsewhere each file of `written` and its directory. Raises
-    `OSError` when anything since `root_fd` was opened could not be written (Linux 5.8 on).
+    One call on Linux (`syncfs`); on other systems each file of `written` and its directory.
+    Raises `OSError` if anything written since `root_fd` was opened could not be stored
+    (Linux 5.8 and later).
     """
     call = _syncfs()
     if call is not None:
@@ -78,7 +79,7 @@ def _syncfs():  # type: ignore[no-untyped-def]
 
 @functools.cache
 def boot_id() -> str | None:
-    """What tells this start of this machine from any other; None where nothing does."""
+    """An identifier of this start of this machine; None if the system provides none."""
     try:
         with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as source:
             text = source.read().strip().lower()

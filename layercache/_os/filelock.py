@@ -1,4 +1,4 @@
-"""A lock on a file: released by the system when its holder dies; the file is never unlinked."""
+"""A lock on a file. The system releases it when its holder dies; the file is never removed."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ __all__ = ["locked"]
 def locked(path: str, *, wait: bool = True) -> Iterator[bool]:
     """Hold the exclusive lock of `path`, also against other threads of this process.
 
-    Without `wait` it is not held, and that is told, where somebody else has it.
+    Yields whether the lock is held: without `wait`, it is not held if another holder has it.
     """
     flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
-    # Whoever may open it may make others wait.
+    # Anyone who can open the file can make others wait.
     descriptor = os.open(path, flags, 0o600)
     try:
         if sys.platform == "win32":
@@ -31,7 +31,7 @@ def locked(path: str, *, wait: bool = True) -> Iterator[bool]:
                 except OSError:
                     if not wait:
                         break
-                    continue  # LK_LOCK gives up after ten seconds; waiting is what is wanted
+                    continue  # LK_LOCK gives up after ten seconds, but the caller wants to wait
         else:
             import fcntl
 

@@ -1,7 +1,7 @@
-"""Names of entries, checked by the functions that open them.
+"""Names of directory entries, checked by the functions that open them.
 
-Names come from layers, caches and contexts. Wherever one is handed to the system with the
-descriptor of a directory, this is asked first: no name leads out of that directory.
+Names come from layers, caches and contexts. Every name is checked here before it is passed to
+the system with the descriptor of a directory, so that no name leads out of that directory.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ _NOWHERE = frozenset({b"", b".", b".."})
 
 
 def checked_name(name: bytes) -> bytes:
-    """`name`, if it is the name of one entry of a directory.
+    """`name`, if it is a valid name of one entry of a directory.
 
-    Raises `OSError` (EINVAL) for an empty name, `.`, `..`, and what holds a slash or NUL.
+    Raises `OSError` (EINVAL) for an empty name, `.`, `..`, and names with a slash or NUL.
     """
     if name in _NOWHERE or b"/" in name or b"\0" in name:
         raise OSError(errno.EINVAL, f"{name!r} is not the name of an entry of a directory")
@@ -24,9 +24,9 @@ def checked_name(name: bytes) -> bytes:
 
 
 def parted(path: bytes) -> tuple[bytes, bytes]:
-    """The directory above `path` and the checked name in it; the directory is "" for the top.
+    """The directory part of `path` and its last, checked name; the directory is "" for the top.
 
-    Raises `OSError` (EINVAL) for an absolute path and as `checked_name`.
+    Raises `OSError` (EINVAL) for an absolute path, and under the conditions of `checked_name`.
     """
     parent, slash, name = path.rpartition(b"/")
     if slash and not parent:
@@ -35,9 +35,9 @@ def parted(path: bytes) -> tuple[bytes, bytes]:
 
 
 def checked_path(path: bytes) -> bytes:
-    """`path`, if it is relative and each of its parts is the name of one entry.
+    """`path`, if it is relative and each of its components is a valid name of an entry.
 
-    For paths that are joined to a directory that nobody else writes to; what is opened by
+    For paths that are joined to a directory to which nobody else writes; code that opens by
     descriptor checks name by name. Raises `OSError` (EINVAL).
     """
     if b"\0" in path or not _NOWHERE.isdisjoint(path.split(b"/")):

@@ -1,7 +1,7 @@
-"""Whole files of text that a project brings: regular, of bounded size, read without waiting.
+"""Small text files of a project: regular files of bounded size, read without blocking.
 
-A link may lead elsewhere within a project, and never out of it: what is read may be shown in
-errors, and a checkout may be anybody's.
+A link may lead elsewhere within the project but never out of it: the content may be shown in
+errors, and a checkout may come from anyone.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from typing import Final
 __all__ = ["LIMIT", "read_beneath", "read_file"]
 
 LIMIT: Final = 64 << 20
-"""Bytes of the longest file that is read."""
+"""The maximum size of a file, in bytes."""
 
 _FILE: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _LINKS: Final = 40
 _STREAMS: Final = ("/dev/fd/", "/proc/self/fd/", "/dev/stdin")
-"""Where a shell puts what it hands over by a pipe."""
+"""Directory in which a shell provides the pipes of process substitutions."""
 
 
 def read_file(path: str) -> bytes:
@@ -33,7 +33,8 @@ def read_file(path: str) -> bytes:
 def read_beneath(root: str, path: str) -> bytes:
     """The content of `path`, relative to the directory `root`; raises `OSError`.
 
-    A link on the way is followed where it stays beneath `root`, whatever is swapped meanwhile.
+    Links on the way are followed only as long as they stay beneath `root`, even if entries are
+    swapped at the same time.
     """
     names = [name for name in reversed(path.split("/")) if name not in ("", ".")]
     if path.startswith("/"):

@@ -1,4 +1,4 @@
-"""Extended attributes, where the platform has calls for them; elsewhere "not supported"."""
+"""Extended attributes, on platforms that have calls for them; elsewhere "not supported"."""
 
 from __future__ import annotations
 

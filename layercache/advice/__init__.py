@@ -1,5 +1,6 @@
-"""Proposals for a Dockerfile: which order of its steps past changes would have rewarded.
+"""Proposals for a Dockerfile: which order of its steps would have saved time in past changes.
 
-Imports `reports`, `dockerfile` and what is before them, and does no I/O. Start at `advise`, then
-`reads_of_commands` (what a command needs) and `versions` (what each commit changed).
+Imports `reports`, `dockerfile` and the packages before them, and does no I/O. Start at `advise`,
+then `reads_of_commands` (the files that a command needs) and `versions` (the changes of each
+commit).
 """

@@ -1,8 +1,8 @@
-"""Advice on order: what another arrangement of a recipe would have saved, over what was seen.
+"""Advice on order: the time that another arrangement of a recipe would have saved.
 
-Pure: steps with their recorded seconds, and versions of the project with what changed in each,
-go in; proposals ranked by the seconds that they would have saved come out. A proposal is legal
-as far as the recipe shows; what only a person can know is marked as doubtful, with the reason.
+Pure: takes steps with their recorded seconds, and versions of the project with their changes;
+returns proposals ranked by the seconds that they would have saved. A proposal is legal as far as
+the recipe shows; if only a person can judge it, it is marked as doubtful, with the reason.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ Place = tuple[int, int]
 
 @frozen(kw_only=True)
 class AdviceStep:
-    """One step of the recipe as it stands now.
+    """One step of the current recipe.
 
-    `seconds` is what executing it was recorded to take; `sources` the patterns that a COPY or
-    ADD takes from the context, `destination` where to; `after` the places of steps of other
-    stages that it reads; `line` and `end_line` its lines in the Dockerfile.
+    `seconds` is its recorded execution time; `sources` the patterns that a COPY or ADD takes
+    from the context, `destination` their target; `after` the places of steps of other stages
+    that it reads; `line` and `end_line` its lines in the Dockerfile.
     """
 
     place: Place
@@ -44,10 +44,10 @@ class AdviceStep:
 
 @frozen
 class Version:
-    """One version of the project (a commit, a recorded build) against the one before.
+    """One version of the project (a commit, a recorded build) compared with the previous one.
 
-    `changed` has the steps that differ by themselves, with the context paths that made them
-    differ; no paths when the instruction itself changed. `name` is for people.
+    `changed` maps the steps that changed by themselves to the context paths that caused it; the
+    paths are empty if the instruction itself changed. `name` is for people.
     """
 
     name: str
@@ -58,9 +58,10 @@ class Version:
 class Advice:
     """One proposal.
 
-    `saved_seconds` is what it would have saved over the versions seen, `rebuilds` in how many of
-    them; `evidence` says how that was found; `doubt` why it may not be right, empty when the
-    recipe alone shows that it is. `diff` is the change to the Dockerfile or ignore file.
+    `saved_seconds` is the time that it would have saved over the given versions, `rebuilds` the
+    number of versions in which it would have saved time; `evidence` describes how that was found;
+    `doubt` gives a reason why it may be wrong, and is empty if the recipe alone shows that it is
+    right. `diff` is the change to the Dockerfile or ignore file.
     """
 
     kind: str
@@ -82,7 +83,7 @@ _IGNORABLE: Final = (
 
 
 def rebuild_seconds(steps: Sequence[AdviceStep], versions: Sequence[Version]) -> float:
-    """What all versions cost: a step runs when it or anything that it builds on changed."""
+    """The cost of all versions: a step runs if it or anything that it builds on changed."""
     return sum(_cost(steps, version.changed)[0] for version in versions)
 
 
@@ -112,11 +113,12 @@ def advise(
     name: str = "Dockerfile",
     ignore_name: str = ".dockerignore",
 ) -> tuple[Advice, ...]:
-    """Proposals for `steps` over `versions`, the most saving first.
+    """Proposals for `steps` over `versions`, those that save most first.
 
-    `dockerfile` and `ignore_file` are the texts as they stand (`name` and `ignore_name` what to
-    call them), `files` the paths of the context, of which `read` gives the text: lists of
-    requirements name further files. Proposals that would have saved nothing are left out.
+    `dockerfile` and `ignore_file` are the current texts (`name` and `ignore_name` are used in
+    messages), `files` the paths of the context; `read` returns the text of one of them, to follow
+    lists of requirements that name further files. Proposals that would have saved nothing are
+    left out.
     """
     project = Project(tuple(files), read)
     found: list[Advice] = []
@@ -137,7 +139,7 @@ def advise(
 
 
 def _best_for_each(found: Sequence[Advice]) -> list[Advice]:
-    """One proposal for each step and kind; the others repeat it."""
+    """One proposal for each step and kind; duplicates are dropped."""
     seen: set[tuple[str, Place, str]] = set()
     kept = []
     for advice in found:
@@ -156,7 +158,7 @@ def _saving(
     changed_after: Sequence[Mapping[Place, tuple[str, ...]]],
     place: Place,
 ) -> tuple[float, int]:
-    """Seconds saved, and in how many versions the step at `place` would not have run again."""
+    """Seconds saved, and the number of versions in which the step at `place` would not have run."""
     seconds, rebuilds = 0.0, 0
     for version, new in zip(versions, changed_after, strict=True):
         before, ran = _cost(steps, version.changed)
@@ -205,7 +207,7 @@ def _reordered(
                 version[narrow.place] = paths
         kind, title = "split", f"copy {', '.join(manifests)} before {run.text!r}, the rest after it"
         if len(manifests) == len([f for f in project.files if _covers(copy, f)]):
-            return None  # it takes nothing else already
+            return None  # it already takes nothing else
         doubt = (
             "right if the command reads no other file of the project "
             "(scripts that it runs on installing, local packages)"
@@ -239,7 +241,7 @@ def _reordered(
 def _may_go_below(
     copy: AdviceStep, between: Sequence[AdviceStep], run: AdviceStep, dockerfile: str
 ) -> bool:
-    """Whether `copy` says the same after `run` as where it stands, and none of `between` minds."""
+    """Whether `copy` has the same effect after `run` as before it, and after all of `between`."""
     for step in between:
         if step.op in {"COPY", "ADD"} and _nested(step.destination, copy.destination):
             return False  # which of the two comes last decides whose file stays
@@ -260,7 +262,7 @@ def _last_word(text: str) -> str:
 
 
 def _reads(run: AdviceStep, copy: AdviceStep, project: Project) -> frozenset[str] | None:
-    """The files of `copy` that the command is known to read; None where that is not known."""
+    """The files of `copy` that the command is known to read; None if that is not known."""
     needed = needed_files(run.text, _directory(copy), project)
     if not needed:
         return needed

@@ -1,6 +1,6 @@
-"""What commands are known to read of the project that an image is built from. Pure.
+"""Which files of a project a command is known to read. Pure.
 
-Nothing is guessed: a command that is not known to read little is one that may read everything.
+Nothing is guessed: a command that is not known to read little may read everything.
 """
 
 from __future__ import annotations
@@ -59,14 +59,14 @@ _SYSTEM_DIRECTORIES: Final = frozenset(
 
 @frozen
 class Project:
-    """The files of the context, and what is in them where that can be asked."""
+    """The files of the context, and access to their text if available."""
 
     files: tuple[str, ...]
     read: Callable[[str], str] | None
 
 
 def needed_files(text: str, base: str, project: Project) -> frozenset[str] | None:
-    """The paths of the context that a RUN reads; None where that is not known.
+    """The paths of the context that a RUN reads; None if that is not known.
 
     `text` is the instruction, `base` the directory of the image that the context is copied to,
     with a slash at the end.
@@ -84,7 +84,7 @@ def needed_files(text: str, base: str, project: Project) -> frozenset[str] | Non
 
 
 def _of_the_system(command: str) -> bool:
-    """Whether a command only installs packages of the system by name, or makes accounts."""
+    """Whether a command only installs system packages by name, or creates accounts."""
     if any(mark in command for mark in "|<>$`(){}[]\\\"'"):
         return False
     parts = [part.split() for part in command.replace("&&", ";").split(";")]
@@ -107,7 +107,7 @@ def _of_the_system(command: str) -> bool:
 
 
 def _reaches_system(base: str, files: Sequence[str]) -> bool:
-    """Whether what is copied to `base` may lie where tools of the system look."""
+    """Whether files copied to `base` may lie where system tools look for files."""
     parts = [part for part in base.split("/") if part]
     if parts[:1] and parts[0] not in {"usr", "var"}:
         return parts[0] in _SYSTEM_DIRECTORIES
@@ -140,7 +140,7 @@ def _manifests(command: str, base: str, project: Project) -> set[str]:
 
 
 def _followed(named: Sequence[str], project: Project) -> set[str] | None:
-    """Lists of requirements with those that they name; None when they name the project itself."""
+    """Lists of requirements with the lists that they name; None if they name the project itself."""
     if project.read is None:  # they may name one another: all lists beside them
         beside = {posixpath.dirname(name) for name in named}
         return {

@@ -1,4 +1,4 @@
-"""What `advise` compares: the steps of a recipe, and what each version of a context changed."""
+"""The input of `advise`: the steps of a recipe, and the changes of each version of a context."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = ["plain_graph", "recorded_seconds", "steps_of", "versions_of"]
 
 
 def plain_graph(recipe: Dockerfile, target: str | None, args: Mapping[str, str]) -> Lowered:
-    """The recipe's graph with every base image taken by its name alone; asks nobody."""
+    """The recipe's graph with every base image taken by name alone; resolves nothing."""
     options = Options(args=args, target=target, escape=recipe.escape)
     known: dict[object, BaseImage] = {}
     while True:
@@ -77,10 +77,10 @@ def _context_files(lowered: Lowered, step: Step) -> Files | None:
 
 
 def versions_of(trees: Iterable[tuple[str, Tree]], lowered: Lowered) -> tuple[Version, ...]:
-    """What each tree changes against the one before it, the oldest first, for each step.
+    """For each step, the changes of each tree compared with the previous one, the oldest first.
 
-    `trees` are the names and files of successive states of the context; the first is only
-    compared with.
+    `trees` are the names and files of successive states of the context; the first only serves
+    for comparison.
     """
     versions = []
     before: dict[Place, tuple[str, tuple[object, ...]]] | None = None
@@ -93,7 +93,7 @@ def versions_of(trees: Iterable[tuple[str, Tree]], lowered: Lowered) -> tuple[Ve
 
 
 def _state_of(tree: Tree, lowered: Lowered) -> dict[Place, tuple[str, tuple[object, ...]]]:
-    """For each step that takes files: their fingerprint and listing ("" where they are missing)."""
+    """The fingerprint and listing of each step that takes files ("" if they are missing)."""
     found: dict[Place, tuple[str, tuple[object, ...]]] = {}
     for vertex in lowered.graph.vertices:
         if not isinstance(vertex, Step):
@@ -124,7 +124,7 @@ def _changed(
 
 
 def recorded_seconds(texts: Sequence[tuple[str, float]]) -> dict[str, float]:
-    """Seconds by text, the longest of equal texts."""
+    """Seconds by text of the instruction; for equal texts, the longest."""
     found: dict[str, float] = {}
     for text, seconds in texts:
         found[text] = max(found.get(text, 0.0), seconds)

@@ -1,7 +1,9 @@
-"""Values that all packages share: operations, the graph, keys, records, trees, layers.
+"""Values that all packages share: instructions, operations, the graph, keys, records, trees,
+layers.
 
-Imports `_base` and `errors` alone, and does no I/O. Start at `instruction` and `operations`
-(what a step is), then `graph`, `keys` (what makes a step) and `task` (what an executor gets).
+Imports only `_base` and `errors`, and does no I/O. Start at `instruction` and `operations` (the
+definition of a step), then `graph`, `keys` (how a step is keyed) and `task` (the input of an
+executor).
 """
 
 from __future__ import annotations
@@ -177,7 +179,7 @@ __all__ = [
     "sort_key",
 ]
 
-if not TYPE_CHECKING:  # a type checker shall know a misspelt name when it sees one
+if not TYPE_CHECKING:  # hidden from type checkers, so that they still report misspelt names
     __getattr__, __dir__ = lazily(
         __name__,
         {

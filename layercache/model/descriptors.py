@@ -1,4 +1,4 @@
-"""What points at stored bytes (`Descriptor`), at a changeset (`Layer`), at a stack (`State`)."""
+"""Stored bytes (`Descriptor`), a filesystem changeset (`Layer`), and a stack of them (`State`)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LAYER_TAR_ZSTD: Final = "application/vnd.oci.image.layer.v1.tar+zstd"
 
 @frozen
 class Descriptor:
-    """Media type, digest and size in bytes of stored bytes (OCI descriptor)."""
+    """Media type, digest and size of a blob, in bytes (OCI descriptor)."""
 
     media_type: str
     digest: Digest
@@ -33,7 +33,7 @@ class Descriptor:
 
 @frozen
 class Layer:
-    """One filesystem changeset: where its bytes are, and the digest of its uncompressed tar."""
+    """A filesystem changeset: its blob's descriptor, and the digest of its uncompressed tar."""
 
     descriptor: Descriptor
     diff_id: DiffID
@@ -41,10 +41,10 @@ class Layer:
 
 @frozen(eq=False, repr=False)
 class State:
-    """What a step leaves: a stack of layers, identified by its chain ID alone.
+    """The result of a step: a stack of layers, identified by its chain ID alone.
 
-    A linked list, so that a chain of n steps costs n and not n². Two states are equal exactly
-    when their chain IDs are.
+    A linked list, so that a chain of n steps takes O(n) memory instead of O(n²). Two states are
+    equal exactly if their chain IDs are.
     """
 
     chain_id: ChainID
@@ -53,7 +53,7 @@ class State:
     depth: int = 0
 
     def plus(self, layer: Layer | None) -> State:
-        """This state with `layer` on top; itself when `layer` is None (nothing changed)."""
+        """This state with `layer` on top; the same state if `layer` is None (nothing changed)."""
         if layer is None:
             return self
         chain = next_chain_id(self.chain_id, layer.diff_id)
@@ -70,7 +70,7 @@ class State:
         return tuple(reversed(found))
 
     def __reduce__(self) -> tuple[object, tuple[ChainID, tuple[Layer, ...]]]:
-        """Pickled as a list: a linked one would need a level of recursion for each layer."""
+        """Pickled as a list, because a linked list would need one level of recursion per layer."""
         bottom = self
         while bottom.parent is not None and bottom.layer is not None:
             bottom = bottom.parent

@@ -1,6 +1,6 @@
-"""Digests, and the names that keep them apart.
+"""Digests, with a type for each kind.
 
-All are strings at run time; the type checker keeps what is easy to confuse apart.
+All are strings at run time; the type checker keeps the kinds apart.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _HEX: Final = "0123456789abcdef"
 
 
 def sha256(data: bytes) -> Digest:
-    """The digest of `data` as OCI writes it."""
+    """The digest of `data` in OCI notation."""
     return Digest("sha256:" + hashlib.sha256(data).hexdigest())
 
 
@@ -58,7 +58,7 @@ def check_digest(text: str) -> Digest:
 
 
 def next_chain_id(parent: ChainID, diff_id: DiffID) -> ChainID:
-    """The chain ID of a stack after one more layer (OCI image specification, config.md)."""
+    """The chain ID of a stack with one more layer (OCI image specification, config.md)."""
     if not parent:
         return ChainID(diff_id)
     return ChainID(sha256(f"{parent} {diff_id}".encode()))

@@ -1,7 +1,7 @@
-"""Framing: values as bytes that no other value has. What is hashed is framed first.
+"""Framing: an injective encoding of values as bytes, used for everything that is hashed.
 
-A frame is text, encoded once. Each value says its type and its length before its content, so
-that none is the beginning of another and neighbours can't be cut otherwise:
+A frame is text, encoded once. Each value starts with its type and its length, so that no value
+is a prefix of another and the boundary between two values is unambiguous:
 
     None n   True t   False f   integer i<hexadecimal>;   text s<characters>:<them>
     bytes b<count>:<each as the character of its number>   tuple (<items>:<frame of each>
@@ -21,7 +21,7 @@ _SHALLOW: Final = 8
 
 
 def frame(value: Value) -> bytes:
-    """`value` as bytes that no other value has; subclasses count as the plain type below them.
+    """The injective encoding of `value`; subclasses count as the plain type below them.
 
     Raises `UsageError` for another type.
     """
@@ -29,7 +29,7 @@ def frame(value: Value) -> bytes:
 
 
 def _framed(value: Value, depth: int = 0) -> str:
-    """The text that `frame` encodes; the short way for texts and flat tuples."""
+    """The text that `frame` encodes; the fast path for texts and flat tuples."""
     kind = type(value)
     if kind is str:
         return f"s{len(value)}:{value}"  # type: ignore[arg-type,str-bytes-safe]
@@ -49,7 +49,7 @@ def _framed(value: Value, depth: int = 0) -> str:
 
 
 def _nested(value: Value) -> str:
-    """The same for any value, however deep."""
+    """The same for any value, at any depth."""
     parts: list[str] = []
     # A stack of iterators, not recursion: values may nest as deep as an embedder likes.
     stack: list[Iterator[Value]] = [iter((value,))]
@@ -78,7 +78,7 @@ def _nested(value: Value) -> str:
 
 
 def framed_field(field: Field) -> str:
-    """The text of (label, value); `field.framed` has it where it is kept."""
+    """The text of (label, value); taken from `field.framed` if it is stored there."""
     label, value = field.label, field.value
     if type(label) is not str:
         return _framed((label, value))
@@ -88,14 +88,14 @@ def framed_field(field: Field) -> str:
 
 
 def share(*fields: Field) -> tuple[Field, ...]:
-    """`fields`, which many definitions hold, each framed once for all keys."""
+    """`fields` that many definitions share, each framed once for all keys."""
     for field in fields:
         object.__setattr__(field, "framed", framed_field(field))
     return fields
 
 
 def _plain(item: object) -> Value:
-    """The plain value behind a subclass (an enumeration, a named tuple, a digest type)."""
+    """The plain value of an instance of a subclass (enumeration, named tuple, digest type)."""
     if isinstance(item, str):
         return str.__str__(item)
     if isinstance(item, bytes):

@@ -1,4 +1,4 @@
-"""The graph: sources and steps, in topological order; inputs are edges seen from their reader."""
+"""The graph: sources and steps in topological order; an input is an edge seen from its reader."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ __all__ = ["Base", "Graph", "GraphBuilder", "Input", "Origin", "Step", "Vertex"]
 
 @frozen
 class Origin:
-    """Where a step comes from; for people, never part of a key.
+    """The place that a step comes from; for people, never part of a key.
 
     `stage` counts FROM lines from 0, `index` instructions within the stage (FROM = 0),
-    `onbuild` the number of an ONBUILD trigger; `line` counts from 1, 0 when there is no file.
+    `onbuild` the number of an ONBUILD trigger; `line` counts from 1 and is 0 without a file.
     """
 
     stage: int = 0
@@ -36,7 +36,7 @@ _NOWHERE: Final = Origin()
 
 @frozen
 class Input:
-    """An edge: the vertex read (its number in the graph), the role, what the step reads of it."""
+    """An edge: the number of the vertex that is read, its role, and the selector of the part."""
 
     role: str
     vertex: int
@@ -47,8 +47,8 @@ class Input:
 class Step:
     """An instruction with its inputs; `traits` are the executor's, `bypass` is `no_cache`.
 
-    `trace` says whether a command is watched and reused by what it was seen to read: "off",
-    "auto", or "audit" (and a share of what is reused is run again). It is no part of the key.
+    `trace` tells whether a command is watched and reused by its observed reads: "off", "auto", or
+    "audit" (as "auto", and a share of the reused steps is run again). It is not part of the key.
     """
 
     instruction: Instruction
@@ -113,8 +113,10 @@ class GraphBuilder:
     def source(self, source: Source) -> int:
         """The vertex number of `source`.
 
-        Raises `UsageError` for one that is equal to another but says something else, as types
-        do where `1` equals `True`: the content of the one would pass for the other's.
+        Raises `UsageError` for a source that is equal to another one but has a different
+        definition,
+        for example if their types differ (`1 == True`): the content of one would be used for the
+        other.
         """
         number = self._sources.get(source)
         if number is None:
@@ -140,8 +142,8 @@ class GraphBuilder:
 
 
 def _same(one: Source, other: Source) -> bool:
-    """Whether two sources say the same, types included."""
+    """Whether two definitions are equal, including types."""
     fields, others = tuple(one.definition()), tuple(other.definition())
     if all(type(field.value) is str for field in fields):
-        return fields == others  # the usual ones
-    return repr(fields) == repr(others)  # tells 1 and True apart
+        return fields == others  # the common case
+    return repr(fields) == repr(others)  # distinguishes 1 and True

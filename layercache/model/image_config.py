@@ -1,6 +1,6 @@
 """The image configuration as a frozen value, and its fold over the instructions of a build.
 
-Configuration is never cached: it is folded anew from the base's for each build. What is written
+Configuration is never cached: each build folds it anew, starting from the base image's. The output
 follows BuildKit (`frontend/dockerfile/dockerfile2llb`, `exporter/containerimage`) on top of the
 OCI image specification (config.md) and Docker's extensions of it.
 """
@@ -24,7 +24,7 @@ DEFAULT_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/
 """The PATH of an image whose base sets none (BuildKit, `system.DefaultPathEnvUnix`)."""
 
 DEFAULT_SHELL: Final = ("/bin/sh", "-c")
-"""What runs the shell form where no SHELL was given."""
+"""The shell for commands in shell form if no SHELL was given."""
 
 # The rest of what Docker's classic builder writes into "config" describes the container that
 # the last step ran in, not the image; BuildKit drops it, and so does this.
@@ -48,10 +48,10 @@ _SECOND: Final = 1_000_000_000
 
 @frozen(kw_only=True)
 class Healthcheck:
-    """How to see whether a container is well.
+    """The health check of a container.
 
     `test` is `("CMD", args…)`, `("CMD-SHELL", command)`, `("NONE",)` or empty (inherit);
-    durations are nanoseconds, 0 leaves the runtime's default.
+    durations are nanoseconds, 0 selects the runtime's default.
     """
 
     test: tuple[str, ...] = ()
@@ -62,7 +62,7 @@ class Healthcheck:
     retries: int = 0
 
     def to_oci(self) -> dict[str, Any]:
-        """As Docker writes it: zero values are left out."""
+        """The JSON object as Docker writes it: zero values are left out."""
         found: dict[str, Any] = {}
         if self.test:
             found["Test"] = list(self.test)
@@ -90,8 +90,8 @@ class Healthcheck:
 class HistoryEntry:
     """One line of an image's history (OCI image specification, config.md, "history").
 
-    `created` is RFC 3339 text, None until the export knows it; `empty_layer` says that the
-    instruction left no layer.
+    `created` is RFC 3339 text, None until the export sets it; `empty_layer` means that the
+    instruction made no layer.
     """
 
     created: str | None = None
@@ -102,10 +102,11 @@ class HistoryEntry:
 
     @classmethod
     def of(cls, text: str, *, layer: bool = False, operation: bool | None = None) -> HistoryEntry:
-        """The entry BuildKit writes for an instruction.
+        """The entry that BuildKit writes for an instruction.
 
-        `layer`: the instruction leaves a layer. `operation` (default: as `layer`): the text
-        ends with "# buildkit", as that of RUN, COPY and ADD does and that of WORKDIR does not.
+        `layer`: the instruction makes a layer. `operation` (default: same as `layer`): the text
+        ends
+        with "# buildkit", as for RUN, COPY and ADD but not for WORKDIR.
         """
         marked = layer if operation is None else operation
         return cls(
@@ -115,7 +116,7 @@ class HistoryEntry:
         )
 
     def dated(self, created: str | None) -> HistoryEntry:
-        """This entry with a time, unless it has one."""
+        """This entry with the given time, unless it already has one."""
         if self.created or not created:
             return self
         return HistoryEntry(
@@ -148,11 +149,11 @@ class HistoryEntry:
 
 @frozen(kw_only=True)
 class ImageConfig:
-    """What an image says about how to run it.
+    """The configuration of an image: how to run it.
 
     `env` is ordered and holds each name once. `labels`, `exposed_ports` and `volumes` are
-    sorted. `cmd_set` says that CMD was given in this stage: ENTRYPOINT then keeps it (it is no
-    part of the configuration that is written). `history` holds the base's entries.
+    sorted. `cmd_set` means that CMD was given in this stage, so that ENTRYPOINT keeps it (it is
+    not written to the configuration). `history` holds the base's entries.
     """
 
     env: tuple[tuple[str, str], ...] = ()
@@ -176,14 +177,14 @@ class ImageConfig:
     args_escaped: bool = False
     history: tuple[HistoryEntry, ...] = ()
     unknown: tuple[tuple[str, str], ...] = ()
-    """Fields of a base's "config" that are not known here: name and JSON text, written back."""
+    """Unknown fields of a base's "config": name and JSON text, written back unchanged."""
     cmd_set: bool = field(default=False, eq=False)
 
     # -- in ---------------------------------------------------------------------------------
 
     @classmethod
     def scratch(cls, architecture: str, os: str = "linux", variant: str = "") -> ImageConfig:
-        """What `FROM scratch` starts with."""
+        """The configuration that `FROM scratch` starts with."""
         return cls(
             env=(("PATH", DEFAULT_PATH),),
             workdir="/",
@@ -196,8 +197,8 @@ class ImageConfig:
     def from_oci(cls, value: Mapping[str, Any]) -> ImageConfig:
         """The configuration in the JSON object of an OCI or Docker image.
 
-        `created` and `rootfs` belong to that image and are not kept. Fields of "config" that
-        are not known here are kept in `unknown`. Raises `UsageError` for a wrong type.
+        `created` and `rootfs` belong to that image and are not kept. Unknown fields of "config" are
+        kept in `unknown`. Raises `UsageError` for a wrong type.
         """
         inner = value.get("config")
         if inner is None:
@@ -242,7 +243,7 @@ class ImageConfig:
     # -- out --------------------------------------------------------------------------------
 
     def config_to_oci(self) -> dict[str, Any]:
-        """The "config" object, empty values left out, keys in the order of Docker's type."""
+        """The "config" object, without empty values, with keys in the order of Docker's type."""
         values: list[tuple[str, Any]] = [
             ("User", self.user),
             ("ExposedPorts", {port: {} for port in self.exposed_ports}),
@@ -272,8 +273,8 @@ class ImageConfig:
         """The JSON object of the whole image, keys in a fixed (sorted) order.
 
         `diff_ids` are those of all layers, the lowest first; `history` is the whole history,
-        the base's entries included; `created` RFC 3339 text, left out when None. Raises
-        `UsageError` when the history claims another number of layers than there are.
+        including the base's entries; `created` is RFC 3339 text, left out if None. Raises
+        `UsageError` if the number of layers in the history is wrong.
         """
         stack, entries = list(diff_ids), list(history)
         claimed = sum(not entry.empty_layer for entry in entries)
@@ -299,9 +300,9 @@ class ImageConfig:
     # -- the fold ---------------------------------------------------------------------------
 
     def inherited(self) -> ImageConfig:
-        """What a stage FROM this image starts with.
+        """The configuration that a stage FROM this image starts with.
 
-        Its ONBUILD triggers are the caller's to run and are not passed on; PATH is set; a CMD
+        The caller runs the ONBUILD triggers, which are not passed on; PATH is set; an existing CMD
         counts as the base's, so that ENTRYPOINT resets it.
         """
         env = self.env
@@ -310,7 +311,9 @@ class ImageConfig:
         return evolve(self, env=env, onbuild=(), cmd_set=False)
 
     def with_env(self, name: str, value: str) -> ImageConfig:
-        """`name` gets `value` in its place, or at the end. `UsageError`: no valid name."""
+        """`name` is set to `value`, in its place or at the end. Raises `UsageError` for an invalid
+        name.
+        """
         if not name or "=" in name or "\0" in name + value:
             raise UsageError(f"ENV: not a name of a variable: {name!r}")
         if any(known == name for known, _ in self.env):
@@ -320,7 +323,7 @@ class ImageConfig:
         return evolve(self, env=env)
 
     def command(self, args: Sequence[str] | str) -> tuple[str, ...]:
-        """`args` as they are, or a shell form with the effective shell before it."""
+        """`args` unchanged, or a shell form with the effective shell before it."""
         return (*(self.shell or DEFAULT_SHELL), args) if isinstance(args, str) else tuple(args)
 
     def with_cmd(self, args: Sequence[str] | str) -> ImageConfig:
@@ -331,12 +334,12 @@ class ImageConfig:
         return evolve(self, cmd=self.command(args), args_escaped=True, cmd_set=True)
 
     def with_entrypoint(self, args: Sequence[str] | str) -> ImageConfig:
-        """ENTRYPOINT; a CMD that comes from the base is dropped, one of this stage is kept."""
+        """ENTRYPOINT; a CMD of the base is dropped, a CMD of this stage is kept."""
         cmd = self.cmd if self.cmd_set else ()
         return evolve(self, entrypoint=self.command(args), cmd=cmd)
 
     def with_label(self, name: str, value: str) -> ImageConfig:
-        """LABEL: the label gets this value. `UsageError`: an empty name."""
+        """LABEL: the label gets this value. Raises `UsageError` for an empty name."""
         if not name:
             raise UsageError("LABEL: the name is empty")
         labels = {**dict(self.labels), name: value}
@@ -347,7 +350,7 @@ class ImageConfig:
         return evolve(self, user=user)
 
     def with_workdir(self, path: str) -> ImageConfig:
-        """WORKDIR: `path` made absolute below the present one, and cleaned."""
+        """WORKDIR: `path`, resolved against the current directory and cleaned."""
         joined = posixpath.join("/", self.workdir or "/", path)
         # normpath keeps exactly two leading slashes, as POSIX allows; Go's path.Clean does not.
         return evolve(self, workdir="/" + posixpath.normpath(joined).lstrip("/"))
@@ -357,7 +360,7 @@ class ImageConfig:
         return evolve(self, exposed_ports=tuple(sorted({*self.exposed_ports, *ports(spec)})))
 
     def with_volume(self, path: str) -> ImageConfig:
-        """VOLUME, as written. `UsageError`: an empty path."""
+        """VOLUME, as written. Raises `UsageError` for an empty path."""
         if not path:
             raise UsageError("VOLUME: the path is empty")
         return evolve(self, volumes=tuple(sorted({*self.volumes, path})))
@@ -369,7 +372,7 @@ class ImageConfig:
         return evolve(self, stop_signal=signal)
 
     def with_shell(self, args: Sequence[str]) -> ImageConfig:
-        """SHELL. `UsageError`: an empty list."""
+        """SHELL. Raises `UsageError` for an empty list."""
         if not args:
             raise UsageError("SHELL needs at least one argument")
         return evolve(self, shell=tuple(args))
@@ -379,18 +382,18 @@ class ImageConfig:
         return evolve(self, onbuild=(*self.onbuild, trigger))
 
     def with_healthcheck(self, healthcheck: Healthcheck) -> ImageConfig:
-        """HEALTHCHECK, which replaces an earlier one as a whole."""
+        """HEALTHCHECK, which replaces an earlier one entirely."""
         return evolve(self, healthcheck=healthcheck)
 
     def with_maintainer(self, author: str) -> ImageConfig:
-        """MAINTAINER, which is written as the image's author."""
+        """MAINTAINER, which becomes the image's author."""
         return evolve(self, author=author)
 
 
 def ports(spec: str) -> tuple[str, ...]:
     """The ports of one word of EXPOSE as `port/protocol`; raises `UsageError`.
 
-    Accepts `[[ip:]host:]port[-port][/tcp|udp|sctp]`; what it is published as does not count.
+    Accepts `[[ip:]host:]port[-port][/tcp|udp|sctp]`; the published address does not count.
     """
     text, _, protocol = spec.rpartition(":")[2].partition("/")
     protocol = protocol.lower() or "tcp"
@@ -408,7 +411,7 @@ def ports(spec: str) -> tuple[str, ...]:
 
 
 def _duration(nanoseconds: int) -> str:
-    """As Go prints a duration: 1h2m3.5s, 20ms, 0s."""
+    """A duration in Go's notation: 1h2m3.5s, 20ms, 0s."""
     if nanoseconds == 0:
         return "0s"
     sign, rest = ("-" if nanoseconds < 0 else ""), abs(nanoseconds)

@@ -1,7 +1,7 @@
-"""The instruction model: what one step says, as values; nothing here reads anything.
+"""The instruction model: the definition of one step as values; nothing here does I/O.
 
 `Instruction` and `Source` are the plug points for an embedder's own types: a frozen value with
-a `name` and a `definition`. Everything else about a step (its inputs, its place in a file) is in
+a `name` and a `definition`. All other facts about a step (its inputs, its place in a file) are in
 the graph.
 """
 
@@ -15,7 +15,7 @@ from layercache._base.classes import field, frozen
 __all__ = ["Field", "Instruction", "Source", "Value"]
 
 Value: TypeAlias = "bool | int | str | bytes | tuple[Value, ...] | None"
-"""What a field may hold; framed injectively, so `1`, `True`, `"1"` and `b"1"` all differ."""
+"""The value of a field; framed injectively, so `1`, `True`, `"1"` and `b"1"` all differ."""
 
 
 @frozen
@@ -23,33 +23,33 @@ class Field:
     """One labelled fact that may change a result.
 
     `private` marks values that must not reach a shared store in the clear (build arguments):
-    they count in the key, and are kept there as a digest only.
+    they count in the key, but the store holds only a digest.
     """
 
     label: str
     value: Value
     private: bool = False
     framed: str | None = field(default=None, init=False, eq=False, repr=False)
-    """Its frame, where that is kept because many definitions hold it (`framing.share`)."""
+    """The frame of the field, stored if many definitions share the field (`framing.share`)."""
 
 
 @runtime_checkable
 class Instruction(Protocol):
-    """What one step says. Implement it with a frozen value.
+    """The definition of one step. Implement it with a frozen value.
 
-    `name` is for people and is part of the key material. `definition` gives every labelled
-    fact, inputs apart, that may change the result, always in the same order. It must be a pure
-    function of the value: it is called once for each walk and its result is hashed.
+    `name` is for people and is part of the key material. `definition` returns all labelled
+    facts, other than the inputs, that may change the result, always in the same order. It must be
+    a pure function of the value: it is called once per walk and its result is hashed.
 
-    Optional attributes, each absent for the careful answer:
+    Optional attributes; leaving one out is always safe:
 
-    - `commands`: False when executing it runs no command; the executor's traits are then no
-      part of its key.
-    - `reads()`: what it reads beside its parent, as (role, subject, selector); the subject is a
+    - `commands`: False if executing the instruction runs no command; the executor's traits are
+      then not part of its key.
+    - `reads()`: its inputs other than the parent, as (role, subject, selector); the subject is a
       `Source`, the name of a stage or context, or None for the main context.
-    - `reads_parent`: the selector of what it reads of its parent, `EVERYTHING` by default. A
-      promise: its layer may depend on nothing else of the parent.
-    - `text`: how it is shown to people.
+    - `reads_parent`: the selector of the part of the parent that it reads, `EVERYTHING` by
+      default. Its layer must depend on no other part of the parent.
+    - `text`: the form shown to people.
     """
 
     @property
@@ -60,14 +60,14 @@ class Instruction(Protocol):
 
 @runtime_checkable
 class Source(Protocol):
-    """Something named from outside, with no inputs: a base image, a build context, a URL.
+    """An external input, which has no inputs itself: a base image, a build context, a URL.
 
-    `name` is what people call it; `definition` identifies it within one build, so that the same
-    question is asked once. It is no part of any key: a source counts by its content.
+    `name` is for people; `definition` identifies the source within one build, so that each
+    question about it is asked once. It is not part of any key: a source counts by its content.
 
-    Of an embedder's own type it needs one more method, `fetch()`: what it holds, as a `Tree` or
-    a mapping of paths to contents. That is called once for a build, when something of it has to
-    be known; it raises `SourceError` or `OSError` when it can't.
+    A type of an embedder's own needs one more method, `fetch()`, which returns the content as a
+    `Tree` or a mapping of paths to contents. It is called at most once per build, when some of the
+    content is needed; it raises `SourceError` or `OSError` on failure.
     """
 
     @property

@@ -28,7 +28,7 @@ _CONTEXT: Final = "layercache 2026-11 cache key 2: "
 
 @frozen
 class InputMaterial:
-    """What a step reads of one input: its role, the selector, and the fingerprint found."""
+    """The part of one input that a step reads: its role, the selector, and the fingerprint."""
 
     role: str
     selector: tuple[Field, ...]
@@ -37,7 +37,7 @@ class InputMaterial:
 
 @frozen
 class KeyMaterial:
-    """Everything a key is made of, labelled: scheme, instruction, fields, traits, inputs."""
+    """Everything that a key is made of, labelled: scheme, instruction, fields, traits, inputs."""
 
     scheme: str
     name: str
@@ -49,7 +49,7 @@ class KeyMaterial:
 
 @runtime_checkable
 class KeyStrategy(Protocol):
-    """How narrow "what a step reads" is. Pure; strategies are never mixed in one walk.
+    """Decides which part of each input counts. Pure; a walk never mixes strategies.
 
     `scheme` names the strategy and its version ("content/1") and is part of every key.
     """
@@ -58,26 +58,28 @@ class KeyStrategy(Protocol):
     def scheme(self) -> str: ...
 
     def selector(self, step: Step, source: Input) -> Selector:
-        """What of this input the step reads."""
+        """The part of this input that the step reads."""
 
     def material(self, step: Step, inputs: Sequence[Fingerprint]) -> KeyMaterial:
-        """The labelled facts; `inputs` come in the order of `step.inputs`."""
+        """The labelled facts; `inputs` are in the order of `step.inputs`."""
 
 
 @runtime_checkable
 class Narrows(Protocol):
-    """Optional for a strategy: steps that may be reused on another parent, too."""
+    """Optional for a strategy: some steps may also be reused on another parent."""
 
     def narrows(self, step: Step) -> str | None:
-        """The evidence by which `step` may be reused where not all of the parent is as it was:
-        "rebase" or "trace"; None where only the whole parent counts."""
+        """The evidence by which `step` may be reused although some of its parent changed: "rebase"
+        or
+        "trace"; None if only the whole parent counts.
+        """
 
 
 def cache_key(material: KeyMaterial) -> CacheKey:
-    """The key of `material`: BLAKE3 in `derive_key` mode, one context for each scheme.
+    """The key of `material`: BLAKE3 in `derive_key` mode, with one context for each scheme.
 
-    Hashed is the frame of (name, fields, traits, ((role, selector, fingerprint), …), salt),
-    fields being tuples of (label, value). Raises `UsageError` for what can't be framed.
+    Hashes the frame of (name, fields, traits, ((role, selector, fingerprint), …), salt), where
+    fields are tuples of (label, value). Raises `UsageError` for values that can't be framed.
     """
     # One list, filled in place: a key is to cost little more than hashing it.
     name, fields, traits, salt = material.name, material.fields, material.traits, material.salt
@@ -103,7 +105,7 @@ def cache_key(material: KeyMaterial) -> CacheKey:
 
 
 def _text(text: Any) -> str:
-    """The plain text below a subclass, which may write itself in another way."""
+    """The plain text of an instance of a subclass, which may override its string form."""
     if not isinstance(text, str):
         raise UsageError(
             f"key material can't have {type(text).__name__} for its name, its salt, a role or a "

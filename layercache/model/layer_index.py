@@ -1,9 +1,8 @@
-"""The index of a layer: what it holds, entry by entry, and where the bytes of its files are.
+"""The index of a layer: its entries, and the offsets of the files' bytes.
 
-Derived from the uncompressed tar and rebuildable from it, so damage costs a second pass over
-the layer and nothing else. A `LayerIndex` is canonical: one row for each path, sorted depth
-first, with a row for every directory above an entry (an *implied* row where the layer itself
-has no entry for that directory).
+Derived from the uncompressed tar, so damage costs only a second pass over the layer. A
+`LayerIndex` is canonical: one row for each path, sorted depth first, with a row for every
+directory above an entry (an *implied* row if the layer itself has no entry for that directory).
 """
 
 from __future__ import annotations
@@ -44,7 +43,7 @@ Row = tuple[int, int, int, int, int, int, int, bytes]
 
 
 def sort_key(path: bytes) -> bytes:
-    """Orders paths depth first, siblings by their bytes; names hold no NUL."""
+    """Sort key for paths: depth first, siblings by their bytes; names hold no NUL."""
     return path.replace(b"/", b"\0")
 
 
@@ -52,10 +51,10 @@ def sort_key(path: bytes) -> bytes:
 class Entry:
     """One path of a layer.
 
-    `node` is None where the layer deletes the path. `offset` is where a file's bytes begin in
-    the uncompressed tar. `hardlink` is the path that the entry is another name of; its node and
-    offset are then those of that path. `opaque`: nothing of the directory in the layers below
-    shows. `implied`: the layer holds something beneath this directory but no entry for it.
+    `node` is None if the layer deletes the path. `offset` is the position of a file's bytes in
+    the uncompressed tar. `hardlink` is the path of which the entry is another name; its node and
+    offset are then those of that path. `opaque`: entries of the directory in lower layers are
+    hidden. `implied`: the layer holds something beneath this directory but no entry for it.
     """
 
     path: bytes
@@ -105,7 +104,7 @@ class LayerIndex:
         self.digests: dict[bytes, bytes] = {}
         """Directory digests of whole subtrees, filled in by `StateTree`."""
         self.link_targets = frozenset(hardlinks.values())
-        """Paths that hard links of this layer are further names of."""
+        """Paths to which hard links of this layer add further names."""
         self._rows: dict[bytes, int] | None = None
         self._children: dict[bytes, list[bytes]] | None = None
         self._times: LayerTimes | None = None
@@ -113,7 +112,7 @@ class LayerIndex:
 
     @classmethod
     def of(cls, entries: Iterable[Entry]) -> LayerIndex:
-        """An index of `entries` in any order; see `IndexBuilder` for what it makes of them."""
+        """An index of `entries` in any order; see `IndexBuilder` for the rules."""
         builder = IndexBuilder()
         for entry in entries:
             builder.put(entry)
@@ -142,7 +141,7 @@ class LayerIndex:
     __hash__ = None  # type: ignore[assignment]
 
     def row(self, path: bytes) -> int | None:
-        """The number of the row of `path`, None when the layer says nothing about it."""
+        """The number of the row of `path`, None if the layer has no entry for it."""
         rows = self._rows
         if rows is None:
             rows = self._rows = dict(zip(self.paths, range(len(self.paths)), strict=True))
@@ -212,7 +211,7 @@ class LayerIndex:
         return found
 
     def names(self, path: bytes) -> Sequence[bytes]:
-        """All names of the file at `path`, sorted, where the layer gives it several; else none."""
+        """All names of the file at `path`, sorted, if the layer gives it several; else empty."""
         row = self.row(path)
         target = path if row is None else self.hardlinks.get(row, path)
         if target not in self.link_targets:
@@ -221,12 +220,12 @@ class LayerIndex:
         return sorted([target, *others])
 
     def get(self, path: bytes) -> Entry | None:
-        """The entry at `path`, None when the layer says nothing about it."""
+        """The entry at `path`, None if the layer has no entry for it."""
         row = self.row(path)
         return None if row is None else self.entry(row)
 
     def node(self, row: int) -> Node:
-        """The node of a row that is no deletion."""
+        """The node of a row that is not a deletion."""
         mode, uid, gid, size, mtime, _, _, content = self._table[row]
         return Node(
             mode=mode,
@@ -292,10 +291,11 @@ class LayerIndex:
 
     @classmethod
     def decode(cls, data: bytes) -> LayerIndex:
-        """The index that `encode` made; raises `CorruptObject` for anything else.
+        """The inverse of `encode`; raises `CorruptObject` for any other bytes.
 
-        A checksum only tells of accidents, so what is canonical is checked too: names that lead
-        nowhere else, each once and in order, below directories.
+        A checksum detects only accidents, so the canonical form is checked too: no name leads out
+        of
+        the layer, each name occurs once and in order, and every parent is a directory.
         """
         try:
             return cls._decode(data)
@@ -374,8 +374,9 @@ def _read_pair(data: bytes, at: int) -> tuple[int, bytes, bytes, int]:
 
 @runtime_checkable
 class KeepsIndex(Protocol):
-    """Optional for a `Blobs`: takes the index that comes with writing a layer, which spares
-    reading the layer again."""
+    """Optional for a `Blobs`: accepts the index that was made while the layer was written, which
+    saves reading the layer again.
+    """
 
     def keep_index(self, layer: Layer, index: LayerIndex) -> None: ...
 
@@ -383,8 +384,8 @@ class KeepsIndex(Protocol):
 class IndexBuilder:
     """Collects rows in any order and makes the canonical index of them.
 
-    Every directory above an entry gets a row. A path that is deleted and present again is one
-    row: an opaque directory, or just the new node. The hot path of a writer may set `rows`
+    Every directory above an entry gets a row. A path that is deleted and present again becomes
+    one row: an opaque directory, or just the new node. The hot path of a writer may set `rows`
     itself.
     """
 
@@ -429,9 +430,9 @@ class IndexBuilder:
         )
 
     def forget(self, path: bytes) -> None:
-        """Take away what is at `path` and below, as if it had never been put.
+        """Remove the entry at `path` and all entries below, as if they had never been put.
 
-        Other names of a file that goes stay names of one file.
+        The remaining names of a removed file stay names of one file.
         """
         inside = path + b"/"
         gone = {other for other in self.rows if other == path or other.startswith(inside)}

@@ -1,19 +1,8 @@
-"""The time policy: modification times in layers are a function of content and instruction only.
+"""The time policy: modification times are a function of content and instruction only.
 
-Never of history, clock or machine, so that cached and clean builds agree to the byte. What was
-written by the step itself ("now") is told from what has a time that was set on purpose, as by an
-archive. What a running step is shown instead is the matter of `logical_clock`.
-
-A time that means "now" has a *code*, which says where among the times of its layer and of those
-below it belongs:
-
-* 0: when the layer was made;
-* odd, 2r - 1: in the same layer, r ranks before (COPY --from keeps the order of its source);
-* even, 2d: unchanged since d instants of the layers below (a file that was only given another
-  owner, or moved).
-
-A file's time is moved by its content as well, so that other content has another time, and so
-that a time that happens to be like one of these is not taken for it.
+They never depend on history, clock or machine, so cached and clean builds agree to the byte.
+Consequences: different content of the same size gets a different time (checks by time and size
+stay right), and a file made by a command is never older than a file that COPY wrote.
 """
 
 from __future__ import annotations
@@ -23,7 +12,7 @@ from typing import Final
 __all__ = ["LAYER_TIME", "MAX_CODE", "clamped_time", "code_of", "coded_time", "copied_time"]
 
 LAYER_TIME: Final = 1_600_000_000
-"""Seconds since 1970 that no entry of a layer is newer than; a constant of the scheme."""
+"""The latest time of any entry of a layer, in seconds since 1970; a constant of the scheme."""
 
 _SPREAD: Final = 3
 """Bytes of the content digest that move the time of a copied file: 2**24 s, some 194 days."""
@@ -45,7 +34,9 @@ def copied_time(content: bytes) -> int:
 
 
 def clamped_time(mtime: float) -> int:
-    """The mtime of what a command wrote or an archive brought: whole seconds, 0 to LAYER_TIME."""
+    """The mtime of an entry written by a command or unpacked from an archive: whole seconds, from 0
+    to LAYER_TIME.
+    """
     return 0 if mtime < 0 else min(int(mtime), LAYER_TIME)
 
 

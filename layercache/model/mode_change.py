@@ -1,4 +1,4 @@
-"""`--chmod` values: octal, or symbolic as chmod(1) has it (`u=rwX,go=rX`, `+x`, `g=u`)."""
+"""`--chmod` values: octal, or symbolic as for chmod(1) (`u=rwX,go=rX`, `+x`, `g=u`)."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _EXECUTE: Final = 0o111
 
 @frozen
 class ModeChange:
-    """What `--chmod` does to permission bits: an absolute mode, or steps one after the other.
+    """The effect of `--chmod` on permission bits: an absolute mode, or a sequence of changes.
 
-    A step is operator, classes it touches as a mask, bits, whether `X`, classes to copy from.
-    `g=u` copies the three bits of a class and leaves setuid, setgid and sticky, as BuildKit.
+    A change is operator, affected classes as a mask, bits, whether `X`, classes to copy from.
+    As in BuildKit, `g=u` copies the three bits of a class and leaves setuid, setgid and sticky.
     """
 
     absolute: int | None = None
@@ -54,9 +54,10 @@ class ModeChange:
 
 
 def parse_mode(text: str) -> ModeChange:
-    """A `--chmod` value; raises `UsageError` for one that is neither octal nor symbolic.
+    """Parse a `--chmod` value; raises `UsageError` if it is neither octal nor symbolic.
 
-    Without a class (`+x`) all three are meant and no umask applies, as in BuildKit's daemon.
+    Without a class (`+x`), all three classes are meant and no umask applies, as in BuildKit's
+    daemon.
     """
     if text.isdecimal():
         if _OCTAL.fullmatch(text) and int(text, 8) <= 0o7777:

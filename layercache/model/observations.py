@@ -1,8 +1,8 @@
-"""What a step was seen to look at of its parent, as a value: paths, and what of each.
+"""The observed reads of a step's parent, as a value: paths, and which facts of each were read.
 
-A set without values: what was there is looked up later, in the tree that it was, so that the
-same set can be asked of another tree. `docs/explanation/tracing.md` is the contract; a change
-of what a bit stands for is another `CONTRACT`.
+A set holds no values: the values are looked up later in a given tree, so that the same set can be
+evaluated on another tree. `docs/explanation/tracing.md` is the contract; if the meaning of a bit
+changes, `CONTRACT` changes.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ __all__ = [
 ]
 
 CONTRACT: Final = 3
-"""The version of what counts as observed; part of every key that rests on observations."""
+"""The version of the contract; part of every key that rests on observations."""
 
 ABSENT: Final = 1
-"""N: looked up, nothing was there."""
+"""N: looked up, and absent."""
 FOUND: Final = 2
 """E: looked up and found: type, mode, owner, device numbers, extended attributes."""
 METADATA: Final = 4
@@ -69,7 +69,7 @@ SINCE: Final = "since"
 """What is worked out of a path whose time the result has: how many instants ago that was."""
 
 WHOLE: Final = FOUND | METADATA | SIZE | LINK | CONTENT | ATTRIBUTES
-"""Everything about what is at a path, but for what a directory holds."""
+"""All facts about a path except the entries of a directory."""
 
 _MAGIC: Final = b"layercache observations 1\n"
 _CONTEXT: Final = "layercache 2026-11 observations 1"
@@ -78,11 +78,10 @@ _MAX_ROWS: Final = 1_000_000
 
 @frozen
 class Observations:
-    """`rows` are (path, bits), sorted by path, no path twice.
+    """A set of observations: `rows` are (path, bits), sorted by path, no path twice.
 
-    `derived` is what the engine or the executor worked out of the parent's accounts instead of
-    the step: ("user", USER) is who that is, ("owner", CHOWN) the two numbers; (SINCE, PATH) when
-    what is at a path was written.
+    `derived` are facts that the engine or the executor, instead of the step, derived from the
+    parent's accounts: ("user", USER) for the resolved user, ("owner", CHOWN) for the two numbers.
     """
 
     rows: tuple[tuple[bytes, int], ...]
@@ -90,10 +89,11 @@ class Observations:
 
     @classmethod
     def of(cls, seen: Mapping[bytes, int], derived: Iterable[tuple[str, str]] = ()) -> Observations:
-        """The observations in `seen`, but for paths that can't be there because of another.
+        """The observations in `seen`, without paths that can't exist because of another
+        observation.
 
-        What is looked up beneath a path that is absent or no directory is absent with it: the
-        observation of that path says it.
+        A path beneath an absent path or a non-directory is absent as well, which the observation of
+        the upper path already implies.
         """
         rows = []
         dead: bytes | None = None
@@ -112,11 +112,11 @@ class Observations:
 
     @property
     def digest(self) -> str:
-        """Their identity: hex BLAKE3 of the encoded form."""
+        """The identity of the set: hex BLAKE3 of the encoded form."""
         return blake3(self.encode(), derive_key_context=_CONTEXT).hexdigest()
 
     def encode(self) -> bytes:
-        """As bytes: each path as what it shares with the one before, and the rest."""
+        """The binary form: for each path, the length shared with the previous path and the rest."""
         out = bytearray(_MAGIC)
         _put_number(out, len(self.derived))
         for pair in self.derived:
@@ -138,7 +138,7 @@ class Observations:
 
     @classmethod
     def decode(cls, data: bytes) -> Observations:
-        """What `encode` gave; raises `CorruptObject` for anything else."""
+        """The inverse of `encode`; raises `CorruptObject` for any other bytes."""
         if not data.startswith(_MAGIC):
             raise CorruptObject("not observations of this version")
         try:

@@ -1,7 +1,8 @@
-"""The effective operations that a graph of a Dockerfile holds: every field after substitution.
+"""The effective operations of a Dockerfile's graph: every field after substitution.
 
-They are instructions like an embedder's own. What people write (`dockerfile.instructions`) is
-lowered to these: configuration is folded in, text is expanded, defaults are filled.
+They are instructions like an embedder's own. The instructions that people write
+(`dockerfile.instructions`) are lowered to these: configuration is folded in, text is expanded,
+defaults are filled in.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from layercache.model.instruction import Field, Value
 __all__ = ["PARENT", "SOURCE", "CopyFiles", "CopySource", "Exec", "MakeDirectory", "Mount"]
 
 PARENT: Final = "parent"
-"""Role of the state that a step is applied to."""
+"""The role of the state that a step is applied to."""
 
 SOURCE: Final = "source"
 """Role of the context, stage or image that COPY and ADD take files from."""
@@ -26,8 +27,8 @@ SOURCE: Final = "source"
 class Mount:
     """One `RUN --mount`, resolved. `role` names the step's input behind bind and cache mounts.
 
-    `source` is the path within that input; `mode`, `uid`, `gid` are those of a cache, secret
-    or ssh mount; `size` bytes of a tmpfs; `env` the variable that gets a secret.
+    `source` is the path within that input; `mode`, `uid`, `gid` apply to a cache, secret or ssh
+    mount; `size` is that of a tmpfs, in bytes; `env` is the variable that receives a secret.
     """
 
     type: str
@@ -45,7 +46,9 @@ class Mount:
     env: str | None = None
 
     def definition(self) -> tuple[Field, ...]:
-        """What counts: never contents; of a cache neither id nor sharing (observed rule 9.2)."""
+        """The facts that count: never contents; for a cache neither id nor sharing (observed rule
+        9.2).
+        """
         fields = [Field("type", self.type), Field("target", self.target)]
         if self.type == "bind":
             fields += [Field("readonly", self.readonly), Field("from", self.role)]
@@ -75,10 +78,10 @@ class Mount:
 class Exec:
     """An effective RUN: the exact command and everything that it sees.
 
-    `env` is ordered as the command sees it, build arguments included; `arguments` names those
-    that are build arguments (their values are private). `user` is what USER says, resolved by
-    the executor in the parent's accounts. `files` are here-documents with `#!`, mounted below
-    /dev/pipes. `proxies` reach the command and count nowhere (observed rule 3.5).
+    `env` is ordered as the command sees it, build arguments included; `arguments` names the
+    variables that are build arguments (their values are private). `user` is the value of USER,
+    which the executor resolves in the parent's accounts. `files` are here-documents with `#!`,
+    mounted below /dev/pipes. `proxies` reach the command but never count (observed rule 3.5).
     """
 
     args: tuple[str, ...]
@@ -97,9 +100,9 @@ class Exec:
     files: tuple[tuple[str, bytes], ...] = ()
     proxies: tuple[tuple[str, str], ...] = field(default=(), eq=False)
     private: tuple[str, ...] = field(default=(), eq=False)
-    """Labels of fields that were expanded from build arguments: kept as digests only."""
+    """Labels of fields that were expanded from build arguments; only their digests are stored."""
     tools: tuple[str, ...] = ()
-    """Host tools that the recipe declares; the workspace executor counts their content."""
+    """Host tools that the recipe declares; they count by content in the workspace executor."""
 
     name = "RUN"
     commands = True
@@ -127,17 +130,17 @@ class Exec:
 
     @property
     def ordered_mounts(self) -> tuple[Mount, ...]:
-        """The mounts as they count, and so as they are to be mounted: by target.
+        """The mounts in the order in which they count and are mounted: by target.
 
-        The order in which they are written decides only between mounts of one target, of which
-        the last covers the others.
+        The order in which they are written matters only between mounts of one target, of which the
+        last covers the others.
         """
         return tuple(sorted(self.mounts, key=_mount_order))
 
 
 @functools.lru_cache(maxsize=64)
 def _environment(env: tuple[tuple[str, str], ...], arguments: tuple[str, ...]) -> tuple[Field, ...]:
-    """As `_surroundings`, of what the command finds in its environment."""
+    """Like `_surroundings`, for the environment of the command."""
     private = frozenset(arguments)
     return share(
         Field("env order", tuple([name for name, _ in env])),
@@ -157,7 +160,7 @@ def _surroundings(
     ulimits: tuple[str, ...],
     platform: str,
 ) -> tuple[Field, ...]:
-    """Fields that the commands of a recipe mostly share, made once for all of them."""
+    """Fields that most commands of a recipe share, made once for all of them."""
     return share(
         Field("user", user),
         Field("workdir", workdir),
@@ -172,7 +175,7 @@ def _surroundings(
 
 
 def _with_private(fields: tuple[Field, ...], private: tuple[str, ...]) -> tuple[Field, ...]:
-    """`fields`, those with the labels `private` marked so; the key is the same."""
+    """`fields`, with those whose labels are in `private` marked as private; the key is the same."""
     if not private:
         return fields
     return tuple(
@@ -197,7 +200,7 @@ class CopySource:
     """One source of COPY or ADD, in order.
 
     A pattern in the input `role`, or, with `content`, a here-document named `pattern`. For a
-    URL or a repository the input is the fetched tree and `remote` is True.
+    URL or a repository, the input is the fetched tree and `remote` is True.
     """
 
     role: str
@@ -216,8 +219,8 @@ class CopyFiles:
     """An effective COPY or ADD.
 
     `destination` is absolute and keeps a trailing slash, which counts. `chown` and `chmod` are
-    as written, names are resolved in the parent's accounts. `unpack`: None leaves it to the
-    rule of ADD (local archives yes, remote no), COPY sets False.
+    as written; names are resolved in the parent's accounts. `unpack`: None applies the rule of
+    ADD (unpack local archives, not remote ones), COPY sets False.
     """
 
     name: str = "COPY"
@@ -236,9 +239,10 @@ class CopyFiles:
     commands = False
 
     def definition(self) -> tuple[Field, ...]:
-        """Of a source its last name only: where its content comes from changes nothing.
+        """Of a source, only the last component of its name counts: the origin of the content is
+        irrelevant.
 
-        With `parents` the path is kept at the destination, and so all of it counts.
+        With `parents`, the path is kept at the destination, so all of it counts.
         """
         names = [s.pattern if self.parents else s.name for s in self.sources]
         sources = zip(self.sources, names, strict=True)
@@ -259,7 +263,7 @@ class CopyFiles:
 
 
 _COPY_RULES: Final = Field("rules", 2)
-"""Counts up when the same instruction on the same files comes to give another tree."""
+"""Raised when the same instruction on the same files produces a different tree than before."""
 
 
 @functools.lru_cache(maxsize=64, typed=True)
@@ -272,7 +276,7 @@ def _manners(
     unpack: bool | None,
     keep_git_dir: bool,
 ) -> tuple[Field, ...]:
-    """As `_surroundings`, of COPY and ADD."""
+    """Like `_surroundings`, for COPY and ADD."""
     return share(
         _COPY_RULES,
         Field("chown", chown),
@@ -287,9 +291,9 @@ def _manners(
 
 @frozen(kw_only=True)
 class MakeDirectory:
-    """An effective WORKDIR: the directory exists afterwards (0755 where made).
+    """An effective WORKDIR: afterwards, the directory exists (0755 if it was created).
 
-    What is made belongs to `user`, as USER says it; empty is 0:0.
+    A created directory belongs to `user`, in the notation of USER; empty means 0:0.
     """
 
     path: str

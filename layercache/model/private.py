@@ -1,4 +1,4 @@
-"""Private values as records keep them: digests keyed by the record's own key."""
+"""Private values in records: digests keyed by the record's own key."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def is_redacted(value: Value) -> bool:
 def redact_fields(key: CacheKey, fields: tuple[Field, ...]) -> tuple[Field, ...]:
     """`fields` with each private value replaced by its digest, keyed by the record's own key.
 
-    So two records don't show that they share a value, while whoever has a value can compare it
-    with the one in a record, on any machine. What was redacted stays as it is.
+    Two records therefore don't reveal that they share a value, but anyone who knows a value can
+    compare it with the one in a record, on any machine. Redacted values stay as they are.
     """
     if not any(field.private for field in fields):
         return fields
@@ -45,7 +45,8 @@ def _keyed(secret: bytes, label: str, value: Value) -> Value:
 
 
 def redact(key: CacheKey, material: KeyMaterial) -> KeyMaterial:
-    """`material` as a record of `key` keeps it; compare new material with old in this form.
+    """`material` in the form that a record of `key` holds; compare new and old material in this
+    form.
 
     The salt is private too: it is shown as a digest in hexadecimal.
     """

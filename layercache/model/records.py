@@ -14,10 +14,10 @@ __all__ = ["Closed", "Record"]
 
 
 class Closed(Protocol):
-    """Material as it is stored, opened when somebody asks: a hit needs none of it."""
+    """Material in its stored form, decoded on demand: a hit needs none of it."""
 
     def open(self) -> KeyMaterial:
-        """What it holds; raises `CorruptObject` where that is no material."""
+        """The decoded material; raises `CorruptObject` if it is malformed."""
 
 
 def _opened(material: KeyMaterial | Closed) -> KeyMaterial:
@@ -34,14 +34,14 @@ _NOTHING_SAID = KeyMaterial("", "", ())
 
 @frozen
 class Record:
-    """What executing a step once gave.
+    """The recorded result of one execution of a step.
 
-    `layer` is None when the step changed nothing. `seconds` is what the execution took;
-    `parent` is the chain ID of the state that the step was applied to, which a strategy that
-    does not key by content checks before it trusts the record;
-    `created` seconds since 1970, for people and retention only, never for order; `generation`
-    orders records of one key (higher wins, then the digest). `log` is the digest of the step's
-    output, `manifests` the stored listing behind a fingerprint, for explanations.
+    `layer` is None if the step changed nothing. `seconds` is the duration of the execution.
+    `parent` is the chain ID of the state that the step was applied to; a strategy that does not
+    key by content checks it before it trusts the record. `created` is in seconds since 1970, for
+    people and retention only, never for order. `generation` orders records of one key (higher
+    wins, then the digest). `log` is the digest of the step's output, `manifests` the stored
+    listings behind fingerprints, for explanations.
     """
 
     key: CacheKey
@@ -56,9 +56,9 @@ class Record:
 
     @property
     def material(self) -> KeyMaterial:
-        """What the key was made of, private values as digests once it was stored.
+        """The material of the key; in a stored record, private values are digests.
 
-        It explains and decides nothing: where somebody sealed another shape, it says nothing.
+        It serves explanations only; malformed material counts as unknown.
         """
         if not isinstance(self._material, KeyMaterial):
             object.__setattr__(self, "_material", _opened(self._material))
@@ -66,5 +66,5 @@ class Record:
 
     @property
     def closed(self) -> Closed | None:
-        """The material as it is stored, as long as nobody asked for it."""
+        """The material in its stored form, until it is first decoded."""
         return None if isinstance(self._material, KeyMaterial) else self._material

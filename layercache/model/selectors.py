@@ -1,7 +1,7 @@
-"""Selectors: which part of an input a step reads.
+"""Selectors: the part of an input that a step reads.
 
-`Everything`, `Nothing`, `ByKey`, `Observed` and `Files` are values; `matching` answers `Files`
-over a tree, `listings` keeps the answer for explanations.
+`Everything`, `Nothing`, `ByKey`, `Observed` and `Files` are values; `trees.selection` evaluates
+`Files` over a tree, `trees.listing` keeps the result for explanations.
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ _DOTS: Final = ("", ".", "..")
 
 @runtime_checkable
 class Selector(Protocol):
-    """Which part of an input a step reads: a frozen value; `name` is the evidence it gives."""
+    """The part of an input that a step reads, as a frozen value; `name` is the kind of evidence."""
 
     @property
     def name(self) -> str: ...
 
     def definition(self) -> Sequence[Field]:
-        """The labelled facts that make this selector; part of the key material."""
+        """The labelled facts that define this selector; part of the key material."""
 
 
 @frozen
 class Everything:
-    """All of it: for a state its chain ID, for a tree the digest of its root."""
+    """The whole input: for a state its chain ID, for a tree the digest of its root."""
 
     name = "content"
 
@@ -54,7 +54,7 @@ class Everything:
 
 @frozen
 class Nothing:
-    """Nothing of it: the input does not count (COPY --link on its parent)."""
+    """No part of the input: it does not count (the parent of COPY --link)."""
 
     name = "link"
 
@@ -64,7 +64,7 @@ class Nothing:
 
 @frozen
 class ByKey:
-    """The key of the step that makes the input, instead of its content (`ChainKeys`)."""
+    """The key of the step that produces the input, instead of its content (`ChainKeys`)."""
 
     name = "chain"
 
@@ -74,10 +74,10 @@ class ByKey:
 
 @frozen
 class Observed:
-    """What an execution was seen to look at, and nothing else of it.
+    """Exactly the facts that an execution was observed to read.
 
-    `observations` is the digest of the set (`Observations.digest`); `evidence` is "trace" where
-    a command was watched, "rebase" where the engine itself did the looking (COPY, ADD, WORKDIR).
+    `observations` is the digest of the set (`Observations.digest`); `evidence` is "trace" if a
+    command was watched, "rebase" if the engine itself read the facts (COPY, ADD, WORKDIR).
     """
 
     observations: str
@@ -107,12 +107,12 @@ class Files:
 
     `patterns` are relative to the root of the input ("." for the root), and may hold wildcards
     (`*`, `?`, `[a-z]`, `\\`-escapes as Go's `filepath.Match`) when `wildcards`. `exclude` are
-    patterns of `--exclude`, with the rules of `.dockerignore`; they apply to the name of what is
-    selected, and below it, relative to it (with `parents`: to the path from the pivot on).
-    With `parents` the path below the pivot `/./` is kept at the destination, `**` crosses
-    directories, and links are kept as links; without, links that are named are followed.
-    `named` is False where the names of the matches change nothing (a bind mount), `fixed_mode`
-    True where their permission bits don't, as all get the same (an octal `--chmod`).
+    patterns of `--exclude`, with the rules of `.dockerignore`; they apply to the name of each
+    selected entry, and below it to paths relative to it (with `parents`: to the path from the
+    pivot on). With `parents` the path below the pivot `/./` is kept at the destination, `**`
+    crosses directories, and links are kept as links; without it, named links are followed.
+    `named` is False if the names of the matches do not count (a bind mount); `fixed_mode` is True
+    if their permission bits do not count because all get the same (an octal `--chmod`).
     """
 
     patterns: tuple[str, ...] = field(converter=_texts)
@@ -125,7 +125,9 @@ class Files:
     name = "content"
 
     def definition(self) -> tuple[Field, ...]:
-        """Of a pattern its last component only, except with `parents`: the content counts."""
+        """Of each pattern only the last component, except with `parents`, because the content
+        counts.
+        """
         patterns: tuple[str, ...] = ()
         if self.parents:
             patterns = self.patterns

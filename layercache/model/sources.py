@@ -1,4 +1,4 @@
-"""Sources as values: what a recipe names from outside. They read nothing; the engine does."""
+"""Sources as values: external inputs that a recipe names. The engine reads them."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class ContextSource:
 
 @frozen
 class UrlSource:
-    """One file behind a URL, fetched once for a build and keyed by its bytes.
+    """One file behind a URL, fetched once per build and keyed by its bytes.
 
-    With `checksum` the key needs no request: the digest is what the file must have.
+    With `checksum`, the key needs no request: the file must have this digest.
     """
 
     url: str

@@ -1,4 +1,4 @@
-"""What an executor is given (`Task`, `Blobs`), what it gives back (`Result`), its protocol."""
+"""The input of an executor (`Task`, `Blobs`), its output (`Result`), and its protocol."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["Blobs", "BoundInput", "Executor", "NewFile", "Result", "StepTraits",
 
 @frozen
 class BoundInput:
-    """One input as the key saw it: its role, what it is, what is read of it, its fingerprint."""
+    """One input as the key covers it: role, subject, selector, fingerprint."""
 
     role: str
     subject: State | Source
@@ -31,19 +31,19 @@ class BoundInput:
 
 @frozen
 class Task:
-    """One step to execute: exactly what its key saw, and nothing else (no ids, no names)."""
+    """One step to execute: exactly the facts that its key covers (no ids, no names)."""
 
     instruction: Instruction
     inputs: tuple[BoundInput, ...]
     traits: tuple[Field, ...] = ()
     bypass: bool = False
-    """Asked for with `no_cache`: cache mounts start empty."""
+    """The step was requested with `no_cache`: cache mounts start empty."""
     observe: bool = False
-    """Watch what the command looks at of the parent; changes nothing about what it gives."""
+    """Watch what the command reads of the parent; this does not change the result."""
 
     @property
     def parent(self) -> State | None:
-        """The state the step is applied to, None for a step without one."""
+        """The state that the step is applied to, None for a step without one."""
         for bound in self.inputs:
             if bound.role == "parent" and isinstance(bound.subject, State):
                 return bound.subject
@@ -52,11 +52,11 @@ class Task:
 
 @frozen
 class Result:
-    """What an execution gave: a layer, or None when nothing changed; the step's output.
+    """The result of an execution: a layer, or None if nothing changed; the step's output.
 
     `output` is what the command wrote to standard output and error, in order, possibly cut.
-    `observed` is all that the result depends on of the parent, None where only the whole parent
-    is known to be enough; `refusal` says why, where observing was asked for.
+    `observed` are all facts of the parent that the result depends on, None if only the whole
+    parent is known to be enough; if tracing was requested, `refusal` then gives the reason.
     """
 
     layer: Layer | None
@@ -66,58 +66,66 @@ class Result:
 
 
 NewFile: TypeAlias = "str | bytes | Node | tuple[Node, bytes | str] | None"
-"""What `Blobs.layer` puts at a path: a file's text or bytes (0644), a node without content (a
+"""The value of a path in `Blobs.layer`: a file's text or bytes (0644), a node without content (a
 directory, a link), a node with a file's content, or None, which deletes the path."""
 
 
 class Blobs(Protocol):
-    """The window through which an executor reads and writes content. Safe for threads."""
+    """The interface through which an executor reads and writes content. Safe for threads."""
 
     def open(self, digest: Digest) -> BinaryIO:
-        """The verified bytes of a blob; raises `CorruptObject` or `NotFound` (both heal)."""
+        """The verified bytes of a blob; raises `CorruptObject` or `NotFound`, from which a build
+        recovers.
+        """
 
     def add(self, content: BinaryIO, media_type: str) -> Descriptor:
         """Store `content`; returns its descriptor."""
 
     def add_file(self, path: str, media_type: str, digest: Digest, size: int) -> Descriptor:
-        """Adopt a complete file whose digest is known; it may be moved away."""
+        """Adopt a complete file whose digest is known; the file may be moved away."""
 
     def index(self, layer: Layer) -> LayerIndex:
-        """What the layer holds, entry by entry; made from its bytes once and kept."""
+        """The entries of the layer, made from its bytes once and kept."""
 
     def tree(self, subject: State | Source) -> Tree:
-        """What the step's key saw of an input, as a tree: of a source or a state that is read in
-        part only what its selector picks, with times that do not tell. Raises `BuildError` for
-        what is no input of the step."""
+        """The part of an input that the step's key covers, as a tree.
+
+        For a source, or a state of which the step reads a part, the tree holds only the selected
+        files, with constant times. Raises `BuildError` for anything that is not an input of the
+        step.
+        """
 
     def layer(self, files: Mapping[str, NewFile]) -> Layer | None:
-        """Store a layer that writes or deletes these paths; None where there are none.
+        """Store a layer that writes or deletes these paths; None if there are none.
 
-        Order, sizes, types, times and digests are made here. Owners are 0:0 unless a node says
-        otherwise. Raises `UsageError` for what is no path or no file.
+        Order, sizes, types, times and digests are determined here. Owners are 0:0 unless a node
+        says
+        otherwise. Raises `UsageError` for an invalid path or content.
         """
 
     def layer_from(self, directory: str) -> Layer | None:
-        """Store a layer of all that a directory of the host holds: files, directories, links
-        with their modes, as root's; None where it is empty. No link is followed."""
+        """Store a layer of everything in a host directory: files, directories and links with their
+        modes, owned by root; None if it is empty. No link is followed.
+        """
 
     def log(self, chunk: bytes) -> None:
-        """Output of the running step, as it comes."""
+        """Pass on output of the running step as it arrives."""
 
     def cancelled(self) -> bool:
-        """Whether the build was cancelled; a long step should look now and then."""
+        """Whether the build was cancelled; a long step should check now and then."""
 
 
 @runtime_checkable
 class Executor(Protocol):
-    """Who runs a step.
+    """Runs steps.
 
-    `traits` are the labelled facts about it that may change outputs; they are in the keys of
-    the steps that execute commands. `execute` may be called from several threads; it raises
-    `BuildError` (`StepFailed` for a command) and leaves nothing behind then.
+    `traits` are the labelled facts about the executor that may change outputs; they are in the
+    keys of the steps that execute commands. `execute` may be called from several threads; on
+    failure it raises `BuildError` (`StepFailed` for a command) and leaves nothing behind.
 
-    Optional: `unpacks_states = True` declares that it takes states apart itself to mount them
-    and shows commands of each no more than the step's selectors pick; it then sees states whole.
+    Optional: `unpacks_states = True` declares that the executor unpacks states itself to mount
+    them, and shows commands no more of them than the step's selectors pick; it then gets whole
+    states.
     """
 
     @property
@@ -128,12 +136,13 @@ class Executor(Protocol):
 
 @runtime_checkable
 class StepTraits(Protocol):
-    """Optional: facts about the executor that differ from step to step."""
+    """Optional: facts about the executor that differ between steps."""
 
     def traits_of_steps(
         self, steps: Sequence[tuple[Instruction, str]]
     ) -> Sequence[Sequence[Field]]:
-        """Further traits of each of a build's steps: an instruction, its stage's name or number.
+        """Additional traits for each step of a build, given as (instruction, its stage's name or
+        number).
 
-        Asked once in a build for all of them, so that what they share is looked up once.
+        Called once per build for all steps, so that shared facts are looked up once.
         """

@@ -1,7 +1,7 @@
-"""A tree of files as values: what a node is, what of it counts, and its digest.
+"""A tree of files as values: its nodes, the facts that count, and its digest.
 
-Contexts, states and archives all show themselves as a `Tree`; selection and copying work on
-any. Paths are bytes, relative to the root, without leading or trailing slash; the root is b"".
+Contexts, states and archives are all presented as a `Tree`; selection and copying work on any.
+Paths are bytes, relative to the root, without leading or trailing slash; the root is b"".
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _SPECIAL: Final = "layercache 2026-11 node digest 1"
 _DESCRIBED: Final = "layercache 2026-11 node with attributes digest 1"
 
 CAPABILITY: Final = b"security.capability"
-"""Capabilities of a file: the one extended attribute that is read of a local context."""
+"""Capabilities of a file: the only extended attribute that is read from a local context."""
 
 ACCESS_ACL: Final = b"system.posix_acl_access"
 """Who but owner, group and others may do what; the group's bits of the mode are then its mask."""
@@ -44,9 +44,9 @@ _COUNTED: Final = (CAPABILITY, b"user.", b"system.posix_acl_")
 
 @frozen
 class Node:
-    """What `lstat` and a read would say of one path.
+    """The facts about one path that `lstat` and reading it would show.
 
-    `mode` has the type bits; `mtime` is in whole seconds; `content` is the BLAKE3 digest (32
+    `mode` includes the type bits; `mtime` is in whole seconds; `content` is the BLAKE3 digest (32
     bytes) of a regular file's bytes; `link` a symbolic link's target; `device` major and minor.
     """
 
@@ -81,10 +81,10 @@ class Tree(Protocol):
     """
 
     def lookup(self, path: bytes) -> Node | None:
-        """The node at `path`, None when nothing is there or a parent is no directory."""
+        """The node at `path`, None if nothing exists there or a parent is not a directory."""
 
     def children(self, path: bytes) -> Sequence[bytes]:
-        """The names in the directory `path`, sorted as bytes; empty when it is none."""
+        """The names in the directory `path`, sorted as bytes; empty if it is not a directory."""
 
     def digest(self, path: bytes) -> bytes:
         """`node_digest` of the node at `path`; for a directory `described_digest` of its
@@ -93,20 +93,21 @@ class Tree(Protocol):
     def open(self, path: bytes) -> BinaryIO:
         """The bytes of the regular file at `path`.
 
-        Reading to the end raises `ContextChanged` when they are not those of `Node.content`.
+        Reading to the end raises `ContextChanged` if the bytes do not match `Node.content`.
         """
 
 
 @runtime_checkable
 class HardLinks(Protocol):
-    """Optional: a tree in which several paths may be names of one file (hard links)."""
+    """Optional: a tree in which several paths may name the same file (hard links)."""
 
     def inode(self, path: bytes) -> object | None:
-        """A token that paths share which are names of one file; None for what has one name."""
+        """A token shared by all names of one file; None for a file with a single name."""
 
     def shared(self) -> Sequence[tuple[bytes, object]]:
         """Every path that may share its file with another, with its token, in depth-first order
-        with names sorted as bytes."""
+        with names sorted as bytes.
+        """
 
 
 Child = tuple[bytes, int, bytes, int, int]
@@ -114,15 +115,16 @@ Child = tuple[bytes, int, bytes, int, int]
 
 
 def counted_attributes(node: Node) -> tuple[tuple[bytes, bytes], ...]:
-    """The extended attributes that COPY carries and that therefore count: capabilities, ACLs,
-    and what users set. Labels of the host (`security.selinux`) are none of them."""
+    """The extended attributes that COPY carries and that therefore count: capabilities, ACLs, and
+    `user.*` attributes. Labels of the host (`security.selinux`) do not count.
+    """
     if not node.xattrs:
         return ()
     return tuple(sorted(pair for pair in node.xattrs if pair[0].startswith(_COUNTED)))
 
 
 def described_digest(node: Node, digest: bytes) -> bytes:
-    """`digest` of what a node holds, together with its attributes that count, if it has any."""
+    """The digest of an entry: its content's `digest`, and the attributes that count, if any."""
     attributes = counted_attributes(node)
     if not attributes:
         return digest
@@ -133,9 +135,9 @@ def described_digest(node: Node, digest: bytes) -> bytes:
 
 
 def node_digest(node: Node) -> bytes:
-    """The digest of everything about a node but its mode and owner; directories apart.
+    """The digest of all facts about a node except its mode and owner; not for directories.
 
-    A file without attributes is its content digest, so that no second hash is made.
+    A file without attributes has its content digest, so that no second hash is needed.
     """
     kind = stat.S_IFMT(node.mode)
     if kind == stat.S_IFREG and not node.xattrs:
@@ -195,12 +197,12 @@ def pack_directory(
     directory_names: bytes,
     owners: bytes = b"",
 ) -> bytes:
-    """`directory_digest` from columns: what is no directory first, each group sorted by name.
+    """`directory_digest` from columns: non-directories first, each group sorted by name.
 
     Modes are little-endian u32 with type bits, digests have 32 bytes, names are joined by NUL,
-    `owners` is empty where all are 0:0, else uid and gid of each row. Injective: counts and the
-    presence of owners come first, every column but the last has a length that follows from
-    them, and names hold no NUL.
+    `owners` is empty if all are 0:0, otherwise uid and gid of each row. Injective: counts and the
+    presence of owners come first, the length of every column but the last follows from them, and
+    names hold no NUL.
     """
     head = struct.pack("<II?", files, directories, bool(owners))
     parts = (

@@ -1,4 +1,4 @@
-"""Numbers, durations and switches as Dockerfiles write them."""
+"""Numbers, durations and booleans as Dockerfiles write them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _DIGITS: Final = "0123456789"
 
 
 def parse_bool(text: str) -> bool:
-    """A switch of a mount, with the spellings of Go's `strconv.ParseBool`."""
+    """A boolean option of a mount, with the spellings of Go's `strconv.ParseBool`."""
     if text in _TRUE:
         return True
     if text in _FALSE:
@@ -76,7 +76,7 @@ def parse_size(text: str) -> int:
 
 
 def parse_duration(text: str) -> int:
-    """Nanoseconds of a duration as Go writes it: `1m30s`, `500ms`, `1.5h`, `0`."""
+    """A duration in Go's notation, in nanoseconds: `1m30s`, `500ms`, `1.5h`, `0`."""
     from fractions import Fraction
 
     rest = text[1:] if text[:1] in ("+", "-") else text

@@ -1,7 +1,7 @@
-"""Observers, which follow the events of a build: a live display, OpenTelemetry.
+"""Observers that follow the events of a build: a live display and OpenTelemetry spans.
 
-Imports `events`, `reports` and the ground. Start at `layercache.events` (what is to be seen),
-then `live`.
+Imports `events`, `reports` and the base packages. Start at `layercache.events` (the events
+themselves), then `live`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = [
     "OtelSpans",
 ]
 
-if not TYPE_CHECKING:  # a type checker shall know a misspelt name when it sees one
+if not TYPE_CHECKING:  # hidden from type checkers, so that they still report misspelt names
     __getattr__, __dir__ = lazily(
         __name__,
         {

@@ -1,6 +1,6 @@
-"""What a build says of itself: the report as a value, the reasons of misses, and both as text.
+"""Reports: the result of a build as a value, the reasons of its misses, and both as text.
 
-Imports `events`, `solver` and what is before them, and does no I/O. Start at `report`, then
+Imports `events`, `solver` and the packages before them, and does no I/O. Start at `report`, then
 `reasons`.
 """
 
@@ -48,7 +48,7 @@ __all__ = [
     "mermaid",
 ]
 
-if not TYPE_CHECKING:  # a type checker shall know a misspelt name when it sees one
+if not TYPE_CHECKING:  # hidden from type checkers, so that they still report misspelt names
     __getattr__, __dir__ = lazily(
         __name__,
         {

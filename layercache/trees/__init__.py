@@ -1,7 +1,7 @@
-"""What patterns and selectors pick from a file tree, and the digests of it.
+"""File trees: what patterns and selectors pick from them, and their digests.
 
-Imports `model` and what is before it, and does no I/O: trees come from outside. Start at
-`patterns` (globs and ignore files) and `selection` (what of a tree a step reads).
+Imports `model` and the packages before it, and does no I/O: trees are passed in. Start at
+`patterns` (globs and ignore files) and `selection` (which part of a tree a step reads).
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ __all__ = [
     "walk",
 ]
 
-if not TYPE_CHECKING:  # a type checker shall know a misspelt name when it sees one
+if not TYPE_CHECKING:  # hidden from type checkers, so that they still report misspelt names
     __getattr__, __dir__ = lazily(
         __name__,
         {

@@ -1,8 +1,8 @@
 """Patterns as one automaton over path components, determinised lazily.
 
 Each pattern is a small nondeterministic machine whose edges read one component (`Component`);
-a `State` is the set of nodes that a path can be at, with the rules that matched above, as moby
-hands them down in its walk. States are made when first asked for, and remembered.
+a `State` is the set of nodes that a path can reach, with the rules that matched above it, as in
+moby's walk. States are created on first use and remembered.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ class _Edge(NamedTuple):
 
 
 class State(dict[bytes, "State"]):
-    """Where the machine stands after a path; `state[name]` is where it stands one deeper.
+    """The state of the machine after a path; `state[name]` is the state one component deeper.
 
-    `ignored`: the path matches. `settled`: all paths below have the same answer, so that
-    nothing below need be asked. Values are made on demand and shared; do not change them.
+    `ignored`: the path matches. `settled`: all paths below have the same answer, so nothing below
+    need be checked. Values are created on demand and shared; do not change them.
     """
 
     __slots__ = (
@@ -82,7 +82,7 @@ class State(dict[bytes, "State"]):
 
     @property
     def prunable(self) -> bool:
-        """Ignored, and no exception can bring back anything below."""
+        """Ignored, and no exception can include anything below again."""
         return self.ignored and self.settled
 
     def _index(self) -> None:
@@ -157,7 +157,7 @@ class State(dict[bytes, "State"]):
         return state
 
     def forget(self) -> None:
-        """Drop what was made on demand, to bound memory; the state stays usable."""
+        """Drop values created on demand, to bound memory; the state stays usable."""
         self.clear()
         self._exact = None
         self._targets = {}
@@ -171,7 +171,7 @@ class State(dict[bytes, "State"]):
 
 
 class Machine:
-    """All patterns, each with whether it is negated, determinised as paths are asked.
+    """All patterns, each with whether it is negated, determinised as paths are looked up.
 
     Raises `PatternSyntax` for a malformed one.
     """
@@ -246,7 +246,7 @@ class Machine:
         return first
 
     def step(self, state: State, edges: Sequence[int]) -> State:
-        """The state after one more component, given which edges read it."""
+        """The state after one more component, given the edges that read it."""
         matched_now = 0
         targets: list[int] = []
         for number in edges:
@@ -277,7 +277,9 @@ class Machine:
         return found
 
     def directory(self, path: bytes) -> State:
-        """The state after `path` (b"" for the root), remembered: many paths share a directory."""
+        """The state after `path` (b"" for the root), remembered because many paths share a
+        directory.
+        """
         state = self._directories.get(path)
         if state is None:
             state = self.start
@@ -289,7 +291,7 @@ class Machine:
         return state
 
     def forget(self) -> None:
-        """Drop what was made on demand, to bound memory."""
+        """Drop values created on demand, to bound memory."""
         for state in self._states.values():
             state.forget()
         self._states.clear()

@@ -1,7 +1,7 @@
-"""One component of a path against one component of a pattern: tokens, and linear matching.
+"""Matching one path component against one pattern component: tokens, and linear matching.
 
 Names are bytes and patterns text; `?` and brackets read characters, so that a name is decoded
-only when one of them meets a byte outside ASCII. Undecodable bytes count as one character each.
+only if one of them meets a byte outside ASCII. Undecodable bytes count as one character each.
 """
 
 from __future__ import annotations

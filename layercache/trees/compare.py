@@ -1,4 +1,4 @@
-"""Where two trees differ: a walk that stops at equal directory digests. Pure."""
+"""Differences between two trees: a walk that stops at equal directory digests. Pure."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ __all__ = ["Difference", "differences"]
 
 @frozen
 class Difference:
-    """One path at which two trees differ; None where the path is absent.
+    """One path at which two trees differ; a side is None if the path is absent there.
 
-    A directory that is on one side only comes before (new) what is below it; what is below a
-    removed directory is not listed.
+    A new directory comes before its entries; the entries of a removed directory are not listed.
     """
 
     path: bytes
@@ -32,8 +31,8 @@ def _same(old: Node, new: Node, old_tree: Tree, new_tree: Tree, path: bytes) -> 
 def differences(old: Tree, new: Tree) -> Iterator[Difference]:
     """Every path whose type, mode, owner, content, link or device differs, parents first.
 
-    Times are not compared: they are a function of content. Costs what differs, plus one
-    directory listing for each directory on the way to it.
+    Times are not compared: they are a function of content. The cost is proportional to the
+    differences, plus one directory listing for each directory on the way to them.
     """
     pending = [(b"", True)]
     while pending:

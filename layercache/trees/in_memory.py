@@ -1,4 +1,4 @@
-"""A tree in memory, written as a dictionary: for tests of selectors, keys and executors."""
+"""A tree in memory, written as a dictionary, for tests of selectors, keys and executors."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ def link(target: bytes | str) -> tuple[Node, bytes]:
 
 
 def directory(mode: int = 0o755, **more: object) -> tuple[Node, bytes]:
-    """A directory with a mode of its own; others need not be named."""
+    """A directory with an explicit mode; other directories need not be listed."""
     return evolve(Node(mode=stat.S_IFDIR | mode), **more), b""  # type: ignore[arg-type]
 
 
 class DictTree:
-    """A `Tree` over `{path: content}`; directories in between are made (0755).
+    """A `Tree` over `{path: content}`; missing parent directories are added (0755).
 
-    A value is text or bytes (a file, 0644), or what `file`, `link`, `directory` or a pair of
-    `Node` and content give. `digested` counts the digests made, `opened` the files opened.
+    A value is text or bytes (a file, 0644), a result of `file`, `link` or `directory`, or a pair
+    of `Node` and content. `digested` counts the digests computed, `opened` the files opened.
     """
 
     def __init__(self, files: Mapping[str, str | bytes | tuple[Node, bytes]] | None = None) -> None:

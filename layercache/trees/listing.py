@@ -1,4 +1,4 @@
-"""Listings: the flat manifest behind a fingerprint of files, and how two of them differ. Pure.
+"""Listings: the flat manifest behind a fingerprint of files, and the comparison of two. Pure.
 
 Kept beside a record so that a later miss can be explained down to the file; never evidence.
 """
@@ -38,9 +38,9 @@ MAX_LISTING: Final = 1 << 30
 
 
 class Listed(NamedTuple):
-    """One selected path: what of it counts. The root of a tree has no permission bits.
+    """One selected path with the facts about it that count. A tree's root has no permission bits.
 
-    The digest has 16 bytes: 8 of the content (or link target, or device), 8 of everything,
+    The digest has 16 bytes: 8 of the content (or link target, or device), 8 of all facts,
     capabilities included; it is empty for directories.
     """
 
@@ -53,10 +53,10 @@ class Listed(NamedTuple):
 
 @frozen
 class FileChange:
-    """How one path differs between two listings; `path` is "." for the root.
+    """A difference at one path between two listings; `path` is "." for the root.
 
     `what` is one of content, mode, owner, added, removed, renamed, link, type, xattr, order;
-    `old` is where a renamed file was before.
+    `old` is the previous path of a renamed file.
     """
 
     path: str
@@ -72,7 +72,7 @@ class Lists(Protocol):
 
 
 def listed_digest(node: Node) -> bytes:
-    """What a listing keeps of everything about a node but its mode and owner."""
+    """The digest that a listing keeps of all facts about a node except mode and owner."""
     if node.is_dir:
         return b""
     whole = node_digest(node)
@@ -82,7 +82,7 @@ def listed_digest(node: Node) -> bytes:
 
 
 def listing(tree: Tree, files: Files) -> tuple[Listed, ...]:
-    """Everything that `files` selects, each path once, in order. Raises what `select` raises."""
+    """All paths that `files` selects, each once, in order. Raises the errors of `select`."""
     found = tree.listing(files) if isinstance(tree, Lists) else list_by_walking(tree, files)
     if files.fixed_mode:
         return tuple([entry._replace(mode=stat.S_IFMT(entry.mode)) for entry in found])
@@ -105,7 +105,7 @@ def list_by_walking(tree: Tree, files: Files) -> tuple[Listed, ...]:
 
 
 def encode_listing(entries: Sequence[Listed]) -> bytes:
-    """The listing as compact bytes."""
+    """The listing in a compact binary form."""
     count = len(entries)
     owned = any(entry.uid or entry.gid for entry in entries)
     parts = [struct.pack(f"<{count}I", *[entry.mode for entry in entries])]
@@ -160,11 +160,11 @@ def _decode(data: bytes) -> Iterator[Listed]:
 
 
 def diff_listings(old: Sequence[Listed], new: Sequence[Listed]) -> tuple[FileChange, ...]:
-    """What changed from `old` to `new`, sorted by path; several changes of one path are several.
+    """The changes from `old` to `new`, sorted by path; one path may have several changes.
 
-    What was removed and added elsewhere with the same content is `renamed`, where that is
-    unambiguous and not empty. What lies below an added or removed directory is listed, the
-    directory itself only when it is empty.
+    A removed file whose content was added elsewhere is `renamed`, if the match is unambiguous
+    and the file is not empty. Files below an added or removed directory are listed, the directory
+    itself only if it is empty.
     """
     before = {entry.path: entry for entry in old}
     after = {entry.path: entry for entry in new}
@@ -197,7 +197,7 @@ _EMPTY: Final = bytes.fromhex("af1349b9f5f9a1a6")
 
 
 def _unique(entries: Sequence[Listed]) -> dict[tuple[int, bytes], Listed]:
-    """Entries by type and content, those without any and those that share it left out."""
+    """Entries by type and content, without entries that have no content or share it."""
     found: dict[tuple[int, bytes], Listed] = {}
     several: set[tuple[int, bytes]] = set()
     for entry in entries:

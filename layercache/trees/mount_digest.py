@@ -1,8 +1,8 @@
-"""What a mount shows of a state: everything that the kernel tells of its files. Pure.
+"""The digest of a mounted state: everything that the kernel shows of its files. Pure.
 
-COPY writes files anew, with times of its own, each apart, so their content is what counts. A
-command that has the state itself mounted sees more: times (those of an unpacked archive, say)
-and what was written before what, attributes, names that share a file, the mode of the root.
+COPY writes each file anew, with a time of its own, so only content counts for it. A command that
+mounts the state itself sees more: times (those of an unpacked archive, say), attributes, hard
+links, and the mode of the root.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ _ROW: Final = struct.Struct("<8IqQQ")
 
 @runtime_checkable
 class SharesFiles(Protocol):
-    """Optional: a tree in which several paths may be names of one file."""
+    """Optional: a tree in which several paths may name the same file."""
 
     def inode(self, path: bytes) -> object | None:
-        """A token that paths share which are names of one file; None for what has one name."""
+        """A token shared by all names of one file; None for a file with a single name."""
 
     def names(self, path: bytes) -> Sequence[bytes]:
-        """All names of the file at `path`, where there are several."""
+        """All names of the file at `path`, if it has several."""
 
 
 def mount_fingerprint(tree: Tree, files: Files) -> Fingerprint:
-    """The digest of all that a command can see of what `files` selects in a state.
+    """The digest of everything that a command can see of the files that `files` selects.
 
-    Where the selection lies in the state counts no more than for `fingerprint`. Raises what
-    `select` raises.
+    As with `fingerprint`, the place of the selection within the state does not count. Raises the
+    errors of `select`.
     """
     hasher = blake3(derive_key_context=_CONTEXT)
     shares = tree if isinstance(tree, SharesFiles) else None
@@ -59,7 +59,7 @@ def mount_fingerprint(tree: Tree, files: Files) -> Fingerprint:
 
 
 def _row(relative: bytes, node: Node | None, same: bytes, links: int) -> bytes:
-    """One path, injectively: all lengths come first."""
+    """One path, encoded injectively: all lengths come first."""
     if node is None:
         return _ROW.pack(*(0,) * 11)
     attributes = b"".join(

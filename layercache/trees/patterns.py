@@ -1,14 +1,14 @@
 """Patterns: `.dockerignore`, `COPY --exclude` and the globs of COPY sources, on one machine.
 
-The rules are those of moby's pattern matcher as BuildKit drives it (a walk from the root that
-hands each parent's matches down), and of Go's `filepath.Match` for globs. No regular expression
-is made: a pattern becomes a small automaton whose edges read one path component each, and all
-patterns together one lazily built deterministic machine, so that a path costs one dictionary
-look-up for each component, whatever the number of patterns.
+The rules are those of moby's pattern matcher as BuildKit uses it (a walk from the root that
+passes each parent's matches down), and of Go's `filepath.Match` for globs. Patterns never become
+regular expressions: each becomes a small automaton whose edges read one path component, and all
+patterns together become one lazily built deterministic machine, so that a path costs one
+dictionary look-up per component, whatever the number of patterns.
 
-Two places differ from moby on purpose, where it hands text to a regular expression by accident:
-an escaped character always stands for itself (`\\d` is no digit class), and `|`, `{`, `}` and a
-`*` or `?` inside brackets are literal.
+In two places moby passes text to a regular expression by accident, and this module differs on
+purpose: an escaped character always stands for itself (`\\d` is no digit class), and `|`, `{`, `}`
+and a `*` or `?` inside brackets are literal.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from layercache.trees._components import PatternSyntax
 __all__ = ["Glob", "Ignore", "Rule", "State", "clean", "has_wildcards"]
 
 MAX_TEXT: Final = 1 << 20
-"""Bytes of an ignore file; far above any seen, and bounds what parsing can cost."""
+"""The maximum size of an ignore file in bytes: far above real files, to bound parsing."""
 
 MAX_LINE: Final = 1 << 16
 """Bytes of a line, the limit of the line scanner that moby uses."""
@@ -45,7 +45,7 @@ _BLANK: Final = (
 
 
 def has_wildcards(pattern: str) -> bool:
-    """Whether `*`, `?` or `[` occurs unescaped: what makes a COPY source a glob."""
+    """Whether `*`, `?` or `[` occurs unescaped, which makes a COPY source a glob."""
     position = 0
     while position < len(pattern):
         if pattern[position] == "\\":
@@ -79,7 +79,7 @@ def _compile(rules: Sequence[Rule], doublestar: bool) -> Machine:
 
 @frozen
 class Ignore:
-    """An ordered list of patterns, the last match of which decides.
+    """An ordered list of patterns; the last pattern that matches decides.
 
     Use `state = ignore.start`, then `state = state[name]` for each component of a path; or
     `matches` for one path. Make it with `parse` (an ignore file) or `of` (`--exclude`); `name` is
@@ -166,14 +166,14 @@ class Ignore:
         return self._machine.directory(directory)[name].ignored
 
     def reason(self, path: bytes) -> Rule | None:
-        """The rule that makes `path` ignored, None when it is not."""
+        """The rule by which `path` is ignored, or None."""
         state = self.state(path)
         return self.rules[state.sticky.bit_length() - 1] if state.ignored else None
 
 
 def _rule(line: str, number: int) -> Rule | None:
-    # An ignore file is cleaned once by its reader (which knows `!` and makes rooted paths
-    # relative) and once by the matcher; both, since their order shows.
+    # In moby, the reader of an ignore file cleans patterns (it handles `!` and makes rooted
+    # paths relative) and the matcher cleans them again; both are needed, in this order.
     text = line.strip(_BLANK)
     if not text:
         return None

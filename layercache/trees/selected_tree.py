@@ -1,7 +1,7 @@
-"""What a selector picks of a tree, as a tree of its own: whoever has it can look at no more. Pure.
+"""The part of a tree that selectors pick, as a tree of its own, which shows nothing else. Pure.
 
-What does not count in a fingerprint of files (times, labels of the host, the mode of the root) is
-what COPY would make of it, so that nobody can depend on it.
+Facts that do not count in a fingerprint of files (times, labels of the host, the mode of the root)
+have the values that COPY would give them, so that no plug-in can depend on them.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from layercache.trees.selection import Selected, leading, select, walk
 __all__ = ["SelectedTree"]
 
 _ON_THE_WAY = Node(mode=stat.S_IFDIR | 0o755, mtime=LAYER_TIME)
-"""A directory that is only passed through."""
+"""A directory that only leads to selected entries."""
 
 
 class SelectedTree(DictTree):
-    """The part of `tree` that `selectors` pick, and what leads there.
+    """The part of `tree` that `selectors` pick, and the directories and links that lead to it.
 
-    The directories on the way are 0755 and hold nothing else; links on the way are kept, so that
-    selecting from this tree gives what selecting from `tree` gives. Raises what `select` raises.
-    `state`: the tree is a state, of which a mount shows the very nodes, and all of them counts.
+    Directories on the way are 0755 and hold nothing else; links on the way are kept, so that
+    selecting from this tree gives the same result as selecting from `tree`. Raises the errors of
+    `select`. `state`: the tree is a state that is mounted, so its nodes are shown unchanged.
     """
 
     def __init__(self, tree: Tree, selectors: Iterable[Selector], *, state: bool = False) -> None:
@@ -61,7 +61,7 @@ class SelectedTree(DictTree):
         )
 
     def inode(self, path: bytes) -> object | None:
-        """See `HardLinks.inode`; names that were not selected are none."""
+        """See `HardLinks.inode`; names that were not selected do not count."""
         self.shared()
         return None if self._names is None else self._names.get(path)
 
@@ -90,7 +90,7 @@ def _show(
     *,
     mounted: bool,
 ) -> None:
-    """Add what `files` picks to `shown`, and what it passes on the way to `passed`."""
+    """Add the files that `files` picks to `shown`, and the entries on the way to `passed`."""
     for match in select(_Passing(tree, passed), files):
         root = match.path[: len(match.path) - len(match.relative)]
         for relative, node in leading(tree, match):
@@ -100,7 +100,7 @@ def _show(
 
 
 def _counted(node: Node, files: Files | None = None) -> Node:
-    """A node with what counts of it, and constants for the rest."""
+    """A node with the facts that count, and constants for all others."""
     mode = node.mode
     if files is not None and files.fixed_mode and not node.is_link:
         mode = stat.S_IFMT(mode) | (0o755 if node.is_dir else 0o644)
@@ -119,7 +119,7 @@ def _counted(node: Node, files: Files | None = None) -> Node:
 
 
 class _Passing:
-    """A tree that notes the directories and links that selecting looks up."""
+    """A tree that records the directories and links that a selection looks up."""
 
     def __init__(self, tree: Tree, passed: dict[bytes, Node]) -> None:
         self._tree = tree

@@ -1,7 +1,7 @@
-"""What COPY's words mean in a tree: matches, links followed inside the root, what comes along.
+"""The meaning of COPY's sources in a tree: matches, links followed within the root, contents.
 
-`select` answers `Files`, `walk` lists what a match brings along, `fingerprint` digests it all.
-Works over any `Tree`. Pure.
+`select` answers `Files`, `walk` lists everything that a match brings along, `fingerprint` digests
+it. Works over any `Tree`. Pure.
 """
 
 from __future__ import annotations
@@ -56,9 +56,9 @@ _SHARED: Final = "layercache 2026-11 selection with hard links digest 1"
 class Selected:
     """One match: `path` is its real place in the tree, after following links.
 
-    `name` is the base name that a directory destination gives it (of the link, where a link was
-    named; b"" for the root). `relative` is, with `--parents`, the path kept below the
-    destination, else b"". `exclude` is where the patterns of `--exclude` stand at `path`.
+    `name` is the base name that it gets in a destination directory (the link's own name if a link
+    was named; b"" for the root). `relative` is, with `--parents`, the path kept below the
+    destination, otherwise b"". `exclude` is the state of the patterns of `--exclude` at `path`.
     """
 
     pattern_index: int
@@ -71,10 +71,10 @@ class Selected:
 
 @runtime_checkable
 class Excludes(Protocol):
-    """A tree that can tell why something is not in it."""
+    """A tree that can tell why an entry is not in it."""
 
     def excluded(self, path: bytes) -> str | None:
-        """Which rule keeps `path` out, as a phrase for a message; None when none does."""
+        """The rule that keeps `path` out, as a phrase for a message; None if none does."""
 
 
 @runtime_checkable
@@ -98,7 +98,7 @@ def _join(parent: bytes, name: bytes) -> bytes:
 
 
 def resolve(tree: Tree, path: bytes, *, last: bool = True) -> tuple[bytes, Node] | None:
-    """The real path behind `path`, and its node; None where nothing is.
+    """The real path behind `path`, and its node; None if nothing exists there.
 
     Links are followed inside the root only: absolute targets start at the root of the tree,
     `..` stops there. `last` tells whether a link at the very end is followed, too. Raises
@@ -106,7 +106,7 @@ def resolve(tree: Tree, path: bytes, *, last: bool = True) -> tuple[bytes, Node]
     """
     node = tree.lookup(path)
     if node is not None and not (last and node.is_link):
-        return path, node  # no link was crossed: `lookup` follows none
+        return path, node  # no link was crossed, because `lookup` follows none
     todo = [part for part in reversed(path.split(b"/")) if part not in (b"", b".")]
     here: list[bytes] = []
     links = 0
@@ -135,15 +135,16 @@ def resolve(tree: Tree, path: bytes, *, last: bool = True) -> tuple[bytes, Node]
 
 
 def select(tree: Tree, files: Files) -> tuple[Selected, ...]:
-    """What `files` names in `tree`, in the order of the patterns, then of the matched paths.
+    """The entries that `files` names in `tree`, in the order of the patterns, then of matched
+    paths.
 
-    A glob without a match gives nothing, in a directory that is there. Raises `SourceError` for a
-    name that is not there (with what may have been meant, and the rule that keeps it out where the
-    tree `Excludes`), also before a wildcard, a link that dangles or loops, and a file named like a
-    whiteout (`.wh.`); `UsageError` for a malformed pattern.
+    A glob without a match selects nothing if its directory exists. Raises `SourceError` for a
+    missing name (with a suggestion, and with the rule that excludes it if the tree is
+    `Excludes`), also before a wildcard; for a dangling or looping link; and for a file named like
+    a whiteout (`.wh.`). Raises `UsageError` for a malformed pattern.
 
-    What `files.exclude` matches by its own name is left out: a file however it was named, a
-    directory where a wildcard found it (one that is named gives its contents, which are asked).
+    Entries whose own name matches `files.exclude` are left out: files in any case, directories if
+    a wildcard found them (for a directory named directly, the patterns apply to its contents).
     """
     exclude = Ignore.of(files.exclude).start if files.exclude else None
     found: list[Selected] = []
@@ -160,7 +161,7 @@ def select(tree: Tree, files: Files) -> tuple[Selected, ...]:
 
 
 def refuse_whiteout(path: bytes) -> None:
-    """Raises `SourceError` for a name that would delete in a layer."""
+    """Raise `SourceError` for a name that would mean a deletion in a layer."""
     if path.rpartition(b"/")[2].startswith(_WHITEOUT):
         raise SourceError(
             f"{_decode(path)}: names that start with .wh. mean a deletion in a layer and can't be "
@@ -194,7 +195,7 @@ def _named(
 
 
 def _left_out(name: bytes, node: Node, exclude: State | None) -> bool:
-    """Whether the patterns of --exclude keep out a source of this name."""
+    """Whether the patterns of --exclude exclude a source with this name."""
     if exclude is None or not name:
         return False
     state = exclude[name]
@@ -202,7 +203,7 @@ def _left_out(name: bytes, node: Node, exclude: State | None) -> bool:
 
 
 def _bases(tree: Tree, text: str) -> Iterator[tuple[bytes, str]]:
-    """The directory that the part before the first wildcard names (links followed)."""
+    """The directory named by the part before the first wildcard (links are followed)."""
     parts = text.split("/")
     count = next(n for n, part in enumerate(parts) if has_wildcards(part))
     named = _encode("/".join(parts[:count]))
@@ -262,7 +263,7 @@ def _unescaped(text: str) -> bytes:
 
 
 def _matches(tree: Tree, base: bytes, start: State) -> Iterator[bytes]:
-    """Paths below `base` that match, sorted; nothing below a match is asked, as in BuildKit."""
+    """Paths below `base` that match, sorted; as in BuildKit, nothing below a match is tried."""
     todo: list[tuple[bytes, State]] = [(base, start)]
     while todo:
         path, state = todo.pop()
@@ -307,7 +308,7 @@ def walk(
 
     Parents come before children, siblings in the order of their bytes; the match itself is
     first, with the relative path b"". `exclude` overrides `selected.exclude`. An excluded
-    directory appears only when an exception keeps something below it. Raises `SourceError` for
+    directory appears only if an exception includes something below it. Raises `SourceError` for
     names that can't be in a layer.
     """
     state = exclude if exclude is not None else selected.exclude
@@ -352,7 +353,7 @@ def _is_below(path: bytes, parent: bytes) -> bool:
 
 
 def tree_digest(tree: Tree, path: bytes, exclude: State | None = None) -> bytes | None:
-    """`tree.digest(path)` without what `exclude` keeps out; None when nothing is left of it."""
+    """`tree.digest(path)` without excluded entries; None if nothing is left."""
     if exclude is None or (exclude.settled and not exclude.ignored):
         return tree.digest(path)
     if exclude.prunable:
@@ -391,12 +392,12 @@ def tree_digest(tree: Tree, path: bytes, exclude: State | None = None) -> bytes 
 
 
 def fingerprint(tree: Tree, files: Files) -> Fingerprint:
-    """The digest of what `files` selects: everything of it that can change the copied tree.
+    """The digest of everything in the selection of `files` that can change the copied tree.
 
-    Names, types, permission bits (unless `files.fixed_mode`), owners as the tree reports them,
-    link targets, attributes, bytes, and which of the files share one; with `parents` also mode,
-    owner and attributes of the directories that lead to a match. Not: times, the mode of the
-    tree's root. Raises what `select` raises.
+    It covers names, types, permission bits (unless `files.fixed_mode`), owners as the tree
+    reports them, link targets, attributes, bytes, and hard links between the files; with `parents`
+    also mode, owner and attributes of the directories that lead to a match. It does not cover
+    times or the mode of the tree's root. Raises the errors of `select`.
     """
     parts: list[bytes] = []
     kept: list[Selected] = []
@@ -432,8 +433,9 @@ def fingerprint(tree: Tree, files: Files) -> Fingerprint:
 
 
 def leading(tree: Tree, match: Selected) -> Iterator[tuple[bytes, Node]]:
-    """The directories of the source that lead to a match of `--parents`, the topmost first: each
-    with its path below the destination, and its node."""
+    """The source directories that lead to a match of `--parents`, the topmost first, each with its
+    path below the destination and its node.
+    """
     parts = match.relative.split(b"/")[:-1]
     root = match.path[: len(match.path) - len(match.relative)]
     for count in range(1, len(parts) + 1):
@@ -448,7 +450,7 @@ def _mode(node: Node, files: Files) -> int:
 
 
 def _bare_digest(tree: Tree, match: Selected) -> bytes | None:
-    """As `tree_digest`, without permission bits; None where nothing is left."""
+    """Like `tree_digest`, without permission bits; None if nothing is left."""
     hasher = blake3(derive_key_context=_BARE)
     empty = True
     for relative, _, node in walk(tree, match):
@@ -463,7 +465,7 @@ def _bare_digest(tree: Tree, match: Selected) -> bytes | None:
 
 
 def _shared_names(tree: Tree, matches: Iterable[Selected]) -> bytes:
-    """Which of the selected paths are names of one file; empty where none share."""
+    """The selected paths that name the same file; empty if none do."""
     if not isinstance(tree, HardLinks):
         return b""
     shared = tree.shared()
@@ -472,7 +474,7 @@ def _shared_names(tree: Tree, matches: Iterable[Selected]) -> bytes:
     order = [path.replace(b"/", b"\0") for path, _ in shared]
     names: dict[object, list[bytes]] = {}
     for number, match in enumerate(matches):
-        # What lies below a path follows it in this order, without a gap.
+        # In this order, the entries below a path follow it without a gap.
         key = match.path.replace(b"/", b"\0")
         at = bisect_left(order, key)
         prefix = key + b"\0" if key else b""
@@ -488,7 +490,7 @@ def _shared_names(tree: Tree, matches: Iterable[Selected]) -> bytes:
 
 
 def _kept_out(relative: bytes, match: Selected) -> bool:
-    """Whether --exclude keeps out a file below a match."""
+    """Whether --exclude excludes a file below a match."""
     state = match.exclude
     if state is None or not relative:
         return False
