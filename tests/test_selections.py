@@ -22,7 +22,7 @@ from layercache.trees.listing import (
     encode_listing,
     listing,
 )
-from layercache.trees.selection import Selected, fingerprint, resolve, select, walk
+from layercache.trees.selection import Excludes, Selected, fingerprint, resolve, select, walk
 
 
 def paths(tree: DictTree, *patterns: str, **options: object) -> list[tuple[int, str, str]]:
@@ -159,7 +159,7 @@ def test_what_is_missing_says_what_may_be_meant() -> None:
     with pytest.raises(SourceError, match="it is a link to '/etc', which is not in there"):
         select(out, Files(("out/",)))
 
-    class Ignoring(DictTree):
+    class Ignoring(DictTree, Excludes):
         def excluded(self, path: bytes) -> str | None:
             return ".dockerignore line 3 (*.js)" if path == b"client.js" else None
 

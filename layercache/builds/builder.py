@@ -20,6 +20,7 @@ from layercache.errors import UsageError
 from layercache.events import CacheTrouble, Event, Note, Observer
 from layercache.model.keys import KeyStrategy
 from layercache.model.task import Executor
+from layercache.model.tree import Closes
 from layercache.solver.protocol import Walker
 from layercache.solver.strategies import ContentKeys
 from layercache.solver.walker import GraphWalker
@@ -109,9 +110,8 @@ class Builder:
         """End what the builder itself started (its own executor); the store stays open."""
         with self._lock:
             executor, self._own_executor = self._own_executor, None
-        close = getattr(executor, "close", None)
-        if close is not None:
-            close()
+        if isinstance(executor, Closes):
+            executor.close()
 
     def __enter__(self) -> Builder:
         return self

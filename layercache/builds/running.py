@@ -37,7 +37,7 @@ from layercache.model.graph import Step
 from layercache.model.image_config import ImageConfig
 from layercache.model.instruction import Source
 from layercache.model.keys import KeyStrategy
-from layercache.model.task import Executor
+from layercache.model.task import Executor, UsesBaseImages
 from layercache.model.tree import Tree
 from layercache.solver.could_match import could_match
 from layercache.solver.protocol import Walker
@@ -232,7 +232,7 @@ class RunningBuild:
             ulimits=tuple(request.ulimits),
             labels=request.labels,
             escape=recipe.escape if isinstance(recipe, Dockerfile) else "\\",
-            host_path=not getattr(self.executor, "base_images", True),
+            host_path=self._by_name(),
         )
         known: dict[ImageNeed, BaseImage] = {}
         for _ in range(_MAX_RESOLVE_ROUNDS):
@@ -252,6 +252,11 @@ class RunningBuild:
 
         return str(host_platform())
 
+    def _by_name(self) -> bool:
+        """Whether base images count by their names alone."""
+        executor = self.executor
+        return isinstance(executor, UsesBaseImages) and not executor.base_images
+
     def need_executor(self) -> Executor:
         """The executor, made when a step first needs one."""
         if self.executor is None:
@@ -261,7 +266,7 @@ class RunningBuild:
     # -- images and contexts ----------------------------------------------------------------
 
     def _resolve(self, need: ImageNeed) -> BaseImage:
-        if not getattr(self.executor, "base_images", True):
+        if self._by_name():
             # The executor has no use for the files: the name alone is the base's identity.
             chain = ChainID(sha256(b"base image by name: " + need.name.encode()))
             return BaseImage(need.name, State(chain_id=chain), ImageConfig())

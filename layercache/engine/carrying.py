@@ -9,8 +9,8 @@ here, and that is said.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection
-from typing import TYPE_CHECKING, Final, Protocol, TypeVar, runtime_checkable
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from layercache._base.classes import frozen
 from layercache._version import __version__
@@ -23,7 +23,7 @@ from layercache.model.descriptors import SCRATCH, State
 from layercache.model.instruction import Source
 from layercache.model.operations import CopyFiles, Exec, MakeDirectory
 from layercache.model.selectors import Nothing, Selector
-from layercache.model.task import Executor, Result, Task
+from layercache.model.task import Executor, Result, Task, WithSecrets
 from layercache.trees.selected_tree import SelectedTree
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from layercache.store.store import Store
 
-__all__ = ["Carrier", "WithSecrets"]
+__all__ = ["Carrier"]
 
 _T = TypeVar("_T")
 
@@ -41,14 +41,6 @@ _GRACE_SECONDS: Final = 5.0
 
 _TRIES: Final = 2
 """Workers that are asked before a step runs here."""
-
-
-@runtime_checkable
-class WithSecrets(Protocol):
-    """Optional: an executor that can leave out secrets, so that workers get only what they need."""
-
-    def with_secrets(self, names: Collection[str]) -> Executor:
-        """The same executor with these of its secrets."""
 
 
 @frozen

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from layercache._base.classes import evolve, frozen
 from layercache.engine.evidence import Evidence
 from layercache.engine.traits import stage_of
-from layercache.engine.window import Window, perform
+from layercache.engine.window import Window, masks_of, perform
 from layercache.errors import BuildError, CacheError, Cancelled, CorruptObject, LayerCacheError
 from layercache.events import CacheTrouble, Event, Note, StepOutput, StepStarted
 from layercache.inputs.inputs import Inputs
@@ -237,7 +237,7 @@ class Executions:
         return Window(
             self._store,
             self._inputs,
-            masks=getattr(self._executor, "masks", ()),
+            masks=masks_of(self._executor),
             say=lambda chunk: self._emit(StepOutput(ask.vertex, origin, chunk)),
             stopping=self._stopping,
         )

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from layercache._base.classes import frozen
-from layercache.engine.window import Window, perform
+from layercache.engine.window import Window, masks_of, perform
 from layercache.errors import Cancelled, LayerCacheError
 from layercache.inputs.inputs import Inputs
 from layercache.model.descriptors import Layer, State
@@ -98,7 +98,7 @@ def probe_steps(
 
     Raises `Cancelled` once `cancelled` says so; a step that runs is asked to end.
     """
-    window = Window(store, inputs, masks=getattr(executor, "masks", ()), stopping=cancelled)
+    window = Window(store, inputs, masks=masks_of(executor), stopping=cancelled)
     by_vertex = {decision.vertex: decision for decision in decisions}
     for decision in decisions:
         step = graph.vertices[decision.vertex]

@@ -10,7 +10,7 @@ from layercache.errors import LayerCacheError
 from layercache.model.framing import share
 from layercache.model.graph import Graph, Origin, Step, Vertex
 from layercache.model.instruction import Field, Instruction
-from layercache.model.task import Executor, StepTraits
+from layercache.model.task import ChecksInstructions, Executor, StepTraits
 from layercache.solver.trace_mode import trace_mode
 
 __all__ = ["check_steps", "stage_of", "traits_of", "with_traits"]
@@ -67,15 +67,14 @@ def _runs_commands(vertex: Vertex) -> TypeGuard[Step]:
 
 
 def check_steps(graph: Graph, executor: Executor | None) -> None:
-    """Raise what the executor's optional `check` says of a step, with the step's line."""
-    check = getattr(executor, "check", None)
-    if check is None:
+    """Raise what the executor says of a step, with the step's line."""
+    if not isinstance(executor, ChecksInstructions):
         return
     for number in sorted(graph.needed()):
         vertex = graph.vertices[number]
         if isinstance(vertex, Step):
             try:
-                check(vertex.instruction)
+                executor.check(vertex.instruction)
             except LayerCacheError as error:
                 error.line = error.line or vertex.origin.line or None
                 raise

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, BinaryIO, Final
 
 from layercache.engine.selected_window import SelectedWindow
@@ -18,14 +18,14 @@ from layercache.model.digests import Digest
 from layercache.model.instruction import Source
 from layercache.model.operations import CopyFiles, MakeDirectory
 from layercache.model.selectors import Nothing
-from layercache.model.task import Blobs, Executor, NewFile, Result, Task
+from layercache.model.task import Blobs, Executor, Masks, NewFile, Result, Task, UnpacksStates
 from layercache.model.tree import Tree
 
 if TYPE_CHECKING:
     from layercache.model.layer_index import LayerIndex
     from layercache.store.store import Store
 
-__all__ = ["Window", "perform"]
+__all__ = ["Window", "masks_of", "perform"]
 
 _MOST_LOGGED: Final = 4 << 20
 """Bytes of output from which on the middle is left out."""
@@ -45,7 +45,7 @@ def perform(executor: Executor | None, task: Task, blobs: Blobs) -> Result:
     if executor is None:
         raise BuildError(f"{task.instruction.name} needs an executor, and none was given")
     kind, step = type(executor).__name__, task.instruction.name
-    unpacks = bool(getattr(executor, "unpacks_states", False))
+    unpacks = isinstance(executor, UnpacksStates) and executor.unpacks_states
     try:
         result = executor.execute(task, SelectedWindow(blobs, task, unpacks=unpacks))
     except (LayerCacheError, OSError):
@@ -63,6 +63,11 @@ def perform(executor: Executor | None, task: Task, blobs: Blobs) -> Result:
             "Result(layer=...), with a Layer (see blobs.layer) or None where nothing changed"
         )
     return result
+
+
+def masks_of(executor: Executor | None) -> Sequence[bytes]:
+    """What must not be shown in the output of steps that this executor runs."""
+    return executor.masks if isinstance(executor, Masks) else ()
 
 
 class Window:

@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 from layercache.errors import ExecutorUnavailable, UsageError
 from layercache.model.instruction import Field, Instruction
-from layercache.model.task import Blobs, Executor, Result, Task
+from layercache.model.task import (
+    Blobs,
+    ChecksInstructions,
+    Executor,
+    Masks,
+    Result,
+    Task,
+    UnpacksStates,
+)
+from layercache.model.tree import Closes
+from layercache.store.backend import InDirectory
 from layercache.store.open import default_cache
 
 if TYPE_CHECKING:
@@ -20,7 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["Strongest", "scratch_directory", "strongest"]
 
 
-class Strongest:
+class Strongest(ChecksInstructions, Masks, UnpacksStates, Closes):
     """A root file system executor whose mode is tried out when the first step must run.
 
     A build that reuses everything tries nothing. `note` is told once which mode it is and why.
@@ -104,7 +114,8 @@ def scratch_directory(store: Store, kind: str = "rootfs") -> str:
     """Where an executor keeps unpacked layers and work: beside a local store, else in the
     user's cache directory. Raises `UsageError` where a link is there: what it leads to is
     somebody's, and would be cleared."""
-    directory = getattr(store.backend, "directory", None) or default_cache()
+    backend = store.backend
+    directory = backend.directory if isinstance(backend, InDirectory) else default_cache()
     place = os.path.join(directory, kind)
     if os.path.islink(place):
         raise UsageError(f"{place} is a link: what it leads to would be cleared. Remove the link")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from layercache.errors import SourceError, UsageError
 from layercache.model.tree import Tree
+from layercache.store.backend import InDirectory
 from layercache.trees.patterns import IGNORE_FILE, Ignore
 
 if TYPE_CHECKING:
@@ -92,7 +93,8 @@ def ignore_rules(root: str, dockerfile: str | None = None) -> Ignore | None:
 
 def _cache_directory(store: Store) -> str | None:
     """Where stat caches are kept: beside a local store, else nowhere."""
-    directory = getattr(store.backend, "directory", None)
+    backend = store.backend
+    directory = backend.directory if isinstance(backend, InDirectory) else None
     return None if directory is None else os.path.join(directory, "scan")
 
 

@@ -22,7 +22,7 @@ from layercache.http.client import Response, masked, parse_address, reason, send
 from layercache.inputs.access import NOTHING, Access
 from layercache.model.instruction import Source
 from layercache.model.sources import GitSource, UrlSource
-from layercache.model.tree import Node, Tree, directory_digest, node_digest
+from layercache.model.tree import Closes, Node, Tree, directory_digest, node_digest
 
 if TYPE_CHECKING:
     from layercache.inputs.git import Git
@@ -176,7 +176,7 @@ def _modified(value: str | None) -> int:
         return 0
 
 
-class _Checkout:
+class _Checkout(Closes):
     """A working tree in a temporary directory that goes with it."""
 
     def __init__(self, directory: str, tree: Tree) -> None:
@@ -202,9 +202,8 @@ class _Checkout:
 
     def close(self) -> None:
         """Give up the working tree."""
-        close = getattr(self._tree, "close", None)
-        if close is not None:
-            close()
+        if isinstance(self._tree, Closes):
+            self._tree.close()
         self._remove()
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from layercache.errors import CorruptObject, NotFound, SourceError
 from layercache.model.descriptors import Layer, State
@@ -16,12 +16,12 @@ from layercache.model.framing import frame
 from layercache.model.instruction import Source, Value
 from layercache.model.selectors import Everything, Files, Observed, Selector
 from layercache.model.sources import ContextSource, UrlSource
-from layercache.model.tree import Tree
+from layercache.model.tree import Closes, Tree
 from layercache.store.codec import pack, unpack
 from layercache.store.selectors_seen import KnownSelectors
 from layercache.trees.mount_digest import mount_fingerprint
 from layercache.trees.order import ordered_fingerprint
-from layercache.trees.selection import fingerprint
+from layercache.trees.selection import Selects, fingerprint
 
 if TYPE_CHECKING:
     from layercache.inputs.observed import Values
@@ -30,17 +30,10 @@ if TYPE_CHECKING:
     from layercache.model.observations import Observations
     from layercache.store.store import Store
 
-__all__ = ["Inputs", "Selects", "selector_digest"]
+__all__ = ["Inputs", "selector_digest"]
 
 _RULES = "2"
 """How accounts are read; what was worked out by other rules is not taken from a store."""
-
-
-@runtime_checkable
-class Selects(Protocol):
-    """Optional: a tree that fingerprints a selection faster than entry by entry."""
-
-    def fingerprint(self, files: Files) -> Fingerprint: ...
 
 
 def selector_digest(selector: Selector) -> str:
@@ -183,9 +176,9 @@ class Inputs:
             if not selector.named:
                 return mount_fingerprint(tree, selector)
             return ordered_fingerprint(tree, selector)
-        # Looked for by name: asking for the protocol takes longer than a small fingerprint.
-        own: Callable[[Files], Fingerprint] | None = getattr(tree, "fingerprint", None)
-        return fingerprint(tree, selector) if own is None else own(selector)
+        if isinstance(tree, Selects):
+            return tree.fingerprint(selector)
+        return fingerprint(tree, selector)
 
     def values(self, subject: State | Source, observations: Observations) -> Values:
         """What was observed, as it is in `subject`; raises as `tree`."""
@@ -305,9 +298,8 @@ class Inputs:
         """Close the trees; a scanned context keeps what it learned for the next build."""
         with self._lock:
             for tree in self._sources.values():
-                close = getattr(tree, "close", None)
-                if close is not None:
-                    close()
+                if isinstance(tree, Closes):
+                    tree.close()
             self._sources.clear()
 
     def open(self, digest: Digest) -> BinaryIO:

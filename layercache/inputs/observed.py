@@ -6,7 +6,7 @@ import os
 import stat
 import struct
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Final
 
 from blake3 import blake3
 
@@ -27,12 +27,12 @@ from layercache.model.observations import (
     SIZE,
     Observations,
 )
-from layercache.model.tree import Node, Tree
+from layercache.model.tree import Linked, Node, Timed, Tree
 
 if TYPE_CHECKING:
     from layercache.model.instruction import Value
 
-__all__ = ["Derive", "Difference", "Linked", "Timed", "Values", "values_of"]
+__all__ = ["Derive", "Difference", "Values", "values_of"]
 
 _CONTEXT: Final = f"layercache 2026-11 fingerprint of observations, contract {CONTRACT}"
 _SHORT: Final = "layercache 2026-11 short values of observations 1"
@@ -53,28 +53,6 @@ _TYPES: Final = {
 
 Derive = Callable[[str, str, Tree], "Value"]
 """What the accounts of a tree give for ("user", USER) or ("owner", CHOWN)."""
-
-
-@runtime_checkable
-class Linked(Protocol):
-    """Optional for a tree: which names one file has."""
-
-    def names(self, path: bytes) -> Sequence[bytes]:
-        """All names of the file at `path` where there are several, sorted; else none."""
-
-
-@runtime_checkable
-class Timed(Protocol):
-    """Optional for a tree: when its entries were written, as a running step sees it."""
-
-    def code(self, path: bytes) -> int | None:
-        """None for a time that was set on purpose, or where nothing is."""
-
-    def moment(self, path: bytes) -> int:
-        """A number that is greater for later."""
-
-    def age(self, path: bytes) -> int | None:
-        """How many instants ago that was; None for a time that was set on purpose."""
 
 
 @frozen

@@ -21,11 +21,15 @@ from layercache.model.layer_times import LAYER_TIME
 from layercache.model.logical_clock import Clock, LayerTimes
 from layercache.model.tree import (
     Child,
+    HardLinks,
+    Linked,
     Node,
+    Timed,
     described_digest,
     directory_digest,
     node_digest,
 )
+from layercache.trees.order import Ordered
 
 if TYPE_CHECKING:
     from layercache.model.tree import Tree
@@ -45,7 +49,7 @@ OpenContent = Callable[[int, int, int], BinaryIO]
 """Layer number, offset and size in bytes → those bytes of the layer's uncompressed tar."""
 
 
-class StateTree:
+class StateTree(HardLinks, Linked, Timed, Ordered):
     """A stack of layers as a `Tree`.
 
     `indexes` come lowest first; `open_content(number, offset, size)` gives bytes of the

@@ -75,11 +75,27 @@ if TYPE_CHECKING:
         Selector,
     )
     from layercache.model.sources import ContextSource, GitSource, UrlSource
-    from layercache.model.task import Blobs, BoundInput, Executor, Result, StepTraits, Task
+    from layercache.model.task import (
+        Blobs,
+        BoundInput,
+        ChecksInstructions,
+        Executor,
+        Masks,
+        Result,
+        StepTraits,
+        Task,
+        UnpacksStates,
+        UsesBaseImages,
+        WithSecrets,
+    )
     from layercache.model.tree import (
         CAPABILITY,
         Child,
+        Closes,
+        HardLinks,
+        Linked,
         Node,
+        Timed,
         Tree,
         directory_digest,
         node_digest,
@@ -117,8 +133,10 @@ __all__ = [
     "ByKey",
     "CacheKey",
     "ChainID",
+    "ChecksInstructions",
     "Child",
     "Closed",
+    "Closes",
     "ContextSource",
     "CopyFiles",
     "CopySource",
@@ -135,6 +153,7 @@ __all__ = [
     "GitSource",
     "Graph",
     "GraphBuilder",
+    "HardLinks",
     "HistoryEntry",
     "ImageConfig",
     "IndexBuilder",
@@ -146,7 +165,9 @@ __all__ = [
     "KeyStrategy",
     "Layer",
     "LayerIndex",
+    "Linked",
     "MakeDirectory",
+    "Masks",
     "Mount",
     "Narrows",
     "Node",
@@ -162,10 +183,14 @@ __all__ = [
     "Step",
     "StepTraits",
     "Task",
+    "Timed",
     "Tree",
+    "UnpacksStates",
     "UrlSource",
+    "UsesBaseImages",
     "Value",
     "Vertex",
+    "WithSecrets",
     "cache_key",
     "check_digest",
     "clamped_time",
@@ -204,7 +229,13 @@ if not TYPE_CHECKING:  # hidden from type checkers, so that they still report mi
                 "BY_KEY EVERYTHING NOTHING ByKey Everything Files Nothing Observed Selector"
             ),
             "sources": "ContextSource GitSource UrlSource",
-            "task": "Blobs BoundInput Executor Result StepTraits Task",
-            "tree": "CAPABILITY Child Node Tree directory_digest node_digest pack_directory",
+            "task": (
+                "Blobs BoundInput ChecksInstructions Executor Masks Result StepTraits Task "
+                "UnpacksStates UsesBaseImages WithSecrets"
+            ),
+            "tree": (
+                "CAPABILITY Child Closes HardLinks Linked Node Timed Tree directory_digest "
+                "node_digest pack_directory"
+            ),
         },
     )

@@ -6,6 +6,7 @@ keeps it, so that an explanation is a comparison of fields and can't disagree wi
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
 
@@ -64,10 +65,15 @@ class KeyStrategy(Protocol):
         """The labelled facts; `inputs` are in the order of `step.inputs`."""
 
 
-@runtime_checkable
-class Narrows(Protocol):
-    """Optional for a strategy: some steps may also be reused on another parent."""
+class Narrows(ABC):
+    """Optional for a strategy: some steps may also be reused on another parent.
 
+    A strategy declares it by deriving from this.
+    """
+
+    __slots__ = ()
+
+    @abstractmethod
     def narrows(self, step: Step) -> str | None:
         """The evidence by which `step` may be reused although some of its parent changed: "rebase"
         or

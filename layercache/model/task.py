@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, BinaryIO, Protocol, TypeAlias, runtime_checkable
 
 from layercache._base.classes import frozen
@@ -16,7 +17,20 @@ from layercache.model.tree import Node, Tree
 if TYPE_CHECKING:
     from layercache.model.layer_index import LayerIndex
 
-__all__ = ["Blobs", "BoundInput", "Executor", "NewFile", "Result", "StepTraits", "Task"]
+__all__ = [
+    "Blobs",
+    "BoundInput",
+    "ChecksInstructions",
+    "Executor",
+    "Masks",
+    "NewFile",
+    "Result",
+    "StepTraits",
+    "Task",
+    "UnpacksStates",
+    "UsesBaseImages",
+    "WithSecrets",
+]
 
 
 @frozen
@@ -123,9 +137,9 @@ class Executor(Protocol):
     keys of the steps that execute commands. `execute` may be called from several threads; on
     failure it raises `BuildError` (`StepFailed` for a command) and leaves nothing behind.
 
-    Optional: `unpacks_states = True` declares that the executor unpacks states itself to mount
-    them, and shows commands no more of them than the step's selectors pick; it then gets whole
-    states.
+    What else one can do it declares by deriving from `StepTraits`, `Masks`, `ChecksInstructions`,
+    `UnpacksStates`, `UsesBaseImages`, `WithSecrets` or `Closes`, or by registering with them. An
+    attribute of such a name alone declares nothing.
     """
 
     @property
@@ -134,10 +148,12 @@ class Executor(Protocol):
     def execute(self, task: Task, blobs: Blobs) -> Result: ...
 
 
-@runtime_checkable
-class StepTraits(Protocol):
+class StepTraits(ABC):
     """Optional: facts about the executor that differ between steps."""
 
+    __slots__ = ()
+
+    @abstractmethod
     def traits_of_steps(
         self, steps: Sequence[tuple[Instruction, str]]
     ) -> Sequence[Sequence[Field]]:
@@ -146,3 +162,59 @@ class StepTraits(Protocol):
 
         Called once per build for all steps, so that shared facts are looked up once.
         """
+
+
+class Masks(ABC):
+    """Optional: an executor that knows texts which nobody may read."""
+
+    __slots__ = ()
+
+    @property
+    @abstractmethod
+    def masks(self) -> Sequence[bytes]:
+        """What is shown as `***` in the output of steps; shorter parts of it are shown."""
+
+
+class ChecksInstructions(ABC):
+    """Optional: an executor that can't honour every instruction."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def check(self, instruction: Instruction) -> None:
+        """Raise `UsageError` for what can't be honoured; asked before anything is executed."""
+
+
+class UnpacksStates(ABC):
+    """Optional: an executor that takes states apart itself to mount them.
+
+    It shows commands of each state no more than the step's selectors pick, and sees states whole.
+    """
+
+    __slots__ = ()
+
+    @property
+    @abstractmethod
+    def unpacks_states(self) -> bool:
+        """Whether it does."""
+
+
+class UsesBaseImages(ABC):
+    """Optional: an executor that may have no use for the files of base images."""
+
+    __slots__ = ()
+
+    @property
+    @abstractmethod
+    def base_images(self) -> bool:
+        """False: a base image counts by its name, and none is pulled."""
+
+
+class WithSecrets(ABC):
+    """Optional: an executor that can leave out secrets, so that workers get only what they need."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def with_secrets(self, names: Collection[str]) -> Executor:
+        """The same executor with these of its secrets."""

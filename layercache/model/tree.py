@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import stat
 import struct
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from typing import BinaryIO, Final, Protocol, runtime_checkable
 
@@ -19,8 +20,11 @@ __all__ = [
     "ACCESS_ACL",
     "CAPABILITY",
     "Child",
+    "Closes",
     "HardLinks",
+    "Linked",
     "Node",
+    "Timed",
     "Tree",
     "counted_attributes",
     "described_digest",
@@ -97,17 +101,58 @@ class Tree(Protocol):
         """
 
 
-@runtime_checkable
-class HardLinks(Protocol):
+class Closes(ABC):
+    """Optional: a tree or an executor that holds something open."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def close(self) -> None:
+        """Give it up; nothing is asked afterwards."""
+
+
+class HardLinks(ABC):
     """Optional: a tree in which several paths may name the same file (hard links)."""
 
+    __slots__ = ()
+
+    @abstractmethod
     def inode(self, path: bytes) -> object | None:
         """A token shared by all names of one file; None for a file with a single name."""
 
+    @abstractmethod
     def shared(self) -> Sequence[tuple[bytes, object]]:
         """Every path that may share its file with another, with its token, in depth-first order
         with names sorted as bytes.
         """
+
+
+class Linked(ABC):
+    """Optional for a tree: which names one file has."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def names(self, path: bytes) -> Sequence[bytes]:
+        """All names of the file at `path` where there are several, sorted; else none."""
+
+
+class Timed(ABC):
+    """Optional for a tree: when its entries were written, as a running step sees it."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def code(self, path: bytes) -> int | None:
+        """None for a time that was set on purpose, or where nothing is."""
+
+    @abstractmethod
+    def moment(self, path: bytes) -> int:
+        """A number that is greater for later."""
+
+    @abstractmethod
+    def age(self, path: bytes) -> int | None:
+        """How many instants ago that was; None for a time that was set on purpose."""
 
 
 Child = tuple[bytes, int, bytes, int, int]

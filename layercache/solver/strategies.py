@@ -8,7 +8,7 @@ from typing import Final
 from layercache._base.classes import frozen
 from layercache.model.digests import Fingerprint
 from layercache.model.graph import Input, Step
-from layercache.model.keys import InputMaterial, KeyMaterial
+from layercache.model.keys import InputMaterial, KeyMaterial, Narrows
 from layercache.model.operations import PARENT, CopyFiles, Exec, MakeDirectory
 from layercache.model.selectors import BY_KEY, NOTHING, Selector
 
@@ -39,7 +39,7 @@ def _material(
 
 
 @frozen
-class ContentKeys:
+class ContentKeys(Narrows):
     """A step is what it says and the content of what it reads.
 
     The parent counts with everything (its chain ID), except for COPY and ADD `--link`, which

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         BatchReader,
         Cleans,
         Holds,
+        InDirectory,
         LocalFiles,
         Locks,
         ObjectInfo,
@@ -68,6 +69,7 @@ __all__ = [
     "Fact",
     "FsspecBackend",
     "Holds",
+    "InDirectory",
     "KeepBuilds",
     "KeepDuration",
     "KeepStorage",
@@ -114,8 +116,8 @@ if not TYPE_CHECKING:  # a type checker shall know a misspelt name when it sees 
         __name__,
         {
             "backend": (
-                "SEGMENT_CHARACTERS Adopts Backend BatchReader Cleans Holds LocalFiles Locks "
-                "ObjectInfo Releases Stages Stats Syncs Touches check_name"
+                "SEGMENT_CHARACTERS Adopts Backend BatchReader Cleans Holds InDirectory LocalFiles "
+                "Locks ObjectInfo Releases Stages Stats Syncs Touches check_name"
             ),
             "backends": "open_backend",
             "backends.fsspec": "FsspecBackend",

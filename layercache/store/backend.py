@@ -2,11 +2,13 @@
 
 A backend is dumb on purpose. Meaning (records, blobs, trails), verification and healing are the
 store's (`layercache.store.store`), so that one rule holds for every backend. Four methods are
-enough; the other protocols here are optional capabilities that the store finds by `isinstance`.
+enough. What else one can do it declares: by deriving from the abstract classes here, or by
+registering with them (`Stats.register(MyBackend)`). A method of that name alone declares nothing.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import BinaryIO, Final, Protocol, runtime_checkable
@@ -15,6 +17,7 @@ from layercache._base.classes import frozen
 from layercache.errors import CacheError, UsageError
 
 __all__ = [
+    "CAPABILITIES",
     "SEGMENT_CHARACTERS",
     "Adopts",
     "Allowance",
@@ -22,6 +25,7 @@ __all__ = [
     "BatchReader",
     "Cleans",
     "Holds",
+    "InDirectory",
     "LocalFiles",
     "Locks",
     "ObjectInfo",
@@ -137,10 +141,12 @@ class Backend(Protocol):
         """Objects whose name begins with `prefix`, in no given order, never from a cache."""
 
 
-@runtime_checkable
-class BatchReader(Protocol):
+class BatchReader(ABC):
     """Optional: many small objects in one round trip."""
 
+    __slots__ = ()
+
+    @abstractmethod
     def read_many(self, names: Sequence[str]) -> Mapping[str, bytes]:
         """The bytes of those that are there.
 
@@ -149,18 +155,22 @@ class BatchReader(Protocol):
         """
 
 
-@runtime_checkable
-class Stats(Protocol):
+class Stats(ABC):
     """Optional: a cheap look at one object. A backend where it costs a request has none."""
 
+    __slots__ = ()
+
+    @abstractmethod
     def stat(self, name: str) -> ObjectInfo | None:
         """What is known of the object without reading it; None when it is not there."""
 
 
-@runtime_checkable
-class Syncs(Protocol):
+class Syncs(ABC):
     """Optional: a backend whose writes become durable at `sync` only."""
 
+    __slots__ = ()
+
+    @abstractmethod
     def sync(self) -> None:
         """Return when everything written before is durable.
 
@@ -169,66 +179,82 @@ class Syncs(Protocol):
         """
 
 
-@runtime_checkable
-class Stages(Protocol):
+class Stages(ABC):
     """Optional: small objects that others may see before what they rely on is durable.
 
     A staged object is gone after a restart of the machine unless it was published. So a record
     can be shared at once, and still never outlive a power cut that its blob did not.
     """
 
+    __slots__ = ()
+
+    @abstractmethod
     def stage(self, name: str, content: bytes) -> None:
         """Keep `content` aside under `name`, visible to `staged` of every process here."""
 
+    @abstractmethod
     def staged(self, name: str) -> bytes | None:
         """What was staged under `name` since the machine started; None when nothing."""
 
+    @abstractmethod
     def publish(self, names: Iterable[str]) -> None:
         """Move what is staged into place; call it between two `sync`. Absent ones are skipped."""
 
+    @abstractmethod
     def list_staged(self, prefix: str) -> Iterator[ObjectInfo]:
         """As `list`, of what is staged."""
 
 
-@runtime_checkable
-class Releases(Protocol):
+class Releases(ABC):
     """Optional: a backend that holds something open between calls."""
 
+    __slots__ = ()
+
+    @abstractmethod
     def release(self) -> None:
         """Give it up for now; the next call takes it again."""
 
 
-@runtime_checkable
-class Touches(Protocol):
+class Touches(ABC):
     """Optional: renew an object's stamp without sending its bytes again."""
 
+    __slots__ = ()
+
+    @abstractmethod
     def touch(self, names: Iterable[str]) -> None:
         """Renew the stamps of those that are there."""
 
 
-@runtime_checkable
-class LocalFiles(Protocol):
+class LocalFiles(ABC):
     """Optional: objects are plain files of this machine."""
 
+    __slots__ = ()
+
+    @abstractmethod
     def path(self, name: str) -> str:
         """Where the object is, or would be; the file must be opened for reading only."""
 
 
-@runtime_checkable
-class Adopts(Protocol):
+class Adopts(ABC):
     """Optional: takes a complete file of this machine without copying it."""
 
+    __slots__ = ()
+
+    @abstractmethod
     def spool(self) -> str:
         """An existing directory from which `adopt` is a rename; raises `CacheError`."""
 
+    @abstractmethod
     def adopt(self, path: str, name: str) -> bool:
         """Move the file at `path` to `name`; False, and nothing done, where it can't move."""
 
 
-@runtime_checkable
-class Locks(Protocol):
+class Locks(ABC):
     """Optional: who works on something. A lock saves work and never carries correctness."""
 
+    __slots__ = ()
+
+    @abstractmethod
     def lock(
         self, name: str, give_up: Callable[[], bool] | None = None
     ) -> AbstractContextManager[bool]:
@@ -239,23 +265,54 @@ class Locks(Protocol):
         """
 
 
-@runtime_checkable
-class Holds(Protocol):
+class Holds(ABC):
     """Optional: says which objects running builds rely on, so that collection spares them."""
 
+    __slots__ = ()
+
+    @abstractmethod
     def hold(self, names: Iterable[str]) -> None:
         """Keep these from being seized until `unhold`; waits for a seizer to finish."""
 
+    @abstractmethod
     def unhold(self) -> None:
         """End every hold of this object."""
 
+    @abstractmethod
     def seize(self, names: Sequence[str]) -> AbstractContextManager[Sequence[str]]:
         """Those of `names` that nobody holds; nobody gets a hold on them meanwhile."""
 
 
-@runtime_checkable
-class Cleans(Protocol):
+class InDirectory(ABC):
+    """Optional: everything is below one directory of this machine."""
+
+    __slots__ = ()
+
+    directory: str
+    """Its path."""
+
+
+class Cleans(ABC):
     """Optional: a backend that may leave debris behind when a process dies."""
 
+    __slots__ = ()
+
+    @abstractmethod
     def clean(self, dry_run: bool = False) -> int:
         """Remove what no living process is writing; the number of bytes freed."""
+
+
+CAPABILITIES: Final[tuple[type, ...]] = (
+    Adopts,
+    BatchReader,
+    Cleans,
+    Holds,
+    LocalFiles,
+    Locks,
+    Releases,
+    Stages,
+    Stats,
+    Syncs,
+    Touches,
+)
+"""All that have methods."""

@@ -18,7 +18,7 @@ from layercache._base.classes import evolve, frozen
 from layercache.errors import CacheError, CorruptObject, NotFound
 from layercache.model.digests import CacheKey, Digest
 from layercache.model.records import Record
-from layercache.store.backend import Cleans, Holds, ObjectInfo, read_bounded
+from layercache.store.backend import Cleans, Holds, InDirectory, ObjectInfo, read_bounded
 from layercache.store.codec import check_record, decode_record
 from layercache.store.marker import is_cache
 from layercache.store.retention import Entry, Pinned, Policy, Situation, Verdict, judge
@@ -384,7 +384,8 @@ def _blobs_of(store: Store, name: str) -> set[str]:
 
 def _free(store: Store) -> int | None:
     """Bytes free on the medium of a local store."""
-    directory = getattr(store.backend, "directory", None)
+    backend = store.backend
+    directory = backend.directory if isinstance(backend, InDirectory) else None
     if directory is None or not hasattr(os, "statvfs"):
         return None
     try:

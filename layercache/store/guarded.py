@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any, BinaryIO, Final, cast
 
 from layercache.errors import CacheError, LayerCacheError
-from layercache.store.backend import Backend, ObjectInfo
+from layercache.store.backend import CAPABILITIES, Backend, ObjectInfo
 
 __all__ = ["medium_of"]
 
@@ -21,10 +21,6 @@ _TRUE_TO_IT: Final = frozenset(
 )
 """Where they translate everything themselves, and are called too often to look twice."""
 
-_CALLS: Final = (
-    "write", "delete", "read_many", "stat", "sync", "stage", "staged", "publish", "release",
-    "touch", "path", "spool", "adopt", "hold", "unhold", "clean",
-)  # fmt: skip
 _LISTS: Final = ("list", "list_staged")
 
 
@@ -32,16 +28,18 @@ def medium_of(backend: Backend) -> Backend:
     """`backend`, or something with the same capabilities that raises `LayerCacheError` only."""
     if type(backend).__module__ in _TRUE_TO_IT:
         return backend
-    methods: dict[str, Callable[..., object]] = {"read": _read}
-    there = [name for name in (*_CALLS, *_LISTS, "lock", "seize") if hasattr(backend, name)]
-    for name in there:
-        if name in _CALLS:
-            methods[name] = _calling(name)
+    capabilities = tuple(one for one in CAPABILITIES if isinstance(backend, one))
+    names = {name for one in capabilities for name in vars(one) if not name.startswith("_")}
+    special: dict[str, Callable[..., object]] = {"read": _read, "lock": _lock, "seize": _seize}
+    methods: dict[str, Callable[..., object]] = {}
+    for name in ("read", "write", "delete", "list", *names):
+        if name in special:
+            methods[name] = special[name]
         elif name in _LISTS:
             methods[name] = _listing(name)
         else:
-            methods[name] = _lock if name == "lock" else _seize
-    made: Any = type("Medium", (_Medium,), methods)
+            methods[name] = _calling(name)
+    made: Any = type("Medium", (_Medium, *capabilities), methods)
     return cast(Backend, made(backend))
 
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final, Protocol
 
 from layercache.errors import UsageError
+from layercache.store.backend import InDirectory
 
 if TYPE_CHECKING:
     from layercache.store.backend import Backend
@@ -46,7 +47,8 @@ def is_cache(store: _Store) -> bool:
     data = store.read_small(["format"]).get("format")
     if data is not None and data.startswith(MARKER):
         return True
-    directory = getattr(store.backend, "directory", None)
+    backend = store.backend
+    directory = backend.directory if isinstance(backend, InDirectory) else None
     if isinstance(directory, str):
         try:
             empty = _BESIDE.issuperset(os.listdir(directory))

@@ -19,6 +19,7 @@ from layercache.store.backend import (
     Allowance,
     Backend,
     BatchReader,
+    InDirectory,
     Stages,
     Stats,
     Touches,
@@ -404,8 +405,9 @@ class Objects:
             self._trouble("format", error)
             return
         if data is None:
-            directory = getattr(self.backend, "directory", None)
-            found = foreign(directory) if isinstance(directory, str) else None
+            backend = self.backend
+            directory = backend.directory if isinstance(backend, InDirectory) else None
+            found = foreign(directory) if directory is not None else None
             if found is not None:
                 raise UsageError(
                     f"{directory!r} is no cache of layercache: it holds {found!r} and no `format` "

@@ -16,7 +16,16 @@ from layercache.model.digests import ChainID, DiffID, Fingerprint
 from layercache.model.instruction import Field, Instruction, Value
 from layercache.model.observations import Observations
 from layercache.model.operations import PARENT, Exec, Mount
-from layercache.model.task import Blobs, Executor, Result, StepTraits, Task
+from layercache.model.task import (
+    Blobs,
+    ChecksInstructions,
+    Executor,
+    Masks,
+    Result,
+    StepTraits,
+    Task,
+    UsesBaseImages,
+)
 from layercache.model.tree import Node, Tree
 from layercache.testing.commands import MemoryShell, owner_of
 from layercache.testing.memory import MemoryFiles
@@ -77,7 +86,7 @@ class Call:
         )
 
 
-class MemoryExecutor:
+class MemoryExecutor(Masks, UsesBaseImages):
     """Runs `Exec` over trees in memory with the commands of `layercache.testing.commands`.
 
     Nothing of the host is used. All mounts work: bind and tmpfs as they should, cache mounts in
@@ -103,7 +112,7 @@ class MemoryExecutor:
         base_images: bool = False,
     ) -> None:
         self.traits: Sequence[Field] = (Field("executor", "memory/1"), *traits)
-        self.base_images = base_images
+        self._base_images = base_images
         self.secrets = dict(secrets or {})
         self.world = dict(world or {})
         self.calls: list[Call] = []
@@ -119,6 +128,11 @@ class MemoryExecutor:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._guard = threading.Lock()
+
+    @property
+    def base_images(self) -> bool:
+        """Whether the files of base images are of use."""
+        return self._base_images
 
     @property
     def masks(self) -> tuple[bytes, ...]:
@@ -250,7 +264,7 @@ class MemoryExecutor:
 # -- wrappers -------------------------------------------------------------------------------
 
 
-class _Wrapper:
+class _Wrapper(ChecksInstructions, Masks, StepTraits, UsesBaseImages):
     """Passes everything on to `inner`."""
 
     def __init__(self, inner: Executor) -> None:
@@ -262,11 +276,11 @@ class _Wrapper:
 
     @property
     def base_images(self) -> bool:
-        return bool(getattr(self.inner, "base_images", True))
+        return not isinstance(self.inner, UsesBaseImages) or self.inner.base_images
 
     @property
     def masks(self) -> tuple[bytes, ...]:
-        return tuple(getattr(self.inner, "masks", ()))
+        return tuple(self.inner.masks) if isinstance(self.inner, Masks) else ()
 
     def traits_of_steps(
         self, steps: Sequence[tuple[Instruction, str]]
@@ -276,9 +290,8 @@ class _Wrapper:
         return [()] * len(steps)
 
     def check(self, instruction: Instruction) -> None:
-        check = getattr(self.inner, "check", None)
-        if check is not None:
-            check(instruction)
+        if isinstance(self.inner, ChecksInstructions):
+            self.inner.check(instruction)
 
     def execute(self, task: Task, blobs: Blobs) -> Result:
         return self.inner.execute(task, blobs)

@@ -38,7 +38,7 @@ FAULTS: Final = (
 )
 
 
-class CountingBackend:
+class CountingBackend(BatchReader):
     """Counts calls and bytes, and can take a while for each: `latency` in seconds.
 
     `calls` lists (method, name); a batch counts once in `round_trips` and once for each name
@@ -273,19 +273,19 @@ def FaultyBackend(inner: Backend, fault: str, *, every: int = 0, at: int = -1) -
     Every `every`-th call fails, or just the one number `at` (from 0). `.calls` counts calls,
     `.struck` those that failed.
     """
-    capabilities = (BatchReader, Stats, Syncs, Stages, Touches, LocalFiles, Locks, Adopts)
+    known = (BatchReader, Stats, Syncs, Stages, Touches, LocalFiles, Locks, Adopts)
+    capabilities = tuple(one for one in known if isinstance(inner, one))
     methods = {
         name: getattr(_Capabilities, name)
-        for protocol in capabilities
-        if isinstance(inner, protocol)
-        for name in vars(protocol)
+        for one in capabilities
+        for name in vars(one)
         if not name.startswith("_")
     }
 
     def strikes(number: int) -> bool:
         return number == at or (every > 0 and number % every == every - 1)
 
-    return type("FaultyBackend", (_Faulty,), methods)(inner, fault, strikes)
+    return type("FaultyBackend", (_Faulty, *capabilities), methods)(inner, fault, strikes)
 
 
 class SloppyBackend:

@@ -24,6 +24,7 @@ from layercache.model.instruction import Field
 from layercache.model.keys import InputMaterial, KeyMaterial, cache_key
 from layercache.model.records import Record
 from layercache.store.backend import (
+    CAPABILITIES,
     Adopts,
     Backend,
     BatchReader,
@@ -288,6 +289,15 @@ class BackendSuite:
         backend.sync()
 
         assert _read(backend, "x") == b"1"
+
+    def test_what_it_can_do_is_declared(self, tmp_path: Any) -> None:
+        """A capability counts where it is declared: all of its methods, and the class not derived
+        from it, is one that was forgotten."""
+        kind = type(self.make(tmp_path))
+        for capability in CAPABILITIES:
+            names = [name for name in vars(capability) if not name.startswith("_")]
+            if all(callable(getattr(kind, name, None)) for name in names):
+                assert issubclass(kind, capability), f"{kind.__name__}: {capability.__name__}"
 
     def test_it_travels_to_other_processes(self, tmp_path: Any) -> None:
         """A pickled backend opens the same objects, or a copy of them."""

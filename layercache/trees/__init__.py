@@ -13,12 +13,14 @@ from layercache._base.lazy import lazily
 if TYPE_CHECKING:
     from layercache.trees.compare import Difference, differences
     from layercache.trees.in_memory import DictTree, directory, file, link
-    from layercache.trees.listing import FileChange, Listed, diff_listings
-    from layercache.trees.mount_digest import SharesFiles
+    from layercache.trees.listing import FileChange, Listed, Lists, diff_listings
+    from layercache.trees.order import Ordered
     from layercache.trees.patterns import Ignore, Rule, has_wildcards
     from layercache.trees.selection import (
+        Excludes,
         Filtered,
         Selected,
+        Selects,
         fingerprint,
         select,
         tree_digest,
@@ -28,13 +30,16 @@ if TYPE_CHECKING:
 __all__ = [
     "DictTree",
     "Difference",
+    "Excludes",
     "FileChange",
     "Filtered",
     "Ignore",
     "Listed",
+    "Lists",
+    "Ordered",
     "Rule",
     "Selected",
-    "SharesFiles",
+    "Selects",
     "diff_listings",
     "differences",
     "directory",
@@ -53,9 +58,9 @@ if not TYPE_CHECKING:  # hidden from type checkers, so that they still report mi
         {
             "compare": "Difference differences",
             "in_memory": "DictTree directory file link",
-            "listing": "FileChange Listed diff_listings",
-            "mount_digest": "SharesFiles",
+            "listing": "FileChange Listed Lists diff_listings",
+            "order": "Ordered",
             "patterns": "Ignore Rule has_wildcards",
-            "selection": "Filtered Selected fingerprint select tree_digest walk",
+            "selection": "Excludes Filtered Selected Selects fingerprint select tree_digest walk",
         },
     )

@@ -8,8 +8,9 @@ from __future__ import annotations
 import stat
 import struct
 import zlib
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from typing import Final, NamedTuple, Protocol, runtime_checkable
+from typing import Final, NamedTuple
 
 from layercache._base.classes import frozen
 from layercache.errors import CorruptObject
@@ -64,10 +65,12 @@ class FileChange:
     old: str | None = None
 
 
-@runtime_checkable
-class Lists(Protocol):
+class Lists(ABC):
     """A tree with a faster way to `listing`."""
 
+    __slots__ = ()
+
+    @abstractmethod
     def listing(self, files: Files) -> tuple[Listed, ...]: ...
 
 

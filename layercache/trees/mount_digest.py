@@ -8,32 +8,20 @@ links, and the mode of the root.
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
-from typing import Final, Protocol, runtime_checkable
+from typing import Final
 
 from blake3 import blake3
 
 from layercache.model.digests import Fingerprint
 from layercache.model.selectors import Files
-from layercache.model.tree import Node, Tree
+from layercache.model.tree import HardLinks, Linked, Node, Tree
 from layercache.trees.order import ordered, ranks_of
 from layercache.trees.selection import select, walk
 
-__all__ = ["SharesFiles", "mount_fingerprint"]
+__all__ = ["mount_fingerprint"]
 
 _CONTEXT: Final = "layercache 2026-11 mount digest 1"
 _ROW: Final = struct.Struct("<8IqQQ")
-
-
-@runtime_checkable
-class SharesFiles(Protocol):
-    """Optional: a tree in which several paths may name the same file."""
-
-    def inode(self, path: bytes) -> object | None:
-        """A token shared by all names of one file; None for a file with a single name."""
-
-    def names(self, path: bytes) -> Sequence[bytes]:
-        """All names of the file at `path`, if it has several."""
 
 
 def mount_fingerprint(tree: Tree, files: Files) -> Fingerprint:
@@ -43,16 +31,17 @@ def mount_fingerprint(tree: Tree, files: Files) -> Fingerprint:
     errors of `select`.
     """
     hasher = blake3(derive_key_context=_CONTEXT)
-    shares = tree if isinstance(tree, SharesFiles) else None
+    links_of = tree if isinstance(tree, HardLinks) else None
+    names_of = tree.names if isinstance(tree, Linked) else None
     matches = select(tree, files)
     for match in matches:
         first: dict[object, bytes] = {}
         for relative, path, node in walk(tree, match):
-            inode = shares.inode(path) if shares is not None and node.is_file else None
+            inode = links_of.inode(path) if links_of is not None and node.is_file else None
             same, links = b"", 1
-            if shares is not None and inode is not None:
+            if names_of is not None and inode is not None:
                 same = first.setdefault(inode, relative)
-                links = len(shares.names(path))
+                links = len(names_of(path))
             hasher.update(_row(relative, node, same, links))
         hasher.update(_row(b"", None, b"", 0))
     return ordered(Fingerprint(hasher.hexdigest()), ranks_of(tree, matches))

@@ -7,8 +7,9 @@ written at once there is none to keep.
 from __future__ import annotations
 
 import struct
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
-from typing import Final, Protocol, runtime_checkable
+from typing import Final
 
 from blake3 import blake3
 
@@ -25,13 +26,16 @@ MAX_RANKS: Final = 256
 """Moments that are kept apart, the newest; what is older is as old as the oldest of them."""
 
 
-@runtime_checkable
-class Ordered(Protocol):
+class Ordered(ABC):
     """Optional: a tree that knows the order in which its files were written."""
 
+    __slots__ = ()
+
+    @abstractmethod
     def moment(self, path: bytes) -> int:
         """When what is at `path` was last written: a number that is greater for later."""
 
+    @abstractmethod
     def at_once(self, path: bytes) -> bool:
         """Whether everything at and below `path` is known to have been written at once."""
 

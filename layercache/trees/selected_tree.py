@@ -17,7 +17,7 @@ from layercache.model.layer_times import LAYER_TIME, copied_time
 from layercache.model.selectors import Everything, Files, Nothing, Selector
 from layercache.model.tree import HardLinks, Node, Tree, counted_attributes
 from layercache.trees.in_memory import DictTree
-from layercache.trees.selection import Selected, leading, select, walk
+from layercache.trees.selection import Excludes, Selected, leading, select, walk
 
 __all__ = ["SelectedTree"]
 
@@ -25,7 +25,7 @@ _ON_THE_WAY = Node(mode=stat.S_IFDIR | 0o755, mtime=LAYER_TIME)
 """A directory that only leads to selected entries."""
 
 
-class SelectedTree(DictTree):
+class SelectedTree(DictTree, HardLinks):
     """The part of `tree` that `selectors` pick, and the directories and links that lead to it.
 
     Directories on the way are 0755 and hold nothing else; links on the way are kept, so that
@@ -118,7 +118,7 @@ def _counted(node: Node, files: Files | None = None) -> Node:
     )
 
 
-class _Passing:
+class _Passing(Excludes):
     """A tree that records the directories and links that a selection looks up."""
 
     def __init__(self, tree: Tree, passed: dict[bytes, Node]) -> None:
@@ -126,9 +126,6 @@ class _Passing:
         self._passed = passed
         self.digest = tree.digest
         self.open = tree.open
-        excluded = getattr(tree, "excluded", None)
-        if excluded is not None:
-            self.excluded = excluded
 
     def lookup(self, path: bytes) -> Node | None:
         node = self._tree.lookup(path)
@@ -141,3 +138,6 @@ class _Passing:
 
     def children(self, path: bytes) -> Sequence[bytes]:
         return self._tree.children(path)
+
+    def excluded(self, path: bytes) -> str | None:
+        return self._tree.excluded(path) if isinstance(self._tree, Excludes) else None

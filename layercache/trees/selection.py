@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import stat
 import struct
+from abc import ABC, abstractmethod
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator
-from typing import Final, Protocol, runtime_checkable
+from typing import Final
 
 from blake3 import blake3
 
@@ -34,6 +35,7 @@ __all__ = [
     "Excludes",
     "Filtered",
     "Selected",
+    "Selects",
     "fingerprint",
     "leading",
     "refuse_whiteout",
@@ -69,18 +71,31 @@ class Selected:
     exclude: State | None = field(default=None, eq=False, repr=False)
 
 
-@runtime_checkable
-class Excludes(Protocol):
+class Excludes(ABC):
     """A tree that can tell why an entry is not in it."""
 
+    __slots__ = ()
+
+    @abstractmethod
     def excluded(self, path: bytes) -> str | None:
         """The rule that keeps `path` out, as a phrase for a message; None if none does."""
 
 
-@runtime_checkable
-class Filtered(Protocol):
+class Selects(ABC):
+    """Optional: a tree that fingerprints a selection faster than entry by entry."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def fingerprint(self, files: Files) -> Fingerprint: ...
+
+
+class Filtered(ABC):
     """A tree with a faster way to `tree_digest` with exclusions."""
 
+    __slots__ = ()
+
+    @abstractmethod
     def digest_without(self, path: bytes, exclude: State) -> bytes | None:
         """`tree_digest(self, path, exclude)`."""
 

@@ -16,6 +16,7 @@ from layercache.errors import BuildError
 from layercache.events import Note
 from layercache.executors.workspace.executor import Workspace
 from layercache.model.instruction import Field
+from layercache.model.task import StepTraits
 from layercache.store.backends.memory import MemoryBackend
 from layercache.store.open import open_store
 from layercache.store.store import Store
@@ -249,6 +250,6 @@ def test_traits_of_a_step_are_compared_too(machine):
     assert any("flavour" in text for text in notes(events))
 
 
-class Flavoured(MemoryExecutor):
+class Flavoured(MemoryExecutor, StepTraits):
     def traits_of_steps(self, steps):
         return [(Field("flavour", os.environ.get("FLAVOUR", "here")),) for _ in steps]

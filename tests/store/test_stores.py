@@ -12,6 +12,7 @@ import pytest
 from layercache import Builder, Dockerfile
 from layercache.errors import CacheError
 from layercache.model.descriptors import LAYER_TAR
+from layercache.store.backend import Holds, Locks, Releases, Stats, Syncs, Touches
 from layercache.store.backends.fsspec import FsspecBackend
 from layercache.store.backends.local import LocalBackend
 from layercache.store.backends.memory import MemoryBackend, shared_memory
@@ -129,7 +130,7 @@ class Raises:
         return self._call("list", prefix)
 
 
-class RaisesMore(Raises):
+class RaisesMore(Raises, Holds, Locks, Releases, Stats, Syncs, Touches):
     """And all that a backend may offer beyond."""
 
     def hold(self, names):

@@ -26,7 +26,16 @@ from layercache.model.descriptors import SCRATCH
 from layercache.model.image_config import DEFAULT_PATH
 from layercache.model.instruction import Field, Instruction
 from layercache.model.operations import CopyFiles, Exec, MakeDirectory
-from layercache.model.task import Blobs, Result, Task
+from layercache.model.task import (
+    Blobs,
+    ChecksInstructions,
+    Masks,
+    Result,
+    Task,
+    UnpacksStates,
+    WithSecrets,
+)
+from layercache.model.tree import Closes
 
 if TYPE_CHECKING:
     # Most builds execute nothing: what executing takes is loaded when a step does.
@@ -44,7 +53,7 @@ _SHM_SIZE: Final = 64 << 20
 HOST_GATEWAY: Final = "host-gateway"
 
 
-class RootfsExecutor:
+class RootfsExecutor(ChecksInstructions, Masks, UnpacksStates, WithSecrets, Closes):
     """Runs steps in root file systems made from their layers. Safe for threads.
 
     Args:

@@ -12,8 +12,9 @@ import hashlib
 import os
 import stat
 import tempfile
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, BinaryIO, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 from layercache._base.classes import field, frozen
 from layercache._os.names import checked_path
@@ -75,10 +76,12 @@ class Captured:
     faithful: bool
 
 
-@runtime_checkable
-class Notes(Protocol):
+class Notes(ABC):
     """Optional for a `Blobs`: notes what is looked up in the tree that a step is compared with."""
 
+    __slots__ = ()
+
+    @abstractmethod
     def noted(self, tree: Tree) -> Tree:
         """`tree`, watched."""
 

@@ -10,12 +10,12 @@ import os
 import socket
 import threading
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, cast
 
 from layercache.errors import BuildError
+from layercache.executors.rootfs.file_work import Notes
 from layercache.executors.rootfs.helper_command import tracer_command
 from layercache.executors.rootfs.inside import wire as _wire
-from layercache.inputs.observed import Timed
 from layercache.layers.accounts_derive import derive
 from layercache.model.layer_times import MAX_CODE
 from layercache.model.observations import (
@@ -27,6 +27,7 @@ from layercache.model.observations import (
     WHOLE,
     Observations,
 )
+from layercache.model.tree import HardLinks, Timed
 
 if TYPE_CHECKING:
     from layercache.executors.rootfs.helper_client import Runner
@@ -176,7 +177,7 @@ class Watch:
         self._stream.close()
 
 
-class Watched:
+class Watched(Notes):
     """The `Blobs` of a step that notes what is looked up in the tree it is compared with.
 
     Capturing leaves out what is as it was in the parent: so that was looked at, too.
@@ -192,16 +193,25 @@ class Watched:
 
     def noted(self, tree: Tree) -> Tree:
         """The capability `Notes`: `tree`, watched."""
-        return cast("Tree", _Noting(tree, self))
+        return _Noting(tree, self)
 
 
-class _Noting:
+class _Noting(HardLinks):
     def __init__(self, tree: Tree, notes: Watched) -> None:
         self._tree = tree
         self._notes = notes
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._tree, name)
+    def digest(self, path: bytes) -> bytes:
+        return self._tree.digest(path)
+
+    def open(self, path: bytes) -> BinaryIO:
+        return self._tree.open(path)
+
+    def inode(self, path: bytes) -> object | None:
+        return self._tree.inode(path) if isinstance(self._tree, HardLinks) else None
+
+    def shared(self) -> Sequence[tuple[bytes, object]]:
+        return self._tree.shared() if isinstance(self._tree, HardLinks) else ()
 
     def lookup(self, path: bytes) -> Node | None:
         node = self._notes.lookups[path] = self._tree.lookup(path)

@@ -27,7 +27,15 @@ from layercache.model.digests import Digest
 from layercache.model.framing import share
 from layercache.model.instruction import Field, Instruction
 from layercache.model.operations import CopyFiles, Exec
-from layercache.model.task import Blobs, Result, Task
+from layercache.model.task import (
+    Blobs,
+    ChecksInstructions,
+    Masks,
+    Result,
+    Task,
+    UsesBaseImages,
+    WithSecrets,
+)
 from layercache.model.tree import Tree
 from layercache.trees.compare import Difference, differences
 
@@ -50,7 +58,7 @@ ROOT_VARIABLE: Final = "LAYERCACHE_ROOT"
 _SCHEME: Final = "workspace/1"
 
 
-class Workspace:
+class Workspace(ChecksInstructions, Masks, UsesBaseImages, WithSecrets):
     """Runs steps in `directory`/<stage>/root; see the module for what that means.
 
     Args:

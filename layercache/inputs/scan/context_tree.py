@@ -23,10 +23,18 @@ from layercache.inputs.scan.read_beneath import Beneath, changed, shown, unreada
 from layercache.inputs.scan.scanning import Counts, refresh
 from layercache.model.digests import Fingerprint
 from layercache.model.selectors import Files
-from layercache.model.tree import CAPABILITY, Node, node_digest
-from layercache.trees.listing import Listed, list_by_walking, listed_digest
+from layercache.model.tree import CAPABILITY, Closes, HardLinks, Node, node_digest
+from layercache.trees.listing import Listed, Lists, list_by_walking, listed_digest
 from layercache.trees.patterns import Ignore, State
-from layercache.trees.selection import Selected, fingerprint, refuse_whiteout, select
+from layercache.trees.selection import (
+    Excludes,
+    Filtered,
+    Selected,
+    Selects,
+    fingerprint,
+    refuse_whiteout,
+    select,
+)
 
 __all__ = ["Context", "ContextTree"]
 
@@ -82,7 +90,7 @@ def _rules(ignore: Ignore) -> bytes:
     return "\n".join(map(str, ignore.rules)).encode("utf-8", "surrogateescape")
 
 
-class ContextTree:
+class ContextTree(Closes, HardLinks, Excludes, Filtered, Selects, Lists):
     """A scanned context as a `Tree`: owner 0:0, only `security.capability` of the attributes.
 
     Stamps are those of the scan; content is read when first asked for, and then kept in mind

@@ -21,6 +21,7 @@ from layercache.errors import CacheError, MissingExtra, NotFound, UsageError
 from layercache.store.backend import (
     LARGEST_SMALL,
     Allowance,
+    BatchReader,
     ObjectInfo,
     check_name,
     read_bounded,
@@ -46,7 +47,7 @@ _EXTRAS: Final = {
 _ABSENT: Final = (FileNotFoundError, NotADirectoryError, KeyError)
 
 
-class FsspecBackend:
+class FsspecBackend(BatchReader):
     """Objects below `url`. Chained URLs are refused; `options` go to the file system.
 
     Nothing is contacted before the first call.

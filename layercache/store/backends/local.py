@@ -22,7 +22,23 @@ from typing import BinaryIO, Final, NoReturn
 
 from layercache._os.durability import boot_id, sync_directory, sync_file, sync_filesystem
 from layercache.errors import CacheError, NotFound, UsageError
-from layercache.store.backend import SEGMENT_CHARACTERS, ObjectInfo, check_name
+from layercache.store.backend import (
+    SEGMENT_CHARACTERS,
+    Adopts,
+    BatchReader,
+    Cleans,
+    Holds,
+    InDirectory,
+    LocalFiles,
+    Locks,
+    ObjectInfo,
+    Releases,
+    Stages,
+    Stats,
+    Syncs,
+    Touches,
+    check_name,
+)
 from layercache.store.backends.modes import Modes, make_shared, modes_of
 from layercache.store.backends.range_locks import RangeHolds, RangeLocks
 
@@ -43,7 +59,20 @@ _APART: Final = ("tmp", "staged", "locks")
 """Directories of the backend itself; no object is there."""
 
 
-class LocalBackend:
+class LocalBackend(
+    Adopts,
+    BatchReader,
+    Cleans,
+    Holds,
+    InDirectory,
+    LocalFiles,
+    Locks,
+    Releases,
+    Stages,
+    Stats,
+    Syncs,
+    Touches,
+):
     """Objects as files below `directory`, which is made at the first write.
 
     Any number of threads and processes may use one directory. It may be read-only or another

@@ -10,14 +10,14 @@ from contextlib import contextmanager
 from typing import BinaryIO
 
 from layercache.errors import NotFound
-from layercache.store.backend import ObjectInfo, check_name
+from layercache.store.backend import BatchReader, Locks, ObjectInfo, Stats, Touches, check_name
 
 __all__ = ["MemoryBackend", "shared_memory"]
 
 _POLL_SECONDS = 0.05
 
 
-class MemoryBackend:
+class MemoryBackend(BatchReader, Locks, Stats, Touches):
     """Named objects in a dictionary; safe for threads. Pickled, its content is copied."""
 
     def __init__(self) -> None:

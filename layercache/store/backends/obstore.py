@@ -15,7 +15,7 @@ from typing import Any, BinaryIO, Final, NoReturn
 from layercache._base.urls import masked
 from layercache._os.side_by_side import side_by_side
 from layercache.errors import CacheError, MissingExtra, NotFound, UsageError
-from layercache.store.backend import Allowance, ObjectInfo, check_name, read_bounded
+from layercache.store.backend import Allowance, BatchReader, ObjectInfo, check_name, read_bounded
 from layercache.store.backends.buckets import bucket_of, lacks_bucket
 
 __all__ = ["ObstoreBackend"]
@@ -25,7 +25,7 @@ _PIECE: Final = 1 << 18
 _THREADS: Final = 16
 
 
-class ObstoreBackend:
+class ObstoreBackend(BatchReader):
     """Objects below `url` (`s3://bucket/prefix`, `gs://…`, `az://…`, `memory:///`).
 
     `config` and `client_options` go to `obstore.store.from_url`; credentials come from the

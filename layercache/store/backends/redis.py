@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, Final, NoReturn
 
 from layercache._base.urls import masked
 from layercache.errors import CacheError, MissingExtra, NotFound, UsageError
-from layercache.store.backend import ObjectInfo, check_name
+from layercache.store.backend import BatchReader, ObjectInfo, Touches, check_name
 
 __all__ = ["RedisBackend"]
 
@@ -37,7 +37,7 @@ if redis.call('EXISTS', KEYS[1]) == 1 then redis.call('HSET', KEYS[1], 's', ARGV
 """
 
 
-class RedisBackend:
+class RedisBackend(BatchReader, Touches):
     """Objects in the database of `url`, under names that begin with `prefix`.
 
     A password may stand in the URL, and is never shown.

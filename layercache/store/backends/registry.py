@@ -26,7 +26,7 @@ from layercache.errors import CacheError, NotFound, SourceError
 from layercache.http.headers import next_link
 from layercache.model.digests import Digest, sha256
 from layercache.oci.references import Reference
-from layercache.store.backend import Allowance, ObjectInfo, check_name, read_bounded
+from layercache.store.backend import Allowance, BatchReader, ObjectInfo, check_name, read_bounded
 
 if TYPE_CHECKING:
     from layercache.oci.transport import Response, Transport
@@ -54,7 +54,7 @@ _LISTING_LIMIT: Final = 16 << 20
 _PAGES: Final = 10_000
 
 
-class RegistryBackend:
+class RegistryBackend(BatchReader):
     """Objects in the repository that `reference` names; its tag keeps several caches apart.
 
     `insecure` allows http and certificates that can't be verified (always so for this machine).
