@@ -1,7 +1,7 @@
 """Dockerfiles: text to instructions in `syntax`, instructions to a graph in `lowering`.
 
-Imports `trees`, `model` and what is before them; only `Dockerfile.load` reads a file. Start at
-`recipe` and `instructions`, then `lowering.lower`.
+Imports `trees`, `model` and the packages before them; only `Dockerfile.load` reads a file. Start
+at `recipe` and `instructions`, then `lowering.lower`.
 """
 
 from __future__ import annotations

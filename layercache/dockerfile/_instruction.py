@@ -1,4 +1,4 @@
-"""What all instructions of a Dockerfile share: place, text, validation and rendering helpers."""
+"""The common base of Dockerfile instructions: position, text, validation and rendering."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from layercache.errors import UsageError
 __all__ = ["Command", "DockerfileInstruction", "Location"]
 
 Command: TypeAlias = "str | tuple[str, ...]"
-"""A text for the shell (shell form), or the arguments themselves (exec form)."""
+"""A string for the shell (shell form), or the list of arguments (exec form)."""
 
 
 @frozen
 class Location:
-    """Where an instruction stands: file, first line and last line, counted from 1."""
+    """The position of an instruction: file, first line and last line, counted from 1."""
 
     name: str
     line: int
@@ -30,8 +30,8 @@ class DockerfileInstruction:
     """One instruction of a Dockerfile, as written: no variable in it is expanded yet.
 
     Fields that a Dockerfile expands hold words of its syntax, so `$NAME`, quotes and backslashes
-    mean in them what they mean there; `literal()` makes a word that means just its text. Two
-    instructions are equal if they say the same, wherever and however they are written.
+    have their usual meaning in them; `literal()` makes a word that stands for exactly its text.
+    Two instructions are equal if they mean the same, wherever and however they are written.
     """
 
     op: ClassVar[str]
@@ -39,26 +39,27 @@ class DockerfileInstruction:
 
     location: Location | None = field(default=None, kw_only=True, eq=False, repr=False)
     source: str | None = field(default=None, kw_only=True, eq=False, repr=False)
-    """The instruction as it stands in its file, continued lines joined, or None."""
+    """The instruction as written in its file, continued lines joined, or None."""
 
     @property
     def text(self) -> str:
-        """The instruction as it stands in its file, else in canonical form."""
+        """The instruction as written in its file, otherwise in canonical form."""
         return self.render() if self.source is None else self.source
 
     @abstractmethod
     def render(self, escape: str = "\\") -> str:
-        """The instruction in canonical form, without a last newline.
+        """The instruction in canonical form, without a final newline.
 
-        Parsing that gives an equal value, except where Dockerfiles can't say it: a newline in a
-        shell command or a word, or a command that would read as something else. `escape` is the
-        escape character of the file that it came from.
+        Parsing the result gives an equal value, except for values that Dockerfile syntax can't
+        express: a newline in a shell command or a word, or a command that would be read as
+        something
+        else. `escape` is the escape character of the file.
         """
         raise NotImplementedError
 
 
 def text_of(value: object, what: str, *, empty: bool = False) -> str:
-    """`value`, if it is a usable text. Raises `UsageError`."""
+    """`value`, if it is a valid text. Raises `UsageError`."""
     if not isinstance(value, str):
         raise UsageError(f"{what} is a text, not {value!r}")
     if not value and not empty:
@@ -69,7 +70,9 @@ def text_of(value: object, what: str, *, empty: bool = False) -> str:
 
 
 def texts_of(values: object, what: str, *, empty: bool = False) -> tuple[str, ...]:
-    """`values` as a tuple of usable texts. A single string is refused: it was meant as one."""
+    """`values` as a tuple of valid texts. A single string is refused, as it is probably a
+    mistake.
+    """
     if isinstance(values, str) or not isinstance(values, Iterable):
         raise UsageError(f"{what} is a list of texts, not {values!r}")
     return tuple(text_of(value, f"an item of {what}", empty=empty) for value in values)
@@ -90,14 +93,14 @@ def switch_of(value: object, what: str) -> bool:
 
 
 def render_command(command: Command, escape: str) -> str:
-    """A command as it is written after the name of its instruction."""
+    """A command in the form that follows the name of its instruction."""
     if not isinstance(command, str):
         return json_text(command)
     return "-- " + command if command.startswith("--") else command
 
 
 def render_flags(flags: Iterable[tuple[str, object]], escape: str) -> str:
-    """Flags that are set, each with a blank after it. True stands for the bare flag."""
+    """The flags that are set, each followed by a blank. True stands for a flag without a value."""
     parts: list[str] = []
     for name, value in flags:
         if value is None or value is False or value == ():
@@ -112,7 +115,9 @@ def _quoted(value: str, escape: str) -> str:
 
 
 def render_words(words: Sequence[str], *, shell: bool = False) -> str:
-    """Words of COPY, ADD or VOLUME: plain where that reads back the same, else a JSON list."""
+    """Words of COPY, ADD or VOLUME: plain if that parses to the same words, otherwise a JSON
+    list.
+    """
     plain = " ".join(words)
     if shell or (
         not any(not word or set(word) & set(SPACE) for word in words)

@@ -1,13 +1,13 @@
-"""Every instruction of a Dockerfile as a frozen value, to be parsed or written by hand.
+"""Every instruction of a Dockerfile as a frozen value, parsed or written by hand.
 
     Copy("package*.json", "./")
     Run("npm install", mounts=[CacheMount("/root/.npm")])
     Env(NODE_ENV="production")
     Cmd(["node", "server.js"])
 
-All check their fields when they are made and raise `UsageError`.
+All of them check their fields on construction and raise `UsageError`.
 
-One module because it is one catalogue; each class is a signature, its checks and its text.
+This is one module because it is one catalogue; each class is a signature, its checks and its text.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ Pairs: TypeAlias = "Mapping[str, str] | Iterable[tuple[str, str]]"
 
 @frozen(init=False)
 class From(DockerfileInstruction):
-    """FROM: begins a stage. `image` and `platform` are words; `alias` is kept in lower case."""
+    """FROM: begins a stage. `image` and `platform` are words; `alias` is lower-cased."""
 
     op = "FROM"
     image: str
@@ -125,7 +125,7 @@ class From(DockerfileInstruction):
 if not TYPE_CHECKING:
 
     def __getattr__(name):
-        # Most files have no mount, and their classes are a good part of a short build.
+        # Most Dockerfiles have no mount, and loading the classes takes much of a short build.
         if name not in __all__:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         from layercache.dockerfile import mounts
@@ -146,7 +146,9 @@ def _check_mounts(mounts: tuple[object, ...]) -> None:
 
 @frozen
 class Device:
-    """One `RUN --device`: the name of a device (or class of devices), and whether it must be."""
+    """One `RUN --device`: the name of a device (or class of devices), and whether it is
+    required.
+    """
 
     name: str
     required: bool = False
@@ -163,10 +165,11 @@ class Device:
 
 @frozen(init=False)
 class Run(DockerfileInstruction):
-    """RUN: a command in shell form (a text) or exec form (a list); never expanded here.
+    """RUN: a command in shell form (a string) or exec form (a list); never expanded here.
 
     `heredocs` hold the bodies that the command announces with `<<NAME`, in that order.
-    `network` is "default", "none" or "host"; `security` "sandbox" or "insecure"; None says nothing.
+    `network` is "default", "none" or "host"; `security` "sandbox" or "insecure"; None means that
+    the flag is absent.
     """
 
     op = "RUN"
@@ -197,7 +200,7 @@ class Run(DockerfileInstruction):
                 raise UsageError(f"a device of RUN is a Device, not {device!r}")
         _one_of(network, _NETWORKS, "the network of RUN")
         _one_of(security, _SECURITIES, "the security of RUN")
-        if source is None:  # a parser takes them from the command in the first place
+        if source is None:  # the parser itself takes them from the command
             announced = find_heredocs(what) if isinstance(what, str) else []
             markers = [heredoc.marker for heredoc in announced]
             if markers != [heredoc.marker for heredoc in bodies]:
@@ -293,10 +296,10 @@ class Copy(DockerfileInstruction):
 
 @frozen(init=False)
 class Add(DockerfileInstruction):
-    """ADD: like `Copy`, and a source may be a URL or a Git repository; local archives unpack.
+    """ADD: like `Copy`, but a source may be a URL or a Git repository; local archives are unpacked.
 
     `checksum` is the digest that a URL's content or a repository's commit must have.
-    `unpack` overrides the rule: None unpacks local archives and leaves downloads as they are.
+    `unpack` overrides the rule: None unpacks local archives and keeps downloads as they are.
     """
 
     op = "ADD"
@@ -405,7 +408,7 @@ class Label(_Named):
 class Arg(DockerfileInstruction):
     """ARG: `Arg("V")`, `Arg("V", "1")`, or several: `Arg(("A", None), ("B", "1"))`.
 
-    `arguments` are pairs of name and default; None is "no default", not the empty text.
+    `arguments` are pairs of name and default; None means "no default", unlike the empty string.
     """
 
     op = "ARG"
@@ -479,14 +482,14 @@ class _Executed(DockerfileInstruction):
 
 
 class Cmd(_Executed):
-    """CMD: what the image runs by default, in shell form (a text) or exec form (a list)."""
+    """CMD: the image's default command, in shell form (a string) or exec form (a list)."""
 
     __slots__ = ()
     op = "CMD"
 
 
 class Entrypoint(_Executed):
-    """ENTRYPOINT: what the image always runs, in shell form (a text) or exec form (a list)."""
+    """ENTRYPOINT: the program that the image always runs, in shell form (a string) or exec form."""
 
     __slots__ = ()
     op = "ENTRYPOINT"
@@ -494,7 +497,7 @@ class Entrypoint(_Executed):
 
 @frozen(init=False)
 class Shell(DockerfileInstruction):
-    """SHELL: what runs commands in shell form from here on. `Shell(["/bin/bash", "-c"])`."""
+    """SHELL: the shell for later commands in shell form. `Shell(["/bin/bash", "-c"])`."""
 
     op = "SHELL"
     command: tuple[str, ...]
@@ -568,14 +571,14 @@ class _Single(DockerfileInstruction):
 
 
 class User(_Single):
-    """USER: who runs later commands. `value` is `name`, `uid`, `name:group` or `uid:gid`."""
+    """USER: the user of later commands. `value` is `name`, `uid`, `name:group` or `uid:gid`."""
 
     __slots__ = ()
     op = "USER"
 
 
 class Workdir(_Single):
-    """WORKDIR: the directory of later instructions; `value` is a path, made if missing."""
+    """WORKDIR: the directory of later instructions; `value` is a path, created if missing."""
 
     __slots__ = ()
     op = "WORKDIR"
@@ -599,8 +602,8 @@ class Maintainer(_Single):
 class Healthcheck(DockerfileInstruction):
     """HEALTHCHECK: `Healthcheck("curl -f localhost", interval="30s")`, or `Healthcheck(None)`.
 
-    None is `HEALTHCHECK NONE`. Durations are texts like "1m30s" (or whole seconds as a number)
-    and at least 1ms; "0" and None mean the default.
+    None is `HEALTHCHECK NONE`. Durations are strings like "1m30s" (or whole seconds as a number)
+    of at least 1ms; "0" and None mean the default.
     """
 
     op = "HEALTHCHECK"
@@ -683,7 +686,7 @@ class Onbuild(DockerfileInstruction):
 
     @property
     def expression(self) -> str:
-        """The trigger's text, as the image's configuration keeps it."""
+        """The trigger's text, as stored in the image's configuration."""
         return self.trigger.text
 
     def render(self, escape: str = "\\") -> str:

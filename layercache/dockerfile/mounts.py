@@ -1,7 +1,7 @@
 """Mounts of RUN as values: `BindMount`, `CacheMount`, `TmpfsMount`, `SecretMount`, `SshMount`.
 
-Text fields are words that may hold variables; `expand` gives the same mount with all of them
-expanded and checked. Numbers may be words, too, as long as they hold a variable.
+Text fields are words that may hold variables; `expand` returns the same mount with all of them
+expanded and checked. A number may also be a word, as long as it holds a variable.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Number: TypeAlias = "int | str | None"
 
 
 _MAX_ID: Final = 2**32 - 2
-"""The number after it means "none" to the kernel: the owner would not be changed."""
+"""The next number means "none" to the kernel: the owner would not be changed."""
 
 
 def _text(instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
@@ -41,7 +41,7 @@ def _from(instance: object, attribute: attrs.Attribute[Any], value: object) -> N
 
 
 def _number(value: Number, parse: Callable[[str], int], what: str) -> Number:
-    """A word with a variable stays, any other text is read now."""
+    """The number; a word that holds a variable is kept and read after expansion."""
     if value is None or (isinstance(value, str) and "$" in value):
         return value
     if isinstance(value, str):
@@ -95,18 +95,20 @@ def _switch(default: bool) -> Any:
 
 @frozen
 class Mount:
-    """What all mounts share. `target` is where it appears; None leaves it to the kind's rule."""
+    """The common base of all mounts. `target` is the mount point; None selects the kind's
+    default.
+    """
 
     type: ClassVar[str]
     keys: ClassVar[Mapping[str, str]]
-    """Key in a Dockerfile to field; a key is accepted exactly if it is here."""
+    """Option in a Dockerfile to field; only the options listed here are accepted."""
 
     target: str | None = _word()
 
     def expand(self, word: Callable[[str], str]) -> Self:
-        """The mount with `word` applied to every text; numbers and switches are then checked.
+        """The mount with `word` applied to every text; numbers and booleans are then checked.
 
-        Raises what `word` raises, and `UsageError` for what is no valid value afterwards.
+        Raises the errors of `word`, and `UsageError` for a value that is invalid afterwards.
         """
         changes: dict[str, Any] = {}
         for each in attrs.fields(type(self)):
@@ -116,7 +118,7 @@ class Mount:
         return evolve(self, **changes)
 
     def options(self) -> Iterable[tuple[str, str]]:
-        """Keys and values as in a Dockerfile, without those that are at their default."""
+        """Options and values as in a Dockerfile, without defaults."""
         yield "type", self.type
         for each in attrs.fields(type(self)):
             value = getattr(self, each.name)
@@ -144,7 +146,7 @@ _SOURCE: Final = {"from": "from_", "source": "source", "src": "source"}
 
 @frozen
 class BindMount(Mount):
-    """Files of the context, or of a stage or image (`from_`), read-only unless asked otherwise.
+    """Files of the context, or of a stage or image (`from_`), read-only unless requested otherwise.
 
     `source` is a path within it, its root by default.
     """
@@ -161,7 +163,7 @@ class BindMount(Mount):
 class CacheMount(Mount):
     """A directory that outlives the step. `id` is its target by default.
 
-    `from_` and `source` name what a new one starts with; `mode`, `uid`, `gid` are those of a new
+    `from_` and `source` name the initial content of a new one; `mode`, `uid`, `gid` apply to a new
     one (0755, 0, 0).
     """
 
@@ -187,7 +189,7 @@ class CacheMount(Mount):
 
 @frozen
 class TmpfsMount(Mount):
-    """An empty file system in memory. `size` is its bound in bytes."""
+    """An empty file system in memory. `size` is its maximum size in bytes."""
 
     type = "tmpfs"
     keys: ClassVar[Mapping[str, str]] = {**_TARGET, "size": "size"}
@@ -229,7 +231,9 @@ class SecretMount(Mount):
 
 @frozen(init=False)
 class SshMount(Mount):
-    """Access to the SSH agent named `id` ("default"), at `target` or a path of the builder's."""
+    """Access to the SSH agent named `id` ("default"), at `target` or a path that the builder
+    chooses.
+    """
 
     type = "ssh"
     keys: ClassVar[Mapping[str, str]] = {**_TARGET, **_OWNER, "id": "id", "required": "required"}

@@ -1,4 +1,4 @@
-"""Recipes from files: `Dockerfile.load` reads, `Dockerfile.parse` only parses."""
+"""Recipes from files: `Dockerfile.load` reads and parses, `Dockerfile.parse` only parses."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ __all__ = ["Dockerfile", "beneath"]
 
 
 def beneath(root: str, path: str) -> str | None:
-    """`path` relative to the directory `root`, by its text alone; None where it is not in it."""
+    """`path` relative to the directory `root`, by text alone; None if it is not in `root`."""
     relative = os.path.relpath(os.path.abspath(path), os.path.abspath(root))
     return None if relative == ".." or relative.startswith("../") else relative
 
 
 @frozen(kw_only=True)
 class Dockerfile:
-    """A parsed Dockerfile: its instructions in file order, and what governs reading it.
+    """A parsed Dockerfile: its instructions in file order, and its parsing options.
 
-    `path` is where it was read from, None for text; `escape` its escape character; `warnings`
-    are sentences about what was accepted but looks wrong.
+    `path` is the file that it was read from, None for text; `escape` its escape character;
+    `warnings` are sentences about text that was accepted but looks wrong.
     """
 
     name: str
@@ -48,9 +48,10 @@ class Dockerfile:
     def load(
         cls, path: str | os.PathLike[str], *, context: str | os.PathLike[str] | None = None
     ) -> Dockerfile:
-        """Read and parse the file at `path`; raises `UsageError` when it can't be read.
+        """Read and parse the file at `path`; raises `UsageError` if it can't be read.
 
-        A file in the directory `context` is read without leaving it: no link there leads to
+        A file in the directory `context` is read without leaving the context: no link there leads
+        to
         another file of this machine, which a message could quote.
         """
         from layercache._os.small_files import read_beneath, read_file

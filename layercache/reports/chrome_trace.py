@@ -10,7 +10,7 @@ __all__ = ["chrome_trace"]
 
 
 def chrome_trace(report: Report) -> str:
-    """JSON of complete events, microseconds, one row for each stage.
+    """JSON with complete events in microseconds, one row per stage.
 
     Reused steps are instant events that carry the seconds they saved.
     """

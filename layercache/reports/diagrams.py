@@ -19,7 +19,7 @@ COLOURS: Final[Mapping[str, str]] = {
     "undetermined": "#b8860b",
     "source": "#4a6fa5",
 }
-"""The fill of a step by its decision, and of a source."""
+"""The fill colour of a step by its decision, and of a source."""
 
 
 _MERMAID: Final = '"#;<>&`|\\%'
@@ -71,13 +71,15 @@ def mermaid(graph: Graph, decisions: Sequence[Decision]) -> str:
 
 
 def _node_text(text: str) -> str:
-    """`text` between quotes of Mermaid: everything that means something there as its number."""
+    """`text` for use between quotes in Mermaid: special characters are replaced by their
+    numbers.
+    """
     safe = visible(" ".join(text.split()))
     return "".join(f"#{ord(c)};" if c in _MERMAID else c for c in safe)
 
 
 def _quoted(text: str) -> str:
-    """`text` between quotes of DOT."""
+    """`text` for use between quotes in DOT."""
     return visible(" ".join(text.split())).replace("\\", "\\\\").replace('"', '\\"')
 
 

@@ -1,4 +1,4 @@
-"""What one build shows about the order of its steps, in a sentence. Pure."""
+"""One sentence about the order of the steps in one build. Pure."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ __all__ = ["hint"]
 
 
 def hint(steps: Sequence[StepReport]) -> str:
-    """A sentence on the order of steps, where this build shows that it cost something; else empty.
+    """A sentence about the order of steps if this build shows that it cost time; otherwise empty.
 
-    Only for a COPY or ADD of more than the files that changed: one that names them says that
-    they matter to what follows.
+    Applies only to a COPY or ADD of more than the changed files: one that names exactly these
+    files states that they matter to the following steps.
     """
     by_place = {step.place: step for step in steps}
     costs: dict[tuple[int, int], float] = {}
@@ -48,7 +48,7 @@ def hint(steps: Sequence[StepReport]) -> str:
 
 
 def _unnamed(step: StepReport) -> list[str]:
-    """The changed files of a COPY or ADD that it does not name one by one."""
+    """The changed files of a COPY or ADD that it does not name individually."""
     words = [_plain(word) for word in step.text.split()[1:-1]]
     paths = [c.path for c in step.reason.changes if c.kind == "file"] if step.reason else []
     return [path for path in paths if not any(fnmatchcase(_plain(path), w) for w in words)]

@@ -1,7 +1,7 @@
 """A report as one self-contained HTML page: timeline, reuse, sizes, causes, advice. Pure.
 
-No script and nothing from elsewhere, so that it can be mailed, kept as a CI artefact and shown
-in a notebook. Light and dark by the reader's preference.
+No script and no external resource, so that the page can be mailed, kept as a CI artefact and shown
+in a notebook. Light or dark by the reader's preference.
 """
 
 from __future__ import annotations
@@ -48,12 +48,12 @@ _NAMES: Final = {
 
 
 def escape(text: str) -> str:
-    """`text` as nothing but text in a page, with what can't be seen written out."""
+    """`text` as plain text in a page, with invisible characters written out."""
     return _escape(visible(text))
 
 
 def html_report(report: Report, title: str = "Build", advice: Sequence[str] = ()) -> str:
-    """A whole page; `advice` are sentences to show at the end, before the build's own."""
+    """A whole page; `advice` are sentences shown at the end, before the build's own advice."""
     return (
         "<!doctype html>\n<html lang='en'><head><meta charset='utf-8'>"
         "<meta http-equiv='Content-Security-Policy' "

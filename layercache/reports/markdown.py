@@ -38,15 +38,18 @@ def markdown_summary(report: Report, title: str = "Build") -> str:
 _MEANT: Final = str.maketrans(
     {c: "\\" + c for c in "\\`*_[]|~$!#@"} | {"<": "&lt;", ">": "&gt;", "&": "&amp;"}
 )
-"""Characters that Markdown, HTML in it, or a forge would take for more than text."""
+"""Characters with a special meaning in Markdown, in its HTML, or to a forge."""
 
 
 def _text(text: str) -> str:
-    """One line of text that is nothing but text."""
+    """One line of plain text, without markup."""
     return visible(" ".join(text.split())).translate(_MEANT)
 
 
 def _code(text: str) -> str:
-    """One line between backticks, in a table: no backtick, and no pipe that ends the cell."""
+    """One line between backticks in a table: without backticks, and without a pipe that would end
+    the
+    cell.
+    """
     line = visible(" ".join(text.split())).replace("`", "'")
     return line.replace("\\|", "\\ |").replace("|", "\\|")

@@ -1,7 +1,7 @@
-"""Why a step missed: a comparison of labelled material, field by field. Pure.
+"""The reason of a miss: a comparison of labelled material, field by field. Pure.
 
 The explanation reads the same material that the key was made of, so the two can't disagree.
-`CAUSES`, `KINDS` and `WHATS` are the closed lists that JSON output draws from.
+`CAUSES`, `KINDS` and `WHATS` are the closed lists of values in the JSON output.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ CAUSES: Final = {
     "audit": "a new run came out otherwise than what was to be reused by its trace",
     "lost": "the recorded layer was missing or damaged",
 }
-"""Every `reason.cause`, with its sentence."""
+"""Every value of `reason.cause`, with its sentence."""
 
 KINDS: Final = ("file", "variable", "field", "mount", "executor", "source", "step", "scheme")
 """Every `changes[].kind`."""
@@ -49,9 +49,9 @@ WHATS: Final = (
 
 @frozen
 class Change:
-    """One thing that differs: what kind of thing, which one, and how.
+    """One difference: its kind, the thing that differs, and how.
 
-    `old` and `new` are values for people, None where there is none or it is private.
+    `old` and `new` are values for people, None if there is none or it is private.
     """
 
     kind: str
@@ -71,10 +71,10 @@ class Change:
 
 @frozen
 class Reason:
-    """Why a step was executed.
+    """The reason why a step was executed.
 
-    `step` is (stage, index) of the earlier step whose changed result brought this on;
-    `compared_with` the key of the earlier build of this step that the changes are against.
+    `step` is (stage, index) of the earlier step whose changed result caused this;
+    `compared_with` is the key of the earlier build of this step that the changes refer to.
     """
 
     cause: str
@@ -106,10 +106,10 @@ def compare(
     *,
     base: bool = False,
 ) -> Reason:
-    """The reason why `material` is not that of `earlier`.
+    """The reason why `material` differs from that of `earlier`.
 
-    `files` maps the fingerprint of an input now to the changes of its files since then, where a
-    listing of both was kept. `base`: the parent is a base image and not a step.
+    `files` maps the present fingerprint of an input to the changes of its files since then, if a
+    listing of both was kept. `base`: the parent is a base image rather than a step.
     """
     old = earlier.material
     found: list[tuple[str, Change]] = []
@@ -151,7 +151,7 @@ def _compare_fields(old: Sequence[Field], new: Sequence[Field]) -> list[tuple[st
         cause, kind, path = _classify(label)
         if label == "env order":
             if set(_words(was)) != set(_words(now)):
-                continue  # each variable that came or went is a change of its own
+                continue  # each added or removed variable is a separate change
             what = "order"
         change = Change(
             kind,
@@ -165,7 +165,7 @@ def _compare_fields(old: Sequence[Field], new: Sequence[Field]) -> list[tuple[st
 
 
 def _numbered(fields: Sequence[Field]) -> dict[tuple[str, int], Field]:
-    """Fields by their label and, of equal labels, their number."""
+    """Fields by label and, for equal labels, by number."""
     found: dict[tuple[str, int], Field] = {}
     for field in fields:
         number = 0
@@ -212,7 +212,7 @@ def _compare_inputs(
         if role == PARENT:
             if was.selector == now.selector and was.fingerprint != now.fingerprint:
                 found.append(("base" if base else "parent", Change("step", role, "result")))
-            continue  # one by all of it, one by what was looked at: these can't be compared
+            continue  # different selectors (the whole parent, or observations) can't be compared
         if was.selector != now.selector:
             found += [
                 ("instruction", evolve(change, path=f"{role} {change.path}"))
@@ -228,7 +228,7 @@ def _compare_inputs(
 
 
 def show(value: Value) -> str:
-    """A value for people, short."""
+    """A short form of a value, for people."""
     if isinstance(value, tuple):
         text = ", ".join(show(item) for item in value)
     elif isinstance(value, bytes):
@@ -239,7 +239,7 @@ def show(value: Value) -> str:
 
 
 def describe(reason: Reason, names: Mapping[tuple[int, int], str]) -> str:
-    """One line for people; `names` gives the text of steps by (stage, index)."""
+    """One line for people; `names` holds the text of steps by (stage, index)."""
     own = [change for change in reason.changes if change.kind != "step"]
     named = {"files", "environment", "instruction", "executor", "source", "observed", "audit"}
     if reason.cause in named and own:

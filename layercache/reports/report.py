@@ -1,4 +1,4 @@
-"""What a build or a plan says of itself: one value, the JSON of the contract, and back."""
+"""The report of a build or a plan: one value, its JSON form, and back."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ SCHEMA: Final = 1
 
 @frozen(kw_only=True)
 class StepReport:
-    """One instruction of a recipe and what was decided for it.
+    """One instruction of a recipe and the decision about it.
 
     `stage` counts FROM lines from 0 (-1 before the first), `index` instructions within it;
-    `onbuild` is the number of an ONBUILD trigger. `decision` is None for what decides nothing.
-    `started` is in seconds after the build began, for what was executed; `size` the bytes of the
-    layer. `untraced` says why a command that was to be watched is not reused by what it reads.
-    `results` counts the different layers that its key has given, where that is more than one.
-    `until` names, while planning, the steps that an undetermined one waits for, and `likely`
-    what the last build suggests.
+    `onbuild` is the number of an ONBUILD trigger. `decision` is None for an instruction without a
+    cache decision. `started` is in seconds after the build began, for executed steps; `size` is
+    that of the layer in bytes. `untraced` gives the reason why a command that should be traced has
+    no trace. `results` is the number of different layers recorded for its key, if more than one.
+    While planning, `until` names the steps that an undetermined step waits for, and `likely` is
+    the decision that the last build suggests.
     """
 
     stage: int
@@ -86,7 +86,7 @@ class StepReport:
 
 @frozen(kw_only=True)
 class ImageReport:
-    """The image that a build gave; digests of configuration and manifest as exported."""
+    """The resulting image of a build; digests of configuration and manifest as exported."""
 
     config_digest: Digest | None
     manifest_digest: Digest | None
@@ -104,7 +104,9 @@ class ImageReport:
 
 @frozen
 class ErrorReport:
-    """What went wrong: a stable word, the message, the line of the Dockerfile if any."""
+    """The error that ended a build: a stable word, the message, the line of the Dockerfile if
+    any.
+    """
 
     code: str
     message: str
@@ -116,7 +118,7 @@ class ErrorReport:
 
 @frozen(kw_only=True)
 class Report:
-    """A whole build or plan."""
+    """The report of a whole build or plan."""
 
     ok: bool
     error: ErrorReport | None = None
@@ -126,7 +128,7 @@ class Report:
     saved_seconds: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
-        """The JSON object of the contract, schema 1."""
+        """The JSON object of the report, schema 1."""
         return {
             "schema": SCHEMA,
             "ok": self.ok,

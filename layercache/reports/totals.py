@@ -23,8 +23,8 @@ _NAMES = (
 class Totals:
     """Hits, misses by cause, seconds and bytes; a monoid under `plus`.
 
-    `seconds` were spent executing, `saved_seconds` and `saved_bytes` is what reused steps took
-    and hold; `builds` counts builds, `failed` those of them that failed.
+    `seconds` were spent executing; `saved_seconds` and `saved_bytes` are the recorded duration and
+    the size of reused steps; `builds` counts builds, `failed` those of them that failed.
     """
 
     builds: int = 0
@@ -58,12 +58,12 @@ class Totals:
 
     @property
     def rate(self) -> float:
-        """Hits among all decisions, 0 to 1; 0 when there were none."""
+        """Hits as a share of all decisions, 0 to 1; 0 if there were none."""
         total = self.hits + self.misses
         return self.hits / total if total else 0.0
 
     def plus(self, other: Totals) -> Totals:
-        """Both together."""
+        """The sum of both."""
         causes = dict(self.causes)
         for cause, count in other.causes.items():
             causes[cause] = causes.get(cause, 0) + count
@@ -84,7 +84,7 @@ class Totals:
         return {"schema": SCHEMA, **counted, "rate": round(self.rate, 4)}
 
     def encode(self) -> bytes:
-        """As the cache keeps it."""
+        """The form in which the cache stores it."""
         return json.dumps(self.to_dict(), sort_keys=True).encode()
 
     @classmethod

@@ -1,8 +1,7 @@
-"""Text from elsewhere, made fit to be shown: nothing in it steers a terminal or hides. Pure.
+"""Untrusted text made safe to show: it can't control a terminal or hide content. Pure.
 
-File names, Dockerfiles, the output of commands, answers of servers: whoever wrote them may have
-put in sequences that move the cursor, rename the window, fill the clipboard, or turn the order of
-characters around.
+File names, Dockerfiles, the output of commands and answers of servers may contain sequences that
+move the cursor, rename the window, fill the clipboard, or reverse the order of characters.
 """
 
 from __future__ import annotations
@@ -17,25 +16,27 @@ _SEQUENCE: Final = expression(
     r"\x1b(?:\[[0-?]{0,64}[ -/]{0,8}[@-~]|[\]PX^_][^\x07\x1b\x9c]*(?:\x07|\x1b\\|\x9c)?|[@-Z\\-~])"
     r"|\x9b[0-?]{0,64}[ -/]{0,8}[@-~]"
 )
-"""Control sequences and strings (ECMA-48), and what else begins with an escape."""
+"""Control sequences and strings (ECMA-48), and other sequences that begin with an escape."""
 
 _UNSEEN: Final = expression(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]"
 )
-"""Control characters but tab and newline, marks that turn or join text, lone surrogates."""
+"""Control characters except tab and newline, marks that reverse or join text, surrogates."""
 
 
 def visible(text: str) -> str:
-    """`text` with what can't be seen written out (`\\x1b`, `\\u202e`); lines and tabs stay."""
+    """`text` with invisible characters written out (`\\x1b`, `\\u202e`); lines and tabs are
+    kept.
+    """
     if text.isascii() and text.isprintable():
         return text
     return _UNSEEN.sub(lambda found: _escaped(found[0]), text)
 
 
 def without_sequences(text: str) -> str:
-    """What a command wrote, without colours and cursor movements; the rest as `visible` has it.
+    """Output of a command without colours and cursor movements, otherwise like `visible`.
 
-    A carriage return within a line begins it anew: what was there before is not shown.
+    A carriage return within a line starts it again: the text before it is not shown.
     """
     if text.isascii() and text.isprintable():
         return text

@@ -1,4 +1,4 @@
-"""Lowering of COPY and ADD: sources by kind, the destination made absolute, inputs."""
+"""Lowering of COPY and ADD: sources by kind, the absolute destination, inputs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["lower_copy"]
 
 
 def lower_copy(fold: StageFold, copy: Copy | Add, origin: Origin) -> HistoryEntry | None:
-    """Append the step of a COPY or ADD; None when the image it reads is still missing."""
+    """Append the step of a COPY or ADD; None if the image that it reads is still missing."""
     expand, from_argument = fold.variables.expand, fold.variables.from_argument
     private: list[str] = []
     from_argument()
@@ -51,7 +51,7 @@ def lower_copy(fold: StageFold, copy: Copy | Add, origin: Origin) -> HistoryEntr
             pattern = clean_pattern(text, parents)
             patterns.append(pattern)
             sources.append(CopySource(role=SOURCE, pattern=pattern))
-    for document in documents:  # they come after all paths, wherever they were written
+    for document in documents:  # they follow all paths, wherever they were written
         file_name(copy, document.name, "a here-document")
         body = document.body
         if document.expand:
@@ -67,7 +67,7 @@ def lower_copy(fold: StageFold, copy: Copy | Add, origin: Origin) -> HistoryEntr
     if chmod and not (_is_octal(chmod) and len(chmod) <= 4):
         from layercache.model.mode_change import parse_mode
 
-        located(copy, parse_mode, chmod)  # a wrong one is known before anything runs
+        located(copy, parse_mode, chmod)  # a wrong value is reported before anything runs
     if patterns:
         vertex = fold.input_of(copy.from_ if isinstance(copy, Copy) else None, copy)
         if vertex is None:
@@ -95,7 +95,7 @@ def lower_copy(fold: StageFold, copy: Copy | Add, origin: Origin) -> HistoryEntr
         private=tuple(private),
     )
     fold.add(operation, origin, inputs)
-    # History shows what was written, expanded, with the flags that BuildKit shows.
+    # History shows the expanded text, with the flags that BuildKit shows.
     flags = ["--parents"] if parents else []
     flags += [f"--chown={chown}"] if chown else []
     flags += [f"--chmod={chmod}"] if chmod else []
@@ -103,13 +103,13 @@ def lower_copy(fold: StageFold, copy: Copy | Add, origin: Origin) -> HistoryEntr
 
 
 def _unpack(add: Add, sources: list[CopySource]) -> bool | None:
-    """--unpack where it says more than the rule: archives of the context are, others are not."""
+    """--unpack if it differs from the rule: unpack archives of the context, but no others."""
     ruled = all(source.remote is not add.unpack for source in sources)
     return None if ruled else add.unpack
 
 
 def _owner(text: str) -> str:
-    """root is 0 in every image, so that it is no other key (observed rule 4.6)."""
+    """root is 0 in every image, so both have the same key (observed rule 4.6)."""
     return ":".join("0" if part == "root" else part for part in text.split(":"))
 
 
@@ -123,9 +123,9 @@ def _is_octal(text: str | None) -> bool:
 
 
 def clean_pattern(text: str, parents: bool) -> str:
-    """A source relative to the root of its input; `d`, `d/` and `./d` are one.
+    """A source relative to the root of its input; `d`, `d/` and `./d` are equal.
 
-    With `parents` the pivot `/./` stays.
+    With `parents`, the pivot `/./` is kept.
     """
     if parents:
         left, pivot, right = text.partition("/./")

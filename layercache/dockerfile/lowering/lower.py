@@ -1,9 +1,9 @@
 """Lowering: from instructions as written to a graph of effective operations. Pure.
 
-`lower` either gives the graph or names the images whose configuration it still needs; the
-engine resolves those and calls again. Configuration is a fold of the base's and the
-instructions of this build: it never comes from a record. Stages that the target does not need
-are listed and not looked into.
+`lower` returns either the graph or the names of the images whose configuration it still needs;
+the engine resolves those and calls it again. Configuration is a fold of the base's configuration
+and the instructions of this build: it never comes from a record. Stages that the target does not
+need are listed but not lowered.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def lower(
 ) -> Lowered | Needs:
     """The graph of `instructions`, or the images that are missing from `images`.
 
-    Raises `DockerfileError` for what is wrong in the recipe, `UsageError` for an option.
+    Raises `DockerfileError` for mistakes in the recipe, `UsageError` for a wrong option.
     """
     budget = Budget()
     preamble, stages = split_stages(instructions)
@@ -87,7 +87,7 @@ def lower(
         found = set().union(*(fold.wanted for fold in folds.values()))
         if not found:
             break
-        roots |= found  # stages that only a trigger of a base image names
+        roots |= found  # stages that are named only by a trigger of a base image
     rows: list[Row] = [Row(origin_of(a, stage=-1, index=i)) for i, a in enumerate(preamble)]
     for stage in stages.all:
         fold = folds.get(stage.number)

@@ -1,4 +1,4 @@
-"""Instructions that change the configuration only, each with its line of history."""
+"""Instructions that only change the configuration, each with its line of history."""
 
 from __future__ import annotations
 
@@ -110,12 +110,12 @@ def _maintainer(fold: StageFold, instruction: written.Maintainer) -> HistoryEntr
 
 
 def _go_list(values: Sequence[str]) -> str:
-    """As Go prints a list of strings with %q: ["a" "b"]."""
+    """A list of strings in Go's format %q: ["a" "b"]."""
     return "[" + " ".join(json.dumps(value, ensure_ascii=False) for value in values) + "]"
 
 
 def _go_words(values: Sequence[str]) -> str:
-    """As Go prints a list of strings with %v: [a b]."""
+    """A list of strings in Go's format %v: [a b]."""
     return "[" + " ".join(values) + "]"
 
 
@@ -139,4 +139,4 @@ def _handler(fold_it: Callable[[StageFold, Any], HistoryEntry | None]) -> Handle
 
 
 METADATA: Final[Mapping[type, Handler]] = {kind: _handler(how) for kind, how in _FOLDED.items()}
-"""How each of them is folded: none of them makes a step."""
+"""The fold of each of these instructions; none of them makes a step."""

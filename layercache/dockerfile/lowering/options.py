@@ -1,4 +1,4 @@
-"""What lowering is given beside the recipe, and what it gives back."""
+"""The inputs of lowering other than the recipe, and its results."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class BaseImage:
 
 @frozen
 class Needs:
-    """Images that must be resolved before lowering can go on."""
+    """Images that must be resolved before lowering can continue."""
 
     images: tuple[ImageNeed, ...]
 
@@ -42,13 +42,13 @@ def _never(origin: Origin) -> bool:
 
 @frozen(kw_only=True)
 class Options:
-    """What a build is asked for beside the recipe.
+    """The options of a build that affect lowering.
 
     `args` are `--build-arg` values; `contexts` the names of further contexts, True for those
-    that are images; `platform` the target's, as `os/architecture[/variant]`; `no_cache` tells
+    that are images; `platform` is the target's, as `os/architecture[/variant]`; `no_cache` tells
     for the origin of a step whether the cache is bypassed; `no_cache_stages` are lower-case
     names of `--no-cache-filter`. `host_path`: commands run with the executor's own PATH, so a
-    base without one gets none.
+    base without a PATH gets none.
     """
 
     args: Mapping[str, str] = field(factory=dict)
@@ -67,7 +67,9 @@ class Options:
     host_path: bool = False
 
     def context_named(self, name: str) -> str | None:
-        """The further context that a name in the recipe stands for: `base` is `base:latest`."""
+        """The further context that a name in the recipe refers to; `base` also means
+        `base:latest`.
+        """
         lower = name.lower()
         if lower in self.contexts:
             return lower
@@ -80,7 +82,7 @@ class Options:
 class Row:
     """One instruction of the recipe: its origin, its vertex if it is a step of the graph.
 
-    `decides` is False for what makes no decision in any build (FROM, metadata).
+    `decides` is False for an instruction that never involves a cache decision (FROM, metadata).
     """
 
     origin: Origin
@@ -90,10 +92,10 @@ class Row:
 
 @frozen
 class Lowered:
-    """A recipe as a graph, with what the graph does not say.
+    """A recipe as a graph, with the facts that are not in the graph.
 
-    `history` is what this recipe adds to that of the base image, each entry with the step
-    whose layer it is; `base` the image that the target's first stage starts from.
+    `history` holds the entries that this recipe adds to the base image's, each with the step
+    that makes its layer; `base` is the image that the target's first stage starts from.
     """
 
     graph: Graph

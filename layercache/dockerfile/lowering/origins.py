@@ -1,4 +1,4 @@
-"""Where an instruction stands: origins for people, and errors that point at it."""
+"""Positions of instructions: origins for people, and errors that point at them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ AnyInstruction: TypeAlias = Any
 
 
 def is_dockerfile(instruction: AnyInstruction) -> bool:
-    """Whether it is an instruction of a Dockerfile, and not an embedder's own."""
+    """Whether it is an instruction of a Dockerfile rather than an embedder's own."""
     return hasattr(instruction, "op") and hasattr(instruction, "location")
 
 
@@ -31,7 +31,7 @@ def origin_of(
     onbuild: int | None = None,
     line: int | None = None,
 ) -> Origin:
-    """Where an instruction stands, for people."""
+    """The position of an instruction, for people."""
     location = getattr(instruction, "location", None)
     known = is_dockerfile(instruction)
     return Origin(
@@ -46,9 +46,9 @@ def origin_of(
 
 
 def problem(instruction: AnyInstruction, message: str) -> DockerfileError:
-    """An error at the place of `instruction`."""
+    """An error at the position of `instruction`."""
     location = getattr(instruction, "location", None)
-    # A password in a URL stays out of messages, though it is the author's own.
+    # A password in a URL is kept out of messages, even though its author wrote it.
     text = _USER.sub("://…@", getattr(instruction, "text", "") or "")
     return DockerfileError(
         [
@@ -64,7 +64,7 @@ def problem(instruction: AnyInstruction, message: str) -> DockerfileError:
 
 
 def located(instruction: AnyInstruction, function: Callable[[str], Any], word: str) -> Any:
-    """`function(word)`, its errors moved to the place of `instruction`."""
+    """`function(word)`, with errors relocated to the position of `instruction`."""
     try:
         return function(word)
     except DockerfileError as error:

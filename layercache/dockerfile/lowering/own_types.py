@@ -1,4 +1,4 @@
-"""What an embedder's own instructions say, checked before anything runs. Pure."""
+"""Checks of an embedder's own instructions, before anything runs. Pure."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Read = tuple[str, "str | Source | None", Selector]
 
 
 def check_definition(instruction: object) -> None:
-    """Raise `UsageError` where `definition()` is none that a key can be made of."""
+    """Raise `UsageError` if `definition()` does not return valid key material."""
     kind = type(instruction).__name__
     definition = getattr(instruction, "definition", None)
     if isinstance(instruction, type) or not callable(definition):
@@ -46,7 +46,7 @@ def check_definition(instruction: object) -> None:
 
 
 def reads_of(instruction: object) -> tuple[Read, ...]:
-    """What `reads()` names; nothing where there is none. Raises `UsageError` for another shape."""
+    """The inputs that `reads()` names, if it exists. Raises `UsageError` for an invalid result."""
     reads = getattr(instruction, "reads", None)
     if reads is None:
         return ()

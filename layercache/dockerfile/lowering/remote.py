@@ -1,4 +1,4 @@
-"""What ADD names beyond the context: files behind URLs, Git repositories."""
+"""Sources of ADD other than the context: files behind URLs, Git repositories."""
 
 from __future__ import annotations
 
@@ -29,9 +29,10 @@ _SWITCHES: Final = {"": True, "1": True, "true": True, "0": False, "false": Fals
 
 
 def url_name(url: str) -> str:
-    """The file name that a URL gives: the last component of its path, without the query.
+    """The file name in a URL: the last component of its path, without the query.
 
-    What the server says of a name does not count (observed); `__unnamed__` where there is none.
+    A name sent by the server does not count (as observed in BuildKit); `__unnamed__` if the URL
+    has none.
     """
     from urllib.parse import unquote, urlsplit
 
@@ -40,7 +41,7 @@ def url_name(url: str) -> str:
 
 
 def file_name(instruction: AnyInstruction, name: str, what: str) -> str:
-    """`name` as that of a new file; a problem where it would lead elsewhere or is none."""
+    """`name`, if a new file can have it; otherwise a problem."""
     try:
         size = len(name.encode())
     except UnicodeEncodeError:
@@ -53,7 +54,7 @@ def file_name(instruction: AnyInstruction, name: str, what: str) -> str:
 
 
 def remote_source(text: str, copy: Copy | Add, checksum: str | None) -> Source | None:
-    """The URL or repository that a source names, None for a path. COPY takes neither."""
+    """The URL or repository that a source names, None for a path. COPY accepts neither."""
     web = text.startswith(("http://", "https://"))
     if isinstance(copy, Copy):
         if web or _is_git(text, copy):
@@ -72,14 +73,14 @@ def remote_source(text: str, copy: Copy | Add, checksum: str | None) -> Source |
 
 
 def check_trigger(onbuild: AnyInstruction, trigger: object) -> None:
-    """Refuse a URL with user information in a trigger, which the image would keep."""
+    """Refuse a URL with user information in a trigger, which would be stored in the image."""
     for word in trigger.sources if isinstance(trigger, Add) else ():
         if isinstance(word, str) and "://" in word:
             _without_user(word, onbuild, named=word.startswith("ssh://"))
 
 
 def _without_user(url: str, copy: AnyInstruction, *, named: bool = False) -> None:
-    """Refuse user information, a name alone where it is not `named` that it may stand there."""
+    """Refuse user information, except a user name alone if `named` permits it."""
     rest = url.partition("://")[2]
     user = user_of(rest)
     if user or rest.startswith("@"):
@@ -111,7 +112,7 @@ def _parsed(url: str, copy: AnyInstruction) -> SplitResult:
 
 
 def _git_source(text: str, add: Add, checksum: str | None) -> GitSource:
-    """`URL#ref:directory`, or `URL?ref=…&subdir=…` and what else the reference names."""
+    """`URL#ref:directory`, or `URL?ref=…&subdir=…` with the other options of the reference."""
     located, _, fragment = text.partition("#")
     url, _, query = located.partition("?")
     _without_user(url, add, named=url.startswith("ssh://"))

@@ -1,4 +1,4 @@
-"""Lowering of RUN: the exact command, what it sees, its mounts and the inputs behind them."""
+"""Lowering of RUN: the exact command, its environment, its mounts and their inputs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _PIPES = "/dev/pipes/"
 
 
 def lower_run(fold: StageFold, run: Run, origin: Origin) -> HistoryEntry | None:
-    """Append the step of a RUN; None when an image behind a mount is still missing."""
+    """Append the step of a RUN; None if an image behind a mount is still missing."""
     args, files = command(fold, run)
     inputs: list[Input] = []
     mounts: list[Mount] = []
@@ -62,7 +62,7 @@ def lower_run(fold: StageFold, run: Run, origin: Origin) -> HistoryEntry | None:
 
 
 def command(fold: StageFold, run: Run) -> tuple[tuple[str, ...], tuple[tuple[str, bytes], ...]]:
-    """The arguments, and the scripts that must be there for them (here-documents with `#!`)."""
+    """The arguments, and the scripts that they need (here-documents with `#!`)."""
     if not isinstance(run.command, str):
         return run.command, ()
     text = run.command
@@ -81,13 +81,13 @@ def command(fold: StageFold, run: Run) -> tuple[tuple[str, ...], tuple[tuple[str
 
 
 def _only_heredoc(text: str, heredoc: HereDoc) -> bool:
-    """Whether the command is nothing but `<<NAME`, however that is quoted."""
+    """Whether the command consists only of `<<NAME`, quoted or not."""
     words = text.split()
     return len(words) == 1 and words[0].lstrip("0123456789").startswith("<<")
 
 
 def _created_by(fold: StageFold, args: tuple[str, ...]) -> str:
-    """History text: with every argument declared so far, as BuildKit writes it."""
+    """The text for the history: with every argument declared so far, as BuildKit writes it."""
     values = fold.variables.values
     used = [f"{name}={values.get(name, given or '')}" for name, given in fold.arguments.items()]
     prefix = f"|{len(used)} {' '.join(used)} " if used else ""
@@ -162,7 +162,7 @@ def _mount(fold: StageFold, run: Run, mount: written.Mount, inputs: list[Input])
 
 
 def _role(target: str, inputs: list[Input]) -> str:
-    """What the input of a mount is called; two mounts of one target have one each."""
+    """The role of a mount's input, unique even for two mounts of one target."""
     taken = {known.role for known in inputs}
     role, number = f"mount {target}", 1
     while role in taken:

@@ -1,4 +1,4 @@
-"""One stage, folded: variables, configuration and the state, instruction by instruction."""
+"""The fold of one stage: variables, configuration and state, instruction by instruction."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ __all__ = ["Handler", "StageFold"]
 class StageFold:
     """Lowers one stage into `graph`; earlier stages are in `folds`.
 
-    After `run`: `vertex` is what the stage leaves, `rows` and `history` list its instructions,
-    `missing` the images and `wanted` the stages it could not go on without; `arguments` are
-    those that ARG declared so far, in order. `labels`, `ports`, `volumes` and `triggers` grow
-    line by line and join the configuration at the end. `handlers` fold the kinds of instructions
-    that it does not fold itself.
+    After `run`: `vertex` is the result of the stage; `rows` and `history` list its instructions;
+    `missing` and `wanted` are the images and stages without which it could not continue;
+    `arguments` are those that ARG declared so far, in order. `labels`, `ports`, `volumes` and
+    `triggers` grow line by line and join the configuration at the end. `handlers` fold the kinds
+    of instructions that the class does not fold itself.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class StageFold:
         self.volumes: set[str] = set()
         self.triggers: list[str] = []
         self.private: set[str] = set()
-        """What of "user" and "workdir" was expanded from an argument."""
+        """Those of "user" and "workdir" that were expanded from an argument."""
         self._private_env: set[str] = set()
         self._before: StageFold | None = None
         self._history: list[tuple[HistoryEntry, int | None]] = []
@@ -90,7 +90,7 @@ class StageFold:
     # -- the stage --------------------------------------------------------------------------
 
     def run(self) -> None:
-        """Fold the whole stage, or stop at an image that is missing."""
+        """Fold the whole stage, or stop at a missing image."""
         first = self.stage.first
         offset = 0
         if first is not None:
@@ -162,7 +162,9 @@ class StageFold:
         self.vertex = self.graph.source(Base(image.name, image.state))
 
     def _inherit(self, fold: StageFold) -> None:
-        """Begin where another stage ends: its arguments are seen here too (observed rule 3.7)."""
+        """Begin where another stage ends: its arguments are visible here too (observed rule
+        3.7).
+        """
         config = fold.finished_config()
         self._onbuild = config.onbuild
         self.config = config.inherited()
@@ -189,7 +191,7 @@ class StageFold:
         self.volumes = set(config.volumes)
 
     def _copy_context(self, name: str, origin: Origin) -> None:
-        """FROM a named context that is a plain directory: all of it is the root."""
+        """FROM a named context that is a plain directory: its whole content is the root."""
         operation = CopyFiles(sources=(CopySource(role=SOURCE, pattern="."),), destination="/")
         source = self.graph.source(ContextSource(name))
         self.add(operation, origin, [Input(SOURCE, source, Files(patterns=(".",)))])
@@ -206,7 +208,7 @@ class StageFold:
 
     def _image(self, name: str, platform: str, instruction: AnyInstruction) -> BaseImage | None:
         if "://" in name and self.options.context_named(name) is None:
-            # A recipe may be anybody's: it opens no file of this machine by its path.
+            # A recipe may come from anyone, so it must not open files of this machine by path.
             scheme = name.partition("://")[0][:40]
             raise problem(
                 instruction,
@@ -244,7 +246,7 @@ class StageFold:
         )
 
     def history(self) -> list[tuple[HistoryEntry, int | None]]:
-        """The lines of history so far, those of the stages it is from included."""
+        """The lines of history so far, including those of the stages that it is based on."""
         chain: list[StageFold] = []
         fold: StageFold | None = self
         while fold is not None:
@@ -257,7 +259,7 @@ class StageFold:
     def input_of(self, name: str | None, instruction: AnyInstruction) -> int | None:
         """The vertex that `--from=name` reads: context, named context, stage or image.
 
-        None when it is an image that is still to be resolved, or a stage still to be folded.
+        None if it is an image that is not resolved yet, or a stage that is not folded yet.
         """
         if name is None:
             return self.graph.source(ContextSource())
@@ -292,7 +294,7 @@ class StageFold:
         inputs: Sequence[Input],
         parent: Selector = EVERYTHING,
     ) -> None:
-        """Append a step on the present state, of which it reads what `parent` selects."""
+        """Append a step on the current state, of which it reads the part that `parent` selects."""
         bypass = self.bypass or self.options.no_cache(origin)
         edges = (Input(PARENT, self.vertex, parent), *inputs)
         self.vertex = self.graph.step(
@@ -300,11 +302,11 @@ class StageFold:
         )
 
     def private_fields(self, workdir: str = "workdir") -> tuple[str, ...]:
-        """The labels of fields that hold what of user and working directory is private."""
+        """The labels of the fields that hold private parts of user and working directory."""
         return tuple(sorted(workdir if name == "workdir" else name for name in self.private))
 
     def absolute(self, path: str) -> str:
-        """`path` below the working directory, cleaned, a trailing slash kept."""
+        """`path` below the working directory, cleaned; a trailing slash is kept."""
         directory = path.endswith(("/", "/.")) or path in {".", ""}
         joined = posixpath.normpath(posixpath.join("/", self.config.workdir or "/", path))
         cleaned = "/" + joined.lstrip("/")
@@ -338,9 +340,9 @@ class StageFold:
         self._history.append((entry, None if entry.empty_layer else self.vertex))
 
     def _own(self, instruction: AnyInstruction, origin: Origin) -> None:
-        """An embedder's own type: on the parent, and on what its `reads()` names.
+        """An embedder's own type: reads the parent and the inputs of its `reads()`.
 
-        `reads_parent` narrows what it reads of the parent from everything to a selector.
+        `reads_parent` narrows the part of the parent that it reads from everything to a selector.
         """
         check_definition(instruction)
         inputs = []
@@ -357,7 +359,7 @@ class StageFold:
         self.add(instruction, origin, inputs, parent)
 
     def _require_known(self, name: str, instruction: AnyInstruction) -> None:
-        """Raise for what is neither a stage nor a context: a typing mistake would be an image."""
+        """Raise for a name that is neither a stage nor a context: a typo would become an image."""
         here = self.stage.number
         known = (
             self._stages.find(here, name, self.options) is not None
@@ -385,7 +387,7 @@ class StageFold:
         return HistoryEntry.of(f"ARG {' '.join(shown)}")
 
     def _env(self, instruction: written.Env, origin: Origin) -> HistoryEntry:
-        # All values of one line see the variables as they were before it.
+        # All values of one line see the variables as they were before the line.
         pairs = []
         private = set()
         for name, value in instruction.pairs:
@@ -424,7 +426,7 @@ def _platform_of(config: ImageConfig) -> str:
 
 
 Handler: TypeAlias = Callable[[StageFold, Any, Origin], HistoryEntry | None]
-"""Folds one kind of instruction; None is no line of history."""
+"""Folds one kind of instruction; None means that it adds no line of history."""
 
 _OWN: Final[Mapping[type, Handler]] = {
     written.Arg: StageFold._arg,

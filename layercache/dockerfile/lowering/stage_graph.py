@@ -1,4 +1,4 @@
-"""Stages as written: how a recipe falls into them, which of them a target needs."""
+"""The stages of a recipe as written, and the stages that a target needs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ __all__ = ["StageText", "Stages", "check_references", "reachable", "split_stages
 
 @frozen
 class StageText:
-    """One stage as written: its FROM (None for a list without one) and what follows."""
+    """One stage as written: its FROM (None for a list without one) and the following
+    instructions.
+    """
 
     number: int
     first: From | None
@@ -49,19 +51,21 @@ class Stages:
         object.__setattr__(self, "_by_name", names)
 
     def find(self, before: int, name: str, options: Options) -> int | None:
-        """The earlier stage of this name (letter case aside) or number; named contexts win."""
+        """The earlier stage with this name (ignoring case) or number; named contexts take
+        precedence.
+        """
         if options.context_named(name) is not None:
             return None
         number = self._named(name)
         return number if number is not None and number < before else None
 
     def is_later(self, number: int, name: str) -> bool:
-        """Whether `name` is that of the stage `number` itself or of one after it."""
+        """Whether `name` refers to the stage `number` itself or to a later one."""
         found = self._named(name)
         return found is not None and found >= number
 
     def target(self, name: str | None) -> int:
-        """The stage to build: the last one, or that of this name. Raises `UsageError`."""
+        """The stage to build: the last one, or the one with this name. Raises `UsageError`."""
         if not name:
             return len(self.all) - 1
         number = self._by_name.get(name.lower())
@@ -103,7 +107,7 @@ def split_stages(instructions: Sequence[AnyInstruction]) -> tuple[list[Arg], Sta
 
 
 def check_references(stages: Stages) -> None:
-    """What no build of the recipe can get right, whether the stage is needed or not."""
+    """Report references that are wrong in every build, whether the stage is needed or not."""
     for stage in stages.all:
         for instruction in stage.body:
             for name in references(instruction) if isinstance(instruction, Copy) else ():
@@ -114,7 +118,7 @@ def check_references(stages: Stages) -> None:
 def reachable(
     stages: Stages, roots: Collection[int], variables: Variables, options: Options
 ) -> frozenset[int]:
-    """The stages that `roots` need, by the names that their instructions give."""
+    """The stages that `roots` need, according to the names in their instructions."""
     found = set(roots)
     for stage in reversed(stages.all):
         if stage.number not in found:
@@ -134,7 +138,7 @@ def reachable(
 
 
 def _triggered(stage: StageText) -> list[str]:
-    """What the triggers of a stage name in the stage that is made from it."""
+    """The names in the triggers of a stage, used by the stage that is based on it."""
     triggers = [i.trigger for i in stage.body if isinstance(i, Onbuild)]
     return [name for trigger in triggers for name in references(trigger)]
 

@@ -1,4 +1,4 @@
-"""Variables of a stage: ENV and ARG in one ordered scope, and the arguments that come unasked."""
+"""Variables of a stage: ENV and ARG in one ordered scope, and predefined arguments."""
 
 from __future__ import annotations
 
@@ -20,11 +20,13 @@ reference, "Predefined ARGs")."""
 
 
 NOT_IN_ENVIRONMENT: Final = frozenset({"BUILDKIT_SBOM_SCAN_CONTEXT", "BUILDKIT_SBOM_SCAN_STAGE"})
-"""Arguments for the builder itself: declared, they reach no command."""
+"""Arguments for the builder itself: even if declared, they reach no command."""
 
 
 def proxy_variables(args: Mapping[str, str], variables: Variables) -> tuple[tuple[str, str], ...]:
-    """The proxies that were passed, in both letter cases; not what the stage itself sets."""
+    """The proxies that were passed, in both letter cases, except those that the stage itself
+    sets.
+    """
     found: dict[str, str] = {}
     for upper in PROXIES[::2]:
         value = args.get(upper.lower(), args.get(upper))
@@ -38,9 +40,9 @@ def proxy_variables(args: Mapping[str, str], variables: Variables) -> tuple[tupl
 
 
 def automatic_arguments(target: str, build: str, stage: str | None = None) -> dict[str, str]:
-    """TARGETPLATFORM and its kind (Dockerfile reference, "Automatic platform ARGs").
+    """TARGETPLATFORM and the like (Dockerfile reference, "Automatic platform ARGs").
 
-    `stage` is the name of the target, which is "default" where it has none.
+    `stage` is the name of the target, or "default" if it has none.
     """
     found = {"TARGETSTAGE": stage or "default"}
     for prefix, platform in (("TARGET", target), ("BUILD", build)):
@@ -62,7 +64,7 @@ _SHARED: Final = 4
 
 
 class _Noting(Mapping[str, str]):
-    """Values to expand with; notes whether one that came from a build argument was read."""
+    """Values for expansion; records whether one that came from a build argument was read."""
 
     def __init__(self, values: Mapping[str, str], private: set[str], noted: list[bool]) -> None:
         self._values = values
@@ -122,10 +124,13 @@ class Variables:
         return frozenset(self._declared)
 
     def seen(self) -> tuple[tuple[tuple[str, str], ...], tuple[str, ...]]:
-        """What a command sees, in order, and the names whose values come from arguments.
+        """The variables that a command sees, in order, and the names whose values come from
+        arguments.
 
-        Made anew only after a change, so that many commands share it. All of it counts for each
-        command: without a bound, keys of many commands after many variables take minutes.
+        Rebuilt only after a change, so that many commands share it. All of it counts for each
+        command: without a bound, computing the keys of many commands after many variables would
+        take
+        minutes.
         """
         if self._items is None:
             self._budget.spend(_PAIR * len(self._values))
@@ -144,12 +149,12 @@ class Variables:
         return frozenset(self._private)
 
     def from_argument(self) -> bool:
-        """Whether anything expanded since this was last asked came from an argument."""
+        """Whether any expansion since the last call used an argument."""
         noted, self._noted[0] = self._noted[0], False
         return noted
 
     def set(self, name: str, value: str, *, private: bool = False) -> None:
-        """ENV; `private` where the value was expanded from an argument."""
+        """ENV; `private` if the value was expanded from an argument."""
         self._items = None
         (self._private.add if private else self._private.discard)(name)
         self._values.pop(name, None)
@@ -157,7 +162,7 @@ class Variables:
         self._arguments.discard(name)
 
     def declare(self, name: str, value: str | None) -> None:
-        """ARG: without a value it is nothing, and leaves what was there."""
+        """ARG: without a value it has no effect and leaves an existing variable unchanged."""
         self._declared.add(name)
         self._items = None
         if value is not None and name not in NOT_IN_ENVIRONMENT:
@@ -167,7 +172,7 @@ class Variables:
             self._private.add(name)
 
     def snapshot(self) -> Variables:
-        """A copy; the names declared are not taken along."""
+        """A copy, without the declared names."""
         return Variables(
             self._values,
             arguments=self.arguments,
@@ -177,13 +182,13 @@ class Variables:
         )
 
     def expand(self, word: str) -> str:
-        """One word to one text."""
+        """Expand one word to one text."""
         return process_word(word, self._shown, escape=self._escape, budget=self._budget)
 
     def expand_words(self, word: str) -> list[str]:
-        """One word to any number of words."""
+        """Expand one word to any number of words."""
         return process_words(word, self._shown, escape=self._escape, budget=self._budget)
 
     def expand_body(self, text: str) -> str:
-        """The body of a here-document: quotes mean nothing there."""
+        """Expand the body of a here-document, in which quotes have no meaning."""
         return process_word(text, self._shown, quotes=False, budget=self._budget)

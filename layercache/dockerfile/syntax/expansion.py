@@ -28,8 +28,8 @@ _LIMITS: Final = Limits()
 
 @frozen
 class Expansion:
-    """What a word became: as one `text`, as `words` split at unquoted white space, and which
-    variables it named, those that were set (`used`) and those that were not (`unset`).
+    """The result of expanding a word: as one `text`, as `words` split at unquoted white space, and
+    the variables that it named, whether set (`used`) or not (`unset`).
     """
 
     text: str
@@ -47,7 +47,7 @@ def process_word(
     budget: Budget | None = None,
     limits: Limits = _LIMITS,
 ) -> str:
-    """Expand `word` to one text; white space in it stays. Options and errors as `expand`."""
+    """Expand `word` to one text; white space in it is kept. Options and errors as for `expand`."""
     return expand(word, env, escape=escape, quotes=quotes, budget=budget, limits=limits).text
 
 
@@ -59,9 +59,9 @@ def process_words(
     budget: Budget | None = None,
     limits: Limits = _LIMITS,
 ) -> list[str]:
-    """Expand `word`, then split it at white space outside quotes. Errors as `expand`.
+    """Expand `word`, then split it at white space outside quotes. Errors as for `expand`.
 
-    White space that comes out of a variable splits too, unless the variable stands in quotes.
+    White space from a variable splits too, unless the variable is in quotes.
     """
     return list(expand(word, env, escape=escape, budget=budget, limits=limits).words)
 
@@ -84,7 +84,7 @@ def expand(
     `keep_escapes` leave those characters in the result, `keep_unset` leaves references to unset
     variables as written; the parser uses these to find here-documents.
 
-    Raises `DockerfileError` for bad syntax, for `${a:?message}`, and where a bound is passed.
+    Raises `DockerfileError` for bad syntax, for `${a:?message}`, and if a bound is exceeded.
     """
     budget = Budget() if budget is None else budget
     budget.spend(1 + len(word))
@@ -112,7 +112,7 @@ def _problem(word: str, at: int, message: str) -> DockerfileError:
 
 
 class _Words:
-    """Collects characters into words, as the text of the outermost level comes in."""
+    """Collects characters into words, as the text of the outermost level arrives."""
 
     def __init__(self) -> None:
         self.finished: list[str] = []
@@ -218,13 +218,13 @@ class _Lexer:
     # -- results ------------------------------------------------------------------------------
 
     def _put(self, text: str) -> None:
-        """Text that splits words, where it stands outside everything."""
+        """Add text that splits words if it is outside all quotes."""
         self._count(text)
         if len(self.levels) == 1:
             self.words.add(text)
 
     def _raw(self, text: str) -> None:
-        """Text that does not split words."""
+        """Add text that does not split words."""
         self._count(text)
         if len(self.levels) == 1:
             self.words.add_raw(text)
@@ -288,7 +288,7 @@ class _Lexer:
             self._raw(self._plain())
 
     def _plain(self) -> str:
-        """The run of characters from here that mean nothing on any level; at least one."""
+        """The run of characters from here that have no meaning on any level; at least one."""
         word, start, escape = self.word, self.at, self.escape
         at = start + 1
         while at < len(word) and word[at] not in _MARKS and word[at] != escape:
@@ -373,7 +373,9 @@ class _Lexer:
         return value
 
     def _close(self, level: _Level) -> None:
-        """The word of a `${…}` is complete: `level` is off the stack, its result goes above."""
+        """End the word of a `${…}`: `level` is off the stack, its result goes to the level
+        above.
+        """
         text = self._text(level)
         if level.stop == "/":
             level = _Level(

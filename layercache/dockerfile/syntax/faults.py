@@ -1,4 +1,4 @@
-"""Mistakes in a Dockerfile: collected for the whole file, each with its place."""
+"""Mistakes in a Dockerfile, collected for the whole file, each with its position."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def nearest(word: str, choices: Iterable[str]) -> str | None:
 
 
 def _short(text: str) -> str:
-    """A text for one line of a message, whatever part of the file it quotes."""
+    """A quoted text shortened to fit on one line of a message."""
     return text if len(text) <= 400 else text[:399] + "…"
 
 
@@ -57,16 +57,18 @@ class Faults:
         self.problems: list[Problem] = []
 
     def add(self, fault: Fault, line: int, end_line: int | None = None) -> None:
-        """Note a mistake of the instruction that stands on these lines (counted from 1).
+        """Record a mistake in the instruction on these lines (counted from 1).
 
-        Raises `DockerfileError` when there are too many to go on.
+        Raises `DockerfileError` if there are too many to continue.
         """
         self.problems.append(self.problem(fault, line, end_line or line))
         if len(self.problems) >= self.limits.problems:
             self.finish()
 
     def problem(self, fault: Fault, line: int, end_line: int) -> Problem:
-        """The place of `fault`: where its word stands first, else the start of the first line."""
+        """The position of `fault`: the first occurrence of its word, else the start of the first
+        line.
+        """
         shown = self.lines[line - 1] if 0 < line <= len(self.lines) else ""
         word, at = fault.word, -1
         if word:

@@ -46,7 +46,7 @@ FLAGS: Final[Mapping[str, Mapping[str, str]]] = {
     },
     "RUN": {"mount": LIST, "network": TEXT, "security": TEXT, "device": LIST},
 }
-"""Flags that each instruction takes, and how; an instruction that is not here takes none."""
+"""The flags of each instruction and their kinds; an instruction not listed takes none."""
 
 _BARE: Final = frozenset({"ro", "readonly", "rw", "readwrite", "required"})
 
@@ -64,7 +64,7 @@ class Flags:
         return bool(self.values.get(name, False))
 
     def maybe(self, name: str) -> bool | None:
-        """A switch that tells "off" from "not given"."""
+        """A boolean flag, None if it is absent."""
         value: bool | None = self.values.get(name)
         return value
 
@@ -152,7 +152,7 @@ def parse_mount(text: str) -> Mount:
 
 
 def _option(kind: str, key: str, value: str | None) -> tuple[str | None, Any]:
-    """The field that an option of a mount sets, and what to. None: it says the default."""
+    """The field that an option of a mount sets, and its value. None: it states the default."""
     mounts = _mounts()
     keys = mounts[kind].keys
     field = keys.get(key)

@@ -1,4 +1,4 @@
-"""Here-documents: the `<<NAME` markers in a line and the values made of them."""
+"""Here-documents: the `<<NAME` markers in a line, and their values."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ _TABS: Final = expression(r"^\t+", re.MULTILINE)
 class HereDoc:
     """A here-document, `<<NAME` … `NAME`.
 
-    `content` is the text between the lines, each line with its newline, as written. `expand`:
-    variables in it are expanded (False where the name was quoted); it counts for COPY and ADD
-    only, RUN leaves that to the shell. `strip_tabs`: leading tabs do not count (`<<-`).
+    `content` is the text between the marker lines as written, each line with its newline.
+    `expand`: variables in it are expanded (False if the name was quoted); it counts for COPY and
+    ADD only, since for RUN the shell expands. `strip_tabs`: leading tabs are removed (`<<-`).
     `descriptor` is the file descriptor of RUN's `3<<NAME`.
     """
 
@@ -48,12 +48,12 @@ class HereDoc:
 
     @property
     def body(self) -> str:
-        """The content with leading tabs removed where `strip_tabs` asks for it."""
+        """The content, without leading tabs if `strip_tabs` is set."""
         return _TABS.sub("", self.content) if self.strip_tabs else self.content
 
     @property
     def marker(self) -> str:
-        """How a line announces it, e.g. `<<-"EOF"`."""
+        """The announcement in the instruction's line, e.g. `<<-"EOF"`."""
         number = str(self.descriptor) if self.descriptor else ""
         dash = "-" if self.strip_tabs else ""
         if self.expand:
@@ -66,7 +66,7 @@ class HereDoc:
 
     @property
     def lines(self) -> str:
-        """The lines that follow the instruction: content and end mark, no last newline."""
+        """The lines that follow the instruction: content and end mark, without a final newline."""
         return self.content + self.name
 
     def ends_at(self, line: str) -> bool:
@@ -78,8 +78,8 @@ class HereDoc:
 def parse_marker(word: str) -> HereDoc | None:
     """The here-document that `word` announces, without content, or None.
 
-    Part of the name in quotes switches expansion off. The escape character is always the
-    backslash here, whatever the file's directive says.
+    If part of the name is quoted, expansion is off. The escape character is always the backslash
+    here, whatever the file's directive says.
     """
     at = 0
     while at < len(word) and word[at] in "0123456789":
@@ -115,7 +115,7 @@ def _quotes(text: str) -> int:
 def find_heredocs(line: str, budget: Budget | None = None) -> list[HereDoc]:
     """The here-documents that an instruction announces, in order, still without content.
 
-    A line that is no well-formed shell text (an open quote, an odd `${…}`) announces none.
+    A line that is not well-formed shell text (an open quote, a malformed `${…}`) announces none.
     """
     if "<<" not in line:
         return []

@@ -38,7 +38,7 @@ class Directives:
 
 @frozen(kw_only=True)
 class LogicalLine:
-    """One instruction before it is understood.
+    """One instruction before parsing.
 
     `keyword` is as written, `flags` have quotes and escapes removed, `rest` is trimmed.
     `text` is for people: the joined line with the lines of its here-documents, the blanks at
@@ -71,9 +71,9 @@ def split_instruction(text: str, escape: str) -> tuple[str, list[str], str]:
 
 
 def read(text: str, faults: Faults, limits: Limits, budget: Budget) -> Lexed:
-    """Read a file. Mistakes go to `faults`; reading goes on where it can.
+    """Split a file into logical lines. Mistakes go to `faults`; reading continues where possible.
 
-    `text` is without byte order mark; bytes that are no UTF-8 are lone surrogates in it.
+    `text` has no byte order mark; bytes that are not UTF-8 are lone surrogates in it.
     """
     return _Reader(text, faults, limits, budget).run()
 
@@ -183,7 +183,7 @@ class _Reader:
                 self.escape = value
 
     def _continued(self, line: str) -> tuple[str, bool]:
-        """`line` without its continuation, and whether it had one (an escape that is last)."""
+        """`line` without its continuation, and whether it had one (a final escape character)."""
         end = len(line.rstrip("\t "))
         if line[end - 1 : end] == self.escape and line[end - 2 : end - 1] != self.escape:
             return line[: end - 1], True
@@ -226,7 +226,7 @@ class _Reader:
 
 
 def _joined(pieces: list[str]) -> str:
-    """The pieces of a continued line as one, the blanks at each joint as one."""
+    """The pieces of a continued line, joined, with the blanks at each joint reduced to one."""
     out: list[str] = []
     gap = False
     for piece in pieces:
@@ -242,7 +242,7 @@ def _joined(pieces: list[str]) -> str:
 
 
 def _unusable(text: str) -> Fault | None:
-    """What keeps `text` from being used anywhere, if anything does."""
+    """The reason why `text` can't be used anywhere, if there is one."""
     if "\0" in text:
         return Fault("a NUL character can't be used here", "\0")
     if not text.isascii():

@@ -1,8 +1,8 @@
-"""Bounds on hostile input: every amount of work is counted, and none is unlimited.
+"""Bounds on hostile input: all work is counted and limited.
 
-A Dockerfile may come from anyone. Everything that reads one takes `Limits` (how large its parts
-may be) and spends from a `Budget` (how many elementary steps all of it together may take), so
-the time and memory for any input are bounded, and a test can show linearity by counting.
+A Dockerfile may come from anyone. Everything that reads one takes `Limits` (the maximum size of
+its parts) and spends from a `Budget` (the maximum number of elementary steps in total), so the
+time and memory for any input are bounded, and a test can show linearity by counting.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ __all__ = ["Budget", "Limits"]
 
 @frozen(kw_only=True)
 class Limits:
-    """How large the parts of one Dockerfile may be."""
+    """The maximum sizes of the parts of one Dockerfile."""
 
     file_bytes: int = 16 << 20
     """Size of the whole file."""
@@ -43,15 +43,15 @@ class Limits:
 class Budget:
     """A counter of elementary steps: characters read, written or compared.
 
-    Pass one to several calls to bound them together, as lowering a file does: a file of lines
-    that are each harmless can't add up to more. `used` is what was spent so far.
+    Pass one budget to several calls to bound them together, as lowering a file does: many lines
+    that are harmless alone can't exceed it together. `used` is the number of steps spent so far.
     """
 
     limit: int = 1 << 27
     used: int = 0
 
     def spend(self, steps: int) -> None:
-        """Count `steps` more. Raises `DockerfileError` when the limit is passed."""
+        """Count `steps` more. Raises `DockerfileError` if the limit is exceeded."""
         self.used += steps
         if self.used > self.limit:
             raise DockerfileError(

@@ -29,7 +29,7 @@ __all__ = ["Parsed", "parse", "parse_trigger"]
 
 @frozen
 class Parsed:
-    """A Dockerfile that was read: its instructions in order, and what is doubtful in it."""
+    """A parsed Dockerfile: its instructions in order, and warnings."""
 
     name: str
     directives: Directives
@@ -49,18 +49,18 @@ def parse(
     limits: Limits = Limits(),  # noqa: B008 - frozen
     budget: Budget | None = None,
 ) -> Parsed:
-    """Read a Dockerfile. Nothing in it is expanded, and nothing but the text is looked at.
+    """Parse a Dockerfile. Nothing in it is expanded, and only the text is read.
 
-    `name` is what messages call the file. Raises `DockerfileError` with all mistakes of the
-    file, and nothing else, whatever the text.
+    `name` is the file's name in messages. For any text, raises either nothing or one
+    `DockerfileError` with all mistakes of the file.
     """
     return _parse(text, name, limits, budget, whole=True)
 
 
 def parse_trigger(text: str, name: str = "ONBUILD trigger") -> DockerfileInstruction:
-    """Read the trigger of a base image, one entry of `OnBuild` in its configuration.
+    """Parse the trigger of a base image, one entry of `OnBuild` in its configuration.
 
-    Raises `DockerfileError`, also where it is not one instruction that may be a trigger.
+    Raises `DockerfileError`, also if it is not exactly one instruction that may be a trigger.
     """
     parsed = _parse(text, name, Limits(), None, whole=False)
     first = parsed.instructions[0]
@@ -125,7 +125,9 @@ class _Parser:
             fault = error if isinstance(error, Fault) else Fault(str(error), line.keyword)
             self.faults.add(fault, line.line, line.end_line)
             if line.keyword.upper() == "FROM":
-                self.stages.add(len(self.stages))  # so that what follows is not blamed, too
+                self.stages.add(
+                    len(self.stages)
+                )  # so that the following instructions are not reported, too
             return
         self._note(instruction, line)
         self.found.append(instruction)
@@ -173,7 +175,7 @@ class _Parser:
 
 @frozen
 class _Context:
-    """One instruction while it is read."""
+    """One instruction while it is parsed."""
 
     parser: _Parser
     op: str
@@ -197,7 +199,7 @@ class _Context:
             raise Fault(f"{self.op} requires at least one argument", "", expected=expected)
 
     def command(self, rest: str) -> Command:
-        """Exec form if it is a JSON list of strings, else shell form."""
+        """Exec form if it is a JSON list of strings, otherwise shell form."""
         items = self.json(rest)
         return rest if items is None else tuple(items)
 
@@ -248,7 +250,7 @@ def _run(c: _Context) -> DockerfileInstruction:
 
 
 def _files(c: _Context) -> list[str | HereDoc]:
-    """Sources and destination of COPY and ADD; markers of here-documents become those."""
+    """Sources and destination of COPY and ADD; markers of here-documents are replaced by them."""
     words = c.paths()
     if len(words) < 2:
         raise Fault(

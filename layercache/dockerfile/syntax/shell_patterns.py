@@ -54,7 +54,7 @@ class Pattern:
         return cls(tuple(tokens), frozenset(stars))
 
     def reversed(self) -> Pattern:
-        """The pattern that matches what this one matches, read backwards."""
+        """The pattern that matches the reversed texts of this pattern."""
         count = len(self.tokens)
         return Pattern(self.tokens[::-1], frozenset(count - star for star in self.stars))
 
@@ -82,10 +82,11 @@ class Pattern:
         return found
 
     def replace(self, value: str, replacement: str, every: bool, budget: Budget) -> list[str]:
-        """The pieces of `value` with the first or every match replaced; joined they are the text.
+        """The pieces of `value` with the first or every match replaced; joined, they are the
+        result.
 
-        Matches are leftmost and, from there, longest. An empty match right after another match
-        is none. Raises `ValueError` where value and pattern are too long together.
+        Matches are leftmost and, from there, longest. An empty match right after another match does
+        not count. Raises `ValueError` if value and pattern are too long together.
         """
         if len(value) * (len(self.tokens) + 1) > _CELLS:
             raise ValueError("the value is too long for this pattern")

@@ -1,6 +1,6 @@
 """The lowest level of Dockerfile syntax: blanks, words, quoted text and JSON lists.
 
-Two notions of white space exist side by side, as they do in the builders: Unicode white space
+As in other builders, two notions of white space exist side by side: Unicode white space
 (`SPACE`), which separates words of ENV, LABEL, ARG and flags, and the plain `BLANK`, which
 separates the words of all other instructions.
 """
@@ -34,7 +34,7 @@ SPACE: Final = (
 _BLANKS: Final = expression(r"[\t\v\f\r ]+")
 
 _JSON_DEPTH: Final = 50
-"""More brackets than this and a text is not looked at as JSON: no list of strings has them."""
+"""With more brackets, a text is not parsed as JSON: no list of strings has that many."""
 
 
 class NotStrings(ValueError):
@@ -130,9 +130,9 @@ def split_flags(text: str, escape: str = "\\") -> tuple[list[str], str]:
 
 
 def json_list(text: str) -> list[str] | None:
-    """The strings of a JSON list, or None where `text` is no JSON list at all.
+    """The strings of a JSON list, or None if `text` is not a JSON list.
 
-    Raises `NotStrings` for a JSON list of anything else.
+    Raises `NotStrings` for a JSON list with other items.
     """
     text = text.strip(SPACE)
     if not text.startswith("[") or not text.endswith("]"):
@@ -188,6 +188,6 @@ _SPECIAL: Final = frozenset("\\'\"$" + SPACE)
 def literal(text: str, escape: str = "\\") -> str:
     """Escape `text` so that a field of an instruction takes it literally.
 
-    Expanding the result gives back `text`: nothing in it is a variable, a quote or an escape.
+    Expanding the result gives back `text`: no part of it is a variable, a quote or an escape.
     """
     return "".join(escape + c if c in _SPECIAL or c == escape else c for c in text)
