@@ -300,6 +300,10 @@ def send(
     except BaseException:
         connection.close()
         raise
+    if connection.sock is not None:
+        # Of a server that would keep the connection; it ends with the answer.
+        connection.sock.close()
+        connection.sock = None
     body = io.BufferedReader(_Body(answer, f"{method} {masked(address.url)}"), 1 << 16)
     return Response(answer.status, answer.headers, cast(BinaryIO, body), address)
 
