@@ -259,7 +259,20 @@ def _streamed(system: AbstractFileSystem, path: str) -> BinaryIO | None:
         file = sync(system.loop, system.open_async, path, "rb")
     except NotImplementedError:
         return None
-    return io.BufferedReader(_Coming(system, file, sync(system.loop, file.read, _PIECE)), _PIECE)
+    try:
+        first = sync(system.loop, file.read, _PIECE)
+    except BaseException:
+        _let_go(system, file)
+        raise
+    return io.BufferedReader(_Coming(system, file, first), _PIECE)
+
+
+def _let_go(system: AbstractFileSystem, file: Any) -> None:
+    """End an asynchronous file. What was not read to its end is not waited for."""
+    end = getattr(getattr(file, "r", None), "close", None)
+    if end is not None:
+        system.loop.call_soon_threadsafe(end)
+    file.closed = True  # else its finalizer makes a coroutine that nobody runs
 
 
 class _Coming(io.RawIOBase):
@@ -286,10 +299,7 @@ class _Coming(io.RawIOBase):
 
     def close(self) -> None:
         if not self.closed:
-            # What was not read to its end is not waited for.
-            end = getattr(getattr(self._file, "r", None), "close", None)
-            if end is not None:
-                self._system.loop.call_soon_threadsafe(end)
+            _let_go(self._system, self._file)
         super().close()
 
 
