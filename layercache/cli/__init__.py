@@ -1,4 +1,8 @@
-"""The command line: thin over the public API, named after `docker buildx build`."""
+"""The command line: a thin layer over the public API, with the names of `docker buildx build`.
+
+Imports every package except `testing`. Start at `options` (the arguments), then `build` and
+`cache` (the commands).
+"""
 
 from __future__ import annotations
 
@@ -17,10 +21,10 @@ __all__ = ["main", "script"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit status and never raises for what users may do.
+    """Run one command; returns the exit status and never raises for a user's mistakes.
 
-    0 done; 1 the build failed, or `verify` left damage; 2 bad usage, a bad Dockerfile or flag,
-    or nothing here can run it; 130 interrupted.
+    0 success; 1 the build failed, or `verify` left damage; 2 bad usage, a bad Dockerfile or flag,
+    or no usable executor; 130 interrupted.
     """
     try:
         from layercache.cli.options import parse
@@ -31,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("layercache: interrupted", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
-        # Whoever read our output has gone; keep the interpreter from complaining at exit.
+        # The reader of the output is gone; keep the interpreter from complaining at exit.
         sys.stdout = None
         return FAILED
     except (LayerCacheError, OSError) as raised:
@@ -43,7 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _end_as_interrupted() -> None:
-    """Take a request to end for Ctrl-C: what runs is stopped, what is held is given back."""
+    """Treat a termination signal like Ctrl-C: running work is stopped and resources are
+    released.
+    """
     for name in ("SIGTERM", "SIGHUP"):
         number = getattr(signal, name, None)
         if number is not None and signal.getsignal(number) is signal.SIG_DFL:
@@ -58,12 +64,12 @@ def script() -> None:
     gc.set_threshold(50_000)
     status = main()
     if threading.active_count() > 1 or "concurrent.futures.thread" in sys.modules:
-        sys.exit(status)  # the usual exit waits for them
-    # Taking the interpreter apart takes as long as deciding a build: do what counts, and end.
+        sys.exit(status)  # the normal exit waits for them
+    # Shutting down the interpreter takes as long as deciding a build, so exit directly.
     atexit._run_exitfuncs()  # noqa: SLF001 - nothing public does it
     try:
         sys.stdout.flush()
         sys.stderr.flush()
     except (OSError, ValueError, AttributeError):
-        sys.exit(status)  # the usual exit meets it again and reports it
+        sys.exit(status)  # the normal exit meets the error again and reports it
     os._exit(status)

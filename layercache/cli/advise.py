@@ -1,4 +1,4 @@
-"""`layercache advise`: what another order would have saved, from records and from Git history."""
+"""`layercache advise`: the savings of another order, from records and from Git history."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def advise(options: Namespace) -> int:
         )
     context = os.fspath(options.context)
     count = options.history if options.history is not None else 20
-    ignore_path = recipe.path + IGNORE_FILE  # counts alone where it exists
+    ignore_path = recipe.path + IGNORE_FILE  # the only one in use if it exists
     if not os.path.exists(ignore_path):
         ignore_path = os.path.join(context, IGNORE_FILE)
     ignore_file = _read(context, os.path.abspath(ignore_path))
@@ -79,7 +79,7 @@ def _files(context: str, ignore: Ignore) -> list[str]:
 
 
 def _read(context: str, path: str) -> str:
-    """The text of a file; "" where it is missing, or is none of the context's."""
+    """The text of a file; "" if it is missing or outside the context."""
     from layercache._os.small_files import read_beneath, read_file
 
     inside = beneath(context, os.path.join(context, path))
@@ -91,7 +91,7 @@ def _read(context: str, path: str) -> str:
 
 
 def _read_inside(context: str, path: str) -> str:
-    """The text of a file that the project names: never one outside of the context."""
+    """The text of a file that the project names, but never one outside the context."""
     if beneath(context, os.path.join(context, path)) is None:
         return ""
     return _read(context, path)

@@ -96,7 +96,7 @@ def _run(
 
 
 def _interrupted(interrupt: KeyboardInterrupt) -> Report:
-    """The report of a build that was interrupted: with the steps so far, if it got to them."""
+    """The report of an interrupted build, with the steps so far, if there were any."""
     cause = interrupt.__cause__
     found = cause.report if isinstance(cause, Cancelled) else None
     return found if isinstance(found, Report) else bare_failure(Cancelled("interrupted"))
@@ -107,7 +107,7 @@ def bare_failure(error: LayerCacheError) -> Report:
 
 
 def perform(options: Namespace, *, execute: bool) -> tuple[BuildResult, bool]:
-    """Build or plan what the options say; whether something was exported."""
+    """Build or plan as the options request; returns whether something was exported."""
     outputs = _outputs(options)
     builder, request = prepare(options)
     try:
@@ -163,7 +163,7 @@ def _write_files(options: Namespace, result: BuildResult) -> None:
 
 
 def rendered(result: BuildResult, path: str) -> str:
-    """The report in the form that the ending of `path` asks for; raises `UsageError`."""
+    """The report in the form given by the extension of `path`; raises `UsageError`."""
     from layercache.reports.chrome_trace import chrome_trace
     from layercache.reports.markdown import markdown_summary
 
@@ -189,7 +189,7 @@ def rendered(result: BuildResult, path: str) -> str:
 
 
 def _show_outputs(result: BuildResult, raw: bool) -> None:
-    """What the reused steps wrote when they were executed."""
+    """Show the recorded output of reused steps."""
     for step in result.steps:
         if step.decision == "hit" and (output := result.log(step)):
             title = f"[{step.stage}.{step.index}] {step.text} (reused)"

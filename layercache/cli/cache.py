@@ -1,4 +1,4 @@
-"""The commands that look at a cache: cache ls|du|gc|prune|verify, stats, images."""
+"""The commands on a cache: cache ls|du|gc|prune|verify, stats, images."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def run_du(options: Namespace) -> int:
 
 
 def run_gc(options: Namespace) -> int:
-    """`layercache cache gc`: remove what the policy lets go."""
+    """`layercache cache gc`: remove the objects that the policy does not keep."""
     policies: list[Policy] = []
     if options.keep_duration:
         policies.append(KeepDuration(_duration(options.keep_duration)))
@@ -123,7 +123,7 @@ def run_gc(options: Namespace) -> int:
 
 
 def run_prune(options: Namespace) -> int:
-    """`layercache cache prune`: remove what nothing refers to; with --all, everything."""
+    """`layercache cache prune`: remove unreferenced objects; with --all, everything."""
     labels = _labels(options)
     if labels and not options.all:
         raise UsageError("prune --filter needs --all: else what no record refers to goes, no more")
@@ -148,7 +148,7 @@ def _labels(options: Namespace) -> tuple[LabelFilter, ...]:
 
 
 def _prune_unpacked(store: Store, unused_for: float, *, caches: bool) -> None:
-    """Delete unpacked layers beside the store that no build needed lately."""
+    """Delete unpacked layers beside the store that no build needed recently."""
     from layercache.executors.auto import scratch_directory
 
     directory = scratch_directory(store)
@@ -161,7 +161,7 @@ def _prune_unpacked(store: Store, unused_for: float, *, caches: bool) -> None:
 
 
 def _prune_workspaces(store: Store) -> None:
-    """Empty the workspaces beside the store that no build uses now."""
+    """Empty the workspaces beside the store that no build is using."""
     from layercache.executors.auto import scratch_directory
     from layercache.executors.workspace.executor import Workspace
 
@@ -169,7 +169,7 @@ def _prune_workspaces(store: Store) -> None:
     if os.path.isdir(directory):
         for project in os.listdir(directory):
             if os.path.islink(os.path.join(directory, project)):
-                continue  # what it leads to is not ours
+                continue  # the target of a link does not belong to the cache
             Workspace(os.path.join(directory, project)).prune()
 
 
@@ -191,7 +191,7 @@ def _show(options: Namespace, done: Collected) -> int:
             }
         )
         return 0
-    # What stays, a person wants to know who asks what would happen, not after each collection.
+    # Kept records are listed only for a dry run, not after each collection.
     for verdict in [*gone, *(held if done.dry_run else ())]:
         word = "stays" if verdict.keep else "goes "
         entry = verdict.entry
@@ -202,7 +202,7 @@ def _show(options: Namespace, done: Collected) -> int:
 
 
 def run_verify(options: Namespace) -> int:
-    """`layercache cache verify [--repair]`: status 1 when damage was found and left."""
+    """`layercache cache verify [--repair]`: status 1 if damage was found and not repaired."""
     with open_named(options) as store:
         found = [*verify(store, repair=options.repair)]
         found += _verify_unpacked(store, repair=options.repair)
@@ -219,8 +219,9 @@ def run_verify(options: Namespace) -> int:
 
 
 def _verify_unpacked(store: Store, *, repair: bool) -> list[Damage]:
-    """Unpacked layers beside the store that are not what they were when they were made; with
-    `repair` they are made anew when next needed."""
+    """Unpacked layers beside the store that changed since they were made; with `repair`, they are
+    made again when they are next needed.
+    """
     from layercache.executors.auto import scratch_directory
 
     directory = scratch_directory(store)
@@ -241,7 +242,7 @@ def _verify_unpacked(store: Store, *, repair: bool) -> list[Damage]:
 def run_stats(options: Namespace) -> int:
     """`layercache stats`: counts over the cache's life."""
     with open_named(options) as store:
-        is_cache(store)  # or what is wrong is said
+        is_cache(store)  # otherwise the mistake is reported
         kept = store.get_derived("stats", "life")
         totals = Totals.decode(kept) if kept is not None else Totals()
     if options.json:
@@ -256,7 +257,7 @@ def run_images(options: Namespace) -> int:
     from layercache.store.tags import list_tags, remove_tag
 
     with open_named(options) as store:
-        is_cache(store)  # or what is wrong is said
+        is_cache(store)  # otherwise the mistake is reported
         if options.verb == "rm":
             if not options.names:
                 raise UsageError("images rm needs the names to remove")
@@ -285,12 +286,14 @@ def run_images(options: Namespace) -> int:
 
 
 def _line(text: str) -> str:
-    """What a cache holds, as one line: whoever wrote it there steers no terminal."""
+    """Text from a cache as one line without terminal control sequences, as anyone may have
+    written it.
+    """
     return visible(" ".join(text.split()))
 
 
 def _familiar(name: str) -> str:
-    """A tag's name as people write it."""
+    """A tag's name in its short form for people."""
     from layercache.oci.references import Reference
 
     return Reference.parse(name).familiar
@@ -300,7 +303,7 @@ _UNITS = {"s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0, "w": 604_800.0}
 
 
 def _duration(text: str) -> float:
-    """Seconds of `90`, `12h`, `7d`, `2w`, or of a duration as Go writes it."""
+    """The seconds of `90`, `12h`, `7d`, `2w`, or of a duration in Go's notation."""
     number, unit = text[:-1], text[-1:].lower()
     try:
         if unit.isdigit():

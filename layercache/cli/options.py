@@ -1,4 +1,4 @@
-"""What the command line accepts, as one table of options for each command."""
+"""The arguments of the command line, as one table of options for each command."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _JSON: Final = "print one JSON object on standard output"
 
 
 def parse(arguments: Sequence[str]) -> tuple[Command, argparse.Namespace]:
-    """The command named and its options; exits with 2 and a usage line for what it can't read."""
+    """The parsed command and options; exits with 2 and a usage line for invalid arguments."""
     named = arguments[0] if arguments else ""
     if named in _BUILD_COMMANDS:
-        # What people run all day: the options of the other commands aren't made for it.
+        # Common commands: the options of the other commands are not built for them.
         parser = _Parser(prog=f"layercache {named}", formatter_class=_Narrow, allow_abbrev=False)
         parser.description = _BUILD_COMMANDS[named]
         parser.json = "--json" in arguments
@@ -35,7 +35,7 @@ def parse(arguments: Sequence[str]) -> tuple[Command, argparse.Namespace]:
 
 
 class _Narrow(argparse.HelpFormatter):
-    """Asks no terminal for its width: one is made for each option, only to check it."""
+    """A formatter that does not query the terminal width: one is made just to check each option."""
 
     def __init__(self, prog: str) -> None:
         super().__init__(prog, width=80)
@@ -58,7 +58,7 @@ def _all_commands() -> argparse.ArgumentParser:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says which option may have been meant; with `json`, as a report too."""
+    """Suggests the option that may have been meant; with `json`, reports mistakes as JSON."""
 
     json = False
 
@@ -93,7 +93,7 @@ def _count_or_none(text: str) -> int:
 
 
 def _seconds(text: str) -> float:
-    """A time in seconds, more than none."""
+    """A positive time in seconds."""
     try:
         seconds = float(text)
     except ValueError:
@@ -104,7 +104,9 @@ def _seconds(text: str) -> float:
 
 
 class _Version(argparse.Action):
-    """Prints the version, and warns of the other project that has our import name."""
+    """Prints the version, and warns if the unrelated project with the same import name is
+    installed.
+    """
 
     def __init__(self, option_strings: Sequence[str], dest: str, help: str) -> None:
         super().__init__(option_strings, dest, nargs=0, help=help)
@@ -137,7 +139,7 @@ _BUILD_COMMANDS: Final = {
 
 
 def _build_command(parser: argparse.ArgumentParser, name: str) -> None:
-    # All options in one line of usage would be a page, and hide what is wrong.
+    # A usage line with all options would fill a page and hide the mistake.
     parser.usage = "%(prog)s [OPTIONS] CONTEXT"
     _recipe_options(parser)
     _cache_options(parser)

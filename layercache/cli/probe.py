@@ -1,4 +1,4 @@
-"""`layercache probe`: reused steps run again, and what differs from run to run."""
+"""`layercache probe`: runs reused steps again, and reports results that differ."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["probe"]
 
 
 def probe(options: Namespace) -> int:
-    """Build (what is not known yet is executed), then run every reused command once more."""
+    """Build (unknown steps are executed), then run every reused command once more."""
     builder, request = prepare(options)
     builder.run(request)
     found = builder.probe(request)

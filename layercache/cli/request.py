@@ -1,4 +1,4 @@
-"""From the options of the command line to a builder and a request."""
+"""Conversion of command-line options to a builder and a request."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def prepare(options: Namespace) -> tuple[Builder, Request]:
     from layercache.store.open import default_cache, open_store
 
     for name in options.tag:
-        Reference.parse(name)  # refused before anything is built
+        Reference.parse(name)  # invalid values are refused before anything is built
     store = open_store(
         options.cache or default_cache(),
         durability=options.durability,
@@ -61,7 +61,7 @@ def prepare(options: Namespace) -> tuple[Builder, Request]:
         from layercache.executors.auto import scratch_directory
         from layercache.executors.workspace.executor import Workspace
 
-        # One place for each context, whatever the Dockerfile and the target: the place counts.
+        # One directory per context, whatever Dockerfile and target: its path counts in keys.
         project = project_of(evolve(request, recipe=(), target=None))
         directory = os.path.join(scratch_directory(store, "workspaces"), trail_id(project)[:32])
         executor = Workspace(directory, secrets=secrets, step_timeout=options.step_timeout)
@@ -75,7 +75,7 @@ def prepare(options: Namespace) -> tuple[Builder, Request]:
             "ssh": dict(map(_ssh, options.ssh)),
             "step_timeout": options.step_timeout,
             "allow_insecure": "security.insecure" in options.allow,
-            # Who asks for it for the whole build has allowed it.
+            # Requesting it for the whole build also permits it.
             "allow_host_network": "network.host" in options.allow or options.network == "host",
         },
     )
@@ -83,14 +83,14 @@ def prepare(options: Namespace) -> tuple[Builder, Request]:
 
 
 def _terminal(raw: bool) -> Any:
-    """The live display where there is a terminal and the extra for it, else plain lines."""
+    """The live display if there is a terminal and the extra is installed, otherwise plain lines."""
     if sys.stderr.isatty():
         from layercache.observers.live import Live
 
         try:
             return Live()
         except MissingExtra:
-            pass  # the plain display says the same
+            pass  # the plain display shows the same
     return Plain(raw=raw)
 
 
@@ -136,7 +136,7 @@ def _request(options: Namespace) -> Request:
 
 
 def _context(options: Namespace) -> str:
-    """The context's directory; one that is none is said before anything else."""
+    """The context's directory; an invalid one is reported before anything else."""
     context: str = options.context
     if os.path.isdir(context):
         return context

@@ -1,4 +1,4 @@
-"""Exit statuses, and the one that an error stands for."""
+"""Exit statuses, and their assignment to errors."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ INTERRUPTED: Final = 130
 
 
 def status_of(error: LayerCacheError) -> int:
-    """The exit status that an error stands for: the build's fault 1, the caller's 2."""
+    """The exit status for an error: 1 for the build's fault, 2 for the caller's."""
     return FAILED if isinstance(error, BuildError) else MISUSED
 
 
 def of_the_system(error: OSError) -> BuildError:
-    """What the system refused (a full disk, a right, a path), as an error with its place."""
+    """An error of the system (a full disk, a missing right, a path) as an error with its place."""
     place = f"{error.filename}: " if error.filename is not None else ""
     return BuildError(f"{place}{error.strerror or error}")

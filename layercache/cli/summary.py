@@ -1,4 +1,4 @@
-"""What a person sees while a build runs and when it is over."""
+"""The display for people, while a build runs and when it has ended."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ __all__ = ["JsonLines", "Plain", "plan_summary", "summary"]
 
 
 _SHOWN_TROUBLES = 3
-"""Of each kind: a cache that can't be reached would say so for every object."""
+"""Maximum messages of each kind: an unreachable cache would cause one for every object."""
 
 
 _LONGEST_LINE = 64 * 1024
-"""Bytes of output without a newline that are held until they are shown as a line."""
+"""The maximum number of bytes held without a newline before they are shown as a line."""
 
 
 class Plain:
-    """Events as lines of text; the output of a step is shown as it comes.
+    """Events as lines of text; the output of a step is shown as it arrives.
 
-    What would steer a terminal is written out or, in the output of steps, left away, unless
-    `raw`. Time and memory are linear in what comes, however it is cut and with or without lines.
+    Terminal control sequences are escaped or, in the output of steps, removed, unless `raw`. Time
+    and memory are linear in the output, however it is split and with or without lines.
     """
 
     def __init__(self, out: TextIO | None = None, *, raw: bool = False) -> None:
@@ -66,7 +66,7 @@ class Plain:
                 pass
 
     def _output(self, held: bytearray, chunk: bytes) -> None:
-        """Show the lines that are complete with `chunk`; what is left is held."""
+        """Show the lines that `chunk` completes; the remainder is held."""
         lines, newline, rest = chunk.rpartition(b"\n")
         if newline:
             held += lines
@@ -118,16 +118,16 @@ _OBVIOUS = {
     "first-build": "not known here before",
     "no-cache": "on request, without the cache",
 }
-"""Causes that many steps of a build share: said once, with the totals."""
+"""Causes that many steps of a build share; shown once, with the totals."""
 
 
 def plan_summary(report: Report) -> str:
-    """The build that a plan speaks of, at a glance."""
+    """A short summary of the build that a plan describes."""
     return summary(report, planned=True)
 
 
 def summary(report: Report, *, planned: bool = False) -> str:
-    """The build at a glance: what was reused, what was executed and why, what that saved."""
+    """A short summary of a build: reused steps, executed steps and why, time saved."""
     names = {step.place: step.text for step in report.steps}
     lines = []
     stages = _stages(report)
@@ -158,7 +158,7 @@ def summary(report: Report, *, planned: bool = False) -> str:
 
 
 def _stages(report: Report) -> dict[int, str]:
-    """Each stage with its name, else its number."""
+    """Each stage with its name, otherwise its number."""
     found: dict[int, str] = {}
     for step in report.steps:
         if step.stage >= 0:

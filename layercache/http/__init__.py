@@ -1,1 +1,4 @@
-"""HTTP as a client that trusts no server: bounded heads, bounded time, no redirects of its own."""
+"""HTTP for untrusted servers: bounded response heads, bounded time, no automatic redirects.
+
+Imports only `errors` and `_base`. Start at `client` (one request), then `headers`.
+"""

@@ -1,8 +1,8 @@
 """One HTTP request at a time, to a server that may be hostile.
 
-Python's own client, with what it lacks: the whole head of an answer is bounded in bytes and in
-time, a body has a lowest rate, nothing but http and https is opened, no redirect is followed,
-and every fault of a server is an `OSError` or an `HTTPException`.
+Python's own client, with added limits: the whole head of a response is bounded in bytes and in
+time, a body has a minimum rate, only http and https are opened, no redirect is followed, and
+every fault of a server is an `OSError` or an `HTTPException`.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ __all__ = ["Address", "Response", "masked", "parse_address", "reason", "send", "
 
 _LONGEST_URL: Final = 8 << 10
 _HEAD: Final = 64 << 10
-"""Bytes of a head, interim answers included."""
+"""The maximum size of a response head in bytes, including interim responses."""
 _LINE: Final = 4 << 10
 _FRAMES: Final = 64 << 10
 """Bytes of lines around chunks, beyond what small chunks need."""
 _RATE: Final = 1024
-"""Bytes a second that a body has to come at, once its first minute is over."""
+"""The minimum rate of a body in bytes per second, after its first minute."""
 _SAFE: Final = "!#$%&'()*+,/:;=?@[]~"
 _PLACE: Final = r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?"
 _HEX: Final = frozenset(b"0123456789abcdefABCDEF")
@@ -43,7 +43,7 @@ _HEX: Final = frozenset(b"0123456789abcdefABCDEF")
 
 @frozen
 class Address:
-    """A URL that was taken apart: http or https, a host, no user information."""
+    """A parsed URL: http or https, a host, no user information."""
 
     url: str
     scheme: str
@@ -52,29 +52,29 @@ class Address:
 
     @property
     def origin(self) -> tuple[str, str, int]:
-        """What has to be equal for two URLs to be at one server."""
+        """The parts that are equal for two URLs of one server."""
         return self.scheme, self.host, self.port
 
     @property
     def local(self) -> bool:
-        """Whether it is at this machine."""
+        """Whether it is on this machine."""
         return is_local(self.host)
 
 
 def is_local(host: str) -> bool:
-    """Whether a host (without port and brackets) is this machine by its name or number."""
+    """Whether a host (without port and brackets) is this machine, by name or number."""
     return host in ("localhost", "::1") or bool(
         re.fullmatch(r"127(?:\.\d{1,3}){3}", host, re.ASCII)
     )
 
 
 def parse_address(text: str) -> Address:
-    """The address `text`; raises `UsageError`, which shows neither password nor query."""
+    """Parse the address `text`; raises `UsageError`, which shows neither password nor query."""
     if len(text) > _LONGEST_URL:
         raise UsageError(f"a URL of {len(text)} characters (at most {_LONGEST_URL})")
     try:
         text.encode("utf-8")
-        # Servers send letters beyond ASCII in `Location`; on the wire they are escapes.
+        # Servers send non-ASCII letters in `Location`; they are percent-encoded in requests.
         parts = urllib.parse.urlsplit(urllib.parse.quote(text, safe=_SAFE))
         host, port = parts.hostname, parts.port
         host = host and urllib.parse.unquote(host)
@@ -92,14 +92,14 @@ def parse_address(text: str) -> Address:
 
 
 def words(data: bytes, limit: int = 300) -> str:
-    """What a server said, as one line that is safe to show on a terminal."""
+    """A server's message as one line that is safe to show on a terminal."""
     text = data[: 4 * limit].decode("utf-8", "replace")
     text = "".join(c if c.isprintable() else " " for c in text)
     return " ".join(text.split())[:limit]
 
 
 class _Timed(io.RawIOBase):
-    """The bytes of a socket, until a deadline; at first no more of them than a head may have."""
+    """The bytes of a socket, until a deadline; at first no more bytes than a head may have."""
 
     def __init__(self, source: io.RawIOBase, sock: socket.socket, silence: float) -> None:
         self._source = source
@@ -122,7 +122,7 @@ class _Timed(io.RawIOBase):
 
     @property
     def allowance(self) -> int:
-        """Bytes that may be spent on the frames of chunks so far."""
+        """The bytes permitted so far for the framing of chunks."""
         return _FRAMES + 16 * self._passed
 
     def readinto(self, buffer: WriteableBuffer) -> int:
@@ -148,7 +148,7 @@ class _Timed(io.RawIOBase):
 
 
 class _Answer(http.client.HTTPResponse):
-    """The client's answer, which reads through `_Timed`."""
+    """The client's response, which reads through `_Timed`."""
 
     def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
         super().__init__(sock, *args, **kwargs)
@@ -163,9 +163,9 @@ class _Answer(http.client.HTTPResponse):
 
 
 class _Body(io.RawIOBase):
-    """The body of an answer: chunks put together, its length checked, its rate watched.
+    """The body of a response: chunks joined, its length checked, its rate monitored.
 
-    Raises `ConnectionBroken` where it breaks off or is no body.
+    Raises `ConnectionBroken` if it is cut off or malformed.
     """
 
     def __init__(self, answer: _Answer, shown: str) -> None:
@@ -236,9 +236,9 @@ class _Body(io.RawIOBase):
 
 
 class Response:
-    """An answer: status, headers and a body to be read and closed.
+    """A response: status, headers and a body to be read and closed.
 
-    Reading the body raises `ConnectionBroken` where it breaks off, is damaged or too slow.
+    Reading the body raises `ConnectionBroken` if it is cut off, damaged or too slow.
     """
 
     def __init__(self, status: int, headers: Message, body: BinaryIO, address: Address) -> None:
@@ -254,7 +254,7 @@ class Response:
 
     @property
     def words(self) -> str:
-        """The beginning of the body, as one line that is safe to show; "" where it has none."""
+        """The beginning of the body, as one line that is safe to show; "" if it has none."""
         try:
             return words(self.body.read(2000))
         except OSError:
@@ -279,11 +279,11 @@ def send(
     timeout: float,
     context: ssl.SSLContext | None = None,
 ) -> Response:
-    """The answer to one request, whatever its status; no redirect is followed.
+    """The response to one request, whatever its status; no redirect is followed.
 
-    `timeout` is seconds of silence; the head of the answer has twice as many, and a body may
-    not come slower than 1 KiB a second for longer than that. `context` is how a certificate is
-    checked. Proxies are those of the environment, never for this machine. Raises `OSError` or
+    `timeout` is seconds of silence; the response head may take twice as long, and a body must not
+    arrive slower than 1 KiB a second for longer than that. `context` defines how a certificate is
+    checked. Proxies are taken from the environment, never for this machine. Raises `OSError` or
     `http.client.HTTPException`.
     """
     connection, target, more = _connection(address, timeout, context)
@@ -315,7 +315,7 @@ def _connection(
     parts = urllib.parse.urlsplit(address.url)
     path = urllib.parse.urlunsplit(("", "", parts.path or "/", parts.query, ""))
     if path.startswith("//"):
-        path = "/." + path  # else it reads as another host
+        path = "/." + path  # otherwise it would be parsed as another host
     secure = address.scheme == "https"
     if secure and context is None:
         context = ssl.create_default_context()
@@ -350,5 +350,5 @@ def _connection(
 
 
 def reason(error: BaseException) -> str:
-    """What went wrong, in one line."""
+    """The cause of a failure, in one line."""
     return words(str(error).encode("utf-8", "replace")) or type(error).__name__

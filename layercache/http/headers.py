@@ -1,4 +1,4 @@
-"""Values of HTTP headers, read in one pass each and within bounds, whatever a server sends."""
+"""Values of HTTP headers, parsed in one pass each and within bounds, whatever a server sends."""
 
 from __future__ import annotations
 
@@ -12,30 +12,30 @@ from layercache._base.regex import expression
 __all__ = ["Challenge", "challenges", "content_range", "media_type", "next_link", "retry_after"]
 
 _LONGEST: Final = 16 << 10
-"""Characters of a header that are looked at; no true one is near it."""
+"""The maximum length of a header that is parsed; real ones are far shorter."""
 _CHALLENGES: Final = 16
 _PARAMETERS: Final = 32
 _TOKEN: Final = frozenset(
     "!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 )
 _BARE: Final = _TOKEN | frozenset("/:?=@()<>[]{};\\")
-"""What an unquoted value may hold: a URL without quotes is seen in the wild."""
+"""Characters of an unquoted value; some servers send URLs without quotes."""
 _RANGE: Final = expression(r"bytes (\d{1,19})-\d{1,19}/", re.ASCII)
 
 
 @frozen
 class Challenge:
-    """One challenge of a `WWW-Authenticate`: its scheme in small letters, its parameters."""
+    """One challenge of a `WWW-Authenticate` header: its lower-case scheme, its parameters."""
 
     scheme: str
     parameters: Mapping[str, str] = field(factory=dict)
 
 
 def challenges(values: Iterable[str]) -> tuple[Challenge, ...]:
-    """The challenges in the values of all headers `WWW-Authenticate`, in their order.
+    """The challenges in the values of all `WWW-Authenticate` headers, in order.
 
-    Several may stand in one value; values may be quoted or not. What can't be read ends the
-    value that it stands in. Takes time linear in what was sent.
+    One value may hold several; parameters may be quoted or not. A malformed part ends the value
+    that contains it. Takes linear time.
     """
     found: list[Challenge] = []
     for value in values:
@@ -69,7 +69,7 @@ def _read_challenges(text: str, found: list[Challenge]) -> None:
 
 
 def _value(text: str, at: int) -> tuple[int, str]:
-    """Where the value that begins at `at` ends, and what it is without quotes."""
+    """The end of the value that begins at `at`, and the value without quotes."""
     end = len(text)
     while at < end and text[at] in " \t":
         at += 1
@@ -89,7 +89,7 @@ def _value(text: str, at: int) -> tuple[int, str]:
 
 
 def next_link(value: str | None) -> str | None:
-    """The target of the first link with `rel=next` (or with no relation) in a header `Link`."""
+    """The target of the first link with `rel=next` (or without a relation) in a `Link` header."""
     text = (value or "")[:_LONGEST]
     at = 0
     while (start := text.find("<", at)) >= 0:
@@ -105,17 +105,17 @@ def next_link(value: str | None) -> str | None:
 
 
 def content_range(value: str | None) -> int | None:
-    """The offset of the first byte that a header `Content-Range` tells; None for none."""
+    """The offset of the first byte in a `Content-Range` header; None if there is none."""
     found = _RANGE.match((value or "")[:100])
     return int(found[1]) if found else None
 
 
 def retry_after(value: str | None) -> float | None:
-    """The seconds of a header `Retry-After`; None for a date or for what is no number."""
+    """The seconds of a `Retry-After` header; None for a date or anything else."""
     text = (value or "")[:20].strip()
     return float(text) if text.isascii() and text.isdigit() and len(text) < 6 else None
 
 
 def media_type(value: str | None) -> str:
-    """The media type of a header `Content-Type`, without parameters; "" for none."""
+    """The media type of a `Content-Type` header, without parameters; "" for none."""
     return (value or "")[:300].partition(";")[0].strip()

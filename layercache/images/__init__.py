@@ -1,5 +1,5 @@
-"""Base images in, images out: OCI layouts, archives, registries, tags of the cache.
+"""Import of base images and export of built ones: OCI layouts, archives, registries, cache tags.
 
-Imports `store`, `oci`, `layers` and what is before them. Start at `resolver` (in) and `export`
-(out).
+Imports `store`, `oci`, `layers` and the packages before them. Start at `resolver` (import) and
+`export`.
 """

@@ -1,7 +1,7 @@
-"""Random access to the members of an uncompressed tar archive that is not trusted.
+"""Random access to the members of an untrusted, uncompressed tar archive.
 
 Image archives (`docker save`, an OCI layout as one file) are read in the order of their
-manifests, not of the file. Only names, sizes and places are read here; nothing is unpacked.
+manifests, not of the file. Only names, sizes and offsets are read here; nothing is unpacked.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _HOPS: Final = 16
 
 @frozen
 class Member:
-    """A member of an archive: where its bytes begin, how many; or what a link points at."""
+    """A member of an archive: offset and size of its bytes, or the target of a link."""
 
     offset: int
     size: int
@@ -35,7 +35,7 @@ class ArchiveFile:
     """A tar file whose members can be opened by name, any number at a time."""
 
     def __init__(self, file: BinaryIO, what: str) -> None:
-        """Takes over `file`, which must be a real one; raises `HostileArchive`, and closes it."""
+        """Take over `file`, which must be a real one. Raises `HostileArchive`."""
         self._file = file
         try:
             self._members = list_members(file, what)
@@ -48,7 +48,7 @@ class ArchiveFile:
         return self._find(name) is not None
 
     def open(self, name: str) -> tuple[BinaryIO, int] | None:
-        """The bytes and their number of a regular member; None when there is none."""
+        """The bytes and their number of a regular member; None if it does not exist."""
         member = self._find(name)
         if member is None:
             return None
@@ -93,8 +93,8 @@ def _window(file: BinaryIO, member: Member) -> BinaryIO:
 def list_members(file: BinaryIO, what: str) -> dict[str, Member]:
     """All regular members and links of the tar archive `file`, by cleaned name.
 
-    Raises `HostileArchive` for damage, a name that leaves the archive, a name given twice,
-    and beyond bounds.
+    Raises `HostileArchive` for damage, for a name that leaves the archive, for a duplicate name,
+    and beyond the bounds.
     """
     end = file.seek(0, io.SEEK_END)
     found: dict[str, Member] = {}

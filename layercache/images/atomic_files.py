@@ -1,4 +1,4 @@
-"""Files that become visible whole, and durable."""
+"""Files that become visible only when complete and durable."""
 
 from __future__ import annotations
 
@@ -22,10 +22,9 @@ _FILE_MODE: Final = 0o644
 
 @contextlib.contextmanager
 def atomic_file(path: str, *, follow: bool = True) -> Iterator[BinaryIO]:
-    """A file that takes the name `path`, synced, once the body is done; "-" is standard output.
+    """A file that gets the name `path`, synced, when the body ends; "-" is standard output.
 
-    A path that is a device or a pipe is written to directly. Without `follow` whatever has the
-    name but a directory is replaced itself: links, devices, pipes.
+    A path that is a device or a pipe is written to directly.
     """
     if path == "-" and follow:
         yield sys.stdout.buffer

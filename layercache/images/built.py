@@ -1,4 +1,4 @@
-"""A built image as a value, and the configuration and manifest that it is written as."""
+"""A built image as a value, and its configuration and manifest."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ __all__ = ["Assembled", "BuiltImage", "assemble", "complete_history", "rfc3339",
 
 @frozen(kw_only=True)
 class BuiltImage:
-    """What a build gave.
+    """The resulting image of a build.
 
-    `layers` are all of them, the base's first; `history` is what this build adds to the base's
-    (one entry for each instruction; as many that aren't empty as there are layers of its own).
-    `names` are the tags; `annotations` those of the manifest. `created` is RFC 3339 text; None
-    leaves the time out, so that equal builds are equal images. SOURCE_DATE_EPOCH goes there.
+    `layers` are all layers, the base's first; `history` holds the entries that this build adds to
+    the base's (one for each instruction; as many non-empty ones as there are layers of its own).
+    `names` are the tags; `annotations` are those of the manifest. `created` is RFC 3339 text; None
+    leaves the time out, so that equal builds are equal images. SOURCE_DATE_EPOCH sets it.
     """
 
     config: ImageConfig
@@ -59,7 +59,7 @@ class BuiltImage:
 class Assembled:
     """Configuration and manifest as bytes, with their descriptors.
 
-    `manifest` and `manifest_bytes` are None while the size of a layer is not known.
+    `manifest` and `manifest_bytes` are None as long as the size of a layer is unknown.
     """
 
     config: Descriptor
@@ -68,7 +68,7 @@ class Assembled:
     manifest_bytes: bytes | None
 
     def written(self) -> tuple[Descriptor, bytes]:
-        """The manifest with its bytes; raises `SourceError` while a size is not known."""
+        """The manifest with its bytes; raises `SourceError` as long as a size is unknown."""
         if self.manifest is None or self.manifest_bytes is None:
             raise SourceError("the size of a layer is not known: the image can't be written")
         return self.manifest, self.manifest_bytes
@@ -81,8 +81,8 @@ def assemble(
 ) -> Assembled:
     """The configuration and manifest of `image`.
 
-    `layers` and `diff_ids` say how its layers are written; by default uncompressed, as they
-    are. Raises `UsageError` when the history does not fit the layers.
+    `layers` and `diff_ids` describe the written form of its layers; by default they are
+    uncompressed. Raises `UsageError` if the history does not match the layers.
     """
     wire = [layer.descriptor for layer in image.layers] if layers is None else list(layers)
     stack = [layer.diff_id for layer in image.layers] if diff_ids is None else list(diff_ids)
@@ -102,10 +102,10 @@ def assemble(
 def complete_history(
     history: Sequence[HistoryEntry], layers: int, text: str = "layer of the base image"
 ) -> tuple[HistoryEntry, ...]:
-    """`history` with exactly `layers` entries that aren't empty, as BuildKit mends a base's.
+    """`history` with exactly `layers` non-empty entries, repaired as in BuildKit.
 
-    Too many: the last ones are said to be empty. Too few: entries that
-    say `text` are added at the end.
+    If there are too many, the last ones are marked as empty. If there are too few, entries with
+    `text` are added at the end.
     """
     found = []
     left = layers
@@ -131,7 +131,7 @@ def rfc3339(seconds: float) -> str:
 
 
 def source_date(text: str | None) -> int | None:
-    """The value of SOURCE_DATE_EPOCH; None when it is unset or empty. Raises `UsageError`."""
+    """The value of SOURCE_DATE_EPOCH; None if it is unset or empty. Raises `UsageError`."""
     if text is None or not text.strip():
         return None
     if not text.strip().isdecimal() or len(text.strip()) > 12:

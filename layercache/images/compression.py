@@ -1,4 +1,4 @@
-"""Compress a layer for the wire: gzip or zstd, the same bytes from the same codec every time."""
+"""Compression of layers for transfer: gzip or zstd, deterministic for each codec."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def _compressor(kind: str, level: int | None) -> Any:
 
 
 def _zstd() -> Any:
-    """Python's zstd module, or the same from the extra."""
+    """Python's zstd module, or its equivalent from the extra."""
     import importlib
 
     for name in ("compression.zstd", "backports.zstd"):
@@ -55,9 +55,9 @@ def _zstd() -> Any:
 def write_compressed(
     chunks: Iterable[bytes], out: BinaryIO, kind: str, level: int | None = None
 ) -> Descriptor:
-    """Write `chunks` to `out` as `kind` (uncompressed, gzip, zstd); what was written.
+    """Write `chunks` to `out` as `kind` (uncompressed, gzip, zstd); returns the written layer.
 
-    `level` is the codec's; None takes a fast one, with the faster gzip where it is installed.
+    `level` is the codec's; None selects a fast level, and the faster gzip if it is installed.
     """
     hasher = hashlib.sha256()
     size = 0

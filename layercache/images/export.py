@@ -1,7 +1,7 @@
-"""Images out: an OCI layout or a `docker load` archive, a root file system, a push.
+"""Export of images: an OCI layout or a `docker load` archive, a root file system, a push.
 
 Equal images give equal bytes: names sorted, owners and times fixed, layers uncompressed unless
-asked for otherwise. What is written becomes visible whole, by a rename.
+requested otherwise. The output becomes visible as a whole, by a rename.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ __all__ = ["Exported", "export"]
 
 @frozen(kw_only=True)
 class Exported:
-    """What was written: digests of configuration and manifest (None where there is none)."""
+    """The result of an export: digests of configuration and manifest (None if there is none)."""
 
     type: str
     dest: str | None = None
@@ -40,7 +40,7 @@ class Exported:
     manifest_digest: Digest | None = None
     names: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
-    """What was not written, a sentence each."""
+    """One sentence for each thing that was not written."""
 
 
 def export(
@@ -53,18 +53,18 @@ def export(
     epoch: int | None = None,
     registry: Registry | None = None,
 ) -> Exported:
-    """Write `image` as `spec` says.
+    """Write `image` as `spec` describes.
 
-    `fetch` brings a base image's layer into `content` (`Images.ensure`); `tree` gives the root
-    file system for `local` and `tar`; `epoch` is SOURCE_DATE_EPOCH: it sets what `created` and
-    the history leave open, and clamps times where asked for. Raises `SourceError` for what
-    can't be read or written, `UsageError` for what can't be done.
+    `fetch` brings a base image's layer into `content` (`Images.ensure`); `tree` returns the root
+    file system for `local` and `tar`; `epoch` is SOURCE_DATE_EPOCH: it sets times that `created`
+    and the history leave open, and clamps times if requested. Raises `SourceError` if something
+    can't be read or written, `UsageError` for an impossible request.
     """
     if epoch is not None:
         image = evolve(image, created=image.created or rfc3339(epoch))
     if spec.names:
         image = evolve(image, names=(*image.names, *spec.names))
-    image.references()  # a wrong name is said before anything is written
+    image.references()  # a wrong name is reported before anything is written
     if spec.type == "cacheonly":
         return Exported(type=spec.type)
     try:
@@ -132,7 +132,7 @@ def _export_image(
 
 
 class _Layers:
-    """Brings each layer into the form in which it is written."""
+    """Converts each layer to the form in which it is written."""
 
     def __init__(
         self,
@@ -177,7 +177,7 @@ class _Layers:
             return self._converted(_chunks(stream), diff_id, self._kind)
 
     def _original(self, number: int) -> Written | None:
-        """The bytes as the base image has them, when they are of the wanted kind."""
+        """The base image's own bytes, if they have the requested form."""
         base = self._image.base
         if base is None or base.source is None:
             return None
@@ -186,7 +186,7 @@ class _Layers:
         if descriptor.media_type != MEDIA_TYPES[self._kind] or descriptor.size < 0:
             return None
         if self._kind == "uncompressed":
-            return None  # those are in the store, or go there
+            return None  # these layers are in the store, or are stored now
         pushed = self._spec.type == "registry"
 
         def opened() -> BinaryIO:
@@ -200,7 +200,7 @@ class _Layers:
             with opened() as stream:
                 done = self._converted(_chunks(stream), diff_id, "uncompressed")
         except SourceError:
-            return None  # not to be had any more: compressed anew
+            return None  # no longer available: compressed anew
         return evolve(done, descriptor=descriptor)
 
     def _open(self, layer: Layer) -> BinaryIO:
@@ -241,7 +241,7 @@ def _chunks(stream: BinaryIO) -> Iterator[bytes]:
 
 @contextlib.contextmanager
 def _workspace(spec: OutputSpec) -> Iterator[str]:
-    """A directory for what is compressed; on the file system of the output where it is one."""
+    """A directory for compressed files; if possible, on the file system of the output."""
     import tempfile
 
     if spec.dest is None or spec.dest == "-":

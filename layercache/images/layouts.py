@@ -1,4 +1,4 @@
-"""Files that hold images: an OCI layout (directory or archive) and what `docker save` writes."""
+"""Files that hold images: an OCI layout (directory or archive), and `docker save` archives."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ _HEX: Final = re.compile(r"(?:blobs/sha256/)?([0-9a-f]{64})(?:\.json)?", re.ASCI
 class Found:
     """An image in a file or registry: its digest, manifest, configuration, layers' diff IDs.
 
-    `digest` is that of the manifest; for an archive without manifests that of the
-    configuration, which Docker calls the image's ID.
+    `digest` is that of the manifest; for an archive without manifests that of the configuration,
+    which Docker calls the image's ID.
     """
 
     digest: Digest
@@ -51,13 +51,13 @@ class Found:
 
 
 class ImageFile(Protocol):
-    """A file or directory that holds images. Close it when no layer is wanted any more."""
+    """A file or directory that holds images. Close it when no more layers are needed."""
 
     def find(self, name: str | None, digest: Digest | None, platform: Platform) -> Found:
-        """The image named so, or the only one. Raises `SourceError` or `HostileArchive`."""
+        """The image with this name, or the only one. Raises `SourceError` or `HostileArchive`."""
 
     def open(self, descriptor: Descriptor) -> BinaryIO:
-        """A blob's bytes, not yet checked. Raises `SourceError` when it isn't there."""
+        """A blob's bytes, not yet checked. Raises `SourceError` if it is missing."""
 
     def close(self) -> None: ...
 
@@ -88,7 +88,7 @@ def open_images(path: str) -> ImageFile:
 
 
 def _plain(file: BinaryIO, path: str) -> BinaryIO:
-    """`file`, inflated into an unnamed temporary file where it is compressed."""
+    """`file`, decompressed into an unnamed temporary file if it is compressed."""
     try:
         head = file.read(LONGEST)
         file.seek(0)
@@ -122,7 +122,7 @@ class _Members(Protocol):
 
 
 class _Directory:
-    """Opens below one directory, through no symbolic link, and regular files only."""
+    """Opens files below one directory, through no symbolic link, and regular files only."""
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -205,7 +205,7 @@ class _Layout:
                 + (f"; it holds {', '.join(known)}" if known else "")
             )
         what = f"{self._path}{f':{name}' if name else ''}"
-        if len(images) == 1:  # there is nothing to choose, whatever platform it is for
+        if len(images) == 1:  # a single image is taken, whatever its platform
             images = [evolve(images[0], platform=None)]
         chosen, data = select(self, images, platform, what=what)
         return find_in_manifest(self, chosen.digest, data, what=what)
@@ -223,7 +223,7 @@ class _Layout:
         self._members.close()
 
     def _by_digest(self, digest: Digest) -> Entry | None:
-        """A manifest that no entry of the index names itself, e.g. one within another index."""
+        """A manifest that no entry of the index names directly, e.g. one within another index."""
         member = self._members.member(f"blobs/sha256/{digest.partition(':')[2]}")
         if member is None:
             return None
@@ -243,7 +243,7 @@ class _Layout:
 
 
 def find_in_manifest(source: ImageFile | Any, digest: Digest, data: bytes, *, what: str) -> Found:
-    """The image that the manifest in `data` describes, its configuration read and checked."""
+    """The image that the manifest in `data` describes, with its configuration read and checked."""
     manifest = Manifest.from_json(data, what=f"manifest of {what}")
     name = f"configuration of {what}"
     config = decode(read_blob(source, manifest.config, CONFIG_LIMIT, what=name), what=name)
@@ -251,7 +251,7 @@ def find_in_manifest(source: ImageFile | Any, digest: Digest, data: bytes, *, wh
 
 
 def _names(entry: Entry) -> frozenset[str]:
-    """Every name an entry answers to: as annotated, complete, and its tag alone."""
+    """Every name of an entry: as annotated, complete, and its tag alone."""
     found: set[str] = set()
     annotations = dict(entry.annotations)
     for key in (_REF_NAME, _IMAGE_NAME):
@@ -270,7 +270,7 @@ def _spellings(text: str) -> set[str]:
 
 
 def _named(images: Sequence[Entry], name: str, path: str) -> list[Entry]:
-    """Those of this name; a tag alone must not stand for two different images."""
+    """The entries with this name; a tag alone must not match two different images."""
     found = [entry for entry in images if name in _names(entry)]
     groups = {dict(entry.annotations).get(_IMAGE_NAME) for entry in found}
     digests = {(entry.descriptor.digest, entry.platform) for entry in found}
@@ -281,7 +281,7 @@ def _named(images: Sequence[Entry], name: str, path: str) -> list[Entry]:
 
 
 def _unnamed(images: Sequence[Entry], path: str) -> list[Entry]:
-    """What is meant without a name: all when they are one image, else `latest`."""
+    """The default image: all entries if they are one image, otherwise `latest`."""
     groups = {_names(entry) for entry in images}
     if len(groups) > 1:
         latest = [entry for entry in images if "latest" in _names(entry)]

@@ -1,4 +1,4 @@
-"""What `--output` says: `type=oci,dest=PATH,tar=false` and so on, as buildx writes it."""
+"""The value of `--output`: `type=oci,dest=PATH,tar=false` and so on, in the notation of buildx."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ class Annotation:
 
 @frozen(kw_only=True)
 class OutputSpec:
-    """Where a result goes, and in what form.
+    """The destination and form of a result.
 
     `type`: `oci` (layout), `docker` (for docker load; without `dest` into the running engine),
     `local` (directory of the root file system), `tar` (the same as one archive), `registry`
     (push), `cacheonly` (nothing). `dest` "-" is standard output. `tar` False writes a directory
-    instead of an archive. `compression` None is the default of the place: none for files, so
-    that equal images are equal bytes whatever the machine's codecs, and no time is spent on it;
-    gzip for a push, where bytes travel. `force_compression` compresses base layers anew instead
-    of using their original bytes. `rewrite_timestamp` clamps the times in the build's own
-    layers to SOURCE_DATE_EPOCH.
+    instead of an archive. `compression` None selects the default of the destination: none for
+    files, so that equal images have equal bytes whatever the machine's codecs and no time is spent
+    on it; gzip for a push, which travels over a network. `force_compression` compresses base
+    layers anew instead of using their original bytes. `rewrite_timestamp` clamps the times in the
+    build's own layers to SOURCE_DATE_EPOCH.
     """
 
     type: str
@@ -74,10 +74,10 @@ class OutputSpec:
 
 
 def parse_output(text: str) -> OutputSpec:
-    """One `--output`; raises `UsageError`.
+    """Parse one `--output`; raises `UsageError`.
 
     A plain path is `type=local,dest=PATH`, and `-` is `type=tar,dest=-`. Fields are separated
-    as in CSV: one that holds a comma is put in double quotes.
+    as in CSV: a field that holds a comma is put in double quotes.
     """
     fields = _fields(text)
     if len(fields) == 1 and "=" not in fields[0]:
@@ -129,10 +129,10 @@ def parse_output(text: str) -> OutputSpec:
 
 
 def parse_annotation(text: str) -> Annotation:
-    """One `--annotation [TYPE:]KEY=VALUE`; raises `UsageError`.
+    """Parse one `--annotation [TYPE:]KEY=VALUE`; raises `UsageError`.
 
     TYPE is `manifest` (the default) or `manifest-descriptor`; an image for one platform has no
-    index of its own, so those of an index are refused.
+    index of its own, so index annotations are refused.
     """
     name, equals, value = text.partition("=")
     kind, colon, key = name.partition(":")

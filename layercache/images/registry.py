@@ -1,4 +1,4 @@
-"""Images in a registry: found and read (OCI distribution specification, "pull") and pushed."""
+"""Images in a registry: lookup and pull (OCI distribution specification), and push."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _RESUMES: Final = 8
 
 
 class SmallBlobs(Protocol):
-    """Where manifests and configurations are kept, so that a pinned image needs no request."""
+    """Stores manifests and configurations, so that a pinned image needs no request."""
 
     def open_blob(self, digest: Digest) -> BinaryIO:
         """The verified bytes; raises `CorruptObject` or `NotFound`."""
@@ -50,8 +50,8 @@ class SmallBlobs(Protocol):
 class Registry:
     """Finds images in registries, and pushes. Safe for threads.
 
-    With `keep` manifests and configurations are kept there and found again by digest; a plan,
-    which may write nothing, passes `write=False`.
+    With `keep`, manifests and configurations are stored there and found again by digest; a plan,
+    which must not write anything, passes `write=False`.
     """
 
     def __init__(
@@ -66,10 +66,10 @@ class Registry:
         self._write = write
 
     def find(self, name: str, platform: Platform) -> tuple[Found, RegistryBlobs] | None:
-        """The image `name` for `platform`; None when the registry has none of that name.
+        """The image `name` for `platform`; None if the registry has no image with that name.
 
-        Raises `SourceError` for a registry that refuses or can't be reached, `HostileArchive`
-        for an answer that isn't what it claims.
+        Raises `SourceError` if the registry refuses or can't be reached, `HostileArchive` for a
+        response that does not match its digest.
         """
         reference = Reference.parse(name).tagged()
         source = RegistryBlobs(self._transport, reference, self._kept)
@@ -83,7 +83,7 @@ class Registry:
         return found, source
 
     def _head(self, reference: Reference, source: RegistryBlobs) -> Entry | None:
-        """What the reference stands for now: its digest, and its bytes unless they are kept."""
+        """The present target of the reference: its digest, and its bytes unless they are stored."""
         what = f"manifest of {reference.familiar}"
         if reference.digest is not None and (kept := self._kept(reference.digest)) is not None:
             return _entry(reference.digest, kept, None, what)
@@ -123,7 +123,7 @@ class Registry:
             try:
                 self._keep.add_blob(io.BytesIO(data), CONFIG)
             except CacheError:
-                return  # a cache that can't write costs requests, nothing else
+                return  # a cache that can't be written only costs requests
 
     # -- push -------------------------------------------------------------------------------
 
@@ -133,10 +133,10 @@ class Registry:
         manifest: tuple[Descriptor, bytes],
         blobs: list[tuple[Descriptor, Callable[[], BinaryIO], RegistryBlobs | None]],
     ) -> Digest:
-        """Upload `blobs` that the registry has not, then the manifest under the reference.
+        """Upload the `blobs` that the registry lacks, then the manifest under the reference.
 
-        Each blob comes with a function that opens it and, where it stems from a registry, that
-        place: within one registry it is mounted instead of sent. Raises `SourceError`.
+        Each blob comes with a function that opens it and, if it was pulled from a registry, that
+        origin: within one registry it is mounted instead of uploaded. Raises `SourceError`.
         """
         for descriptor, opened, origin in blobs:
             self._push_blob(reference, descriptor, opened, origin)
@@ -220,10 +220,10 @@ class RegistryBlobs:
         self.reference = reference
         self._kept = kept
         self.held: dict[Digest, bytes] = {}
-        """Small blobs read so far; each was, or will be, checked by who asked for it."""
+        """Small blobs read so far; the caller that requests one checks it."""
 
     def manifest(self, method: str, which: str) -> Response:
-        """The answer to a request for a manifest, whatever it is."""
+        """The response to a request for a manifest, whatever its status."""
         reference = self.reference
         return self._transport.request(
             method,
@@ -284,7 +284,7 @@ class RegistryBlobs:
 
 
 class _Blob(io.RawIOBase):
-    """The bytes of a blob over several connections, if it must be."""
+    """The bytes of a blob, over several connections if necessary."""
 
     def __init__(self, get: Callable[[Descriptor, int], Response], descriptor: Descriptor) -> None:
         self._get = get
@@ -333,7 +333,7 @@ class _Blob(io.RawIOBase):
 
 
 def _entry(digest: Digest, data: bytes, media_type: str | None, what: str) -> Entry:
-    """The entry for a manifest or index; its own media type goes before that of the answer."""
+    """The entry for a manifest or index; its own media type overrides that of the response."""
     value = decode(data, what=what)
     own = value.get("mediaType")
     kind = own if isinstance(own, str) else media_type

@@ -1,8 +1,8 @@
-"""`Images`: from the name of a base image to its configuration and layers, once for a build.
+"""`Images`: from the name of a base image to its configuration and layers, once per build.
 
 Resolving reads the manifest and the configuration only. The bytes of a layer are fetched when
-something must read them (`Images.ensure`), checked twice on their way (compressed digest and
-size, then the digest of the uncompressed tar, which must be the layer's diff ID), and are kept
+something needs them (`Images.ensure`). They are checked twice in transfer (compressed digest and
+size, then the digest of the uncompressed tar, which must be the layer's diff ID), and are stored
 uncompressed in the content store.
 """
 
@@ -28,22 +28,22 @@ from layercache.oci.streams import CHUNK, Checked
 __all__ = ["UNKNOWN_SIZE", "BaseImage", "Content", "ImageFinder", "Images"]
 
 UNKNOWN_SIZE: Final = -1
-"""Size in the descriptor of a base layer whose uncompressed size shows when it is fetched."""
+"""Size in the descriptor of a base layer whose uncompressed size is unknown until fetched."""
 
 _SIZE: Final = "layer-size"
 _TRANSFERS: Final = 4
-"""Layers that are fetched at once."""
+"""The number of layers that are fetched in parallel."""
 _SCHEMES: Final = ("oci-layout://", "docker-archive://", "oci-archive://")
 
 
 class Content(Protocol):
-    """What is needed of the content store: blobs by digest. Safe for threads."""
+    """The part of the content store that is needed here: blobs by digest. Safe for threads."""
 
     def open_blob(self, digest: Digest) -> BinaryIO:
         """The verified bytes of a blob; raises `CorruptObject` or `NotFound`."""
 
     def add_blob(self, content: BinaryIO, media_type: str) -> Descriptor:
-        """Store `content`; nothing is stored when reading it raises."""
+        """Store `content`; nothing is stored if reading it raises."""
 
 
 @runtime_checkable
@@ -57,12 +57,12 @@ class Derived(Protocol):
 
 @frozen(kw_only=True)
 class BaseImage:
-    """A base image as one build sees it.
+    """A base image as one build uses it.
 
-    `reference` is what was asked for; `digest` identifies the image (its manifest; for
+    `reference` is the requested name; `digest` identifies the image (its manifest; for
     `docker save` archives its configuration; None for scratch). `layers` hold the uncompressed
-    tars (digest == diff ID), whose sizes are `UNKNOWN_SIZE` where only fetching tells;
-    `originals` are the descriptors of the bytes as the image has them, in the same order.
+    tars (digest == diff ID), whose sizes are `UNKNOWN_SIZE` if they are unknown before the fetch;
+    `originals` are the descriptors of the image's own blobs, in the same order.
     """
 
     reference: str
@@ -86,16 +86,16 @@ class ImageFinder(Protocol):
     """Finds images by reference: those tagged in the cache, a registry."""
 
     def find(self, name: str, platform: Platform) -> tuple[Found, BlobSource] | None:
-        """The image, or None when this place has none of that name. Raises `SourceError`."""
+        """The image, or None if this place has no image with that name. Raises `SourceError`."""
 
 
 class Images:
-    """Resolves names of base images, each once; make one for each build.
+    """Resolves names of base images, each once; make one instance per build.
 
     `finders` are asked in order for a plain reference (the cache's own tags, then a registry);
-    `platform` is the default one, that of this machine when None. With `lazy` False a layer
-    whose uncompressed size neither the image nor an earlier build tells is fetched when its
-    image is resolved, so that no descriptor has `UNKNOWN_SIZE`.
+    `platform` is the default platform, that of this machine if None. With `lazy` False, a layer
+    whose uncompressed size is known neither from the image nor from an earlier build is fetched
+    when its image is resolved, so that no descriptor has `UNKNOWN_SIZE`.
     """
 
     def __init__(
@@ -120,14 +120,16 @@ class Images:
         self._lock = threading.RLock()
 
     def resolve(self, name: str, platform: str | None = None) -> BaseImage:
-        """The image that `FROM name` means.
+        """The image that `FROM name` refers to.
 
         `scratch`; `oci-layout://PATH[:TAG][@DIGEST]` for an OCI layout (directory or archive)
-        or a `docker save` archive; else an image reference. A tag is resolved once and stays
-        what it was for the life of this object; a digest pins. `platform` chooses among the
-        images of an index; a single image is taken, whatever it is for. Raises `SourceError`
-        when there is no such image, `HostileArchive` when it is not what it claims,
-        `UsageError` for a name that is none.
+        or a `docker save` archive; otherwise an image reference. A tag is resolved once and keeps
+        its
+        result for the life of this object; a digest pins. `platform` chooses among the images of an
+        index; a single image is taken, whatever its platform. Raises `SourceError` if there is no
+        such
+        image, `HostileArchive` if the image does not match its digests, `UsageError` for an invalid
+        name.
         """
         wanted = Platform.parse(platform) if platform else self._platform or host_platform()
         key = (name, wanted)
@@ -146,10 +148,10 @@ class Images:
     def ensure(self, layer: Layer, *, again: bool = False) -> Layer:
         """`layer` with its true size, and its bytes in the content store.
 
-        `again` fetches although the store has a blob, which turned out to be damaged.
-        Raises `NotFound` when no image that was resolved here has it, `SourceError` when the
-        bytes can't be had, `HostileArchive` when they are not what the image's configuration
-        says; nothing is stored then. Safe for threads: each layer is fetched once.
+        `again` fetches the blob even if the store has it, because it turned out to be damaged.
+        Raises `NotFound` if no image that was resolved here has it, `SourceError` if the bytes are
+        unavailable, `HostileArchive` if they do not match the image's configuration; in that case
+        nothing is stored. Safe for threads: each layer is fetched once.
         """
         digest = Digest(layer.diff_id)
         with self._lock:
@@ -160,7 +162,7 @@ class Images:
             with self._lock:
                 place = self._from.get(digest)
             if place is None:
-                # The cache's fault, which heals by running a step again.
+                # The cache is at fault; running the step again repairs it.
                 raise NotFound(f"layer {digest} is in no image that this build resolved")
             original, source = place
             with self.open_original(original, source, digest) as stream:
@@ -186,7 +188,7 @@ class Images:
     def fetch(self, layer: Layer) -> bool:
         """Bring the bytes of `layer` into the content store, whatever it holds now.
 
-        False when no image that was resolved here has it; raises as `ensure` otherwise.
+        False if no image that was resolved here has it; otherwise raises the errors of `ensure`.
         """
         with self._lock:
             known = Digest(layer.diff_id) in self._from
@@ -195,14 +197,14 @@ class Images:
         return known
 
     def _register(self, image: BaseImage) -> None:
-        """Note where the layers of `image` can be had."""
+        """Record the sources of the layers of `image`."""
         if image.source is not None:
             with self._lock:
                 for layer, original in zip(image.layers, image.originals, strict=True):
                     self._from.setdefault(Digest(layer.diff_id), (original, image.source))
 
     def _sized(self, layers: tuple[Layer, ...]) -> tuple[Layer, ...]:
-        """`layers` with their sizes; those that nobody knows the size of are fetched."""
+        """`layers` with their sizes; layers of unknown size are fetched."""
         unknown = {layer.diff_id: layer for layer in layers if layer.descriptor.size < 0}
         if unknown:
             from layercache._os.side_by_side import side_by_side
@@ -213,7 +215,7 @@ class Images:
         return tuple(unknown.get(layer.diff_id, layer) for layer in layers)
 
     def _kept(self, layer: Layer) -> Layer | None:
-        """`layer` with its size when the store has it; a size that isn't known is counted."""
+        """`layer` with its size if the store has it; an unknown size is counted."""
         digest = Digest(layer.diff_id)
         try:
             with self._content.open_blob(digest) as stream:
@@ -231,7 +233,7 @@ class Images:
             self._content.put_derived(_SIZE, stored.digest, str(stored.size).encode())
 
     def close(self) -> None:
-        """Close the files that images were found in."""
+        """Close the files in which images were found."""
         with self._lock:
             for file in self._files.values():
                 file.close()
@@ -274,7 +276,7 @@ class Images:
         )
 
     def _size(self, original: Descriptor, diff_id: DiffID) -> int:
-        """The size of the uncompressed tar: as the image says, or as an earlier build saw."""
+        """The size of the uncompressed tar, from the image or from an earlier build."""
         if original.digest == Digest(diff_id):
             return original.size
         kept = None

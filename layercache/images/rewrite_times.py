@@ -16,7 +16,8 @@ _HEADER_LIMIT: Final = 1 << 20
 
 def clamped(layer: BinaryIO, epoch: int) -> Iterator[bytes]:
     """The uncompressed tar `layer` with each modification time at most `epoch` (seconds since
-    1970); everything else stays as it is. Raises `HostileArchive` for what is no tar."""
+    1970); everything else is unchanged. Raises `HostileArchive` for data that is not a tar.
+    """
     size_override: int | None = None
     while True:
         header = _exactly(layer, _BLOCK)
@@ -76,7 +77,7 @@ def _number(field: bytes) -> int:
 
 
 def _patched(header: bytes, size: int | None, mtime: int) -> bytes:
-    """`header` with another size and time, and the checksum that goes with them."""
+    """`header` with another size and time, and the matching checksum."""
     unchanged = size is None and _number(header[136:148]) == mtime
     if unchanged or mtime < 0:
         return header

@@ -1,4 +1,4 @@
-"""Where base images are looked for when nobody says otherwise."""
+"""The default sources of base images."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["LazyRegistry", "default_images"]
 
 
 class LazyRegistry:
-    """A registry whose client is loaded with the first question: most builds ask none."""
+    """A registry whose client is loaded on first use: most builds never need it."""
 
     def __init__(
         self, store: Store | None, *, write: bool = True, insecure: Iterable[str] = ()
@@ -48,12 +48,12 @@ def default_images(
 ) -> Images:
     """The resolver for one build over `store`.
 
-    Tags of the cache go before registries; with `pull` registries go first, and a tag serves
-    only what no registry has. `write` False keeps what a registry says out of the store (for a
-    plan); `insecure` names registries that may be spoken to without TLS that verifies.
+    Tags of the cache take precedence over registries; with `pull`, registries come first, and a
+    tag serves only images that no registry has. `write` False stores no responses of registries
+    (for a plan); `insecure` names registries that may be contacted without verified TLS.
     """
     tags = TaggedImages(store)
     registry = LazyRegistry(store, write=write, insecure=insecure)
     finders = (registry, tags) if pull else (tags, registry)
-    # Stores check sizes: what a build refers to must have one. A plan fetches nothing.
+    # Stores check sizes, so layers used by a build need one. A plan fetches nothing.
     return Images(store, finders=finders, platform=platform, lazy=not write)

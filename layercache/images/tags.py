@@ -25,8 +25,8 @@ def tag_image(
     """Write a reference for each name of `image`.
 
     Layers of the base that were never needed are fetched first (`Images.ensure`), so that the
-    tag holds whatever becomes of the base. Raises `UsageError` for a wrong name, `SourceError`
-    when a layer can't be had, or the cache does not take one of them or the tag.
+    tag stays complete even if the base disappears. Raises `UsageError` for a wrong name,
+    `SourceError` if a layer is unavailable or the cache does not accept it or the tag.
     """
     references = image.references()
     if not references:
@@ -88,11 +88,11 @@ class TaggedImages:
         self._store = store
 
     def find(self, name: str, platform: Platform) -> tuple[Found, StoreBlobs] | None:
-        """The image tagged `name` (a complete reference), None when there is none.
+        """The image tagged `name` (a complete reference), None if there is none.
 
-        A reference with a digest is found when the tag stands for that digest. Raises
-        `SourceError` when it is there but has lost a layer: another image of the same name,
-        from a registry say, would be a surprise.
+        A reference with a digest is found if the tag refers to that digest. Raises `SourceError` if
+        the tag exists but a layer is lost: silently using another image of the same name, from a
+        registry say, would be a surprise.
         """
         reference = Reference.parse(name)
         plain = evolve(reference, digest=None).tagged()

@@ -1,4 +1,4 @@
-"""The forms of an image on disk and on the wire: layout, archive, `docker load`, push."""
+"""The written forms of an image: layout, archive, `docker load`, push."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Written:
     diff_id: DiffID
     open: Callable[[], BinaryIO]
     origin: object = None
-    """The place of the base image it stems from, when these are its original bytes."""
+    """The origin of the base image's blob, if these are its original bytes."""
 
 
 def _opener(data: bytes) -> Callable[[], BinaryIO]:
@@ -101,7 +101,7 @@ def write_archive(
     *,
     docker: bool,
 ) -> None:
-    """One tar: an OCI layout, which `docker load` understands too when `docker`."""
+    """One tar: an OCI layout that `docker load` also understands if `docker` is set."""
     from layercache.layers.writer import LayerWriter
     from layercache.model.tree import Node
 
@@ -133,12 +133,11 @@ def write_layout(
     *,
     docker: bool,
 ) -> None:
-    """Add the image to the OCI layout in the directory `path`, which is made if need be.
+    """Add the image to the OCI layout in the directory `path`, which is created if necessary.
 
-    Images of other names stay; one of the same name, or without a name, is replaced in the
-    index. What makes the directory a layout comes first, so that one that was not finished is
-    taken up again; then blobs, the index last. No link in the directory is followed. Raises
-    `UsageError` for a directory that holds something else.
+    Images of other names stay; one with the same name, or without a name, is replaced in the
+    index. Blobs come first, the index last. Raises `UsageError` for a directory that holds
+    something else.
     """
     os.makedirs(path, exist_ok=True)
     _take(path)
@@ -178,7 +177,7 @@ def _take(path: str) -> None:
 
 
 def _holds(path: str, descriptor: Descriptor) -> bool:
-    """Whether the file is there and right; a damaged one is written again."""
+    """Whether the file exists and is intact; a damaged one is written again."""
     import hashlib
 
     def opener(name: str, flags: int) -> int:
@@ -196,7 +195,7 @@ def _holds(path: str, descriptor: Descriptor) -> bool:
 
 
 class _locked:
-    """Keeps a second export out of the index of the same layout."""
+    """Keep concurrent exports out of the index of the same layout."""
 
     def __init__(self, path: str) -> None:
         self._descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -211,7 +210,7 @@ class _locked:
 
 
 def _others(path: str, entries: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """The entries of the index that is there which the new ones do not replace."""
+    """The entries of the existing index that the new ones do not replace."""
     try:
         with open(os.path.join(path, "index.json"), "rb") as file:
             data = file.read(MANIFEST_LIMIT + 1)
@@ -236,9 +235,9 @@ def _identity(entry: Mapping[str, Any]) -> tuple[str | None, str]:
 def load(
     image: BuiltImage, done: Assembled, layers: Sequence[Written], notes: Mapping[str, str]
 ) -> None:
-    """Hand the image to the engine that runs here: `docker load`, or `podman load`.
+    """Load the image into the local engine: `docker load`, or `podman load`.
 
-    Raises `UsageError` when there is neither, `SourceError` when it fails.
+    Raises `UsageError` if neither is installed, `SourceError` if loading fails.
     """
     import shutil
     import subprocess
@@ -274,7 +273,7 @@ def load(
 def push(
     image: BuiltImage, done: Assembled, layers: Sequence[Written], registry: Registry | None
 ) -> None:
-    """Push under every name. Raises `UsageError` without a name, `SourceError` for a refusal."""
+    """Push under every name. Raises `UsageError` without a name, `SourceError` if refused."""
     from layercache.images.registry import Registry as Client
     from layercache.images.registry import RegistryBlobs
 

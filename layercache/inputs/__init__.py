@@ -1,5 +1,5 @@
-"""What a build reads, as trees: contexts, URLs, Git repositories, what a step observed.
+"""The inputs of a build, as trees: contexts, URLs, Git repositories, observations.
 
-Imports `images`, `store`, `layers` and what is before them. Start at `inputs`, then `context` and
-`fetch`; directories are scanned in `scan`.
+Imports `images`, `store`, `layers` and the packages before them. Start at `inputs`, then `context`
+and `fetch`; directories are scanned in `scan`.
 """

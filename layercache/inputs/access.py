@@ -1,6 +1,6 @@
-"""What may be used to fetch what a Dockerfile names: secrets and agents that a build was given.
+"""Credentials for fetching the sources of a Dockerfile: secrets and agents passed to the build.
 
-A Dockerfile's author gets nothing else of the builder: no stored login, no key, no agent.
+A Dockerfile's author can use nothing else of the user: no stored login, no key, no agent.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Access:
     agents: Mapping[str, str] = field(factory=dict)
 
     def for_url(self, host: str) -> str | None:
-        """The header `Authorization` for a file at `host` (with its port where it names one).
+        """The `Authorization` header for a file at `host` (with its port if it has one).
 
         The secret `HTTP_AUTH_HEADER_<host>` is the value of the header,
         `HTTP_AUTH_TOKEN_<host>` a bearer token.
@@ -37,10 +37,11 @@ class Access:
         return None if token is None else f"Bearer {token}"
 
     def for_git(self, host: str) -> str | None:
-        """The header `Authorization` for a repository at `host`.
+        """The `Authorization` header for a repository at `host`.
 
         The secret `GIT_AUTH_HEADER.<host>` or `GIT_AUTH_HEADER` is the value of the header,
-        `GIT_AUTH_TOKEN.<host>` or `GIT_AUTH_TOKEN` a token as GitHub and GitLab take it.
+        `GIT_AUTH_TOKEN.<host>` or `GIT_AUTH_TOKEN` a token in the form that GitHub and GitLab
+        accept.
         """
         for suffix in (f".{host}", ""):
             header = self._text(f"GIT_AUTH_HEADER{suffix}")

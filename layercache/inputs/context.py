@@ -1,4 +1,4 @@
-"""Build contexts as people give them: a directory with its ignore file, a tree, a mapping."""
+"""Build contexts in the forms that callers pass: a directory, a tree, a mapping."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ def context_maker(
     write: bool = True,
     paranoid: bool = False,
 ) -> Callable[[], Tree]:
-    """What makes the tree of `context` when it is first needed.
+    """A function that makes the tree of `context` when it is first needed.
 
     A directory is scanned with its ignore file (`<Dockerfile>.dockerignore` beside the
-    Dockerfile first, else `.dockerignore` in its root) and a stat cache beside the store; a
-    mapping of paths to contents and a `Tree` are taken as they are, the mapping with its own
-    `.dockerignore`. With `write` False nothing is written, the stat cache included; with
-    `paranoid` every selected file is read, whatever its stamps say.
+    Dockerfile first, otherwise `.dockerignore` in its root) and a stat cache beside the store; a
+    mapping of paths to contents and a `Tree` are used as they are, the mapping with its own
+    `.dockerignore`. With `write` False nothing is written, not even the stat cache; with
+    `paranoid` every selected file is read, whatever its stamps are.
     """
     if isinstance(context, Mapping):
         return partial(_mapped, context)
@@ -47,7 +47,7 @@ def context_maker(
 
 
 class _Directory:
-    """Scans a directory once it is needed; can be pickled for another process."""
+    """Scans a directory on first use; can be pickled for another process."""
 
     def __init__(
         self, root: str, dockerfile: str | None, cache: str | None, write: bool, paranoid: bool
@@ -72,7 +72,7 @@ class _Directory:
 
 
 def ignore_rules(root: str, dockerfile: str | None = None) -> Ignore | None:
-    """The ignore rules that govern the context `root`; None where there is no ignore file."""
+    """The ignore rules of the context `root`; None if there is no ignore file."""
     from layercache._os.small_files import read_beneath, read_file
     from layercache.dockerfile.recipe import beneath
 
@@ -92,7 +92,7 @@ def ignore_rules(root: str, dockerfile: str | None = None) -> Ignore | None:
 
 
 def _cache_directory(store: Store) -> str | None:
-    """Where stat caches are kept: beside a local store, else nowhere."""
+    """The directory of stat caches: beside a local store; otherwise None."""
     backend = store.backend
     directory = backend.directory if isinstance(backend, InDirectory) else None
     return None if directory is None else os.path.join(directory, "scan")

@@ -38,9 +38,9 @@ _LONGEST_DATE = 100
 
 
 def open_remote(source: Source, store: Store, access: Access = NOTHING) -> Tree:
-    """Fetch `source` once and show it as a tree; raises `SourceError`.
+    """Fetch `source` once and return it as a tree; raises `SourceError`.
 
-    `access` is what may be used for it beside what everybody has.
+    `access` holds the credentials that may be used for it.
     """
     if isinstance(source, UrlSource):
         return _fetch(source, store, access)
@@ -68,7 +68,7 @@ def open_remote(source: Source, store: Store, access: Access = NOTHING) -> Tree:
 
 
 class FileTree:
-    """A tree of one regular file at its root, kept as a blob of the store."""
+    """A tree of one regular file at its root, stored as a blob."""
 
     def __init__(self, name: bytes, node: Node, store: Store, digest: str) -> None:
         self._name = name
@@ -87,7 +87,7 @@ class FileTree:
         return () if path else (self._name,)
 
     def digest(self, path: bytes) -> bytes:
-        """See `Tree.digest`. A file's time is no part of it, so a fresh download is the same."""
+        """See `Tree.digest`. A file's time is not part of it, so a fresh download is equal."""
         if path:
             return node_digest(self._node)
         return directory_digest([(self._name, self._node.mode, node_digest(self._node), 0, 0)])
@@ -131,10 +131,10 @@ def _fetch(source: UrlSource, store: Store, access: Access) -> FileTree:
 
 
 def _answer(url: str, what: str, access: Access) -> Response:
-    """The file behind `url`, redirects followed.
+    """The file behind `url`, with redirects followed.
 
-    A redirect never leads from https to http, nor to anything else; what authorizes is for the
-    host that was named. The file comes as it is: no encoding of its content is asked for.
+    A redirect never leads from https to http, nor to another scheme; credentials are sent only to
+    the host that was named. The file is stored unchanged: no content encoding is requested.
     """
     try:
         start = address = parse_address(url)
@@ -177,11 +177,11 @@ def _modified(value: str | None) -> int:
 
 
 class _Checkout(Closes):
-    """A working tree in a temporary directory that goes with it."""
+    """A working tree in a temporary directory, which is removed with this object."""
 
     def __init__(self, directory: str, tree: Tree) -> None:
         self._tree = tree
-        # Also where nobody closes it.
+        # This also works if the object is never closed.
         self._remove = weakref.finalize(self, shutil.rmtree, directory, ignore_errors=True)
 
     def lookup(self, path: bytes) -> Node | None:
@@ -201,7 +201,7 @@ class _Checkout(Closes):
         return self._tree.open(path)
 
     def close(self) -> None:
-        """Give up the working tree."""
+        """Remove the working tree."""
         if isinstance(self._tree, Closes):
             self._tree.close()
         self._remove()
@@ -261,7 +261,7 @@ def _fetch_commit(git: Git, source: GitSource, root: str, what: str) -> None:
     try:
         git.run(root, "fetch", "-q", "--depth", "1", "--", source.url, wanted)
     except SourceError:
-        # Not every server gives a single commit, and none an abbreviated one.
+        # Not every server provides a single commit, and none accepts an abbreviated one.
         everything = ("+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*", "HEAD")
         git.run(root, "fetch", "-q", "--update-head-ok", "--", source.url, *everything)
         if source.reference:
@@ -280,10 +280,10 @@ def _fetch_commit(git: Git, source: GitSource, root: str, what: str) -> None:
 
 
 def _remake(git: Git, source: GitSource, root: str, commit: str, directory: str) -> None:
-    """Replace .git by one that holds the commit alone, and the same bytes each time.
+    """Replace .git by one that holds only the one commit, with the same bytes each time.
 
-    What came from the server tells how it packs, when it was fetched and what its files' inodes
-    are. Submodules become plain directories.
+    The server's data depends on how it packs, when it was fetched, and the inodes of the files.
+    Submodules become plain directories.
     """
     old = os.path.join(directory, "fetched")
     shutil.move(os.path.join(root, ".git"), old)
@@ -330,7 +330,7 @@ def _quoted(text: str) -> str:
 
 
 def _without_git(root: str) -> None:
-    """Take away the .git of the repository and of its submodules."""
+    """Remove the .git of the repository and of its submodules."""
     for directory, names, files in os.walk(root):
         if ".git" in names:
             names.remove(".git")

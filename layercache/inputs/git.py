@@ -1,7 +1,7 @@
-"""The program git, run so that it uses nothing of whoever builds.
+"""The program git, run without anything that belongs to the user who builds.
 
-No configuration but ours, no home, no helper, hook, filter, key or agent; only the protocol of
-the URL that was named. Credentials are those of `Access`, for the host that was named.
+It gets no configuration of the user, no home, helper, hook, filter, key or agent, and may use only
+the protocol of the given URL. Credentials are those of `Access`, for the given host.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _KEPT: Final = (
     "http_proxy", "https_proxy", "all_proxy", "no_proxy",
     "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY",
 )  # fmt: skip
-"""The only variables of the builder that git sees: where programs, certificates, proxies are."""
+"""The only variables of the builder that git sees: paths of programs, certificates, proxies."""
 
 _SPOKEN: Final[Mapping[str, str]] = {
     "http": "http:https",
@@ -36,7 +36,7 @@ _SPOKEN: Final[Mapping[str, str]] = {
     "ssh": "ssh:https",
     "git": "git:https",
 }
-"""What a URL's own scheme allows a redirect or a submodule to speak."""
+"""The protocols that a redirect or submodule may use, by the scheme of the URL."""
 
 _SETTINGS: Final[Mapping[str, str]] = {
     "core.hooksPath": "/dev/null",
@@ -79,7 +79,7 @@ class Git:
         self._deadline = time.monotonic() + _SECONDS
 
     def run(self, directory: str, *arguments: str, data: bytes | None = None) -> bytes:
-        """What `git ARGUMENTS` prints, in `directory`; raises `SourceError`."""
+        """The output of `git ARGUMENTS` in `directory`; raises `SourceError`."""
         if any("\0" in argument for argument in arguments):
             raise SourceError(f"ADD {self._shown}: a name with a null byte")
         process = subprocess.Popen(
@@ -88,8 +88,8 @@ class Git:
             stdin=subprocess.PIPE if data is not None else subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            start_new_session=True,  # no terminal to ask on, and one group to end
-            umask=0o022,  # modes are content: they must not be those of whoever builds
+            start_new_session=True,  # no terminal for questions, and one process group to end
+            umask=0o022,  # modes are content, so they must not depend on the user's umask
         )
         try:
             said, complaint = process.communicate(
@@ -119,7 +119,7 @@ def _environment(url: str, home: str, access: Access) -> dict[str, str]:
     if header is not None:
         origin = "/".join(url.split("/")[:3])
         settings[f"http.{origin}/.extraHeader"] = f"Authorization: {header}"
-        # It would go along to wherever the server leads.
+        # git would send it on to the target of any redirect.
         settings["http.followRedirects"] = "false"
     found = {name: os.environ[name] for name in _KEPT if name in os.environ}
     found |= {
@@ -132,7 +132,7 @@ def _environment(url: str, home: str, access: Access) -> dict[str, str]:
         "GIT_TERMINAL_PROMPT": "0",
         "GIT_LFS_SKIP_SMUDGE": "1",
         "GIT_PROTOCOL_FROM_USER": "0",
-        # Also what a redirect or a submodule may speak: never less than what was named.
+        # This also limits redirects and submodules: never weaker than the named protocol.
         "GIT_ALLOW_PROTOCOL": _SPOKEN[scheme],
         "GIT_SSH_COMMAND": _ssh(access),
         "GIT_SSH_VARIANT": "ssh",
@@ -146,7 +146,7 @@ def _environment(url: str, home: str, access: Access) -> dict[str, str]:
 
 
 def _place(url: str) -> tuple[str, str]:
-    """The scheme and the host (with its port) of a URL that git takes."""
+    """The scheme and the host (with its port) of a URL that git accepts."""
     scheme, separator, _ = url.partition("://")
     if not separator:
         place, colon, _ = url.partition(":")
@@ -160,7 +160,7 @@ def _place(url: str) -> tuple[str, str]:
 
 
 def _ssh(access: Access) -> str:
-    """ssh without any of the user's configuration and keys; hosts must be known."""
+    """The ssh command without any configuration and keys of the user; hosts must be known."""
     options = {
         "BatchMode": "yes",
         "StrictHostKeyChecking": "yes",

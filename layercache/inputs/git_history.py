@@ -1,7 +1,7 @@
-"""The context as it was in past commits, from what Git knows of it.
+"""The context in past commits, as recorded by Git.
 
-Nothing is checked out and nothing runs: a commit's files are known by the digests that Git has
-of them, so that reading a commit reads names and digests only.
+Nothing is checked out and nothing runs: files are identified by Git's digests of them, so reading
+a commit reads names and digests only.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _SETTINGS: Final = (
     "core.gitProxy=", "core.alternateRefsCommand=", "core.askPass=", "credential.helper=",
     "protocol.allow=never", "diff.external=", "log.showSignature=false", "gpg.program=false",
 )  # fmt: skip
-"""What a repository's own configuration could have run: the checkout may be anybody's."""
+"""Settings by which a repository, which may come from anyone, could run programs."""
 
 _INERT: Final = (
     "--no-pager",
@@ -38,7 +38,7 @@ _INERT: Final = (
 
 
 def _environment() -> dict[str, str]:
-    """That of the user without git's own variables: nothing is fetched, nobody is asked."""
+    """The user's environment without git's own variables: nothing is fetched, nobody is asked."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     return {
         **kept,
@@ -53,11 +53,11 @@ def _environment() -> dict[str, str]:
 def past_trees(
     context: str, count: int, ignore_file: str = IGNORE_FILE
 ) -> Iterator[tuple[str, DictTree]]:
-    """The first 12 digits and the files of the last `count` commits, the oldest first, and
-    before them of the commit that the oldest is compared with.
+    """The first 12 digits and the files of the last `count` commits, the oldest first, preceded by
+    the commit that the oldest one is compared with.
 
-    `ignore_file` is the path in `context` of the ignore file that counts. Raises `UsageError`
-    when the context is in no repository or has fewer than two commits.
+    `ignore_file` is the path in `context` of the ignore file in use. Raises `UsageError` if the
+    context is not in a repository or has fewer than two commits.
     """
     root = os.path.realpath(context)
     prefix = _git(root, "rev-parse", "--show-prefix").strip()
@@ -69,7 +69,7 @@ def past_trees(
 
 
 def _tree_of(root: str, commit: str, prefix: str, ignore_file: str) -> DictTree:
-    """The context as it was in `commit`, from what Git knows of it."""
+    """The context in `commit`, as recorded by Git."""
     text = _git_bytes(root, "ls-tree", "-r", "-z", "--full-tree", commit, "--", prefix or ".")
     files: dict[str, tuple[Node, bytes]] = {}
     for row in text.split(b"\0"):

@@ -1,6 +1,6 @@
-"""Everything a build reads, as trees: contexts, states of the store, fetched sources.
+"""All inputs of a build, as trees: contexts, states of the store, fetched sources.
 
-One object for one build; each subject is opened once. Safe for threads.
+One object per build; each subject is opened once. Safe for threads.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ if TYPE_CHECKING:
 __all__ = ["Inputs", "selector_digest"]
 
 _RULES = "2"
-"""How accounts are read; what was worked out by other rules is not taken from a store."""
+"""Version of the rules for accounts; facts derived by other rules are not reused."""
 
 
 def selector_digest(selector: Selector) -> str:
-    """A stable name for a selector: hex BLAKE3 of all that tells what it picks.
+    """A stable name for a selector: hex BLAKE3 of everything that determines its selection.
 
-    For `Files` that is more than its definition, which leaves out the directories of patterns:
-    of two files of one name the content counts in a key, but here they must stay two.
+    For `Files` this is more than its definition, which leaves out the directories of patterns: for
+    two files with one name, a key counts only the content, but here they must be distinguished.
     """
     import attrs
     from blake3 import blake3
@@ -58,9 +58,9 @@ class Inputs:
     """The trees behind the subjects of one build.
 
     `contexts` makes the tree of a context on first use; `remote` the tree of any other source
-    (by default what `layercache.inputs.fetch` can fetch);
-    `fetch` brings the bytes of a base image's layer into the store (True when it could).
-    `write`: keep what is worked out (facts, indexes) in the store for later builds.
+    (by default those that `layercache.inputs.fetch` supports);
+    `fetch` brings the bytes of a base image's layer into the store (True if it could).
+    `write`: store derived facts (facts about states, indexes) for later builds.
     """
 
     def __init__(
@@ -86,8 +86,10 @@ class Inputs:
         self.known = KnownSelectors(store)
 
     def elsewhere(self, given: Mapping[Source, State]) -> Inputs:
-        """What another process needs of this: sources are the states that hold what is read of
-        them, base layers must be in the store. Can be pickled."""
+        """The form of this object for another process: sources become states that hold the parts
+        that are
+        read, and base layers must be in the store. Can be pickled.
+        """
         found = Inputs(self._store, {})
         found._given = dict(given)
         return found
@@ -100,7 +102,7 @@ class Inputs:
         self._given = state["given"]
 
     def fetch(self, state: State) -> None:
-        """Bring the layers of a base image into the store, for whoever can't fetch them."""
+        """Store the layers of a base image for processes that can't fetch them."""
         for layer in state.layers:
             if self._fetch is not None and not self._store.has_blob(layer.descriptor):
                 self._fetch(layer)
@@ -134,7 +136,9 @@ class Inputs:
         return open_remote(source, self._store)
 
     def fingerprint(self, subject: State | Source, selector: Selector) -> Fingerprint:
-        """What `selector` picks from `subject`; facts about states are kept in the store."""
+        """The fingerprint of the part of `subject` that `selector` picks; facts about states are
+        stored.
+        """
         if isinstance(subject, State):
             name = selector_digest(selector)
             known = self._store.get_fact(subject.chain_id, name)
@@ -147,8 +151,9 @@ class Inputs:
         return self._fingerprint(subject, selector)
 
     def proves(self, subject: State | Source, selector: Selector, found: Fingerprint) -> bool:
-        """Whether `selector` picks `found` from `subject`, looked up here where only a remote
-        cache said so. Asked before a result is stored under a key made of it.
+        """Whether `selector` picks `found` from `subject`, checked here if only a remote cache
+        claimed
+        it. Called before a result is stored under a key made of it.
 
         Raises `SourceError`, `NotFound` or `CorruptObject`.
         """
@@ -163,7 +168,7 @@ class Inputs:
 
     def _fingerprint(self, subject: State | Source, selector: Selector) -> Fingerprint:
         if isinstance(subject, UrlSource) and subject.checksum is not None:
-            # What the file must be says enough: no request is made (observed rule 11.3).
+            # The checksum identifies the file, so no request is made (observed rule 11.3).
             return Fingerprint(subject.checksum)
         if isinstance(selector, Observed):
             return self.values(subject, self.known.observations(selector)).fingerprint
@@ -181,14 +186,16 @@ class Inputs:
         return fingerprint(tree, selector)
 
     def values(self, subject: State | Source, observations: Observations) -> Values:
-        """What was observed, as it is in `subject`; raises as `tree`."""
+        """The values of the observations in `subject`; raises the errors of `tree`."""
         from layercache.inputs.observed import values_of
 
         return values_of(observations, self.tree(subject), self._derive)
 
     def _derive(self, kind: str, text: str, tree: Tree) -> Value:
-        """See `tracing.accounts.derive`; kept in the store, so that whoever has no layers here
-        need not fetch one to see who a user is."""
+        """See `layers.accounts_derive`; the result is stored, so that a machine without the layers
+        need
+        not fetch one to resolve a user.
+        """
         from layercache.layers.accounts_derive import account_files, derive
 
         name = sha256(frame((_RULES, kind, text, *account_files(tree))))
@@ -222,8 +229,10 @@ class Inputs:
             return tree
 
     def forget_states(self) -> None:
-        """Open states anew: what their layers are stored as turned out to be wrong. A state is
-        known by what is in it, so that the right ones have the same name."""
+        """Open states again after a layer's recorded blob turned out to be wrong. A state is
+        identified
+        by its content, so the correct layers give the same name.
+        """
         with self._lock:
             self._states.clear()
             self._layers.clear()
@@ -237,7 +246,7 @@ class Inputs:
             return self._store.open_range(layer.descriptor, offset, size)
 
     def index(self, layer: Layer) -> LayerIndex:
-        """What a layer holds; made from its bytes once and kept beside the store."""
+        """The index of a layer, made from its bytes once and kept beside the store."""
         from layercache.model.layer_index import LayerIndex
 
         with self._lock:
@@ -258,8 +267,10 @@ class Inputs:
             return index
 
     def _read_index(self, layer: Layer) -> LayerIndex:
-        """The index from the layer's bytes. Damaged ones can look like a hostile archive, so
-        only what is intact is blamed for what it says."""
+        """The index from the layer's bytes. Damaged bytes can look like a hostile archive, so they
+        are
+        verified before the archive is blamed.
+        """
         from layercache.layers.reader import index_layer
 
         try:
@@ -274,12 +285,14 @@ class Inputs:
             return index_layer(content)
 
     def heal(self, layer: Layer) -> bool:
-        """Fetch a layer anew whose bytes are gone or damaged; False where only the step that
-        made it could, and for a plan, which fetches nothing."""
+        """Fetch a layer again whose bytes are missing or damaged; False if only the step that made
+        it can
+        repair it, and for a plan, which fetches nothing.
+        """
         return self._write and self._fetch is not None and self._fetch(layer)
 
     def blob(self, layer: Layer) -> BinaryIO:
-        """The verified bytes of a layer, fetched first where it is a base image's."""
+        """The verified bytes of a layer, fetched first if it is a base image's."""
         try:
             return self._store.open_blob(layer.descriptor.digest)
         except (NotFound, CorruptObject):
@@ -288,14 +301,14 @@ class Inputs:
             return self._store.open_blob(layer.descriptor.digest)
 
     def keep_index(self, layer: Layer, index: LayerIndex) -> None:
-        """Take the index that was made while the layer was written."""
+        """Store the index that was made while the layer was written."""
         with self._lock:
             if layer.diff_id not in self._indexes:
                 self._indexes[layer.diff_id] = index
                 self._store.put_derived("index", layer.diff_id, index.encode())
 
     def close(self) -> None:
-        """Close the trees; a scanned context keeps what it learned for the next build."""
+        """Close the trees; a scanned context saves its knowledge for the next build."""
         with self._lock:
             for tree in self._sources.values():
                 if isinstance(tree, Closes):
@@ -303,7 +316,7 @@ class Inputs:
             self._sources.clear()
 
     def open(self, digest: Digest) -> BinaryIO:
-        """The verified bytes of a blob; a base image's layer that is gone is fetched again."""
+        """The verified bytes of a blob; a missing layer of a base image is fetched again."""
         with self._lock:
             layer = self._layers.get(digest)
         return self._store.open_blob(digest) if layer is None else self.blob(layer)

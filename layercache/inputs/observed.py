@@ -37,7 +37,7 @@ __all__ = ["Derive", "Difference", "Values", "values_of"]
 _CONTEXT: Final = f"layercache 2026-11 fingerprint of observations, contract {CONTRACT}"
 _SHORT: Final = "layercache 2026-11 short values of observations 1"
 _WIDTH: Final = 6
-"""Bytes kept of each value: enough to say that it is another one; no key rests on them."""
+"""Bytes kept of each value: enough to detect a difference; no key rests on them."""
 
 _NOTHING: Final = b"-"
 _NODE: Final = struct.Struct("<IIIQQ").pack
@@ -52,13 +52,14 @@ _TYPES: Final = {
 }
 
 Derive = Callable[[str, str, Tree], "Value"]
-"""What the accounts of a tree give for ("user", USER) or ("owner", CHOWN)."""
+"""Resolves ("user", USER) or ("owner", CHOWN) in the accounts of a tree."""
 
 
 @frozen
 class Difference:
-    """An observation whose value is another one: the path, and what of it (a word of
-    `explain.WHATS`)."""
+    """An observation whose value differs: the path, and the kind of difference (a value of
+    `reports.reasons.WHATS`).
+    """
 
     path: str
     what: str
@@ -73,13 +74,13 @@ class Values:
 
     @property
     def fingerprint(self) -> Fingerprint:
-        """A digest of all of them."""
+        """The digest of all values."""
         hasher = blake3(derive_key_context=_CONTEXT)
         hasher.update(frame(self.parts))
         return Fingerprint(hasher.hexdigest())
 
     def shorten(self) -> bytes:
-        """For explanations: a few bytes of each value, absence kept apart."""
+        """A few bytes of each value, for explanations; absence is kept distinct."""
         found = bytearray()
         for part in self.parts:
             if part == _NOTHING:
@@ -89,7 +90,7 @@ class Values:
         return bytes(found)
 
     def first_difference(self, earlier: bytes) -> Difference | None:
-        """The first value that is not what it was; `earlier` is what `shorten` gave then."""
+        """The first value that changed; `earlier` is the earlier result of `shorten`."""
         now = self.shorten()
         if now == earlier or len(now) != len(earlier):
             return None
@@ -128,9 +129,9 @@ _WHAT: Final = {
 
 
 def values_of(observations: Observations, tree: Tree, derive: Derive) -> Values:
-    """What `observations` look at, as it is in `tree`.
+    """The values of `observations` in `tree`.
 
-    No bytes of files are read, but for those of accounts by `derive`; costs a lookup for each
+    No bytes of files are read, except those of accounts by `derive`; costs a lookup for each
     row, and one for each entry of a listed directory.
     """
     parts = [
@@ -170,9 +171,10 @@ def _age(path: str, tree: Tree) -> int | None:
 
 
 def _ranks(observations: Observations, tree: Tree) -> Mapping[bytes, int]:
-    """Of the observed times that are not set on purpose: in which order they come.
+    """The order of the observed times that were not set on purpose.
 
-    Not when: so that an instruction more, above, changes nothing for who sees none of it.
+    Only the order counts, not the times, so that an additional earlier instruction changes nothing
+    for a step that reads none of its files.
     """
     if not isinstance(tree, Timed):
         return {}

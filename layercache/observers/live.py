@@ -1,4 +1,4 @@
-"""A live display in a terminal: what runs now, with its time and the last line it wrote."""
+"""A live display in a terminal: running steps, with their time and last line of output."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["Live"]
 
 
 class Live:
-    """An observer; finished steps stay above, running ones move. Needs the extra `rich`.
+    """An observer; finished steps stay above, running ones are updated. Needs the extra `rich`.
 
     `console` is a `rich.console.Console`, standard error by default. Raises `MissingExtra`.
     """
@@ -85,7 +85,7 @@ class Live:
 
 
 def _plain(text: str) -> str:
-    """`text` without meaning for rich's markup."""
+    """`text` with rich's markup escaped."""
     from rich.markup import escape
 
     from layercache.reports.visible import visible

@@ -22,9 +22,9 @@ _NANOSECONDS = 1_000_000_000
 
 
 class OtelSpans:
-    """An observer; `tracer` is that of the global provider when None.
+    """An observer; `tracer` is that of the global provider if None.
 
-    A reused step is a span of no length with the seconds it saved; times are those of the
+    A reused step is a span of zero length with the seconds it saved; times are those of the
     events. Raises `MissingExtra` without opentelemetry-api.
     """
 

@@ -1,5 +1,5 @@
-"""Formats of the Open Container Initiative, and the client of its registries.
+"""OCI image formats, and the registry client.
 
-Imports `model` and the ground; knows no cache and no build. Start at `references` and `manifests`,
-then `transport` and `credentials`.
+Imports `model` and the base packages; independent of caches and builds. Start at `references` and
+`manifests`, then `transport` and `credentials`.
 """

@@ -1,4 +1,4 @@
-"""The user's existing credentials for registries: what `docker login` and `podman login` left.
+"""The user's existing registry credentials, as written by `docker login` and `podman login`.
 
 Read from `$DOCKER_CONFIG/config.json` (default `~/.docker`), `$REGISTRY_AUTH_FILE` and podman's
 `auth.json`, with credential helpers and stores. Nothing is written, and no secret is ever part
@@ -29,7 +29,7 @@ _LIMIT: Final = 4 << 20
 
 @frozen
 class Credential:
-    """User name and secret; with an identity token the secret is that token."""
+    """User name and secret; with an identity token, the secret is that token."""
 
     user: str
     secret: str = field(repr=False)
@@ -37,7 +37,7 @@ class Credential:
 
     @property
     def basic(self) -> str:
-        """The value of a header `Authorization`."""
+        """The value of an `Authorization` header."""
         pair = f"{self.user}:{self.secret}".encode()
         return "Basic " + base64.b64encode(pair).decode("ascii")
 
@@ -52,7 +52,7 @@ class Credentials:
     def get(self, host: str, path: str = "") -> Credential | None:
         """The credential for the repository `path` at `host` (with its port), if any.
 
-        Raises `SourceError` when a configuration or a credential helper is broken.
+        Raises `SourceError` if a configuration file or a credential helper is broken.
         """
         key = (host, path)
         if key not in self._known:
@@ -92,7 +92,7 @@ def _default_files() -> tuple[str, ...]:
 
 
 def _names(host: str, path: str) -> tuple[str, ...]:
-    """The keys that a registry may have, the most particular first."""
+    """The keys under which a registry may be listed, the most specific first."""
     if host == DOCKER_HUB:
         return (*_HUB_KEYS, host)
     parts = path.split("/") if path else []
@@ -109,7 +109,7 @@ def _load(file: str) -> Mapping[str, Any]:
     except OSError as error:
         raise SourceError(f"can't read the credentials in {file}: {error.strerror}") from error
     except (ValueError, RecursionError):
-        # The parser's message may quote what it read: it is not passed on.
+        # The parser's message may quote the file, so it is not passed on.
         raise SourceError(f"the credentials in {file} are not JSON") from None
     return value if isinstance(value, Mapping) else {}
 

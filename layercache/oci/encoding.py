@@ -1,4 +1,4 @@
-"""Manifests and other JSON of an image as they are written: one form, so that digests repeat."""
+"""Manifests and other JSON of an image in one canonical form, so that digests are reproducible."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ CONFIG: Final = "application/vnd.oci.image.config.v1+json"
 
 
 def encode(value: Mapping[str, Any]) -> bytes:
-    """The bytes of a JSON object, in one form; digests are over these.
+    """A JSON object in its one canonical form, as bytes; digests are computed over these.
 
-    A lone surrogate (a byte that was no UTF-8) becomes U+FFFD, as in Go.
+    A lone surrogate (a byte that was not UTF-8) becomes U+FFFD, as in Go.
     """
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     return text.encode("utf-8", "surrogatepass").decode("utf-8", "replace").encode()

@@ -1,4 +1,4 @@
-"""Manifests, indexes and descriptors: read from untrusted JSON within bounds, written again."""
+"""Manifests, indexes and descriptors: read from untrusted JSON within bounds, and written."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ _LAYERS: Final = {
 }
 
 MANIFEST_LIMIT: Final = 4 << 20
-"""Bytes of a manifest or index; what registries accept (distribution: 4 MiB)."""
+"""The maximum size of a manifest or index in bytes, as in registries (distribution: 4 MiB)."""
 CONFIG_LIMIT: Final = 16 << 20
 _ENTRIES: Final = 10_000
 _VALUES: Final = 500_000
@@ -60,15 +60,15 @@ _ATTESTATION: Final = "vnd.docker.reference.type"
 
 
 class BlobSource(Protocol):
-    """Where the blobs of an image are read from; what comes is not trusted."""
+    """A place to read the blobs of an image from; its content is not trusted."""
 
     def open(self, descriptor: Descriptor) -> BinaryIO:
-        """The bytes of a blob, not yet checked; raises `SourceError` when it isn't there."""
+        """The bytes of a blob, not yet checked; raises `SourceError` if it is missing."""
 
 
 @frozen
 class Entry:
-    """A descriptor in an index: what it points at, for which platform, under which names."""
+    """A descriptor in an index: its target, platform and names."""
 
     descriptor: Descriptor
     platform: Platform | None = None
@@ -76,7 +76,7 @@ class Entry:
 
     @property
     def image(self) -> bool:
-        """Whether it is, or holds, an image: no attestation, no other artifact."""
+        """Whether it is, or holds, an image rather than an attestation or another artifact."""
         annotations = dict(self.annotations)
         return self.descriptor.media_type in MANIFESTS | INDEXES and _ATTESTATION not in annotations
 
@@ -89,7 +89,7 @@ class Index:
 
     @classmethod
     def from_json(cls, data: bytes, *, what: str) -> Index:
-        """Raises `HostileArchive` for what is no index."""
+        """Parse an index; raises `HostileArchive` for anything else."""
         value = decode(data, what=what)
         return cls(tuple(_entry(v, what) for v in _items(value, "manifests", what)))
 
@@ -104,7 +104,9 @@ class Manifest:
 
     @classmethod
     def from_json(cls, data: bytes, *, what: str) -> Manifest:
-        """Raises `HostileArchive` for what is no manifest, `SourceError` for no image."""
+        """Parse a manifest; raises `HostileArchive` if it is malformed, `SourceError` if it is
+        no image.
+        """
         value = decode(data, what=what)
         if value.get("schemaVersion") == 1:
             raise SourceError(
@@ -158,8 +160,9 @@ def select(
 ) -> tuple[Descriptor, bytes]:
     """The manifest for `platform` among `entries`, through nested indexes, with its bytes.
 
-    An entry without a platform serves any, after those that name a fitting one. Raises
-    `SourceError` when none fits, `HostileArchive` for damage or indexes nested too deeply.
+    An entry without a platform serves any platform, but entries that name a matching one come
+    first. Raises `SourceError` if none matches, `HostileArchive` for damage or indexes nested too
+    deeply.
     """
     for _ in range(_DEPTH):
         chosen = _choose(entries, platform, what)

@@ -1,4 +1,4 @@
-"""Platforms: `os/architecture[/variant]`, their usual spellings, and which image serves which.
+"""Platforms: `os/architecture[/variant]`, their usual spellings, and their compatibility.
 
 The order of preference is that of `containerd/platforms` (`Only`).
 """
@@ -41,7 +41,7 @@ class Platform:
 
     @classmethod
     def from_oci(cls, value: Mapping[str, Any]) -> Platform | None:
-        """The platform in a descriptor or an image configuration; None when it has none."""
+        """The platform in a descriptor or an image configuration; None if it has none."""
         os, architecture = value.get("os"), value.get("architecture")
         variant = value.get("variant") or ""
         if not isinstance(os, str) or not isinstance(architecture, str) or not os:
@@ -49,7 +49,7 @@ class Platform:
         return cls(os, architecture, variant if isinstance(variant, str) else "").normalized()
 
     def normalized(self) -> Platform:
-        """One spelling for each: `x86_64` is `amd64`, `arm64/v8` is `arm64`, `arm` is `arm/v7`."""
+        """The canonical spelling: `x86_64` is `amd64`, `arm64/v8` is `arm64`, `arm` is `arm/v7`."""
         os, arch, variant = self.os.lower(), self.architecture.lower(), self.variant.lower()
         if os == "macos":
             os = "darwin"
@@ -68,7 +68,9 @@ class Platform:
         return Platform(os, arch, variant)
 
     def rank(self, offered: Platform) -> int | None:
-        """How well an image for `offered` serves this platform: 0 best, None not at all."""
+        """How well an image for `offered` serves this platform: 0 is best, None means not at
+        all.
+        """
         wanted, offered = self.normalized(), offered.normalized()
         if wanted.os != offered.os:
             return None
@@ -80,7 +82,7 @@ class Platform:
     def may_run(self, config: Mapping[str, Any]) -> bool:
         """Whether an image with this configuration serves this platform.
 
-        Many configurations name no variant although their index does: then it doesn't count.
+        Many configurations name no variant although their index does; the variant is then ignored.
         """
         offered = Platform.from_oci(config)
         if offered is None or self.rank(offered) is not None:
@@ -119,7 +121,7 @@ class Platform:
 
 
 def host_platform() -> Platform:
-    """The platform of this machine's kernel, for which Linux images are wanted."""
+    """The platform of this machine's kernel, for which Linux images are selected."""
     import os
 
     return Platform("linux", os.uname().machine).normalized()

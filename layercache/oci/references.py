@@ -16,7 +16,7 @@ from layercache.model.digests import Digest, check_digest
 __all__ = ["DOCKER_HUB", "Reference"]
 
 DOCKER_HUB: Final = "docker.io"
-"""The domain that a name without one belongs to."""
+"""The default domain of a name without one."""
 
 _COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 _PATH = expression(rf"{_COMPONENT}(?:/{_COMPONENT})*", re.ASCII)
@@ -42,9 +42,9 @@ class Reference:
 
     @classmethod
     def parse(cls, text: str) -> Reference:
-        """`text` with Docker's defaults filled in for domain and `library/`, not for the tag.
+        """`text` with Docker's defaults for domain and `library/`, but not for the tag.
 
-        Raises `UsageError`, with what is wrong and where it can be told how to write it.
+        Raises `UsageError` with the mistake and, if possible, the correct form.
         """
         if len(text) > _WHOLE:
             raise _wrong(text[:60] + "…", "it is too long")
@@ -54,10 +54,10 @@ class Reference:
             raise _wrong(text.split("://")[0] + "://…", "it has a scheme; write it without one")
         rest, _, digest_text = text.partition("@")
         if digest_text and not _DIGEST_LIKE.match(digest_text):
-            # What stands before the @ may be a password: it is not repeated.
+            # The text before the @ may be a password, so it is not repeated.
             raise UsageError(
                 "not an image reference: user information before '@' is refused; "
-                "credentials belong into the configuration of the client (docker login)"
+                "credentials belong in the configuration of the client (docker login)"
             )
         if "@" in text and not digest_text:
             raise _wrong(text, "nothing follows '@'")
@@ -94,19 +94,19 @@ class Reference:
 
     @property
     def familiar(self) -> str:
-        """As people write it: without what Docker fills in."""
+        """The short form for people, without Docker's defaults."""
         short = self.path.removeprefix("library/")
         known = _split(short) == (self.domain, self.path)
         return (short if known else self.name) + self._suffix()
 
     def tagged(self) -> Reference:
-        """With the tag `latest` where there is neither a tag nor a digest."""
+        """With the tag `latest` if there is neither a tag nor a digest."""
         if self.tag is None and self.digest is None:
             return evolve(self, tag="latest")
         return self
 
     def pinned(self, digest: Digest) -> Reference:
-        """The same name at `digest`; the tag stays, for people."""
+        """The same name at `digest`; the tag is kept for people."""
         return evolve(self, digest=digest)
 
     def _suffix(self) -> str:
@@ -118,7 +118,7 @@ class Reference:
 
 
 def _split(name: str) -> tuple[str, str]:
-    """Domain and path: the first component is a domain when it looks like one."""
+    """Domain and path: the first component is a domain if it looks like one."""
     first, slash, rest = name.partition("/")
     is_domain = slash and (
         "." in first or ":" in first or first == "localhost" or first != first.lower()

@@ -21,9 +21,9 @@ CHUNK: Final = 256 * 1024
 class Checked(io.RawIOBase):
     """Reads `source` and raises `HostileArchive` at its end unless digest and size are right.
 
-    The error comes instead of the end of file, so a consumer that copies until the end can't
-    take wrong bytes for complete ones. `size` None leaves the size open, up to `limit` bytes.
-    Closing closes `source`, and `closes` with it.
+    The error replaces the end of file, so a consumer that copies until the end can't take wrong
+    bytes for a complete blob. `size` None leaves the size open, up to `limit` bytes. Closing also
+    closes `source` and `closes`.
     """
 
     def __init__(

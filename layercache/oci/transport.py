@@ -1,8 +1,8 @@
-"""HTTP to registries: authorization, redirects, retries, on Python's own client.
+"""HTTP to registries: authorization, redirects and retries, on Python's own client.
 
-No library is needed: the protocol is a handful of requests, and what matters are rules that a
-library would have to be taught: https unless the host is this machine or named insecure,
-`Authorization` never sent to another host, no step from https down to http, bounded answers.
+No library is used: the protocol needs only a handful of requests, and its rules would have to be
+added to any library: https unless the host is this machine or named insecure, `Authorization`
+never sent to another host, no redirect from https to http, bounded answers.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ _BROKEN: Final = (OSError, http.client.HTTPException)
 class Transport:
     """Requests to registries, with their tokens. Safe for threads.
 
-    `insecure` names hosts (with port) that may be spoken to over http or with a certificate
-    that can't be verified; `timeout` is seconds of silence before a try is given up.
+    `insecure` names hosts (with port) that may be contacted over http or with an unverifiable
+    certificate; `timeout` is the seconds of silence after which an attempt is abandoned.
     """
 
     def __init__(
@@ -62,7 +62,9 @@ class Transport:
         self._contexts: dict[bool, ssl.SSLContext] = {}
 
     def _context(self, address: Address) -> ssl.SSLContext | None:
-        """How the certificate of `address` is checked, wherever a redirect came from."""
+        """How the certificate of `address` is checked, independent of the redirect that led
+        there.
+        """
         if address.scheme != "https":
             return None
         named = re.sub(r"^https?://", "", address.url).partition("/")[0].partition("?")[0]
@@ -93,9 +95,10 @@ class Transport:
     ) -> Response:
         """The final answer to a request for `path` (below /v2/, or a whole URL) at `host`.
 
-        `repository` and `actions` are what a token is asked for. Any status below 500 but 401
-        and 429 is returned; raises `SourceError` for the rest. A body that is an iterator is
-        sent once, so such a request isn't tried again (`retry`).
+        A token is requested for `repository` and `actions`. Any status below 500 except 401 and 429
+        is returned; raises `SourceError` for the others. A body that is an iterator is sent once,
+        so
+        such a request is not retried (`retry`).
         """
         scope = f"repository:{repository}:{actions}"
         base = _parsed(f"{self._base(host)}/v2/", host)
@@ -125,7 +128,7 @@ class Transport:
                 said = answer.words
                 answer.close()
                 if answer.address.origin != base.origin:
-                    # Its challenge would have the registry's password sent where it likes.
+                    # Its challenge could direct the registry's password to any host.
                     raise SourceError(
                         f"{host} leads to {answer.address.host}, which wants authorization of "
                         "its own: refused; credentials are for the registry that was asked"
@@ -163,9 +166,9 @@ class Transport:
         *,
         secret: bool = False,
     ) -> Response:
-        """One try, redirects followed without what belongs to the first host only.
+        """One attempt; redirects are followed without the headers meant for the first host only.
 
-        `secret`: the body is one too, and leaves for no other place.
+        `secret`: the body is secret too, and is sent to no other host.
         """
         start = address
         for _ in range(_REDIRECTS):
@@ -231,7 +234,7 @@ class Transport:
         values: Iterable[str],
         said: str,
     ) -> None:
-        """Obtain what the challenge of a 401 asks for (distribution, "token authentication")."""
+        """Satisfy the challenge of a 401 (distribution, "token authentication")."""
         asked = {c.scheme: c.parameters for c in reversed(challenges(values))}
         credential = self._credentials.get(host, repository)
         if (fields := asked.get("bearer")) is None:
@@ -251,7 +254,7 @@ class Transport:
         if realm.scheme != "https" and base.scheme == "https":
             raise SourceError(f"{host} wants tokens fetched from an address that isn't safe")
         if credential is not None and not self._trusted(base) and realm.host != base.host:
-            # Anybody on the way may have written this challenge.
+            # Anyone on the network path may have written this challenge.
             raise SourceError(
                 f"{host} is spoken to without a certificate that was verified, and wants its "
                 f"password sent to {realm.host}: refused"
@@ -262,7 +265,7 @@ class Transport:
         )
 
     def _trusted(self, base: Address) -> bool:
-        """Whether it is sure that nobody else speaks for the registry."""
+        """Whether the registry's answers are known to be authentic."""
         context = self._context(base)
         return context is not None and context.verify_mode == ssl.CERT_REQUIRED
 
@@ -317,7 +320,7 @@ class Transport:
 
 
 def _final(error: BaseException) -> bool:
-    """Whether trying again is of no use: a certificate, no such name, nobody listening."""
+    """Whether a retry is pointless: a certificate error, an unknown name, a refused connection."""
     import socket
 
     reason = getattr(error, "reason", error)
@@ -330,7 +333,7 @@ def _reason(error: BaseException) -> str:
 
 
 def _parsed(url: str, host: str, what: str = "leads to") -> Address:
-    """The address `url` that `host` told of; raises `SourceError`."""
+    """The address `url` that `host` returned; raises `SourceError`."""
     try:
         return parse_address(url)
     except UsageError as error:
@@ -345,13 +348,13 @@ def _joined(url: str, target: str) -> str:
 
 
 class _Waits:
-    """The pauses between the tries of one request, none of them longer than all may be."""
+    """The pauses between the attempts of one request, with a bound on each and on their sum."""
 
     def __init__(self, timeout: float) -> None:
         self._left = min(2 * timeout, 2 * _MAX_WAIT)
 
     def pause(self, attempt: int, wanted: float | None) -> bool:
-        """Wait before the next try; False where the server wants longer than there is."""
+        """Wait before the next attempt; False if the server wants a longer pause than is left."""
         seconds = max(0.25 * 2.0**attempt, wanted or 0.0)
         if seconds > min(_MAX_WAIT, self._left):
             if wanted is not None and wanted >= seconds:

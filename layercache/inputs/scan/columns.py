@@ -1,4 +1,4 @@
-"""A scanned tree as columns: what is known of every file and directory, without an object each.
+"""A scanned tree as columns: the facts about every file and directory, without an object each.
 
 Directories are in preorder, names sorted as bytes; files (everything but directories) are
 grouped by directory in the same order, so that a subtree is one contiguous range of both.
@@ -41,19 +41,19 @@ _SEARCH: Final = 50
 
 
 def preorder(path: bytes) -> bytes:
-    """What preorder with sorted names sorts paths by (no name holds NUL)."""
+    """Sort key of paths for preorder with sorted names (no name holds NUL)."""
     return path.replace(b"/", b"\0")
 
 
 def reported_mode(mode: int) -> int:
-    """The mode as a tree shows it: a socket is copied as an empty file, as BuildKit does."""
+    """The mode that a tree reports: a socket is copied as an empty file, as in BuildKit."""
     return mode & ~_FORMAT | _REGULAR if mode & _FORMAT == _SOCKET else mode
 
 
 class Columns:
-    """See the module. `known` has a byte for each file: 1 when its digest is valid.
+    """The columns; see the module. `known` has a byte for each file: 1 if its digest is valid.
 
-    A directory's digest is known only while those of all below it are.
+    A directory's digest is known only as long as those of all entries below it are.
     """
 
     __slots__ = (
@@ -162,7 +162,7 @@ class Columns:
         return modes.tobytes()
 
     def several_names(self) -> dict[tuple[int, int], list[int]]:
-        """The files that have more than one name here: (inode, device) -> numbers."""
+        """The files with more than one name in the tree: (inode, device) -> numbers."""
         column = array("Q", bytes(self.rows))
         if sys.byteorder == "big":
             column.byteswap()
@@ -175,7 +175,7 @@ class Columns:
         return {inode: numbers for inode, numbers in found.items() if len(numbers) > 1}
 
     def forget_files(self, first: int, last: int) -> None:
-        """Files are no longer what they were: neither they nor any directory above are known."""
+        """Mark files as changed: they and all directories above become unknown."""
         self.known[first:last] = bytes(last - first)
         if self.capabilities:
             for file in [file for file in self.capabilities if first <= file < last]:
@@ -187,7 +187,7 @@ class Columns:
             directory += 1
 
     def forget_directory(self, directory: int) -> None:
-        """Something in the directory changed."""
+        """Mark the content of a directory as changed."""
         while directory >= 0 and self.dir_known[directory]:
             self.dir_known[directory] = 0
             directory = self._parent(directory)
@@ -211,12 +211,12 @@ class Columns:
         self.dir_flags.append(flags)
 
     def end_directory(self, names: bytes) -> None:
-        """The files of the last directory begun are in `rows`, `digests` and `known` now."""
+        """End the last directory begun: its files are now in `rows`, `digests` and `known`."""
         self.dir_names.append(names)
         self.starts.append(len(self.known))
 
     def copy_files(self, old: Columns, directory: int) -> None:
-        """Add the files of a directory of `old`, as the last directory begun."""
+        """Add the files of a directory of `old` to the last directory begun."""
         start, end = old.starts[directory], old.starts[directory + 1]
         self._copy_capabilities(old, start, end)
         self.rows += old.rows[start * ROW : end * ROW]
@@ -225,7 +225,7 @@ class Columns:
         self.end_directory(old.dir_names[directory])
 
     def copy_subtree(self, old: Columns, directory: int) -> None:
-        """Add a directory of `old` with all that is below it."""
+        """Add a directory of `old` with everything below it."""
         last = old.ends[directory]
         start, end = old.starts[directory], old.starts[last]
         self._copy_capabilities(old, start, end)

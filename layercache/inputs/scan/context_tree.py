@@ -44,12 +44,11 @@ _IDENTITY: Final = "layercache 2026-11 stat cache identity 1"
 class Context:
     """A directory to build from.
 
-    `ignore` keeps what it matches out of the tree. `cache` is the file of the stat cache, None
+    `ignore` keeps matching entries out of the tree. `cache` is the file of the stat cache, None
     for none; one file serves one root, `cache_name` names it. `paranoid` reads every selected
-    file again at each scan; it is on by itself where the stamps of the file system can't be
-    trusted (network, FUSE, FAT). One hole is known, as in git: what is stored through a shared
-    memory mapping shows in no stamp until it is written back. Raises `SourceError` when `root`
-    is no directory.
+    file again at each scan; it is always on where the stamps of the file system can't be trusted
+    (network, FUSE, FAT). One gap is known, as in git: a write through a shared memory mapping
+    changes no stamp until it is written back. Raises `SourceError` if `root` is not a directory.
     """
 
     def __init__(
@@ -71,7 +70,7 @@ class Context:
     def cache_name(root: str | os.PathLike[str], ignore: Ignore | None = None) -> str:
         """A file name for the stat cache of this root with these rules: 32 hex digits.
 
-        The rules need not be part of it: a cache made under others spares the reading, too, but
+        The rules need not be part of it: a cache made under other rules also saves the reading, but
         not the listing, and is then replaced.
         """
         hasher = blake3(os.fsencode(os.path.realpath(root)), derive_key_context=_IDENTITY)
@@ -79,7 +78,7 @@ class Context:
         return hasher.hexdigest(16)
 
     def scan(self, *, write_cache: bool = True) -> ContextTree:
-        """The tree as it is now. Close it, or use it as a context manager.
+        """The tree in its present state. Close it, or use it as a context manager.
 
         With `write_cache` False nothing is written, now or by the tree later (planning).
         """
@@ -93,9 +92,8 @@ def _rules(ignore: Ignore) -> bytes:
 class ContextTree(Closes, HardLinks, Excludes, Filtered, Selects, Lists):
     """A scanned context as a `Tree`: owner 0:0, only `security.capability` of the attributes.
 
-    Stamps are those of the scan; content is read when first asked for, and then kept in mind
-    for the next scan by `save`, which `close` calls. `counts` says what was asked of the file
-    system. Safe for threads.
+    Stamps are those of the scan; content is read on first use, and remembered for the next scan
+    by `save`, which `close` calls. `counts` counts the file system operations. Safe for threads.
     """
 
     def __init__(self, context: Context, write_cache: bool) -> None:
@@ -127,7 +125,7 @@ class ContextTree(Closes, HardLinks, Excludes, Filtered, Selects, Lists):
         if trusted and self._cache is not None:
             found = statcache.load(self._cache, self._identity)
         old, same = found or (None, True)
-        # Under other rules names come and go, but what is known of files stays true.
+        # Under other rules, names come and go, but the facts about files stay true.
         self._columns, changed = refresh(
             self.root, self._beneath, old, self.ignore.start, self.counts, relist=not same
         )
@@ -165,7 +163,7 @@ class ContextTree(Closes, HardLinks, Excludes, Filtered, Selects, Lists):
             return names
 
     def digest(self, path: bytes) -> bytes:
-        """See `Tree.digest`; reads what is not known yet of the file or directory."""
+        """See `Tree.digest`; reads the files that are not known yet."""
         with self._lock:
             directory = self._columns.number(path)
             if directory is None or self._merkle.is_hidden(directory):
@@ -176,7 +174,7 @@ class ContextTree(Closes, HardLinks, Excludes, Filtered, Selects, Lists):
             return self._merkle.directory(directory)
 
     def open(self, path: bytes) -> BinaryIO:
-        """See `Tree.open`. Raises `SourceError` for what is no regular file."""
+        """See `Tree.open`. Raises `SourceError` unless it is a regular file."""
         with self._lock:
             node = self.lookup(path)
             if node is None or not node.is_file:
@@ -191,7 +189,7 @@ class ContextTree(Closes, HardLinks, Excludes, Filtered, Selects, Lists):
     # -- capabilities beyond Tree -----------------------------------------------------------
 
     def inode(self, path: bytes) -> object | None:
-        """See `HardLinks.inode`; names outside of the context, or ignored, are none."""
+        """See `HardLinks.inode`; names outside the context, or ignored ones, do not count."""
         with self._lock:
             self.shared()
             assert self._tokens is not None
@@ -221,7 +219,7 @@ class ContextTree(Closes, HardLinks, Excludes, Filtered, Selects, Lists):
             return self._shared
 
     def fingerprint(self, files: Files) -> Fingerprint:
-        """`selections.fingerprint`, remembered for each selector."""
+        """`selection.fingerprint`, remembered for each selector."""
         with self._lock:
             found = self._memo.get(files)
             if found is None:
@@ -231,7 +229,7 @@ class ContextTree(Closes, HardLinks, Excludes, Filtered, Selects, Lists):
             return found
 
     def listing(self, files: Files) -> tuple[Listed, ...]:
-        """`listings.listing`, from the columns where nothing is excluded."""
+        """`listing.listing`, from the columns if nothing is excluded."""
         with self._lock:
             if files.exclude or files.parents:
                 return list_by_walking(self, files)
@@ -243,7 +241,7 @@ class ContextTree(Closes, HardLinks, Excludes, Filtered, Selects, Lists):
             return tuple(found.values())
 
     def excluded(self, path: bytes) -> str | None:
-        """See `selections.Excludes`: the line of the ignore file that keeps `path` out."""
+        """See `selection.Excludes`: the line of the ignore file that excludes `path`."""
         rule = self.ignore.reason(path) if self.ignore else None
         if rule is None or not os.path.lexists(os.path.join(self.root, path)):
             return None
@@ -251,7 +249,7 @@ class ContextTree(Closes, HardLinks, Excludes, Filtered, Selects, Lists):
         return f"{self.ignore.name}{place} ({rule})"
 
     def digest_without(self, path: bytes, exclude: State) -> bytes | None:
-        """See `selections.Filtered`: only what is kept is read."""
+        """See `selection.Filtered`: only the remaining entries are read."""
         with self._lock:
             directory = self._columns.number(path)
             if directory is None or self._merkle.is_hidden(directory):
@@ -267,7 +265,7 @@ class ContextTree(Closes, HardLinks, Excludes, Filtered, Selects, Lists):
     def save(self) -> None:
         """Write the stat cache if anything became known since the last time.
 
-        A cache that can't be written is no error: the next scan only takes longer.
+        Failure to write the cache is not an error: the next scan only takes longer.
         """
         with self._lock:
             if not (self._write and self._merkle.learnt and self._cache is not None):

@@ -1,10 +1,10 @@
-"""Which file systems can be trusted to show every change in their stamps.
+"""File systems whose stamps can be trusted to show every change.
 
-A change time set by this machine's clock is what the stat cache rests on. Network and FUSE file
-systems have another clock or caches of their own, FAT has no change time; an image that is mounted
+The stat cache relies on a change time set by this machine's clock. Network and FUSE file systems
+have another clock or caches of their own; FAT has no change time; an image that is mounted
 read-only (squashfs, erofs, iso9660) can be replaced by another with the same stamps; tmpfs and
-ramfs never stamp what is written through a shared mapping. There everything is read again, and so
-it is where an overlay lies over one of them.
+ramfs never update stamps after a write through a shared mapping. On these, and on overlays over
+them, every file is read again.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ TRUSTED: Final = frozenset(
         "nilfs2", "ubifs",
     )
 )  # fmt: skip
-"""Local file systems whose change time can't be set and comes from this machine's clock; of an
-overlay the directories beneath it count, too."""
+"""Local file systems whose change time can't be set and comes from this machine's clock; for an
+overlay, the directories beneath it must be on such file systems, too."""
 
 _BENEATH: Final = ("lowerdir", "lowerdir+", "datadir+", "upperdir")
 """Options of an overlay that name directories."""
@@ -33,7 +33,7 @@ _OCTAL: Final = expression(rb"\\([0-7]{3})")
 
 
 class Mounts:
-    """The mount table, read once (`proc/self/mountinfo`, see proc(5)); empty where there is none.
+    """The mount table, read once (`proc/self/mountinfo`, see proc(5)); empty if there is none.
 
     `table` overrides it for tests.
     """
@@ -67,7 +67,7 @@ class Mounts:
                 self._beneath[where] = [_unescaped(d) for d in _directories(options)]
 
     def trusted(self, device: int, path: bytes) -> bool:
-        """Whether stamps on `device` (where the absolute `path` lies) show every change."""
+        """Whether stamps on `device` (which holds the absolute `path`) show every change."""
         kind = self._by_device.get(device)
         where, found = self._mount(path)
         # btrfs subvolumes have device numbers of their own; the mount point tells then.
@@ -77,7 +77,9 @@ class Mounts:
         return kind != "overlay" or self._trusted_beneath(where, {where})
 
     def _mount(self, path: bytes) -> tuple[bytes, str]:
-        """The longest mount point that `path` is in, the last of several on one, and its kind."""
+        """The longest mount point that contains `path`, the last of several on one, and its
+        type.
+        """
         best: tuple[bytes, str] = (b"", "")
         for where, kind in self._by_path:
             inside = where in (b"/", path) or path.startswith(where + b"/")
@@ -86,8 +88,9 @@ class Mounts:
         return best
 
     def _trusted_beneath(self, overlay: bytes, seen: set[bytes]) -> bool:
-        """Whether what an overlay lies over can be trusted, as far as it can be seen from here: a
-        container does not see the directories of the host that it lies over."""
+        """Whether the directories beneath an overlay can be trusted, as far as they are visible: a
+        container does not see the host directories of its own overlay.
+        """
         for directory in self._beneath.get(overlay, ()):
             where, kind = self._mount(directory)
             if where in seen:

@@ -1,4 +1,4 @@
-"""Reading what is selected: content digests of files, once each, one directory at a time."""
+"""Content digests of selected files: each is read once, one directory at a time."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ EMPTY: Final = blake3().digest()
 _CAPABILITY: Final = CAPABILITY.decode()
 
 _WITHOUT_ATTRIBUTES: Final = (errno.ENOTSUP, errno.ENOSYS)
-"""What file systems without extended attributes answer."""
+"""Error numbers of file systems without extended attributes."""
 
 
 def hash_range(
     columns: Columns, beneath: Beneath, directory: int, first: int, last: int, counts: Counts
 ) -> None:
-    """Make the digests of files `first` up to `last` of `directory` known.
+    """Compute the digests of files `first` up to `last` of `directory`.
 
-    A file whose stamps are no longer those of the scan is taken as it is now, if it holds still.
-    Raises `ContextChanged` when it does not or is gone, `SourceError` when it can't be read.
+    A file whose stamps changed since the scan is taken in its present state if that is stable.
+    Raises `ContextChanged` if it is not stable or is gone, `SourceError` if it can't be read.
     """
     known = columns.known
     number = known.find(0, first, last)
@@ -105,7 +105,7 @@ def hash_range(
         except OSError as error:
             raise unreadable(prefix + name, error) from error
         finally:
-            # What was read is kept, also when the next file can't be.
+            # Digests are kept even if the next file can't be read.
             columns.digests[number * DIGEST : at * DIGEST] = b"".join(made)
             known[number:at] = b"\1" * len(made)
             counts.files_opened += opened
@@ -114,7 +114,7 @@ def hash_range(
 
 
 def _settle(columns: Columns, descriptor: int, number: int, path: bytes, counts: Counts) -> bytes:
-    """The digest of a file that is large or moved on since the scan; updates its row."""
+    """The digest of a file that is large or changed since the scan; updates its row."""
     for _ in range(_ATTEMPTS):
         before = row_of(os.fstat(descriptor))
         if not stat.S_ISREG(before[0]):

@@ -1,6 +1,6 @@
-"""Digests over columns: of files when asked for, of directories from those below, kept.
+"""Digests over columns: of files on demand, of directories from their entries, remembered.
 
-The Merkle digests are those of `trees.directory_digest`, made from slices of the columns.
+The Merkle digests are those of `model.tree.directory_digest`, made from slices of the columns.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ __all__ = ["Merkle"]
 
 
 class Merkle:
-    """What is known of a scanned tree's content. `learnt` is set when something becomes known.
+    """The known digests of a scanned tree. `learnt` is set when a digest becomes known.
 
-    Not for several threads at once. Methods that read raise what `hash_range` raises.
+    Not safe for threads. Methods that read raise the errors of `hash_range`.
     """
 
     def __init__(self, columns: Columns, beneath: Beneath, counts: Counts) -> None:
@@ -41,7 +41,7 @@ class Merkle:
         return self._columns.digest(file)
 
     def directory(self, directory: int) -> bytes:
-        """The digest of a directory with all that is below it."""
+        """The digest of a directory with everything below it."""
         if not self._columns.dir_known[directory]:
             self.learnt = True
             self._learn_below(directory)
@@ -49,7 +49,7 @@ class Merkle:
         return self._kept(directory)
 
     def without(self, top: int, exclude: State) -> bytes | None:
-        """`directory` without what `exclude` keeps out, None when nothing is left."""
+        """`directory` without the entries that `exclude` excludes, None if nothing is left."""
         columns = self._columns
         parents, starts, paths = columns.parents, columns.starts, columns.dir_paths
         end = columns.ends[top]
@@ -80,7 +80,7 @@ class Merkle:
     # -- shape ----------------------------------------------------------------------------------
 
     def is_hidden(self, directory: int) -> bool:
-        """Whether a directory is ignored and nothing below it is kept."""
+        """Whether a directory is ignored and nothing below it is included."""
         if not self._flags:
             return False
         if self._hidden is None:
@@ -103,7 +103,7 @@ class Merkle:
         return [child for child in below if not self.is_hidden(child)] if self._flags else below
 
     def check_readable(self, directory: int) -> None:
-        """Raises `SourceError` for a directory that could not be listed."""
+        """Raise `SourceError` for a directory that could not be listed."""
         if self._columns.dir_flags[directory] & UNREADABLE:
             path = shown(self._columns.dir_paths[directory])
             raise SourceError(f"{path}/ can't be listed: permission denied")
@@ -115,7 +115,7 @@ class Merkle:
         hash_range(self._columns, self._beneath, directory, first, last, self._counts)
 
     def _learn_below(self, directory: int) -> None:
-        """Make all files below known, directory by directory."""
+        """Compute the digests of all files below, directory by directory."""
         columns = self._columns
         end = columns.ends[directory]
         starts, known = columns.starts, columns.known
@@ -130,7 +130,7 @@ class Merkle:
             file = known.find(0, starts[number + 1], starts[end])
 
     def _combine(self, directory: int) -> None:
-        """Make the digests of directories known, the deepest first."""
+        """Compute the digests of directories, the deepest first."""
         columns = self._columns
         known, digests, starts = columns.dir_known, columns.dir_digests, columns.starts
         number = columns.ends[directory]

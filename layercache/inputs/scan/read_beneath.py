@@ -1,7 +1,7 @@
-"""Opening what lies beneath a directory without ever following a symbolic link.
+"""Opening files beneath a directory without ever following a symbolic link.
 
-Each component is opened from its parent's file descriptor with O_NOFOLLOW, so that a directory
-that is swapped for a link meanwhile leads nowhere else.
+Each component is opened from its parent's file descriptor with O_NOFOLLOW, so a directory that is
+swapped for a link in the meantime leads nowhere else.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ def shown(path: bytes) -> str:
 class Beneath:
     """Directories below `root`, opened one from another; neighbours share their parents.
 
-    Not for several threads at once. Raises `SourceError` when `root` is no directory.
+    Not safe for threads. Raises `SourceError` if `root` is not a directory.
     """
 
     def __init__(self, root: str | bytes) -> None:
-        # Reading is no use of a file that its access time should tell; and not writing it is
-        # faster. Only an owner may ask for that: the first refusal ends it.
+        # A scan should not change access times, and not writing them is faster. Only an owner
+        # may ask for that, so the first refusal turns it off.
         self.flags = FILE | getattr(os, "O_NOATIME", 0)
         self._names: list[bytes] = []
         self._opened: list[int] = []  # -1 where it was closed to keep few open
@@ -54,7 +54,7 @@ class Beneath:
             ) from error
 
     def directory(self, path: bytes) -> int:
-        """A descriptor of the directory, good until the next call; raises `OSError`."""
+        """A descriptor of the directory, valid until the next call; raises `OSError`."""
         if not path:
             return self.root
         names = path.split(b"/")
@@ -124,7 +124,7 @@ class Beneath:
 
 
 def changed(path: bytes, why: str) -> ContextChanged:
-    """The error for a file that is no longer what it was when it was fingerprinted."""
+    """The error for a file that changed since it was fingerprinted."""
     return ContextChanged(
         f"{shown(path)} changed while it was being copied ({why}); nothing was stored. "
         "Build again when nothing writes to it"
@@ -143,9 +143,9 @@ _AT_ONCE: Final = 1 << 18
 
 
 def verified(descriptor: int, path: bytes, size: int, content: bytes) -> BinaryIO:
-    """A reader of the file open at `descriptor` (which it takes over), see `VerifiedReader`.
+    """A reader of the file open at `descriptor`, which it takes over; see `VerifiedReader`.
 
-    Raises `ContextChanged` at once where the change shows at once.
+    Raises `ContextChanged` at once if the change is visible at once.
     """
     if size > _AT_ONCE:
         return cast(BinaryIO, VerifiedReader(descriptor, path, size, content))
@@ -165,10 +165,10 @@ def verified(descriptor: int, path: bytes, size: int, content: bytes) -> BinaryI
 
 
 class VerifiedReader(io.RawIOBase):
-    """The bytes of a file, hashed as they pass.
+    """The bytes of a file, hashed while they are read.
 
-    Whoever reads `size` bytes or meets the end knows that they were those of `content`: else
-    that read raises `ContextChanged`.
+    A caller that reads `size` bytes or reaches the end knows that the bytes match `content`:
+    otherwise that read raises `ContextChanged`.
     """
 
     def __init__(self, descriptor: int, path: bytes, size: int, content: bytes) -> None:
@@ -191,7 +191,7 @@ class VerifiedReader(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        """Fill `buffer`; raises `ContextChanged` where the bytes are not those expected."""
+        """Fill `buffer`; raises `ContextChanged` if the bytes are not the expected ones."""
         view = memoryview(buffer).cast("B")
         if not len(view):
             return 0

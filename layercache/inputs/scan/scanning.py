@@ -1,8 +1,8 @@
-"""Bringing columns up to date with a directory: what is known is only asked for its stamps.
+"""Updating columns from a directory: for known entries, only the stamps are compared.
 
-A directory whose own stamps are as they were has the same names (creating, removing and renaming
-change them), so it is not listed again. That proves nothing about its files: each is asked. The
-loop over files runs in C (`map` over `lstat`, comparison of lists of tuples).
+A directory with unchanged stamps has the same names (creating, removing and renaming change them),
+so it is not listed again. That proves nothing about its files, so each is checked. The loop over
+files runs in C (`map` over `lstat`, comparison of lists of tuples).
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ MAX_PATH: Final = 4000
 
 
 class Counts:
-    """How much was asked of the file system, in numbers of calls, files and bytes."""
+    """The number of file system operations, files and bytes."""
 
     __slots__ = ("bytes_hashed", "directories_listed", "files_opened", "stats")
 
@@ -52,9 +52,10 @@ class Counts:
 def refresh(
     root: bytes, beneath: Beneath, old: Columns | None, start: State, counts: Counts, relist: bool
 ) -> tuple[Columns, bool]:
-    """The columns of the directory `root` (absolute) as it is now, and whether they changed.
+    """The columns of the directory `root` (absolute) in its present state, and whether they
+    changed.
 
-    `old` is what was known, and may be changed. With `relist` every directory is listed, too.
+    `old` is the earlier state, and may be modified. With `relist` every directory is listed, too.
     """
     if old is None or not old.dir_paths:
         return _rebuild(beneath, Columns(), {0}, start, counts), True
@@ -80,7 +81,7 @@ def _statuses(paths: list[bytes], counts: Counts) -> list[Row | None]:
 
 
 def _stale_directories(root: bytes, old: Columns, counts: Counts) -> set[int]:
-    """The directories to list again; of one that is gone, its parent."""
+    """The directories to list again; for one that is gone, its parent."""
     prefix = root + b"/" if root != b"/" else b"/"
     stale: set[int] = set()
     count = len(old.dir_paths)
@@ -126,7 +127,9 @@ def _blocks(root: bytes, old: Columns, stale: set[int]) -> Iterator[tuple[int, l
 
 
 def _update_files(root: bytes, old: Columns, stale: set[int], counts: Counts) -> bool:
-    """Ask every known file outside `stale`; what changed is forgotten, or its directory stale."""
+    """Check every known file outside `stale`; forget changed files or mark their directories
+    stale.
+    """
     changed = False
     rows = old.rows
     with memoryview(rows) as view:
@@ -160,7 +163,7 @@ def _update_files(root: bytes, old: Columns, stale: set[int], counts: Counts) ->
 def _rebuild(
     beneath: Beneath, old: Columns, stale: set[int], start: State, counts: Counts
 ) -> Columns:
-    """New columns: subtrees without a stale directory are taken over whole."""
+    """New columns: subtrees without a stale directory are copied whole."""
     new = Columns()
     order = sorted(stale)
     todo: list[tuple[bytes, int, State]] = [(b"", 0 if old.dir_paths else -1, start)]
@@ -205,7 +208,7 @@ def _list(
     encode = os.fsencode
     try:
         descriptor = beneath.directory(path)
-        # Its stamps are taken before its names: what changes in between shows next time.
+        # Its stamps are taken before its names, so a change in between shows next time.
         row: Row = row_of(os.fstat(descriptor))
         with os.scandir(descriptor) as found:
             for entry in found:

@@ -1,8 +1,8 @@
-"""The stat cache: one file that remembers columns, trusted only where it can be.
+"""The stat cache: one file that stores columns, trusted only where that is safe.
 
-It is a hint of this machine for this machine. Anything wrong with the file (damage, another
-format, another owner) counts as no file. It is replaced atomically and never synced: losing it
-costs a scan.
+It is a hint of this machine for this machine. A file with any defect (damage, another format,
+another owner) counts as missing. It is replaced atomically and never synced: losing it costs one
+scan.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ _SECOND: Final = 1_000_000_000
 
 
 def load(path: str, rules: bytes) -> tuple[Columns, bool] | None:
-    """The columns remembered at `path`, and whether they were made under the same `rules`.
+    """The columns stored at `path`, and whether they were made under the same `rules`.
 
-    `rules` (32 bytes) identify the ignore patterns. None when there is nothing of use.
+    `rules` (32 bytes) identify the ignore patterns. None if the file is unusable.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
@@ -143,9 +143,9 @@ def _encode(columns: Columns, rules: bytes, rows: bytes, dir_rows: bytes) -> lis
 
 
 def distrust(rows: bytearray, before: int, untrusted: set[int]) -> bytes:
-    """`rows` with the ctime of entries that may change unseen set to 0, which never matches.
+    """`rows` with ctime 0, which never matches, for entries that may change without a new stamp.
 
-    `before` is when the scan began, in nanoseconds.
+    `before` is the time at which the scan began, in nanoseconds.
     """
     column = array("q", bytes(rows))
     mtimes, ctimes = column[2::6], column[3::6]
@@ -166,10 +166,10 @@ def distrust(rows: bytearray, before: int, untrusted: set[int]) -> bytes:
 
 
 def save(path: str, rules: bytes, columns: Columns, root: bytes, before: int) -> None:
-    """Remember `columns` at `path`; raises `OSError` when that can't be written.
+    """Store `columns` at `path`; raises `OSError` if the file can't be written.
 
     `before` is the time in nanoseconds at which the scan began, `root` the absolute path of the
-    context (to tell on which file systems it lies).
+    context (to determine its file systems).
     """
     untrusted = untrusted_devices(columns, root)
     rows = distrust(columns.rows, before, untrusted)
