@@ -9,7 +9,7 @@ import io
 import os
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from layercache._base.classes import evolve, frozen
 from layercache.engine.evidence import Evidence
@@ -54,6 +54,10 @@ class Made:
     """The step was executed, and gave this record."""
 
     record: Record
+
+
+_SILENT_WAIT: Final = 3.0
+"""Seconds for which nothing is said of a wait for another build."""
 
 
 @frozen
@@ -157,7 +161,7 @@ class Executions:
     def _execute(self, ask: AskExecute) -> Made | Adopted:
         store = self._store
         fresh = ask.task.bypass or ask.key in self.lost
-        with store.lock(ask.key, self._stopping):
+        with store.lock(ask.key, self._patience(ask)):
             found = store.lookup([ask.key]).get(ask.key)
             if found is not None and not fresh and not _of_another_parent(found, ask.task):
                 return Adopted(found)
@@ -197,6 +201,26 @@ class Executions:
             except CacheError as error:
                 self.trouble("write", error)
             return Made(record)
+
+    def _patience(self, ask: AskExecute) -> Callable[[], bool]:
+        """Asked while another build holds the lock of a step: whether to wait no longer.
+
+        The wait ends with the build; one that takes a while is announced.
+        """
+        began = time.monotonic()
+        said = False
+
+        def give_up() -> bool:
+            nonlocal said
+            if not said and time.monotonic() - began > _SILENT_WAIT:
+                said = True
+                text = self.origin(ask.vertex).text or ask.task.instruction.name
+                self._emit(
+                    Note(f"waiting for another build that runs this step: {text}", time.time())
+                )
+            return self._stopping()
+
+        return give_up
 
     def _unproven(self, task: Task) -> str:
         """Why the key of `task` is not that of what was executed; "" where it is."""

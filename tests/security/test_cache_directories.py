@@ -11,6 +11,9 @@ import pytest
 
 from layercache import Builder, Dockerfile, UsageError
 from layercache.cli import main
+from layercache.engine import executions
+from layercache.errors import Cancelled, NotFound
+from layercache.events import Note
 from layercache.store.backends.local import LocalBackend
 from layercache.store.collection import collect, usage, verify
 from layercache.store.store import Store
@@ -199,3 +202,76 @@ def test_the_error_is_one_of_usage(tmp_path: Path) -> None:
     (tmp_path / "rootfs").symlink_to("/")
     with Store(LocalBackend(tmp_path)) as store, pytest.raises(UsageError, match="is a link"):
         scratch_directory(store)
+
+
+WAYS = ["ac", "ac/*", "blobs", "blobs/sha256", "blobs/sha256/*", "facts", "refs", "staged/*"]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_nothing_is_read_through_a_link(tmp_path: Path, way: str) -> None:
+    """Not even what is right: an object is below its cache, or nowhere."""
+    build(tmp_path / "cache")
+    LocalBackend(tmp_path / "cache").stage("ac/00/new", b"staged")
+    backend = LocalBackend(tmp_path / "cache")
+    names = [info.name for info in backend.list("")]
+    (tmp_path / "away").mkdir()
+    for number, folder in enumerate(sorted((tmp_path / "cache").glob(way))):
+        folder.rename(tmp_path / "away" / str(number))
+        folder.symlink_to(tmp_path / "away" / str(number))
+    away = [
+        name
+        for name in names
+        if (tmp_path / "away") in (tmp_path / "cache" / name).resolve().parents
+    ]
+    before = {path: path.stat().st_mtime for path in (tmp_path / "away").rglob("*")}
+
+    fresh = LocalBackend(tmp_path / "cache")
+    for name in away:
+        with pytest.raises(NotFound):
+            fresh.read(name)
+        assert fresh.stat(name) is None
+    assert not set(fresh.read_many(names)) & set(away)
+    fresh.touch(names)
+    if way.startswith("staged"):
+        assert fresh.staged("ac/00/new") is None
+        assert list(fresh.list_staged("")) == []
+        fresh.publish(["ac/00/new"])
+        assert fresh.stat("ac/00/new") is None
+    else:
+        assert away or way in ("facts", "refs")
+    assert {path: path.stat().st_mtime for path in (tmp_path / "away").rglob("*")} == before
+
+
+def test_no_lock_is_made_through_a_link(tmp_path: Path) -> None:
+    """Builds go on without."""
+    (tmp_path / "cache").mkdir(mode=0o700)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "cache" / "locks").symlink_to(tmp_path / "other")
+    build(tmp_path / "cache")
+    LocalBackend(tmp_path / "cache").clean()
+    assert list((tmp_path / "other").iterdir()) == []
+
+
+def test_a_wait_for_another_build_is_announced_and_ends_with_the_build(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever holds the lock of a step holds up nobody for good, or unseen."""
+    monkeypatch.setattr(executions, "_SILENT_WAIT", 0.05)
+    with Store(LocalBackend(tmp_path)) as store:
+        recipe = Dockerfile.parse(TEXT)
+        recorded = Builder(store).plan(recipe, context={"secret": "s"}).steps[-1].key
+        assert recorded is not None
+        said: list[str] = []
+        builder = Builder(store)
+
+        def watch(event: object) -> None:
+            if isinstance(event, Note):
+                said.append(event.message)
+                builder.cancel()
+
+        builder = Builder(store, observers=[watch])
+        with LocalBackend(tmp_path).lock(store.record_name(recorded)) as held:
+            assert held
+            with pytest.raises(Cancelled):
+                builder.build(recipe, context={"secret": "s"})
+    assert said == ["waiting for another build that runs this step: COPY secret /"]

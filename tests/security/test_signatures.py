@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import io
 import pickle
+from pathlib import Path
 
 import pytest
 
 from layercache import Builder, Dockerfile
 from layercache.errors import CacheError
+from layercache.model.digests import Fingerprint
 from layercache.store.backend import LARGEST_SMALL, read_bounded
+from layercache.store.backends.local import LocalBackend
 from layercache.store.backends.memory import MemoryBackend
 from layercache.store.store import Store, StoreEvent
 from layercache.store.tiered import TieredStore, tiered
@@ -95,3 +98,33 @@ def test_an_endless_object_ends() -> None:
     with pytest.raises(CacheError, match="none of ours"):
         read_bounded(content, "ac/00/0")  # type: ignore[arg-type]
     assert content.sent <= LARGEST_SMALL + (1 << 20)
+
+
+def test_a_salt_disowns_all_that_is_stored(tmp_path: Path) -> None:
+    """Records, blobs, trails, facts, indexes, references: of none is anything left to see."""
+    backend = LocalBackend(tmp_path)
+    recipe = Dockerfile.parse("FROM scratch AS one\nCOPY a /\nFROM scratch\nCOPY --from=one /a /\n")
+    with Store(backend, salt="old") as store:
+        result = Builder(store).build(recipe, context={"a": "1"}, tags=["app"], project="p")
+        store.put_fact("", "0" * 64, Fingerprint("1" * 64))
+        store.put_derived("index", "sha256:" + "2" * 64, b"index")
+        store.put_derived("accounts", "sha256:" + "2" * 64, b"accounts")
+        keys = [step.key for step in result.steps if step.key is not None]
+        blobs = [layer.descriptor for layer in result.state.layers] if result.state else []
+        assert keys
+        assert blobs
+        assert store.trails()
+        assert store.references()
+    before = {info.name for info in backend.list("")} - {"format"}
+    for salt in ("new", ""):
+        with Store(LocalBackend(tmp_path), salt=salt) as other:
+            assert other.lookup(keys) == {}
+            assert not any(other.has_blob(blob) for blob in blobs)
+            assert other.trails() == []
+            assert other.references() == {}
+            assert other.get_fact("", "0" * 64) is None
+            assert other.get_derived("index", "sha256:" + "2" * 64) is None
+            assert other.get_derived("accounts", "sha256:" + "2" * 64) is None
+            assert not [name for name in before if name.startswith(other.prefix or "ac/")]
+            again = Builder(other).build(recipe, context={"a": "1"}, project="p")
+            assert "hit" not in [step.decision for step in again.steps]

@@ -23,7 +23,6 @@ from typing import BinaryIO, Final, NoReturn
 from layercache._os.durability import boot_id, sync_directory, sync_file, sync_filesystem
 from layercache.errors import CacheError, NotFound, UsageError
 from layercache.store.backend import (
-    SEGMENT_CHARACTERS,
     Adopts,
     BatchReader,
     Cleans,
@@ -38,6 +37,12 @@ from layercache.store.backend import (
     Syncs,
     Touches,
     check_name,
+)
+from layercache.store.backends.beneath import (
+    Folders,
+    files_below,
+    replace_beneath,
+    unlink_beneath,
 )
 from layercache.store.backends.modes import Modes, make_shared, modes_of
 from layercache.store.backends.range_locks import RangeHolds, RangeLocks
@@ -90,6 +95,7 @@ class LocalBackend(
         self._guard = threading.Lock()
         self._count = 0
         self._unsynced: list[str] = []
+        self._folders = Folders(self._root)
         self._root_fd = -1
         self._closer: Callable[[], object] | None = None
         self._locks = RangeLocks(os.path.join(self.directory, "locks"), self._modes)
@@ -115,7 +121,10 @@ class LocalBackend(
 
     def read(self, name: str) -> BinaryIO:
         try:
-            return open(self.path(name), "rb", opener=_regular)
+            path = self.path(name)
+            if self._folders.led_away(name.rpartition("/")[0]):
+                raise NotADirectoryError(errno.ENOTDIR, "a link in the cache", path)
+            return open(path, "rb", opener=_regular)
         except OSError as error:
             self._fail("read", name, error)
 
@@ -124,7 +133,9 @@ class LocalBackend(
         root, flags = self._root, os.O_RDONLY | _BINARY | _NONBLOCK | _NOFOLLOW
         for name in names:
             try:
-                fd = os.open(root + check_name(name), flags)
+                if self._folders.led_away(check_name(name).rpartition("/")[0]):
+                    continue
+                fd = os.open(root + name, flags)
             except OSError:
                 continue
             try:
@@ -143,7 +154,7 @@ class LocalBackend(
             status = os.lstat(self._root + check_name(name))
         except OSError:
             return None
-        if stat.S_ISLNK(status.st_mode):
+        if stat.S_ISLNK(status.st_mode) or self._folders.led_away(name.rpartition("/")[0]):
             return None
         return ObjectInfo(name, status.st_size, status.st_mtime)
 
@@ -151,7 +162,7 @@ class LocalBackend(
         folder = prefix.rpartition("/")[0]
         if folder:
             check_name(folder)
-        for name, status in _files(self._root, folder, skip=() if folder else _APART):
+        for name, status in files_below(self._root, folder, skip=() if folder else _APART):
             if name.startswith(prefix):
                 yield ObjectInfo(name, status.st_size, status.st_mtime)
 
@@ -176,7 +187,7 @@ class LocalBackend(
 
     def delete(self, name: str) -> None:
         try:
-            _unlink_beneath(self.directory, check_name(name))
+            unlink_beneath(self.directory, check_name(name))
         except (FileNotFoundError, NotADirectoryError):
             pass
         except OSError as error:
@@ -184,6 +195,8 @@ class LocalBackend(
 
     def touch(self, names: Iterable[str]) -> None:
         for name in names:
+            if self._folders.led_away(name.rpartition("/")[0]):
+                continue
             try:
                 os.utime(self.path(name), follow_symlinks=False)
             except (FileNotFoundError, NotADirectoryError):
@@ -251,10 +264,10 @@ class LocalBackend(
             sync_file(temporary)
         target = self._root + name
         try:
-            _replace_beneath(temporary, self.directory, name)
+            replace_beneath(temporary, self.directory, name)
         except FileNotFoundError:
             made = make_shared(self.directory, os.path.dirname(target))
-            _replace_beneath(temporary, self.directory, name)
+            replace_beneath(temporary, self.directory, name)
             if full:
                 for directory in made:
                     sync_directory(os.path.dirname(directory))
@@ -289,7 +302,7 @@ class LocalBackend(
 
     def staged(self, name: str) -> bytes | None:
         path = self._staged_path(name)
-        if path is None:
+        if path is None or self._folders.led_away(os.path.dirname(path[len(self._root) :])):
             return None
         try:
             fd = os.open(path, os.O_RDONLY | _BINARY | _NONBLOCK | _NOFOLLOW)
@@ -307,6 +320,8 @@ class LocalBackend(
             path = self._staged_path(name)
             if path is None:
                 return
+            if self._folders.led_away(os.path.dirname(path[len(self._root) :])):
+                continue
             try:
                 if os.path.exists(path):
                     self._install(path, name)  # a link is moved, and read by nobody
@@ -318,7 +333,9 @@ class LocalBackend(
     def list_staged(self, prefix: str) -> Iterator[ObjectInfo]:
         boot = boot_id()
         if boot is not None:
-            for name, status in _files(f"{self._root}staged/{boot}/", ""):
+            folder = f"staged/{boot}"
+            for path, status in files_below(self._root, folder):
+                name = path[len(folder) + 1 :]
                 if name.startswith(prefix):
                     yield ObjectInfo(name, status.st_size, status.st_mtime)
 
@@ -352,7 +369,7 @@ class LocalBackend(
             now = os.stat(self.directory if dry_run else self._touched()).st_mtime
         except OSError:
             return 0  # nothing is there, or nothing may be written: nothing was left behind
-        for name, status in [*_files(self._root, "tmp"), *_files(self._root, "staged")]:
+        for name, status in [*files_below(self._root, "tmp"), *files_below(self._root, "staged")]:
             parts = name.split("/")
             if parts[0] == "tmp":
                 old = now - status.st_mtime > _UNFINISHED and not _alive(parts[-1])
@@ -363,7 +380,7 @@ class LocalBackend(
                 freed += status.st_size
                 if not dry_run:
                     try:
-                        _unlink_beneath(self.directory, name)
+                        unlink_beneath(self.directory, name)
                     except OSError:
                         pass  # gone, or another user's
         return freed
@@ -371,6 +388,8 @@ class LocalBackend(
     def _touched(self) -> str:
         """A file with the file system's own idea of now."""
         path = os.path.join(self.directory, "locks", "clock")
+        if os.path.islink(os.path.dirname(path)):
+            raise NotADirectoryError(errno.ENOTDIR, "a link in the cache", path)
         make_shared(self.directory, os.path.dirname(path))
         flags = os.O_WRONLY | os.O_CREAT | _NOFOLLOW | _NONBLOCK
         fd = os.open(path, flags, self._modes().lock)
@@ -443,72 +462,3 @@ def _discard(path: str) -> None:
         os.unlink(path)
     except OSError:
         pass  # collected later as debris
-
-
-def _replace_beneath(temporary: str, root: str, name: str) -> None:
-    """Move `temporary` to `name` below `root`, through no link."""
-    if os.rename not in os.supports_dir_fd:
-        os.replace(temporary, os.path.join(root, name))
-        return
-    folder, _, last = name.rpartition("/")
-    directory = _open_beneath(root, folder)
-    try:
-        os.replace(temporary, last, dst_dir_fd=directory)
-    finally:
-        os.close(directory)
-
-
-def _unlink_beneath(root: str, name: str) -> None:
-    """Remove the file `name` below `root`, through no link."""
-    if os.unlink not in os.supports_dir_fd:
-        os.unlink(os.path.join(root, name))
-        return
-    folder, _, last = name.rpartition("/")
-    directory = _open_beneath(root, folder)
-    try:
-        os.unlink(last, dir_fd=directory)
-    finally:
-        os.close(directory)
-
-
-def _open_beneath(root: str, folder: str) -> int:
-    """A descriptor of the directory `folder`; a link on the way is `NotADirectoryError`."""
-    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-    descriptor = os.open(root, flags)
-    for part in folder.split("/") if folder else ():
-        above = descriptor
-        try:
-            descriptor = os.open(part, flags | _NOFOLLOW, dir_fd=above)
-        finally:
-            os.close(above)
-    return descriptor
-
-
-def _files(
-    root: str, folder: str, skip: Sequence[str] = ()
-) -> Iterator[tuple[str, os.stat_result]]:
-    parts = folder.split("/") if folder else []
-    if any(os.path.islink(root + "/".join(parts[: n + 1])) for n in range(len(parts))):
-        return  # what lies elsewhere is not ours
-    stack = [folder]
-    while stack:
-        at = stack.pop()
-        try:
-            entries = list(os.scandir(root + at))
-        except (FileNotFoundError, NotADirectoryError):
-            continue
-        except OSError as error:
-            raise CacheError(f"can't list {root + at!r}: {error.strerror}") from error
-        for entry in entries:
-            if not at and entry.name in skip:
-                continue
-            if entry.name.startswith(".") or entry.name.strip(SEGMENT_CHARACTERS):
-                continue  # no object's: `lost+found`, what NFS keeps of a file that is open
-            name = f"{at}/{entry.name}" if at else entry.name
-            try:
-                if entry.is_dir(follow_symlinks=False):
-                    stack.append(name)
-                elif entry.is_file(follow_symlinks=False):
-                    yield name, entry.stat(follow_symlinks=False)
-            except OSError:
-                continue  # gone meanwhile

@@ -198,6 +198,8 @@ def _seize(fd: int, start: int, length: int) -> bool:
 
 def _open_or_make(directory: str, name: str, modes: Modes) -> int:
     path = os.path.join(directory, name)
+    if os.path.islink(directory):
+        return -1  # nothing is made elsewhere; without locks work is done twice at worst
     try:
         return _open_lock(path, modes)
     except FileNotFoundError:
