@@ -16,7 +16,7 @@ from layercache._base.classes import evolve, frozen
 from layercache.advice.reads_of_commands import Project, needed_files
 from layercache.trees.patterns import Ignore
 
-__all__ = ["Advice", "AdviceStep", "Place", "Version", "advise", "rebuild_seconds"]
+__all__ = ["Advice", "AdviceStep", "Place", "RecipeVersion", "advise", "rebuild_seconds"]
 
 Place = tuple[int, int]
 """Stage and index of a step."""
@@ -43,7 +43,7 @@ class AdviceStep:
 
 
 @frozen
-class Version:
+class RecipeVersion:
     """One version of the project (a commit, a recorded build) compared with the previous one.
 
     `changed` maps the steps that changed by themselves to the context paths that caused it; the
@@ -82,7 +82,7 @@ _IGNORABLE: Final = (
 """Files that images seldom need: candidates for a line of `.dockerignore`."""
 
 
-def rebuild_seconds(steps: Sequence[AdviceStep], versions: Sequence[Version]) -> float:
+def rebuild_seconds(steps: Sequence[AdviceStep], versions: Sequence[RecipeVersion]) -> float:
     """The cost of all versions: a step runs if it or anything that it builds on changed."""
     return sum(_cost(steps, version.changed)[0] for version in versions)
 
@@ -104,7 +104,7 @@ def _cost(
 
 def advise(
     steps: Sequence[AdviceStep],
-    versions: Sequence[Version],
+    versions: Sequence[RecipeVersion],
     *,
     dockerfile: str = "",
     ignore_file: str = "",
@@ -154,7 +154,7 @@ def _best_for_each(found: Sequence[Advice]) -> list[Advice]:
 def _saving(
     steps: Sequence[AdviceStep],
     after: Sequence[AdviceStep],
-    versions: Sequence[Version],
+    versions: Sequence[RecipeVersion],
     changed_after: Sequence[Mapping[Place, tuple[str, ...]]],
     place: Place,
 ) -> tuple[float, int]:
@@ -170,7 +170,7 @@ def _saving(
 
 def _reordered(
     steps: Sequence[AdviceStep],
-    versions: Sequence[Version],
+    versions: Sequence[RecipeVersion],
     copy_at: int,
     run_at: int,
     dockerfile: str,
@@ -304,7 +304,10 @@ def _mentions(command: str, copy: AdviceStep) -> bool:
 
 
 def _ignored(
-    steps: Sequence[AdviceStep], versions: Sequence[Version], ignore_file: str, ignore_name: str
+    steps: Sequence[AdviceStep],
+    versions: Sequence[RecipeVersion],
+    ignore_file: str,
+    ignore_name: str,
 ) -> list[Advice]:
     """Lines of `.dockerignore` that would have kept steps from changing."""
     found = []

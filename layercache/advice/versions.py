@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from layercache.advice.advise import AdviceStep, Place, Version
+from layercache.advice.advise import AdviceStep, Place, RecipeVersion
 from layercache.dockerfile.lowering.lower import lower
-from layercache.dockerfile.lowering.options import BaseImage, Lowered, Options
+from layercache.dockerfile.lowering.options import Lowered, Options, ResolvedBase
 from layercache.dockerfile.recipe import Dockerfile
 from layercache.errors import SourceError
 from layercache.model.descriptors import SCRATCH
@@ -25,13 +25,13 @@ __all__ = ["plain_graph", "recorded_seconds", "steps_of", "versions_of"]
 def plain_graph(recipe: Dockerfile, target: str | None, args: Mapping[str, str]) -> Lowered:
     """The recipe's graph with every base image taken by name alone; resolves nothing."""
     options = Options(args=args, target=target, escape=recipe.escape)
-    known: dict[object, BaseImage] = {}
+    known: dict[object, ResolvedBase] = {}
     while True:
         lowered = lower(recipe.instructions, options, known)  # type: ignore[arg-type]
         if isinstance(lowered, Lowered):
             return lowered
         for need in lowered.images:
-            known[need] = BaseImage(need.name, SCRATCH, ImageConfig())
+            known[need] = ResolvedBase(need.name, SCRATCH, ImageConfig())
 
 
 def steps_of(
@@ -76,7 +76,7 @@ def _context_files(lowered: Lowered, step: Step) -> Files | None:
     return None
 
 
-def versions_of(trees: Iterable[tuple[str, Tree]], lowered: Lowered) -> tuple[Version, ...]:
+def versions_of(trees: Iterable[tuple[str, Tree]], lowered: Lowered) -> tuple[RecipeVersion, ...]:
     """For each step, the changes of each tree compared with the previous one, the oldest first.
 
     `trees` are the names and files of successive states of the context; the first only serves
@@ -87,7 +87,7 @@ def versions_of(trees: Iterable[tuple[str, Tree]], lowered: Lowered) -> tuple[Ve
     for name, tree in trees:
         now = _state_of(tree, lowered)
         if before is not None:
-            versions.append(Version(name, _changed(before, now)))
+            versions.append(RecipeVersion(name, _changed(before, now)))
         before = now
     return tuple(versions)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from layercache.dockerfile.lowering.options import BaseImage, ImageNeed
+from layercache.dockerfile.lowering.options import ImageNeed, ResolvedBase
 from layercache.errors import UsageError
 from layercache.images.resolver import BaseImage as ResolvedImage
 from layercache.images.resolver import Images
@@ -37,7 +37,7 @@ class BaseImages:
         self._note = note
         self._resolved: dict[ImageNeed, ResolvedImage] = {}
 
-    def resolve(self, need: ImageNeed) -> BaseImage:
+    def resolve(self, need: ImageNeed) -> ResolvedBase:
         """The image that a recipe needs; raises `UsageError` and what resolving raises."""
         given = self._contexts.get(need.name.lower())
         if given is None and "://" in need.name:
@@ -46,7 +46,7 @@ class BaseImages:
         found = self._images.resolve(name, need.platform or None)
         self._resolved[need] = found
         self._compare_platforms(need, found.config)
-        return BaseImage(need.name, found.state, found.config)
+        return ResolvedBase(need.name, found.state, found.config)
 
     def of(self, need: ImageNeed) -> ResolvedImage | None:
         """What was resolved for this need."""

@@ -24,7 +24,7 @@ from layercache.builds.request import (
 )
 from layercache.builds.result import BuildResult, ResultContent
 from layercache.dockerfile.lowering.lower import lower
-from layercache.dockerfile.lowering.options import BaseImage, ImageNeed, Lowered, Options
+from layercache.dockerfile.lowering.options import ImageNeed, Lowered, Options, ResolvedBase
 from layercache.dockerfile.recipe import Dockerfile
 from layercache.engine.driver import Engine, WalkResult
 from layercache.engine.traits import check_steps, with_traits
@@ -234,7 +234,7 @@ class RunningBuild:
             escape=recipe.escape if isinstance(recipe, Dockerfile) else "\\",
             host_path=self._by_name(),
         )
-        known: dict[ImageNeed, BaseImage] = {}
+        known: dict[ImageNeed, ResolvedBase] = {}
         for _ in range(_MAX_RESOLVE_ROUNDS):
             lowered = lower(instructions, options, known)
             if isinstance(lowered, Lowered):
@@ -265,11 +265,11 @@ class RunningBuild:
 
     # -- images and contexts ----------------------------------------------------------------
 
-    def _resolve(self, need: ImageNeed) -> BaseImage:
+    def _resolve(self, need: ImageNeed) -> ResolvedBase:
         if self._by_name():
             # The executor has no use for the files: the name alone is the base's identity.
             chain = ChainID(sha256(b"base image by name: " + need.name.encode()))
-            return BaseImage(need.name, State(chain_id=chain), ImageConfig())
+            return ResolvedBase(need.name, State(chain_id=chain), ImageConfig())
         return self._base_images().resolve(need)
 
     def _open_remote(self, source: Source) -> Tree:

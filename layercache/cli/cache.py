@@ -17,7 +17,7 @@ from layercache.store.collection import GRACE, Collected, Damage, collect, entri
 from layercache.store.marker import is_cache
 from layercache.store.open import default_cache, open_store
 from layercache.store.retention import (
-    Everything,
+    AnyEntry,
     KeepBuilds,
     KeepDuration,
     KeepStorage,
@@ -50,7 +50,7 @@ def open_named(options: Namespace) -> Store:
 
 def run_ls(options: Namespace) -> int:
     """`layercache cache ls`: records, the most valuable first."""
-    wanted = Only(Everything(), _labels(options))
+    wanted = Only(AnyEntry(), _labels(options))
     with open_named(options) as store:
         entries = [entry for entry in entries_of(store) if wanted.takes(entry)]
     if options.json:
@@ -113,7 +113,7 @@ def run_gc(options: Namespace) -> int:
             "--filter"
         )
     if labels:
-        policies = [Only(policy, labels) for policy in policies or [Everything()]]
+        policies = [Only(policy, labels) for policy in policies or [AnyEntry()]]
     with open_named(options) as store:
         done = collect(store, policies, dry_run=options.dry_run)
         if not options.dry_run and is_cache(store):
@@ -130,7 +130,7 @@ def run_prune(options: Namespace) -> int:
     everything = options.all and not labels
     with open_named(options) as store:
         if labels:
-            policy = Only(Everything(), labels)
+            policy = Only(AnyEntry(), labels)
             done = collect(store, [policy], dry_run=options.dry_run, grace=0.0)
         elif options.all:
             done = collect(store, [], dry_run=options.dry_run, everything=True, grace=0.0)

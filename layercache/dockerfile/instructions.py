@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from layercache.dockerfile.mounts import (
         BindMount,
         CacheMount,
-        Mount,
+        MountFlag,
         SecretMount,
         SshMount,
         TmpfsMount,
@@ -62,7 +62,7 @@ __all__ = [
     "Label",
     "Location",
     "Maintainer",
-    "Mount",
+    "MountFlag",
     "Onbuild",
     "Run",
     "SecretMount",
@@ -137,10 +137,10 @@ if not TYPE_CHECKING:
 def _check_mounts(mounts: tuple[object, ...]) -> None:
     if not mounts:
         return
-    from layercache.dockerfile.mounts import Mount
+    from layercache.dockerfile.mounts import MountFlag
 
     for mount in mounts:
-        if not isinstance(mount, Mount):
+        if not isinstance(mount, MountFlag):
             raise UsageError(f"a mount of RUN is a BindMount, CacheMount, …, not {mount!r}")
 
 
@@ -174,7 +174,7 @@ class Run(DockerfileInstruction):
 
     op = "RUN"
     command: Command
-    mounts: tuple[Mount, ...]
+    mounts: tuple[MountFlag, ...]
     network: str | None
     security: str | None
     devices: tuple[Device, ...]
@@ -184,7 +184,7 @@ class Run(DockerfileInstruction):
         self,
         command: str | Iterable[str],
         *,
-        mounts: Iterable[Mount] = (),
+        mounts: Iterable[MountFlag] = (),
         network: str | None = None,
         security: str | None = None,
         devices: Iterable[Device] = (),

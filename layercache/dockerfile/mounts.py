@@ -15,7 +15,7 @@ from layercache._base.classes import evolve, field, frozen
 from layercache.errors import UsageError
 from layercache.model.units import parse_bool, parse_integer, parse_octal, parse_size
 
-__all__ = ["BindMount", "CacheMount", "Mount", "SecretMount", "SshMount", "TmpfsMount"]
+__all__ = ["BindMount", "CacheMount", "MountFlag", "SecretMount", "SshMount", "TmpfsMount"]
 
 Number: TypeAlias = "int | str | None"
 
@@ -94,7 +94,7 @@ def _switch(default: bool) -> Any:
 
 
 @frozen
-class Mount:
+class MountFlag:
     """The common base of all mounts. `target` is the mount point; None selects the kind's
     default.
     """
@@ -145,7 +145,7 @@ _SOURCE: Final = {"from": "from_", "source": "source", "src": "source"}
 
 
 @frozen
-class BindMount(Mount):
+class BindMount(MountFlag):
     """Files of the context, or of a stage or image (`from_`), read-only unless requested otherwise.
 
     `source` is a path within it, its root by default.
@@ -160,7 +160,7 @@ class BindMount(Mount):
 
 
 @frozen
-class CacheMount(Mount):
+class CacheMount(MountFlag):
     """A directory that outlives the step. `id` is its target by default.
 
     `from_` and `source` name the initial content of a new one; `mode`, `uid`, `gid` apply to a new
@@ -188,7 +188,7 @@ class CacheMount(Mount):
 
 
 @frozen
-class TmpfsMount(Mount):
+class TmpfsMount(MountFlag):
     """An empty file system in memory. `size` is its maximum size in bytes."""
 
     type = "tmpfs"
@@ -198,7 +198,7 @@ class TmpfsMount(Mount):
 
 
 @frozen(init=False)
-class SecretMount(Mount):
+class SecretMount(MountFlag):
     """A secret as a file at `target`, or as the variable `env`, or as both.
 
     The target is /run/secrets/ID by default, unless `env` is given. `required`: the build fails
@@ -230,7 +230,7 @@ class SecretMount(Mount):
 
 
 @frozen(init=False)
-class SshMount(Mount):
+class SshMount(MountFlag):
     """Access to the SSH agent named `id` ("default"), at `target` or a path that the builder
     chooses.
     """

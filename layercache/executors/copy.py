@@ -32,7 +32,7 @@ from layercache.errors import BuildError, UsageError
 from layercache.layers.accounts import resolve_owner
 from layercache.layers.acl import with_mode
 from layercache.layers.add_archive import Unpacker
-from layercache.layers.changes import Change, Changes, Content, shown
+from layercache.layers.changes import Changes, Content, LayerChange, shown
 from layercache.layers.state_tree import StateTree
 from layercache.layers.writer import LayerWriter
 from layercache.model.descriptors import LAYER_TAR, SCRATCH, Layer
@@ -342,7 +342,7 @@ class _Copier:
             path = _join(base, relative)
             there = self._changes.lookup(path)
             if there is None:
-                self._changes.put(path, Change(self._copied(node, 0)))
+                self._changes.put(path, LayerChange(self._copied(node, 0)))
             elif not there.is_dir:
                 raise BuildError(f"can't copy below {shown(path)}: it is not a directory")
 
@@ -381,7 +381,7 @@ class _Copier:
                 raise BuildError(f"can't copy a directory to {shown(target)}, which is a file")
             raise BuildError(f"can't replace the directory {shown(target)} with a file")
         copied = self._copied(node, rank)
-        self._changes.put(target, Change(copied, content if copied.size else None, same_file))
+        self._changes.put(target, LayerChange(copied, content if copied.size else None, same_file))
 
     def _copied(self, node: Node, rank: int) -> Node:
         """The node as the image gets it: owner, mode and time by the rules."""

@@ -17,8 +17,8 @@ from layercache.oci.manifests import (
     CONFIG,
     CONFIG_LIMIT,
     MANIFEST_LIMIT,
-    Entry,
     Index,
+    IndexEntry,
     Manifest,
     decode,
     diff_ids,
@@ -29,7 +29,7 @@ from layercache.oci.platforms import Platform
 from layercache.oci.references import Reference
 from layercache.oci.streams import read_bounded
 
-__all__ = ["Found", "ImageFile", "find_in_manifest", "open_images"]
+__all__ = ["FoundImage", "ImageFile", "find_in_manifest", "open_images"]
 
 _REF_NAME: Final = "org.opencontainers.image.ref.name"
 _IMAGE_NAME: Final = "io.containerd.image.name"
@@ -37,7 +37,7 @@ _HEX: Final = re.compile(r"(?:blobs/sha256/)?([0-9a-f]{64})(?:\.json)?", re.ASCI
 
 
 @frozen
-class Found:
+class FoundImage:
     """An image in a file or registry: its digest, manifest, configuration, layers' diff IDs.
 
     `digest` is that of the manifest; for an archive without manifests that of the configuration,
@@ -53,7 +53,7 @@ class Found:
 class ImageFile(Protocol):
     """A file or directory that holds images. Close it when no more layers are needed."""
 
-    def find(self, name: str | None, digest: Digest | None, platform: Platform) -> Found:
+    def find(self, name: str | None, digest: Digest | None, platform: Platform) -> FoundImage:
         """The image with this name, or the only one. Raises `SourceError` or `HostileArchive`."""
 
     def open(self, descriptor: Descriptor) -> BinaryIO:
@@ -181,7 +181,7 @@ class _Layout:
         self._members = members
         self._path = path
 
-    def find(self, name: str | None, digest: Digest | None, platform: Platform) -> Found:
+    def find(self, name: str | None, digest: Digest | None, platform: Platform) -> FoundImage:
         if "imageLayoutVersion" not in self._json("oci-layout"):
             raise SourceError(f"{self._path} is no OCI layout: oci-layout names no version")
         member = self._members.member("index.json")
@@ -222,7 +222,7 @@ class _Layout:
     def close(self) -> None:
         self._members.close()
 
-    def _by_digest(self, digest: Digest) -> Entry | None:
+    def _by_digest(self, digest: Digest) -> IndexEntry | None:
         """A manifest that no entry of the index names directly, e.g. one within another index."""
         member = self._members.member(f"blobs/sha256/{digest.partition(':')[2]}")
         if member is None:
@@ -232,7 +232,7 @@ class _Layout:
         media_type = decode(data, what=f"manifest {digest}").get("mediaType")
         if not isinstance(media_type, str):
             return None
-        return Entry(Descriptor(media_type, digest, size))
+        return IndexEntry(Descriptor(media_type, digest, size))
 
     def _json(self, name: str) -> Mapping[str, Any]:
         member = self._members.member(name)
@@ -242,15 +242,17 @@ class _Layout:
         return decode(read_bounded(member[0], MANIFEST_LIMIT, what=what), what=what)
 
 
-def find_in_manifest(source: ImageFile | Any, digest: Digest, data: bytes, *, what: str) -> Found:
+def find_in_manifest(
+    source: ImageFile | Any, digest: Digest, data: bytes, *, what: str
+) -> FoundImage:
     """The image that the manifest in `data` describes, with its configuration read and checked."""
     manifest = Manifest.from_json(data, what=f"manifest of {what}")
     name = f"configuration of {what}"
     config = decode(read_blob(source, manifest.config, CONFIG_LIMIT, what=name), what=name)
-    return Found(digest, manifest, config, diff_ids(config, len(manifest.layers), what=name))
+    return FoundImage(digest, manifest, config, diff_ids(config, len(manifest.layers), what=name))
 
 
-def _names(entry: Entry) -> frozenset[str]:
+def _names(entry: IndexEntry) -> frozenset[str]:
     """Every name of an entry: as annotated, complete, and its tag alone."""
     found: set[str] = set()
     annotations = dict(entry.annotations)
@@ -269,7 +271,7 @@ def _spellings(text: str) -> set[str]:
     return found | ({reference.tag} if reference.tag else set())
 
 
-def _named(images: Sequence[Entry], name: str, path: str) -> list[Entry]:
+def _named(images: Sequence[IndexEntry], name: str, path: str) -> list[IndexEntry]:
     """The entries with this name; a tag alone must not match two different images."""
     found = [entry for entry in images if name in _names(entry)]
     groups = {dict(entry.annotations).get(_IMAGE_NAME) for entry in found}
@@ -280,7 +282,7 @@ def _named(images: Sequence[Entry], name: str, path: str) -> list[Entry]:
     return found
 
 
-def _unnamed(images: Sequence[Entry], path: str) -> list[Entry]:
+def _unnamed(images: Sequence[IndexEntry], path: str) -> list[IndexEntry]:
     """The default image: all entries if they are one image, otherwise `latest`."""
     groups = {_names(entry) for entry in images}
     if len(groups) > 1:
@@ -306,7 +308,7 @@ class _Saved:
         self._path = path
         self._layers: dict[Digest, str] = {}
 
-    def find(self, name: str | None, digest: Digest | None, platform: Platform) -> Found:
+    def find(self, name: str | None, digest: Digest | None, platform: Platform) -> FoundImage:
         images = self._images()
         if digest is not None:
             chosen = [image for image in images if sha256(self._read(image["Config"])) == digest]
@@ -322,7 +324,7 @@ class _Saved:
             )
         return self._found(chosen[0])
 
-    def _found(self, image: Mapping[str, Any]) -> Found:
+    def _found(self, image: Mapping[str, Any]) -> FoundImage:
         what = f"{self._path}: {image['Config']}"
         data = self._read(image["Config"])
         digest = sha256(data)
@@ -341,7 +343,7 @@ class _Saved:
             self._layers[Digest(diff_id)] = name
             layers.append(Descriptor(LAYER_TAR, Digest(diff_id), -1 if packed else member[1]))
         manifest = Manifest(Descriptor(CONFIG, digest, len(data)), tuple(layers))
-        return Found(digest, manifest, config, stack)
+        return FoundImage(digest, manifest, config, stack)
 
     def open(self, descriptor: Descriptor) -> BinaryIO:
         name = self._layers.get(descriptor.digest)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, BinaryIO, Final, Protocol, cast
 from layercache.errors import CacheError, HostileArchive, SourceError, UsageError
 from layercache.http.headers import content_range
 from layercache.http.headers import media_type as media_type_of
-from layercache.images.layouts import Found, find_in_manifest
+from layercache.images.layouts import FoundImage, find_in_manifest
 from layercache.model.descriptors import Descriptor
 from layercache.model.digests import Digest, check_digest, sha256
 from layercache.oci.manifests import (
@@ -18,7 +18,7 @@ from layercache.oci.manifests import (
     INDEXES,
     MANIFEST_LIMIT,
     MANIFESTS,
-    Entry,
+    IndexEntry,
     decode,
     select,
 )
@@ -65,7 +65,7 @@ class Registry:
         self._keep = keep
         self._write = write
 
-    def find(self, name: str, platform: Platform) -> tuple[Found, RegistryBlobs] | None:
+    def find(self, name: str, platform: Platform) -> tuple[FoundImage, RegistryBlobs] | None:
         """The image `name` for `platform`; None if the registry has no image with that name.
 
         Raises `SourceError` if the registry refuses or can't be reached, `HostileArchive` for a
@@ -82,7 +82,7 @@ class Registry:
         self._remember(source)
         return found, source
 
-    def _head(self, reference: Reference, source: RegistryBlobs) -> Entry | None:
+    def _head(self, reference: Reference, source: RegistryBlobs) -> IndexEntry | None:
         """The present target of the reference: its digest, and its bytes unless they are stored."""
         what = f"manifest of {reference.familiar}"
         if reference.digest is not None and (kept := self._kept(reference.digest)) is not None:
@@ -332,14 +332,14 @@ class _Blob(io.RawIOBase):
         super().close()
 
 
-def _entry(digest: Digest, data: bytes, media_type: str | None, what: str) -> Entry:
+def _entry(digest: Digest, data: bytes, media_type: str | None, what: str) -> IndexEntry:
     """The entry for a manifest or index; its own media type overrides that of the response."""
     value = decode(data, what=what)
     own = value.get("mediaType")
     kind = own if isinstance(own, str) else media_type
     if kind not in MANIFESTS | INDEXES:
         kind = max(INDEXES if "manifests" in value else MANIFESTS)
-    return Entry(Descriptor(kind, digest, len(data)))
+    return IndexEntry(Descriptor(kind, digest, len(data)))
 
 
 def _digest_header(answer: Response) -> Digest | None:

@@ -16,7 +16,7 @@ from typing import BinaryIO, Final, Protocol, cast, runtime_checkable
 
 from layercache._base.classes import evolve, field, frozen
 from layercache.errors import CacheError, HostileArchive, NotFound, SourceError, UsageError
-from layercache.images.layouts import Found, ImageFile, open_images
+from layercache.images.layouts import FoundImage, ImageFile, open_images
 from layercache.layers.compression import decompressed
 from layercache.model.descriptors import LAYER_TAR, SCRATCH, Descriptor, Layer, State
 from layercache.model.digests import DiffID, Digest, check_digest
@@ -85,7 +85,7 @@ class BaseImage:
 class ImageFinder(Protocol):
     """Finds images by reference: those tagged in the cache, a registry."""
 
-    def find(self, name: str, platform: Platform) -> tuple[Found, BlobSource] | None:
+    def find(self, name: str, platform: Platform) -> tuple[FoundImage, BlobSource] | None:
         """The image, or None if this place has no image with that name. Raises `SourceError`."""
 
 
@@ -284,7 +284,7 @@ class Images:
             kept = self._content.get_derived(_SIZE, diff_id)
         return int(kept) if kept is not None and kept.isdigit() else UNKNOWN_SIZE
 
-    def _in_file(self, text: str, platform: Platform) -> tuple[Found, ImageFile]:
+    def _in_file(self, text: str, platform: Platform) -> tuple[FoundImage, ImageFile]:
         text, _, digest_text = text.partition("@")
         digest = check_digest(digest_text) if digest_text else None
         base = self._directory if isinstance(self._directory, str) else self._directory()
@@ -295,7 +295,7 @@ class Images:
                 file = self._files[path] = open_images(path)
         return file.find(tag if digest is None else None, digest, platform), file
 
-    def _by_reference(self, name: str, platform: Platform) -> tuple[Found, BlobSource]:
+    def _by_reference(self, name: str, platform: Platform) -> tuple[FoundImage, BlobSource]:
         from layercache.oci.references import Reference
 
         reference = Reference.parse(name).tagged()

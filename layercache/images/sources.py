@@ -9,7 +9,7 @@ from layercache.images.resolver import ImageFinder, Images
 from layercache.images.tags import TaggedImages
 
 if TYPE_CHECKING:
-    from layercache.images.layouts import Found
+    from layercache.images.layouts import FoundImage
     from layercache.oci.manifests import BlobSource
     from layercache.oci.platforms import Platform
     from layercache.store.store import Store
@@ -28,7 +28,7 @@ class LazyRegistry:
         self._insecure = tuple(insecure)
         self._finder: ImageFinder | None = None
 
-    def find(self, name: str, platform: Platform) -> tuple[Found, BlobSource] | None:
+    def find(self, name: str, platform: Platform) -> tuple[FoundImage, BlobSource] | None:
         if self._finder is None:
             from layercache.images.registry import Registry
             from layercache.oci.transport import Transport

@@ -8,7 +8,7 @@ from typing import BinaryIO
 from layercache._base.classes import evolve
 from layercache.errors import CacheError, CorruptObject, SourceError
 from layercache.images.built import BuiltImage, assemble
-from layercache.images.layouts import Found
+from layercache.images.layouts import FoundImage
 from layercache.model.descriptors import LAYER_TAR, Descriptor, Layer
 from layercache.model.digests import DiffID
 from layercache.oci.manifests import Manifest, decode
@@ -87,7 +87,7 @@ class TaggedImages:
     def __init__(self, store: TagStore) -> None:
         self._store = store
 
-    def find(self, name: str, platform: Platform) -> tuple[Found, StoreBlobs] | None:
+    def find(self, name: str, platform: Platform) -> tuple[FoundImage, StoreBlobs] | None:
         """The image tagged `name` (a complete reference), None if there is none.
 
         A reference with a digest is found if the tag refers to that digest. Raises `SourceError` if
@@ -115,6 +115,6 @@ class TaggedImages:
                 )
         manifest = Manifest(tagged.config_descriptor, tagged.layers)
         stack = tuple(DiffID(layer.digest) for layer in tagged.layers)
-        return Found(tagged.manifest.digest, manifest, tagged.config, stack), StoreBlobs(
+        return FoundImage(tagged.manifest.digest, manifest, tagged.config, stack), StoreBlobs(
             self._store
         )

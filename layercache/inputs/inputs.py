@@ -19,9 +19,10 @@ from layercache.model.sources import ContextSource, UrlSource
 from layercache.model.tree import Closes, Tree
 from layercache.store.codec import pack, unpack
 from layercache.store.selectors_seen import KnownSelectors
+from layercache.trees.listing import Selects
 from layercache.trees.mount_digest import mount_fingerprint
 from layercache.trees.order import ordered_fingerprint
-from layercache.trees.selection import Selects, fingerprint
+from layercache.trees.selection import fingerprint
 
 if TYPE_CHECKING:
     from layercache.inputs.observed import Values

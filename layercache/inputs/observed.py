@@ -32,7 +32,7 @@ from layercache.model.tree import Linked, Node, Timed, Tree
 if TYPE_CHECKING:
     from layercache.model.instruction import Value
 
-__all__ = ["Derive", "Difference", "Values", "values_of"]
+__all__ = ["Derive", "ObservedDifference", "Values", "values_of"]
 
 _CONTEXT: Final = f"layercache 2026-11 fingerprint of observations, contract {CONTRACT}"
 _SHORT: Final = "layercache 2026-11 short values of observations 1"
@@ -56,7 +56,7 @@ Derive = Callable[[str, str, Tree], "Value"]
 
 
 @frozen
-class Difference:
+class ObservedDifference:
     """An observation whose value differs: the path, and the kind of difference (a value of
     `reports.reasons.WHATS`).
     """
@@ -89,7 +89,7 @@ class Values:
                 found += b"\1" + blake3(part, derive_key_context=_SHORT).digest(_WIDTH - 1)
         return bytes(found)
 
-    def first_difference(self, earlier: bytes) -> Difference | None:
+    def first_difference(self, earlier: bytes) -> ObservedDifference | None:
         """The first value that changed; `earlier` is the earlier result of `shorten`."""
         now = self.shorten()
         if now == earlier or len(now) != len(earlier):
@@ -101,7 +101,7 @@ class Values:
         derived = self.observations.derived
         if place < len(derived):
             kind, text = derived[place]
-            return Difference(f"{kind} {text or 'root'}", "value")
+            return ObservedDifference(f"{kind} {text or 'root'}", "value")
         place -= len(derived)
         for path, bits in self.observations.rows:
             for bit in BITS:
@@ -111,7 +111,7 @@ class Values:
                     what = _WHAT[bit]
                     if bit in (ABSENT, FOUND) and was != is_now:
                         what = "added" if is_now else "removed"
-                    return Difference(os.fsdecode(b"/" + path), what)
+                    return ObservedDifference(os.fsdecode(b"/" + path), what)
                 place -= 1
         return None
 

@@ -8,7 +8,7 @@ from typing import BinaryIO, cast
 
 from layercache._base.classes import evolve
 from layercache.errors import BuildError, HostileArchive
-from layercache.layers.changes import Change, Changes, shown
+from layercache.layers.changes import Changes, LayerChange, shown
 from layercache.layers.compression import decompressed
 from layercache.layers.limits import DEFAULT_LIMITS, Limits
 from layercache.layers.reader import read_archive
@@ -98,9 +98,9 @@ class Unpacker:
             if there is not None and not (there.is_dir and node.is_dir):
                 changes.clear(path)
             if node.is_file:
-                changes.put(path, Change(node, self._content(entry), (id(self), entry.offset)))
+                changes.put(path, LayerChange(node, self._content(entry), (id(self), entry.offset)))
             else:
-                changes.put(path, Change(node))
+                changes.put(path, LayerChange(node))
 
     def _content(self, entry: Entry) -> Callable[[], BinaryIO]:
         def open_content() -> BinaryIO:

@@ -17,7 +17,7 @@ from typing import BinaryIO, Final, cast
 from layercache._base.classes import evolve
 from layercache.errors import BuildError, CorruptObject, UsageError
 from layercache.layers.state_tree import IMPLIED_DIRECTORY, StateTree
-from layercache.layers.write_beneath import Beneath, Fill
+from layercache.layers.write_beneath import Fill, WriteBeneath
 from layercache.layers.writer import LayerWriter
 from layercache.model.layer_index import Entry, LayerIndex, sort_key
 from layercache.model.tree import Node, Tree
@@ -50,7 +50,7 @@ def unpack(
     below = state.below if isinstance(state, StateTree) else None
     marker = "user.overlay.opaque" if rootless else "trusted.overlay.opaque"
     hidden = b""
-    with Beneath(root, owners=not rootless) as out, _Source(blob, index) as source:
+    with WriteBeneath(root, owners=not rootless) as out, _Source(blob, index) as source:
         names = _Names(index)
         clear_root = _is_opaque(index, b"")
         if clear_root and below is None:
@@ -94,7 +94,7 @@ def apply(
     What the layer deletes is removed, what it holds replaces what is there, directories merge.
     The same holds of `blob` and errors as for `unpack`.
     """
-    with Beneath(root, owners=not rootless) as out, _Source(blob, index) as source:
+    with WriteBeneath(root, owners=not rootless) as out, _Source(blob, index) as source:
         names = _Names(index)
         for entry in index:
             path, node = entry.path, entry.node
@@ -141,7 +141,7 @@ def export_tree(
     """
     links: dict[object, bytes] = {}
     devices: list[bytes] = []
-    with Beneath(directory, owners=owners) as out:
+    with WriteBeneath(directory, owners=owners) as out:
         for path, node in _walk(tree, epoch):
             if stat.S_ISCHR(node.mode) or stat.S_ISBLK(node.mode):
                 devices.append(path)
@@ -242,7 +242,7 @@ class _Names:
         return None if first is entry.path else first
 
 
-def _write(out: Beneath, entry: Entry, node: Node, names: _Names, source: _Source) -> None:
+def _write(out: WriteBeneath, entry: Entry, node: Node, names: _Names, source: _Source) -> None:
     first = names.first(entry)
     if first is not None and out.link(entry.path, first):
         return

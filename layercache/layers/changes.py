@@ -18,14 +18,14 @@ from layercache.model.layer_index import sort_key
 from layercache.model.layer_times import LAYER_TIME
 from layercache.model.tree import Node, Tree
 
-__all__ = ["Change", "Changes", "Content", "shown"]
+__all__ = ["Changes", "Content", "LayerChange", "shown"]
 
 Content = bytes | Callable[[], BinaryIO] | None
 """A file's bytes, what opens them, or None for what has none."""
 
 
 @frozen
-class Change:
+class LayerChange:
     """A path that is there afterwards. `same_file` is a token: equal ones share an inode."""
 
     node: Node
@@ -38,7 +38,7 @@ class Changes:
 
     def __init__(self, base: Tree) -> None:
         self._base = base
-        self._changes: dict[bytes, Change] = {}
+        self._changes: dict[bytes, LayerChange] = {}
         self._hidden: set[bytes] = set()
         """Where nothing of the base shows any more, at the path itself or beneath it."""
         self._above: set[bytes] = set()
@@ -95,7 +95,7 @@ class Changes:
 
     # -- changing ---------------------------------------------------------------------------
 
-    def put(self, path: bytes, change: Change) -> None:
+    def put(self, path: bytes, change: LayerChange) -> None:
         """Put something at `path`; a directory there keeps what it holds if it stays one."""
         self._changes[path] = change
         while path:
@@ -135,7 +135,7 @@ class Changes:
             here = here.rpartition(b"/")[0]
         for here in reversed(missing):
             node = Node(mode=stat.S_IFDIR | mode, uid=uid, gid=gid, mtime=LAYER_TIME)
-            self.put(here, Change(node))
+            self.put(here, LayerChange(node))
 
     # -- the layer --------------------------------------------------------------------------
 

@@ -18,7 +18,7 @@ from layercache._os.xattrs import list_xattrs, remove_xattr, set_xattr
 from layercache.errors import BuildError
 from layercache.model.tree import Node
 
-__all__ = ["Beneath"]
+__all__ = ["WriteBeneath"]
 
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -29,7 +29,7 @@ Fill = Callable[[int], None]
 """Writes a file's bytes to a descriptor."""
 
 
-class Beneath:
+class WriteBeneath:
     """Writes below the directory `root`, a path or an open descriptor.
 
     `owners` False leaves owners and what only root may set (rootless). Calls must come depth
@@ -50,7 +50,7 @@ class Beneath:
         """Descriptor → whether what is made in that directory belongs to this process."""
         self._pending: dict[bytes, tuple[Node | None, int | None]] = {}
 
-    def __enter__(self) -> Beneath:
+    def __enter__(self) -> WriteBeneath:
         return self
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:

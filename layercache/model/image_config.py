@@ -18,7 +18,14 @@ from layercache._base.regex import expression
 from layercache.errors import UsageError
 from layercache.model.digests import DiffID
 
-__all__ = ["DEFAULT_PATH", "DEFAULT_SHELL", "Healthcheck", "HistoryEntry", "ImageConfig", "ports"]
+__all__ = [
+    "DEFAULT_PATH",
+    "DEFAULT_SHELL",
+    "HealthcheckConfig",
+    "HistoryEntry",
+    "ImageConfig",
+    "ports",
+]
 
 DEFAULT_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 """The PATH of an image whose base sets none (BuildKit, `system.DefaultPathEnvUnix`)."""
@@ -34,7 +41,7 @@ _CONTAINER_LEFTOVERS = frozenset(
 )
 _KNOWN = frozenset(
     {"User", "ExposedPorts", "Env", "Entrypoint", "Cmd", "Volumes", "WorkingDir", "Labels"}
-    | {"StopSignal", "ArgsEscaped", "Healthcheck", "OnBuild", "Shell"}
+    | {"StopSignal", "ArgsEscaped", "HealthcheckConfig", "OnBuild", "Shell"}
 )
 _PORT = expression(r"(\d{1,5})(?:-(\d{1,5}))?", re.ASCII)
 _SIGNAL = expression(
@@ -47,7 +54,7 @@ _SECOND: Final = 1_000_000_000
 
 
 @frozen(kw_only=True)
-class Healthcheck:
+class HealthcheckConfig:
     """The health check of a container.
 
     `test` is `("CMD", args…)`, `("CMD-SHELL", command)`, `("NONE",)` or empty (inherit);
@@ -167,7 +174,7 @@ class ImageConfig:
     stop_signal: str = ""
     shell: tuple[str, ...] = ()
     onbuild: tuple[str, ...] = ()
-    healthcheck: Healthcheck | None = None
+    healthcheck: HealthcheckConfig | None = None
     author: str = ""
     architecture: str = ""
     os: str = ""
@@ -205,7 +212,7 @@ class ImageConfig:
             inner = {}
         if not isinstance(inner, Mapping):
             raise UsageError("image configuration: 'config' is not an object")
-        health = inner.get("Healthcheck")
+        health = inner.get("HealthcheckConfig")
         history = value.get("history") or ()
         if not isinstance(history, Sequence) or not all(isinstance(h, Mapping) for h in history):
             raise UsageError("image configuration: 'history' is not a list of objects")
@@ -255,13 +262,13 @@ class ImageConfig:
             ("Labels", dict(self.labels)),
             ("StopSignal", self.stop_signal),
             ("ArgsEscaped", self.args_escaped),
-            ("Healthcheck", self.healthcheck.to_oci() if self.healthcheck else None),
+            ("HealthcheckConfig", self.healthcheck.to_oci() if self.healthcheck else None),
             ("OnBuild", list(self.onbuild)),
             ("Shell", list(self.shell)),
         ]
         found = {key: value for key, value in values if value}
         if self.healthcheck is not None:
-            found["Healthcheck"] = self.healthcheck.to_oci()
+            found["HealthcheckConfig"] = self.healthcheck.to_oci()
         return found | {key: json.loads(text) for key, text in self.unknown}
 
     def to_oci(
@@ -381,7 +388,7 @@ class ImageConfig:
         """ONBUILD: one more trigger, the text of an instruction."""
         return evolve(self, onbuild=(*self.onbuild, trigger))
 
-    def with_healthcheck(self, healthcheck: Healthcheck) -> ImageConfig:
+    def with_healthcheck(self, healthcheck: HealthcheckConfig) -> ImageConfig:
         """HEALTHCHECK, which replaces an earlier one entirely."""
         return evolve(self, healthcheck=healthcheck)
 
@@ -434,10 +441,10 @@ def _decimal(value: int, size: int) -> str:
     return f"{whole}.{str(rest).zfill(digits).rstrip('0')}"
 
 
-def _healthcheck(value: Any) -> Healthcheck:
+def _healthcheck(value: Any) -> HealthcheckConfig:
     if not isinstance(value, Mapping):
         raise UsageError("image configuration: 'Healthcheck' is not an object")
-    return Healthcheck(
+    return HealthcheckConfig(
         test=_list(value, "Test"),
         interval=_number(value, "Interval"),
         timeout=_number(value, "Timeout"),

@@ -19,8 +19,8 @@ __all__ = [
     "INDEX",
     "MANIFEST",
     "BlobSource",
-    "Entry",
     "Index",
+    "IndexEntry",
     "Manifest",
     "decode",
     "encode",
@@ -67,7 +67,7 @@ class BlobSource(Protocol):
 
 
 @frozen
-class Entry:
+class IndexEntry:
     """A descriptor in an index: its target, platform and names."""
 
     descriptor: Descriptor
@@ -85,7 +85,7 @@ class Entry:
 class Index:
     """An OCI index or a Docker manifest list."""
 
-    entries: tuple[Entry, ...]
+    entries: tuple[IndexEntry, ...]
 
     @classmethod
     def from_json(cls, data: bytes, *, what: str) -> Index:
@@ -156,7 +156,7 @@ def read_blob(source: BlobSource, descriptor: Descriptor, limit: int, *, what: s
 
 
 def select(
-    source: BlobSource, entries: Sequence[Entry], platform: Platform, *, what: str
+    source: BlobSource, entries: Sequence[IndexEntry], platform: Platform, *, what: str
 ) -> tuple[Descriptor, bytes]:
     """The manifest for `platform` among `entries`, through nested indexes, with its bytes.
 
@@ -173,7 +173,7 @@ def select(
     raise HostileArchive(f"{what}: indexes are nested more than {_DEPTH} deep")
 
 
-def _choose(entries: Sequence[Entry], platform: Platform, what: str) -> Entry:
+def _choose(entries: Sequence[IndexEntry], platform: Platform, what: str) -> IndexEntry:
     images = [entry for entry in entries if entry.image]
     ranked = []
     for number, entry in enumerate(images):
@@ -213,10 +213,10 @@ def _descriptor(value: Any, what: str) -> Descriptor:
         raise HostileArchive(f"{what}: {error}") from None
 
 
-def _entry(value: Any, what: str) -> Entry:
+def _entry(value: Any, what: str) -> IndexEntry:
     descriptor = _descriptor(value, what)
     platform = value.get("platform")
-    return Entry(
+    return IndexEntry(
         descriptor,
         Platform.from_oci(platform) if isinstance(platform, Mapping) else None,
         _annotations(value, what),

@@ -19,7 +19,7 @@ from layercache.model.digests import Digest
 from layercache.store.backend import Adopts, Backend, Holds, LocalFiles, Stats, Touches
 from layercache.store.verified_reader import VerifyingReader
 
-__all__ = ["GRACE", "Blobs", "blob_name", "is_old"]
+__all__ = ["GRACE", "BlobStore", "blob_name", "is_old"]
 
 GRACE: Final = 86_400.0
 """Seconds for which a collection never removes what was written or relied on."""
@@ -46,7 +46,7 @@ def is_old(stamp: float) -> bool:
     return stamp < time.time() - GRACE / 2
 
 
-class Blobs:
+class BlobStore:
     """The CAS half of a store. Safe for threads."""
 
     def __init__(

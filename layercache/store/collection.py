@@ -21,7 +21,7 @@ from layercache.model.records import Record
 from layercache.store.backend import Cleans, Holds, InDirectory, ObjectInfo, read_bounded
 from layercache.store.codec import check_record, decode_record
 from layercache.store.marker import is_cache
-from layercache.store.retention import Entry, Pinned, Policy, Situation, Verdict, judge
+from layercache.store.retention import CacheEntry, Pinned, Policy, Situation, Verdict, judge
 from layercache.store.store import GRACE, Store
 from layercache.store.trails import definition_of
 
@@ -171,7 +171,7 @@ def _blobs(record: Record) -> tuple[Digest, ...]:
     return (*layer, *log, *(digest for _, digest in record.manifests))
 
 
-def entries_of(store: Store) -> tuple[Entry, ...]:
+def entries_of(store: Store) -> tuple[CacheEntry, ...]:
     """Every record of the store, as retention sees it, the most valuable first."""
     contents = _look(store)
     now = _now(store, contents.infos, write=False)
@@ -179,7 +179,7 @@ def entries_of(store: Store) -> tuple[Entry, ...]:
     return tuple(sorted(entries, key=lambda entry: -entry.value(now)))
 
 
-def _entries(store: Store, contents: _Contents) -> list[Entry]:
+def _entries(store: Store, contents: _Contents) -> list[CacheEntry]:
     stamps = {info.name: info.stamp for info in contents.infos}
     sizes = {info.name: info.size for info in contents.infos}
     found = []
@@ -193,7 +193,7 @@ def _entries(store: Store, contents: _Contents) -> list[Entry]:
         labels = [build.labels for build in builds if build.labels is not None]
         used = max([stamps[name], *(stamps.get(names[d], 0.0) for d in digests)])
         found.append(
-            Entry(
+            CacheEntry(
                 key=record.key,
                 text=_text(record),
                 used=used,

@@ -16,8 +16,8 @@ from layercache.errors import UsageError
 from layercache.model.digests import CacheKey, Digest
 
 __all__ = [
-    "Entry",
-    "Everything",
+    "AnyEntry",
+    "CacheEntry",
     "KeepBuilds",
     "KeepDuration",
     "KeepStorage",
@@ -36,7 +36,7 @@ _HALF_LIFE: Final = 7 * 86_400.0
 
 
 @frozen(kw_only=True)
-class Entry:
+class CacheEntry:
     """One record as retention sees it.
 
     `used` is when it was last relied on (seconds, by the backend's own stamps), `seconds` what
@@ -79,7 +79,7 @@ class Situation:
 class Verdict:
     """What becomes of an entry: `reason` names the policy, or what pins it."""
 
-    entry: Entry
+    entry: CacheEntry
     keep: bool
     reason: str
 
@@ -87,7 +87,7 @@ class Verdict:
 class Policy(Protocol):
     """Names entries that may go. Pure; asked once with all entries that are still there."""
 
-    def goes(self, entries: Sequence[Entry], situation: Situation) -> dict[CacheKey, str]:
+    def goes(self, entries: Sequence[CacheEntry], situation: Situation) -> dict[CacheKey, str]:
         """Key → why, for each entry that this policy lets go."""
 
 
@@ -97,7 +97,7 @@ class KeepDuration:
 
     seconds: float
 
-    def goes(self, entries: Sequence[Entry], situation: Situation) -> dict[CacheKey, str]:
+    def goes(self, entries: Sequence[CacheEntry], situation: Situation) -> dict[CacheKey, str]:
         return {
             entry.key: f"not used for {_days(situation.now - entry.used)}"
             for entry in entries
@@ -111,7 +111,7 @@ class KeepBuilds:
 
     count: int
 
-    def goes(self, entries: Sequence[Entry], situation: Situation) -> dict[CacheKey, str]:
+    def goes(self, entries: Sequence[CacheEntry], situation: Situation) -> dict[CacheKey, str]:
         return {
             entry.key: f"not used by the last {self.count} builds"
             for entry in entries
@@ -125,7 +125,7 @@ class KeepStorage:
 
     size: int
 
-    def goes(self, entries: Sequence[Entry], situation: Situation) -> dict[CacheKey, str]:
+    def goes(self, entries: Sequence[CacheEntry], situation: Situation) -> dict[CacheKey, str]:
         return _shrink(entries, situation, lambda total: total > self.size, "over the size kept")
 
 
@@ -135,7 +135,7 @@ class MinFree:
 
     size: int
 
-    def goes(self, entries: Sequence[Entry], situation: Situation) -> dict[CacheKey, str]:
+    def goes(self, entries: Sequence[CacheEntry], situation: Situation) -> dict[CacheKey, str]:
         if situation.free is None or situation.free >= self.size:
             return {}
         full = _total(entries) + situation.other
@@ -146,10 +146,10 @@ class MinFree:
 
 
 @frozen
-class Everything:
+class AnyEntry:
     """All goes. Useful where `Only` narrows it."""
 
-    def goes(self, entries: Sequence[Entry], situation: Situation) -> dict[CacheKey, str]:
+    def goes(self, entries: Sequence[CacheEntry], situation: Situation) -> dict[CacheKey, str]:
         return {entry.key: "asked for" for entry in entries}
 
 
@@ -196,7 +196,7 @@ class Only:
     policy: Policy
     labels: tuple[LabelFilter, ...]
 
-    def goes(self, entries: Sequence[Entry], situation: Situation) -> dict[CacheKey, str]:
+    def goes(self, entries: Sequence[CacheEntry], situation: Situation) -> dict[CacheKey, str]:
         mine = {entry.key for entry in entries if self.takes(entry)}
         seen = [e if e.key in mine else evolve(e, pins=(*e.pins, "")) for e in entries]
         why = ", ".join(map(str, self.labels))
@@ -206,11 +206,11 @@ class Only:
             if key in mine
         }
 
-    def takes(self, entry: Entry) -> bool:
+    def takes(self, entry: CacheEntry) -> bool:
         """Whether the labels leave `entry` to the policy."""
         return all(label.fits(build) for build in entry.labels or ((),) for label in self.labels)
 
-    def holds(self, entry: Entry) -> str:
+    def holds(self, entry: CacheEntry) -> str:
         """The labels by which `entry` is kept from the policy; empty when it is not."""
         found = [
             f"{name}={value}"
@@ -223,12 +223,12 @@ class Only:
         return ", ".join(dict.fromkeys(found))
 
 
-def _total(entries: Sequence[Entry]) -> int:
+def _total(entries: Sequence[CacheEntry]) -> int:
     return sum(dict(blob for entry in entries for blob in entry.blobs).values())
 
 
 def _shrink(
-    entries: Sequence[Entry], situation: Situation, over: Callable[[int], bool], why: str
+    entries: Sequence[CacheEntry], situation: Situation, over: Callable[[int], bool], why: str
 ) -> dict[CacheKey, str]:
     """Let the least valuable go while `over` the bytes that stay. Shared blobs count once."""
     holders: dict[Digest, int] = {}
@@ -257,14 +257,14 @@ class Pinned:
 
     patterns: tuple[str, ...]
 
-    def pins(self, entry: Entry) -> tuple[str, ...]:
+    def pins(self, entry: CacheEntry) -> tuple[str, ...]:
         """The pins of `entry`, those of its own first."""
         mine = [p for p in self.patterns if entry.key.startswith(p) or entry.text.startswith(p)]
         return (*entry.pins, *mine)
 
 
 def judge(
-    entries: Sequence[Entry],
+    entries: Sequence[CacheEntry],
     policies: Sequence[Policy],
     situation: Situation,
     *,
@@ -299,7 +299,7 @@ def judge(
     return tuple(verdicts)
 
 
-def _labels_that_hold(entry: Entry, policies: Sequence[Policy]) -> str:
+def _labels_that_hold(entry: CacheEntry, policies: Sequence[Policy]) -> str:
     return next((w for p in policies if isinstance(p, Only) and (w := p.holds(entry))), "")
 
 

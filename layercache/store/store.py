@@ -19,7 +19,7 @@ from layercache.model.descriptors import Descriptor
 from layercache.model.digests import CacheKey, Digest
 from layercache.model.records import Record
 from layercache.store.backend import Backend, Holds, Locks, Releases, Stages, Syncs
-from layercache.store.blobs import GRACE, Blobs, is_old
+from layercache.store.blobs import GRACE, BlobStore, is_old
 from layercache.store.codec import Verifier, decode_record, encode_record
 from layercache.store.small_objects import Objects, StoreEvent
 
@@ -51,7 +51,7 @@ class Store(Objects):
         self._under_way = 0
         # What looking records up saw of their blobs, until somebody relies on them.
         self._stamps: dict[Digest, float] = {}
-        self.blobs = Blobs(self.medium, self._prefix, self._report, self._trouble)
+        self.blobs = BlobStore(self.medium, self._prefix, self._report, self._trouble)
 
     def __repr__(self) -> str:
         return f"Store({self.backend!r})"

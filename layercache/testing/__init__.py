@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from layercache._base.lazy import lazily
 
 if TYPE_CHECKING:
-    from layercache.testing.bases import MemoryImage, MemoryImages
+    from layercache.testing.base_images import MemoryImage, MemoryImages
     from layercache.testing.clocks import VirtualClock
     from layercache.testing.commands import MemoryShell
     from layercache.testing.execution import ExecutorSuite, GuardedTree
@@ -79,7 +79,7 @@ if not TYPE_CHECKING:  # a type checker shall know a misspelt name when it sees 
     __getattr__, __dir__ = lazily(
         __name__,
         {
-            "bases": "MemoryImage MemoryImages",
+            "base_images": "MemoryImage MemoryImages",
             "clocks": "VirtualClock",
             "commands": "MemoryShell",
             "execution": "ExecutorSuite GuardedTree",

@@ -27,7 +27,7 @@ from layercache.errors import BuildError, StepFailed
 from layercache.layers.accounts import resolve_owner
 from layercache.model.framing import frame
 from layercache.model.instruction import Value
-from layercache.testing.memory import MemoryFiles, Refused
+from layercache.testing.memory import MemoryFiles, NotPermitted
 
 __all__ = ["MemoryShell"]
 
@@ -329,7 +329,7 @@ def _chmod(shell: MemoryShell, words: list[str], data: bytes) -> bytes:
     try:
         mode = int(words[0], 8)
     except ValueError:
-        raise Refused(f"{words[0]}: only octal modes are known here") from None
+        raise NotPermitted(f"{words[0]}: only octal modes are known here") from None
     for word in words[1:]:
         shell.files.change_mode(shell._path(word), mode)
     return b""
@@ -349,11 +349,11 @@ def owner_of(text: str, files: MemoryFiles) -> tuple[int, int]:
         return files.read("/" + path.decode()) if node is not None else None
 
     def refuse(sentence: str) -> None:
-        raise Refused(sentence)
+        raise NotPermitted(sentence)
 
     try:
         return resolve_owner(text, read, refuse)
-    except Refused as error:
+    except NotPermitted as error:
         raise BuildError(f"the owner {text!r} can't be found: {error}") from error
 
 
@@ -366,7 +366,7 @@ def _link(shell: MemoryShell, words: list[str], data: bytes) -> bytes:
 def _list(shell: MemoryShell, words: list[str], data: bytes) -> bytes:
     found = shell.files.resolve(shell._path(words[0] if words else "."))
     if found.node is None:
-        raise Refused(f"{words[0] if words else '.'}: no such directory")
+        raise NotPermitted(f"{words[0] if words else '.'}: no such directory")
     return b"".join(name + b"\n" for name in shell.files.children(found.path))
 
 

@@ -25,7 +25,7 @@ from layercache.dockerfile.instructions import (
     From,
     HereDoc,
     Label,
-    Mount,
+    MountFlag,
     Run,
     SecretMount,
     Shell,
@@ -39,10 +39,10 @@ from layercache.trees.in_memory import directory, file, link
 __all__ = [
     "BASES",
     "Choices",
+    "ContextVersion",
     "Files",
     "SeededChoices",
     "Stage",
-    "Version",
     "any_context",
     "any_edit",
     "any_history",
@@ -166,7 +166,7 @@ _STAGE_SOURCES = (
 _TARGETS = ("/app/", "./", "/app/a.txt", "/d/e/", "/x", ".", "/d/e/")
 
 
-def _any_mount(choices: Choices, stages: Sequence[str]) -> Mount:
+def _any_mount(choices: Choices, stages: Sequence[str]) -> MountFlag:
     kind = choices.number(1, 6)
     if kind == 1:
         return CacheMount(choices.pick(("/cache", "/app/cache")))
@@ -268,7 +268,7 @@ class Stage:
 
 
 @frozen(kw_only=True)
-class Version:
+class ContextVersion:
     """One state of a project: what a build is given.
 
     `options` are further arguments of `Builder.build`.
@@ -336,17 +336,17 @@ _TEMPLATES = (
 """Recipes like those that people write, where steps depend on each other in every way."""
 
 
-def any_version(choices: Choices) -> Version:
+def any_version(choices: Choices) -> ContextVersion:
     """A recipe of one to three stages with a context."""
     if _chance(choices, 25):
-        return Version(stages=choices.pick(_TEMPLATES), context=any_context(choices))
+        return ContextVersion(stages=choices.pick(_TEMPLATES), context=any_context(choices))
     stages: list[Stage] = []
     for number in range(choices.pick((1, 2, 2, 3))):
         stages.append(_any_stage(choices, number))
     options: dict[str, Any] = {}
     if _chance(choices, 30):
         options["args"] = {"V": choices.pick(("1", "2"))}
-    return Version(stages=tuple(stages), context=any_context(choices), options=options)
+    return ContextVersion(stages=tuple(stages), context=any_context(choices), options=options)
 
 
 def _any_stage(choices: Choices, number: int) -> Stage:
@@ -356,7 +356,7 @@ def _any_stage(choices: Choices, number: int) -> Stage:
     return Stage(From(image, f"s{number}"), body)
 
 
-def any_edit(choices: Choices, version: Version) -> Version:
+def any_edit(choices: Choices, version: ContextVersion) -> ContextVersion:
     """`version` after one change that a person would make, or none."""
     kind = choices.number(1, 20)
     if kind <= 8:
@@ -368,7 +368,7 @@ def any_edit(choices: Choices, version: Version) -> Version:
     return version
 
 
-def _edit_recipe(choices: Choices, version: Version) -> Version:
+def _edit_recipe(choices: Choices, version: ContextVersion) -> ContextVersion:
     number = choices.number(0, len(version.stages) - 1)
     stage = version.stages[number]
     body = list(stage.body)
@@ -427,7 +427,7 @@ def _retouched(
     return any_instruction(choices, stages)
 
 
-def _edit_options(choices: Choices, version: Version) -> Version:
+def _edit_options(choices: Choices, version: ContextVersion) -> ContextVersion:
     options = {k: v for k, v in version.options.items() if not k.startswith("no_cache")}
     kind = choices.number(1, 5)
     if kind == 1:
@@ -444,7 +444,7 @@ def _edit_options(choices: Choices, version: Version) -> Version:
     return evolve(version, options=options)
 
 
-def any_history(choices: Choices, builds: int) -> tuple[Version, ...]:
+def any_history(choices: Choices, builds: int) -> tuple[ContextVersion, ...]:
     """`builds` versions of one project; each is one to three edits from the one before."""
     versions = [any_version(choices)]
     while len(versions) < builds:

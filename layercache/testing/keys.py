@@ -15,7 +15,7 @@ from layercache.model.operations import PARENT, SOURCE
 from layercache.model.selectors import EVERYTHING, Files, Nothing, Selector
 from layercache.testing.cases import OPERATIONS, variants
 from layercache.testing.generating import SeededChoices, any_history
-from layercache.testing.laws import Tally, World, check_history
+from layercache.testing.laws import LawWorld, Tally, check_history
 
 __all__ = ["KeyStrategySuite"]
 
@@ -145,7 +145,7 @@ class KeyStrategySuite:
         for seed in range(self.seed, self.seed + self.histories):
             choices = SeededChoices(seed)
             history = any_history(choices, 4)
-            world = World(self.make(), machines=2, unstable=seed if unstable else None)
+            world = LawWorld(self.make(), machines=2, unstable=seed if unstable else None)
             check_history(history, world, choices, mishaps=mishaps)
             total.add(world.tally)
         return total

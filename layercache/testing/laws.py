@@ -35,15 +35,15 @@ from layercache.model.task import BoundInput, Executor, Task
 from layercache.solver.protocol import Decision, Walker
 from layercache.store.backends.memory import MemoryBackend
 from layercache.store.store import Store
-from layercache.testing.bases import MemoryImage, MemoryImages
+from layercache.testing.base_images import MemoryImage, MemoryImages
 from layercache.testing.executors import Call, MemoryExecutor, UnstableExecutor
-from layercache.testing.generating import Choices, Version
+from layercache.testing.generating import Choices, ContextVersion
 from layercache.testing.observing import RecordingWalker
 from layercache.testing.oracle import clean_build
 from layercache.testing.workbench import Workbench
 from layercache.trees.in_memory import link
 
-__all__ = ["BASE_IMAGES", "LawBroken", "Tally", "World", "check_history"]
+__all__ = ["BASE_IMAGES", "LawBroken", "LawWorld", "Tally", "check_history"]
 
 BASE_IMAGES = {
     "base:1": MemoryImage.of(
@@ -89,7 +89,7 @@ class Tally:
             setattr(self, field.name, getattr(self, field.name) + getattr(other, field.name))
 
 
-class World:
+class LawWorld:
     """Everything that outlives a build: the store's objects, machines, what was ever executed.
 
     Args:
@@ -134,7 +134,7 @@ class World:
             self._machines.append((one, self._open(self.backend, number)))
 
     def build(
-        self, version: Version, machine: int = 0, *, fresh: bool = False, text: bool = False
+        self, version: ContextVersion, machine: int = 0, *, fresh: bool = False, text: bool = False
     ) -> None:
         """Build one version and check the laws; `fresh`: as a new process, `text`: as a file."""
         executor, store = self._machines[machine]
@@ -191,7 +191,9 @@ class World:
 
     # -- no mixture -------------------------------------------------------------------------
 
-    def _check_links(self, version: Version, store: Store, graph: Graph, walk: _Bound) -> None:
+    def _check_links(
+        self, version: ContextVersion, store: Store, graph: Graph, walk: _Bound
+    ) -> None:
         """Each bound state is its parent's plus a layer that its step can give on just that."""
         calls = [call for executor in self._unstable for call in executor.log]
         made: dict[tuple[Instruction, ChainID, _Inputs], set[DiffID | None]] = {}
@@ -281,7 +283,7 @@ class World:
 
 
 def check_history(
-    history: Sequence[Version], world: World, choices: Choices, *, mishaps: int = 0
+    history: Sequence[ContextVersion], world: LawWorld, choices: Choices, *, mishaps: int = 0
 ) -> None:
     """Build all versions in order and check the laws after each; raises `LawBroken`.
 
@@ -363,7 +365,7 @@ def _difference(cached: BuildResult, clean: BuildResult) -> str:
     return "\n".join(lines)
 
 
-def _story(history: Sequence[Version]) -> str:
+def _story(history: Sequence[ContextVersion]) -> str:
     lines = []
     for number, version in enumerate(history):
         context: Mapping[str, object] = {

@@ -26,9 +26,9 @@ from layercache.reports.reasons import CAUSES
 from layercache.reports.report import StepReport
 from layercache.solver.step_filter import step_selector
 from layercache.store.store import Store
-from layercache.testing.bases import MemoryImage, MemoryImages
+from layercache.testing.base_images import MemoryImage, MemoryImages
 from layercache.testing.executors import MemoryExecutor
-from layercache.testing.memory import Entry, snapshot
+from layercache.testing.memory import MemoryEntry, snapshot
 from layercache.trees.in_memory import file
 
 __all__ = ["Build", "Layers"]
@@ -52,7 +52,7 @@ class Build:
         return self.result.steps
 
     @property
-    def files(self) -> dict[str, Entry]:
+    def files(self) -> dict[str, MemoryEntry]:
         """Every path of the result, with what is there."""
         return snapshot(self.result.tree())
 

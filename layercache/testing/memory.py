@@ -31,7 +31,7 @@ from layercache.model.observations import (
 from layercache.model.task import Blobs
 from layercache.model.tree import Node, Tree
 
-__all__ = ["Entry", "MemoryFiles", "Refused", "snapshot"]
+__all__ = ["MemoryEntry", "MemoryFiles", "NotPermitted", "snapshot"]
 
 _LOOK = FOUND | METADATA | SIZE | LINK | ATTRIBUTES
 _FILE = stat.S_IFREG | 0o644
@@ -47,12 +47,12 @@ _KINDS = {
 }
 
 
-class Refused(BuildError):
+class NotPermitted(BuildError):
     """What a command asked of the files can't be done; the message says why."""
 
 
 @frozen
-class Entry:
+class MemoryEntry:
     """One path of a snapshot: everything about it that a build may decide.
 
     `content` is a file's bytes or a link's target; `mode` the permission bits; `mtime` seconds
@@ -67,7 +67,7 @@ class Entry:
     mtime: int = 0
 
 
-def snapshot(tree: Tree) -> dict[str, Entry]:
+def snapshot(tree: Tree) -> dict[str, MemoryEntry]:
     """Every path of `tree` but its root, with what is there: to compare whole trees."""
     found = {}
     for path, node in _nodes(tree):
@@ -75,7 +75,7 @@ def snapshot(tree: Tree) -> dict[str, Entry]:
         if node.is_file:
             with tree.open(path) as source:
                 content = source.read()
-        found[path.decode("utf-8", "surrogateescape")] = Entry(
+        found[path.decode("utf-8", "surrogateescape")] = MemoryEntry(
             _KINDS.get(stat.S_IFMT(node.mode), "other"),
             node.mode & 0o7777,
             node.uid,
@@ -105,7 +105,7 @@ class MemoryFiles:
 
     Paths are absolute or relative to the root, links in them are followed inside it. Whatever
     is written is root's unless `owner` is set, and has the time that layers give to what
-    commands write. Raises `Refused` for what a file system would refuse. What of the beginning
+    commands write. Raises `NotPermitted` for what a file system would refuse. What of the beginning
     was looked at is noted: `observed`.
     """
 
@@ -178,9 +178,9 @@ class MemoryFiles:
         """The bytes of a file."""
         found = self.resolve(path)
         if found.node is None:
-            raise Refused(f"{path}: no such file")
+            raise NotPermitted(f"{path}: no such file")
         if not found.node.is_file:
-            raise Refused(f"{path}: not a regular file")
+            raise NotPermitted(f"{path}: not a regular file")
         return self._content(found.path)
 
     def _content(self, path: bytes) -> bytes:
@@ -211,7 +211,7 @@ class MemoryFiles:
         found = self.resolve(path)
         there = found.node
         if there is not None and not there.is_file:
-            raise Refused(f"{path}: is no regular file")
+            raise NotPermitted(f"{path}: is no regular file")
         if there is None:
             there = Node(mode=_FILE, uid=self.owner[0], gid=self.owner[1])
         if mode is not None:
@@ -226,7 +226,7 @@ class MemoryFiles:
         if found.node is not None:
             if parents and found.node.is_dir:
                 return
-            raise Refused(f"{path}: is there already")
+            raise NotPermitted(f"{path}: is there already")
         missing = [found.path]
         while parents and self.lookup(above := missing[-1].rpartition(b"/")[0]) is None:
             missing.append(above)
@@ -237,7 +237,7 @@ class MemoryFiles:
         """Make a symbolic link at `path`."""
         found = self.resolve(path, last=False)
         if found.node is not None:
-            raise Refused(f"{path}: is there already")
+            raise NotPermitted(f"{path}: is there already")
         text = target.encode("utf-8", "surrogateescape")
         self._put(found.path, evolve(self._made(_LINK), size=len(text), link=text))
 
@@ -245,14 +245,14 @@ class MemoryFiles:
         """Remove a file or link, with `recursive` also a directory and all that is below."""
         found = self.resolve(path, last=False)
         if found.node is None:
-            raise Refused(f"{path}: no such file")
+            raise NotPermitted(f"{path}: no such file")
         below = [p for p in self._nodes if p.startswith(found.path + b"/")]
         if found.node.is_dir and (not recursive or not found.path):
-            raise Refused(f"{path}: is a directory")
+            raise NotPermitted(f"{path}: is a directory")
         for here in (found.path, *below):
             self._check_writable(here)
             if here in self._mounts:
-                raise Refused(f"{path}: something is mounted there")
+                raise NotPermitted(f"{path}: something is mounted there")
         for here in (found.path, *below):
             self._note_all(here)
         for here in (found.path, *below):
@@ -265,13 +265,13 @@ class MemoryFiles:
         """Move a file, link or directory; a file that is in the way is replaced."""
         source = self.resolve(old, last=False)
         if source.node is None:
-            raise Refused(f"{old}: no such file")
+            raise NotPermitted(f"{old}: no such file")
         target = self.resolve(new, last=False)
         goal = target.path
         if target.node is not None and target.node.is_dir:
             goal = _join(goal, source.path.rpartition(b"/")[2])
         if goal == source.path or goal.startswith(source.path + b"/"):
-            raise Refused(f"{new}: is within {old}")
+            raise NotPermitted(f"{new}: is within {old}")
         moved = [p for p in self._nodes if p == source.path or p.startswith(source.path + b"/")]
         for path in moved:
             self._note_all(path)
@@ -289,7 +289,7 @@ class MemoryFiles:
         """Copy a file, with `recursive` a directory; modes are kept."""
         source = self.resolve(old)
         if source.node is None:
-            raise Refused(f"{old}: no such file")
+            raise NotPermitted(f"{old}: no such file")
         target = self.resolve(new)
         goal = target.path
         if target.node is not None and target.node.is_dir:
@@ -300,7 +300,7 @@ class MemoryFiles:
             self._change(goal, evolve(self._nodes[goal], mode=source.node.mode))
             return
         if not recursive:
-            raise Refused(f"{old}: is a directory")
+            raise NotPermitted(f"{old}: is a directory")
         below = sorted(p for p in self._nodes if p == source.path or _below(p, source.path))
         for path in below:
             self._note_all(path)
@@ -329,7 +329,7 @@ class MemoryFiles:
     def _existing(self, path: str) -> Resolved:
         found = self.resolve(path)
         if found.node is None:
-            raise Refused(f"{path}: no such file")
+            raise NotPermitted(f"{path}: no such file")
         return found
 
     def _change(self, path: bytes, node: Node) -> None:
@@ -344,7 +344,7 @@ class MemoryFiles:
         self._check_writable(path)
         above = self.lookup(path.rpartition(b"/")[0])
         if above is None or not above.is_dir:
-            raise Refused(f"/{path.decode(errors='replace')}: its directory is not there")
+            raise NotPermitted(f"/{path.decode(errors='replace')}: its directory is not there")
         self._claim(path)
         self._nodes[path] = node
         self._elsewhere.pop(path, None)
@@ -381,7 +381,7 @@ class MemoryFiles:
         if source is not None and at:
             top = source.lookup(at)
         if top is None:
-            raise Refused(f"there is nothing to be mounted at {target}")
+            raise NotPermitted(f"there is nothing to be mounted at {target}")
         entries = [(goal, top, at)]
         if source is not None:
             start = len(at) + 1 if at else 0
@@ -428,7 +428,7 @@ class MemoryFiles:
     def _check_writable(self, path: bytes) -> None:
         mount = self._mount_of(path)
         if mount is not None and not self._mounts[mount]:
-            raise Refused(f"/{path.decode(errors='replace')}: read-only")
+            raise NotPermitted(f"/{path.decode(errors='replace')}: read-only")
 
     # -- the layer --------------------------------------------------------------------------
 

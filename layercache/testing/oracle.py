@@ -35,14 +35,14 @@ from layercache.solver.protocol import (
 from layercache.store.backends.memory import MemoryBackend
 from layercache.store.store import Store
 from layercache.testing.executors import MemoryExecutor
-from layercache.testing.memory import Entry, snapshot
+from layercache.testing.memory import MemoryEntry, snapshot
 
 __all__ = ["PlainWalker", "clean_build", "oracle"]
 
 
 def oracle(
     recipe: Any, context: Any = None, *, executor: Executor | None = None, **options: Any
-) -> dict[str, Entry]:
+) -> dict[str, MemoryEntry]:
     """Path → type, mode, owner, content and time of all that a clean build leaves.
 
     Arguments are those of `Builder.build`; `executor` is a `MemoryExecutor` by default. Raises

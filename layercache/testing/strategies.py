@@ -13,8 +13,8 @@ from layercache.errors import MissingExtra
 from layercache.model.instruction import Value
 from layercache.testing.generating import (
     Choices,
+    ContextVersion,
     Files,
-    Version,
     any_context,
     any_history,
     any_instruction,
@@ -74,7 +74,7 @@ def instructions(stages: Sequence[str] = ()) -> SearchStrategy[DockerfileInstruc
     return drawn(lambda choices: any_instruction(choices, stages))
 
 
-def versions() -> SearchStrategy[Version]:
+def versions() -> SearchStrategy[ContextVersion]:
     """A recipe with its context and build options."""
     return drawn(any_version)
 
@@ -84,7 +84,7 @@ def recipes() -> SearchStrategy[tuple[DockerfileInstruction, ...]]:
     return versions().map(lambda version: version.recipe)
 
 
-def edit_histories(builds: int = 4) -> SearchStrategy[tuple[Version, ...]]:
+def edit_histories(builds: int = 4) -> SearchStrategy[tuple[ContextVersion, ...]]:
     """`builds` versions of one project, each a few edits from an earlier one."""
     return drawn(lambda choices: any_history(choices, builds))
 

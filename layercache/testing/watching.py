@@ -7,7 +7,7 @@ them otherwise, so that nearly everything after it has another parent.
 from __future__ import annotations
 
 from layercache.dockerfile.instructions import Copy, From, Run
-from layercache.testing.generating import Choices, Files, Stage, Version
+from layercache.testing.generating import Choices, ContextVersion, Files, Stage
 
 __all__ = ["any_watched_history"]
 
@@ -48,13 +48,13 @@ _LOOKS = (
 )
 
 
-def any_watched_history(choices: Choices, builds: int) -> tuple[Version, ...]:
+def any_watched_history(choices: Choices, builds: int) -> tuple[ContextVersion, ...]:
     """`builds` versions of a recipe that makes a few things, one step each, and looks at them in
     further ones; a version makes one or two of them otherwise than the one before."""
     looks = [choices.pick(_LOOKS).replace("{}", str(n)) for n in range(choices.number(2, 4))]
     made = [choices.pick(options) for options in _THINGS]
     content = choices.pick(("one", "two"))
-    versions: list[Version] = []
+    versions: list[ContextVersion] = []
     for number in range(builds):
         for _ in range(choices.number(1, 2) if number else 0):
             thing = choices.number(0, len(_THINGS))
@@ -68,5 +68,7 @@ def any_watched_history(choices: Choices, builds: int) -> tuple[Version, ...]:
             *(Run(f"{look} || true") for look in looks),
         )
         context: Files = {"t/a": content, "t/b": "b"}
-        versions.append(Version(stages=(Stage(From("scratch", "s0"), body),), context=context))
+        versions.append(
+            ContextVersion(stages=(Stage(From("scratch", "s0"), body),), context=context)
+        )
     return tuple(versions)

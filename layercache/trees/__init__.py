@@ -13,14 +13,13 @@ from layercache._base.lazy import lazily
 if TYPE_CHECKING:
     from layercache.trees.compare import Difference, differences
     from layercache.trees.in_memory import DictTree, directory, file, link
-    from layercache.trees.listing import FileChange, Listed, Lists, diff_listings
+    from layercache.trees.listing import FileChange, Listed, Lists, Selects, diff_listings
     from layercache.trees.order import Ordered
     from layercache.trees.patterns import Ignore, Rule, has_wildcards
     from layercache.trees.selection import (
         Excludes,
         Filtered,
         Selected,
-        Selects,
         fingerprint,
         select,
         tree_digest,
@@ -58,9 +57,9 @@ if not TYPE_CHECKING:  # hidden from type checkers, so that they still report mi
         {
             "compare": "Difference differences",
             "in_memory": "DictTree directory file link",
-            "listing": "FileChange Listed Lists diff_listings",
+            "listing": "FileChange Listed Lists Selects diff_listings",
             "order": "Ordered",
             "patterns": "Ignore Rule has_wildcards",
-            "selection": "Excludes Filtered Selected Selects fingerprint select tree_digest walk",
+            "selection": "Excludes Filtered Selected fingerprint select tree_digest walk",
         },
     )

@@ -1,8 +1,8 @@
 """Patterns as one automaton over path components, determinised lazily.
 
 Each pattern is a small nondeterministic machine whose edges read one component (`Component`);
-a `State` is the set of nodes that a path can reach, with the rules that matched above it, as in
-moby's walk. States are created on first use and remembered.
+a `PatternState` is the set of nodes that a path can reach, with the rules that matched above it,
+as in moby's walk. States are created on first use and remembered.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Final, NamedTuple, TypeAlias
 
 from layercache.trees._components import Component, Part, PatternSyntax, tokenize
 
-__all__ = ["Machine", "State"]
+__all__ = ["Machine", "PatternState"]
 
 _MAX_BREAKS: Final = 32
 """Places in one component of a pattern where it may go on in a deeper directory."""
@@ -39,7 +39,7 @@ class _Edge(NamedTuple):
     rule: int
 
 
-class State(dict[bytes, "State"]):
+class PatternState(dict[bytes, "PatternState"]):
     """The state of the machine after a path; `state[name]` is the state one component deeper.
 
     `ignored`: the path matches. `settled`: all paths below have the same answer, so nothing below
@@ -77,8 +77,8 @@ class State(dict[bytes, "State"]):
         self._probes: list[tuple[slice, _Get]] = []
         self._other: list[int] = []
         self._taking: tuple[list[int], list[int]] = ([], [])
-        self._targets: dict[tuple[int, ...], State] = {}
-        self._usual: State | None = None
+        self._targets: dict[tuple[int, ...], PatternState] = {}
+        self._usual: PatternState | None = None
 
     @property
     def prunable(self) -> bool:
@@ -115,7 +115,7 @@ class State(dict[bytes, "State"]):
         self._targets = {}
         self._usual = None
 
-    def __missing__(self, name: bytes) -> State:
+    def __missing__(self, name: bytes) -> PatternState:
         if self.settled or not name:
             return self
         if self._exact is None:
@@ -142,7 +142,7 @@ class State(dict[bytes, "State"]):
             self[name] = state
         return state
 
-    def _follow(self, name: bytes, found: list[int], candidates: list[int]) -> State:
+    def _follow(self, name: bytes, found: list[int], candidates: list[int]) -> PatternState:
         edges = self._machine.edges
         hits = [*found, *[n for n in candidates if edges[n].component.match(name)]]
         hits.sort()
@@ -185,10 +185,10 @@ class Machine:
             self._add(number, tokenize(pattern, doublestar=doublestar))
             for number, (pattern, _) in enumerate(rules)
         ]
-        self._states: dict[tuple[frozenset[int], int], State] = {}
-        self._directories: dict[bytes, State] = {}
+        self._states: dict[tuple[frozenset[int], int], PatternState] = {}
+        self._directories: dict[bytes, PatternState] = {}
         self.remembered = 0  # names kept in all states
-        self.start = State(self, frozenset(starts), 0, False)
+        self.start = PatternState(self, frozenset(starts), 0, False)
 
     def _add(self, rule: int, parts: Sequence[Part]) -> int:
         # Nodes stand where a component begins: (position, False), or in a `**` that has
@@ -245,7 +245,7 @@ class Machine:
                 edge(here, taken, -1)
         return first
 
-    def step(self, state: State, edges: Sequence[int]) -> State:
+    def step(self, state: PatternState, edges: Sequence[int]) -> PatternState:
         """The state after one more component, given the edges that read it."""
         matched_now = 0
         targets: list[int] = []
@@ -273,10 +273,10 @@ class Machine:
         if found is None:
             if len(self._states) >= _MAX_STATES:
                 self.forget()
-            found = self._states[key] = State(self, nodes, sticky, ignored)
+            found = self._states[key] = PatternState(self, nodes, sticky, ignored)
         return found
 
-    def directory(self, path: bytes) -> State:
+    def directory(self, path: bytes) -> PatternState:
         """The state after `path` (b"" for the root), remembered because many paths share a
         directory.
         """

@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 
 from layercache._base.classes import frozen
 from layercache.errors import CorruptObject
+from layercache.model.digests import Fingerprint
 from layercache.model.selectors import Files
 from layercache.model.tree import Node, Tree, counted_attributes, node_digest
 from layercache.trees.selection import leading, select, walk
@@ -22,6 +23,7 @@ __all__ = [
     "FileChange",
     "Listed",
     "Lists",
+    "Selects",
     "decode_listing",
     "diff_listings",
     "encode_listing",
@@ -72,6 +74,15 @@ class Lists(ABC):
 
     @abstractmethod
     def listing(self, files: Files) -> tuple[Listed, ...]: ...
+
+
+class Selects(ABC):
+    """Optional: a tree that fingerprints a selection faster than entry by entry."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def fingerprint(self, files: Files) -> Fingerprint: ...
 
 
 def listed_digest(node: Node) -> bytes:

@@ -19,10 +19,10 @@ from typing import Final
 from layercache._base.classes import field, frozen
 from layercache._base.paths import clean
 from layercache.errors import DockerfileError, Problem, UsageError
-from layercache.trees._automaton import Machine, State
+from layercache.trees._automaton import Machine, PatternState
 from layercache.trees._components import PatternSyntax
 
-__all__ = ["Glob", "Ignore", "Rule", "State", "clean", "has_wildcards"]
+__all__ = ["Glob", "Ignore", "PatternState", "Rule", "clean", "has_wildcards"]
 
 MAX_TEXT: Final = 1 << 20
 """The maximum size of an ignore file in bytes: far above real files, to bound parsing."""
@@ -143,11 +143,11 @@ class Ignore:
         return cls(tuple(rules))
 
     @property
-    def start(self) -> State:
+    def start(self) -> PatternState:
         """The state at the root, which is never ignored."""
         return self._machine.start
 
-    def state(self, path: bytes) -> State:
+    def state(self, path: bytes) -> PatternState:
         """The state after `path` (b"" or b"." for the root)."""
         state = self.start
         if path in (b"", b"."):
@@ -209,10 +209,10 @@ class Glob:
 
     pattern: str
     doublestar: bool = False
-    start: State = field(init=False, eq=False, repr=False)
+    start: PatternState = field(init=False, eq=False, repr=False)
 
     @start.default
-    def _compiled(self) -> State:
+    def _compiled(self) -> PatternState:
         try:
             return _compile([Rule(self.pattern)], self.doublestar).start
         except PatternSyntax as error:

@@ -2,6 +2,8 @@
 
 `select` answers `Files`, `walk` lists everything that a match brings along, `fingerprint` digests
 it. Works over any `Tree`. Pure.
+
+One module, so that what is selected, walked and digested can't differ.
 """
 
 from __future__ import annotations
@@ -29,13 +31,12 @@ from layercache.model.tree import (
     directory_digest,
     node_digest,
 )
-from layercache.trees.patterns import Glob, Ignore, State, has_wildcards
+from layercache.trees.patterns import Glob, Ignore, PatternState, has_wildcards
 
 __all__ = [
     "Excludes",
     "Filtered",
     "Selected",
-    "Selects",
     "fingerprint",
     "leading",
     "refuse_whiteout",
@@ -68,7 +69,7 @@ class Selected:
     name: bytes
     relative: bytes
     node: Node
-    exclude: State | None = field(default=None, eq=False, repr=False)
+    exclude: PatternState | None = field(default=None, eq=False, repr=False)
 
 
 class Excludes(ABC):
@@ -81,22 +82,13 @@ class Excludes(ABC):
         """The rule that keeps `path` out, as a phrase for a message; None if none does."""
 
 
-class Selects(ABC):
-    """Optional: a tree that fingerprints a selection faster than entry by entry."""
-
-    __slots__ = ()
-
-    @abstractmethod
-    def fingerprint(self, files: Files) -> Fingerprint: ...
-
-
 class Filtered(ABC):
     """A tree with a faster way to `tree_digest` with exclusions."""
 
     __slots__ = ()
 
     @abstractmethod
-    def digest_without(self, path: bytes, exclude: State) -> bytes | None:
+    def digest_without(self, path: bytes, exclude: PatternState) -> bytes | None:
         """`tree_digest(self, path, exclude)`."""
 
 
@@ -185,7 +177,7 @@ def refuse_whiteout(path: bytes) -> None:
 
 
 def _named(
-    tree: Tree, index: int, pattern: str, wildcards: bool, exclude: State | None
+    tree: Tree, index: int, pattern: str, wildcards: bool, exclude: PatternState | None
 ) -> Iterator[Selected]:
     text = clean("/" + pattern)[1:]
     path = _encode(text)
@@ -209,7 +201,7 @@ def _named(
                 yield Selected(index, followed[0], name, b"", followed[1], exclude)
 
 
-def _left_out(name: bytes, node: Node, exclude: State | None) -> bool:
+def _left_out(name: bytes, node: Node, exclude: PatternState | None) -> bool:
     """Whether the patterns of --exclude exclude a source with this name."""
     if exclude is None or not name:
         return False
@@ -230,7 +222,7 @@ def _bases(tree: Tree, text: str) -> Iterator[tuple[bytes, str]]:
 
 
 def _with_parents(
-    tree: Tree, index: int, pattern: str, exclude: State | None
+    tree: Tree, index: int, pattern: str, exclude: PatternState | None
 ) -> Iterator[Selected]:
     head, pivot, tail = pattern.partition("/./")
     if not pivot:
@@ -277,9 +269,9 @@ def _unescaped(text: str) -> bytes:
     return _encode("".join(kept))
 
 
-def _matches(tree: Tree, base: bytes, start: State) -> Iterator[bytes]:
+def _matches(tree: Tree, base: bytes, start: PatternState) -> Iterator[bytes]:
     """Paths below `base` that match, sorted; as in BuildKit, nothing below a match is tried."""
-    todo: list[tuple[bytes, State]] = [(base, start)]
+    todo: list[tuple[bytes, PatternState]] = [(base, start)]
     while todo:
         path, state = todo.pop()
         if state.ignored:
@@ -317,7 +309,7 @@ def _near(tree: Tree, path: bytes) -> str | None:
 
 
 def walk(
-    tree: Tree, selected: Selected, exclude: State | None = None
+    tree: Tree, selected: Selected, exclude: PatternState | None = None
 ) -> Iterator[tuple[bytes, bytes, Node]]:
     """Everything that copying `selected` brings along: (relative path, path, node).
 
@@ -334,9 +326,9 @@ def walk(
         return
     # Excluded directories wait until something below them is kept.
     waiting: list[tuple[bytes, bytes, Node]] = [(b"", selected.path, selected.node)] * hidden
-    todo: list[tuple[bytes, State | None]] = []
+    todo: list[tuple[bytes, PatternState | None]] = []
 
-    def push(relative: bytes, path: bytes, state: State | None) -> None:
+    def push(relative: bytes, path: bytes, state: PatternState | None) -> None:
         for name in reversed(tree.children(path)):
             below = None if state is None else state[name]
             if below is None or not below.prunable:
@@ -367,7 +359,7 @@ def _is_below(path: bytes, parent: bytes) -> bool:
     return not parent or path.startswith(parent + b"/")
 
 
-def tree_digest(tree: Tree, path: bytes, exclude: State | None = None) -> bytes | None:
+def tree_digest(tree: Tree, path: bytes, exclude: PatternState | None = None) -> bytes | None:
     """`tree.digest(path)` without excluded entries; None if nothing is left."""
     if exclude is None or (exclude.settled and not exclude.ignored):
         return tree.digest(path)
@@ -379,7 +371,7 @@ def tree_digest(tree: Tree, path: bytes, exclude: State | None = None) -> bytes 
     if node is None or not node.is_dir:
         return None if exclude.ignored else tree.digest(path)
     # One frame for each open directory: its children so far, and those still to do.
-    frames: list[tuple[bytes, State, Node, list[Child], Iterator[bytes]]] = [
+    frames: list[tuple[bytes, PatternState, Node, list[Child], Iterator[bytes]]] = [
         (path, exclude, node, [], iter(tree.children(path)))
     ]
     while True:

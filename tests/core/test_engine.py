@@ -27,7 +27,7 @@ from layercache.model.task import Result
 from layercache.store.backends.local import LocalBackend
 from layercache.store.backends.memory import MemoryBackend
 from layercache.store.store import Store
-from layercache.testing.bases import MemoryImages
+from layercache.testing.base_images import MemoryImages
 from layercache.testing.clocks import VirtualClock
 from layercache.testing.executors import (
     CountingExecutor,

@@ -23,7 +23,7 @@ from layercache.reports.reasons import (
     describe,
 )
 from layercache.solver.strategies import ChainKeys, ContentKeys
-from layercache.testing.bases import MemoryImage
+from layercache.testing.base_images import MemoryImage
 from layercache.testing.cases import variants
 from layercache.testing.executors import MemoryExecutor
 from layercache.testing.layers import Layers

@@ -7,6 +7,7 @@ import functools
 import graphlib
 import importlib
 import importlib.util
+import itertools
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -200,6 +201,65 @@ def test_modules_are_one_idea():
             assert re.search(r"\b[Oo]ne (module|class|file|table|place)\b", doc), (
                 f"{name} has more than 500 lines: its docstring must say why it is one module"
             )
+
+
+def test_no_public_class_name_stands_twice():
+    """A class is found by its name: two of one name are two words for two things."""
+    homes: dict[str, list[str]] = {}
+    for name in modules():
+        for node in parsed(name).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                homes.setdefault(node.name, []).append(name)
+    twice = {name: where for name, where in homes.items() if len(where) > 1}
+    assert not twice
+
+
+ALIKE = {("store.backend", "store.backends")}
+"""The interface stands beside the package of those who implement it."""
+
+VAGUE = frozenset(
+    {
+        "attempts",
+        "base",
+        "contents",
+        "data",
+        "differences",
+        "hints",
+        "info",
+        "known",
+        "manager",
+        "medium",
+        "mounted",
+        "needs",
+        "objects",
+        "performing",
+        "places",
+        "possible",
+        "predecessors",
+        "things",
+        "values",
+        "variations",
+    }
+)
+"""Names that say something only to who knows the module already."""
+
+
+def test_module_names_explain_themselves():
+    """None needs its docstring to be understood, none differs from a neighbour by a letter."""
+    assert not [name for name in modules() if name.rpartition(".")[2] in VAGUE]
+    alike = set()
+    for one, other in itertools.combinations(sorted(filter(None, modules())), 2):
+        (package_of, _, first), (next_to, _, second) = one.rpartition("."), other.rpartition(".")
+        if package_of == next_to and _one_letter_apart(first, second):
+            alike.add((one, other))
+    assert alike == ALIKE
+
+
+def _one_letter_apart(one: str, other: str) -> bool:
+    if len(one) == len(other):
+        return sum(a != b for a, b in zip(one, other, strict=True)) == 1
+    shorter, longer = sorted((one, other), key=len)
+    return any(longer[:at] + longer[at + 1 :] == shorter for at in range(len(longer)))
 
 
 def test_every_module_explains_itself():

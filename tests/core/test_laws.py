@@ -13,7 +13,7 @@ from layercache.model.observations import ABSENT, CONTENT, FOUND, LINK, LISTING,
 from layercache.solver.strategies import ChainKeys, ContentKeys
 from layercache.testing.executors import MemoryExecutor
 from layercache.testing.generating import SeededChoices, any_history
-from layercache.testing.laws import LawBroken, Tally, World, check_history
+from layercache.testing.laws import LawBroken, LawWorld, Tally, check_history
 from layercache.testing.layers import Layers
 from layercache.testing.memory import MemoryFiles
 from layercache.testing.strategies import edit_histories
@@ -70,7 +70,7 @@ def test_histories(name):
     for seed in range(SEED, SEED + histories):
         choices = SeededChoices(seed)
         history = any_history(choices, 3)
-        world = World(make_keys(), machines=2, unstable=seed if unstable else None, trace=trace)
+        world = LawWorld(make_keys(), machines=2, unstable=seed if unstable else None, trace=trace)
         check_history(history, world, choices, mishaps=mishaps)
         total.add(world.tally)
     more = f"; {total.builds} builds, {total.hits} hits ({total.narrow} on another parent)"
@@ -102,7 +102,7 @@ def test_watched_histories(name):
 
 def _watched(seed: int, *, unstable: bool, mishaps: int = 0) -> Tally:
     choices = SeededChoices(seed)
-    world = World(machines=2, unstable=seed if unstable else None, trace="auto")
+    world = LawWorld(machines=2, unstable=seed if unstable else None, trace="auto")
     check_history(any_watched_history(choices, 3), world, choices, mishaps=mishaps)
     return world.tally
 
@@ -135,7 +135,7 @@ def test_the_law_bites_where_a_trace_says_too_little(monkeypatch, what, unstable
 @given(edit_histories(3), st.randoms(use_true_random=False))
 def test_histories_that_shrink(history, random):
     """The same law, drawn by Hypothesis."""
-    check_history(history, World(machines=2), SeededChoices(random.randint(0, 1 << 30)))
+    check_history(history, LawWorld(machines=2), SeededChoices(random.randint(0, 1 << 30)))
 
 
 def test_the_law_bites():
@@ -144,7 +144,7 @@ def test_the_law_bites():
     def run():
         for seed in range(SEED, SEED + 200):
             choices = SeededChoices(seed)
-            world = World(ForgetfulKeys("field command"))
+            world = LawWorld(ForgetfulKeys("field command"))
             check_history(any_history(choices, 3), world, choices)
 
     with pytest.raises(LawBroken, match="build 1"):

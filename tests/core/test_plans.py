@@ -13,7 +13,7 @@ from layercache.solver.strategies import ChainKeys, ContentKeys
 from layercache.store.backends.local import LocalBackend
 from layercache.store.backends.memory import MemoryBackend
 from layercache.store.store import Store
-from layercache.testing.bases import MemoryImages
+from layercache.testing.base_images import MemoryImages
 from layercache.testing.executors import MemoryExecutor
 from layercache.testing.generating import SeededChoices, any_history
 from layercache.testing.laws import BASE_IMAGES

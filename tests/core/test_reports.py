@@ -13,7 +13,7 @@ from layercache.dockerfile.instructions import Cmd, Copy, Env, Run
 from layercache.errors import LayerCacheError, StepFailed, UsageError
 from layercache.reports.reasons import CAUSES, KINDS, WHATS
 from layercache.reports.report import Report
-from layercache.testing.bases import MemoryImages
+from layercache.testing.base_images import MemoryImages
 from layercache.testing.executors import MemoryExecutor
 from layercache.testing.laws import BASE_IMAGES
 from layercache.testing.strategies import versions

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from layercache.dockerfile.syntax.expansion import expand, process_word, process_words
-from layercache.dockerfile.syntax.limits import Budget, Limits
+from layercache.dockerfile.syntax.limits import Budget, RecipeLimits
 from layercache.dockerfile.syntax.shell_patterns import Pattern
 from layercache.dockerfile.syntax.words import literal
 from layercache.errors import DockerfileError
@@ -245,8 +245,8 @@ def test_doubling_stops_at_the_bound() -> None:
     with pytest.raises(DockerfileError, match="longer than"):
         double()
 
-    assert len(env["A"]) <= Limits().word_chars
-    assert budget.used < 20 * Limits().word_chars
+    assert len(env["A"]) <= RecipeLimits().word_chars
+    assert budget.used < 20 * RecipeLimits().word_chars
 
 
 def test_a_budget_bounds_many_words_together() -> None:

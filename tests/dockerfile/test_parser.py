@@ -35,7 +35,7 @@ from layercache.dockerfile.instructions import (
     Volume,
     Workdir,
 )
-from layercache.dockerfile.syntax.limits import Budget, Limits
+from layercache.dockerfile.syntax.limits import Budget, RecipeLimits
 from layercache.dockerfile.syntax.parser import parse, parse_trigger
 from layercache.errors import DockerfileError, Problem
 
@@ -449,12 +449,16 @@ def test_doubtful_things_are_warned_of() -> None:
 @pytest.mark.parametrize(
     ("limits", "text", "message"),
     [
-        (Limits(file_bytes=10), "FROM a\nRUN x\n", "the file is larger than 10 bytes"),
-        (Limits(line_chars=8), "FROM a\nRUN xxxxxx\n", "the line is longer than 8 characters"),
-        (Limits(instructions=1), "FROM a\nRUN x\n", "the file has more than 1 instructions"),
+        (RecipeLimits(file_bytes=10), "FROM a\nRUN x\n", "the file is larger than 10 bytes"),
+        (
+            RecipeLimits(line_chars=8),
+            "FROM a\nRUN xxxxxx\n",
+            "the line is longer than 8 characters",
+        ),
+        (RecipeLimits(instructions=1), "FROM a\nRUN x\n", "the file has more than 1 instructions"),
     ],
 )
-def test_sizes_are_bounded(limits: Limits, text: str, message: str) -> None:
+def test_sizes_are_bounded(limits: RecipeLimits, text: str, message: str) -> None:
     """Each bound has its message."""
     with pytest.raises(DockerfileError, match=re.escape(message)):
         parse(text, limits=limits)
@@ -462,7 +466,7 @@ def test_sizes_are_bounded(limits: Limits, text: str, message: str) -> None:
 
 def test_the_number_of_problems_is_bounded() -> None:
     """A file of nothing but mistakes is given up after some."""
-    assert len(problems("FROM a\n" + "X\n" * 10_000)) == Limits().problems
+    assert len(problems("FROM a\n" + "X\n" * 10_000)) == RecipeLimits().problems
 
 
 @pytest.mark.parametrize(

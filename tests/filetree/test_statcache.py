@@ -12,7 +12,7 @@ import pytest
 
 from layercache.errors import SourceError
 from layercache.inputs.scan.context_tree import Context
-from layercache.inputs.scan.filesystems import Mounts
+from layercache.inputs.scan.filesystems import MountTable
 from layercache.model.selectors import Files
 from layercache.trees.in_memory import directory, file, link
 from tests.filetree import disk
@@ -356,12 +356,12 @@ TABLE = (
 )
 def test_the_mount_table_decides(device: int, path: bytes, trusted: bool) -> None:
     """By device, else by the longest mount point; the last of several mounts on one counts."""
-    assert Mounts(TABLE).trusted(device, path) == trusted
+    assert MountTable(TABLE).trusted(device, path) == trusted
 
 
 def test_without_a_mount_table_nothing_is_trusted() -> None:
     """Where nothing is known of the file system, everything is read."""
-    assert not Mounts(b"").trusted(1, b"/")
+    assert not MountTable(b"").trusted(1, b"/")
 
 
 def test_paranoid_reads_everything_each_time(root: str, cache: str) -> None:
@@ -379,7 +379,7 @@ def test_untrusted_devices_are_not_remembered(
     root: str, cache: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where the stamps of the root itself can't be trusted, no cache is used or written."""
-    monkeypatch.setattr(Mounts, "trusted", lambda *_: False)
+    monkeypatch.setattr(MountTable, "trusted", lambda *_: False)
     for _ in range(2):
         with disk.scan(root, cache) as tree:
             tree.fingerprint(disk.ALL)
@@ -400,7 +400,7 @@ def test_a_mount_inside_that_is_not_trusted(
         disk.put(root, "d/s/far", "1")
         disk.age(root)
         device = os.stat(inside).st_dev
-        monkeypatch.setattr(Mounts, "trusted", lambda _, number, __: number != device)
+        monkeypatch.setattr(MountTable, "trusted", lambda _, number, __: number != device)
         disk.fingerprint(root, cache)
         with disk.scan(root, cache) as tree:
             tree.fingerprint(disk.ALL)

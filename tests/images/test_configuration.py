@@ -13,7 +13,7 @@ from layercache.errors import UsageError
 from layercache.model.digests import DiffID
 from layercache.model.image_config import (
     DEFAULT_PATH,
-    Healthcheck,
+    HealthcheckConfig,
     HistoryEntry,
     ImageConfig,
     ports,
@@ -29,7 +29,7 @@ LISTS = st.lists(WORDS, max_size=3).map(tuple)
 def configs(draw: st.DrawFn) -> ImageConfig:
     """Any configuration that the fold can make."""
     health = st.builds(
-        Healthcheck,
+        HealthcheckConfig,
         test=LISTS,
         interval=st.integers(0, 10**12),
         timeout=st.integers(0, 10**12),
@@ -64,7 +64,7 @@ def test_written_and_read_it_is_the_same(config: ImageConfig) -> None:
     """A configuration survives JSON; what is absent stays absent; the bytes are one form."""
     written = encode(config.to_oci([]))
     again = ImageConfig.from_oci(decode(written, what="test"))
-    if config.healthcheck == Healthcheck():
+    if config.healthcheck == HealthcheckConfig():
         config = attrs.evolve(config, healthcheck=again.healthcheck)  # says nothing
     assert again == config
     assert encode(again.to_oci([])) == written or again.healthcheck is None
@@ -190,7 +190,7 @@ def test_known_values() -> None:
         .with_label("a", "1")
         .with_maintainer("me")
         .with_onbuild("RUN x")
-        .with_healthcheck(Healthcheck(test=("CMD-SHELL", "true"), interval=5_000_000_000))
+        .with_healthcheck(HealthcheckConfig(test=("CMD-SHELL", "true"), interval=5_000_000_000))
     )
     written = config.to_oci([DiffID("sha256:" + "0" * 64)], "2001-01-01T00:00:00Z")
     assert list(written) == sorted(written)
@@ -199,11 +199,11 @@ def test_known_values() -> None:
         "ExposedPorts": {"80/tcp": {}},
         "Volumes": {"/v": {}},
         "Labels": {"a": "1", "b": "2"},
-        "Healthcheck": {"Test": ["CMD-SHELL", "true"], "Interval": 5_000_000_000},
+        "HealthcheckConfig": {"Test": ["CMD-SHELL", "true"], "Interval": 5_000_000_000},
         "OnBuild": ["RUN x"],
     }
     text = "{Test:[CMD-SHELL true] Interval:1m30.5s Timeout:20ms "
-    health = Healthcheck(
+    health = HealthcheckConfig(
         test=("CMD-SHELL", "true"),
         interval=90_500_000_000,
         timeout=20_000_000,
@@ -253,8 +253,8 @@ def test_what_docker_keeps_of_a_base() -> None:
         {"config": {"Env": [1]}},
         {"config": {"Labels": ["a"]}},
         {"config": {"Labels": {"a": 1}}},
-        {"config": {"Healthcheck": "x"}},
-        {"config": {"Healthcheck": {"Interval": "5s"}}},
+        {"config": {"HealthcheckConfig": "x"}},
+        {"config": {"HealthcheckConfig": {"Interval": "5s"}}},
         {"config": {"User": 5}},
         {"history": {"a": 1}},
         {"history": ["x"]},

@@ -26,7 +26,7 @@ from layercache.dockerfile.instructions import (
 from layercache.dockerfile.recipe import Dockerfile
 from layercache.errors import BuildError, StepFailed, UsageError
 from layercache.model.instruction import Field
-from layercache.testing.bases import MemoryImage, MemoryImages
+from layercache.testing.base_images import MemoryImage, MemoryImages
 from layercache.testing.clocks import VirtualClock
 from layercache.testing.commands import MemoryShell
 from layercache.testing.executors import (
@@ -39,7 +39,7 @@ from layercache.testing.executors import (
 )
 from layercache.testing.generating import SeededChoices, any_history
 from layercache.testing.layers import Layers
-from layercache.testing.memory import MemoryFiles, Refused, snapshot
+from layercache.testing.memory import MemoryFiles, NotPermitted, snapshot
 from layercache.testing.observing import RecordingObserver, RecordingWalker
 from layercache.testing.oracle import clean_build, oracle
 from layercache.testing.strategies import contexts, edit_histories, instructions, paths, recipes
@@ -236,7 +236,7 @@ def test_links_stay_inside():
     assert files.read("/a") == b"1"
     with pytest.raises(BuildError, match="loop"):
         files.read("/loop")
-    with pytest.raises(Refused):
+    with pytest.raises(NotPermitted):
         files.read("/nothing")
 
 

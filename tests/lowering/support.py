@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from layercache.dockerfile.lowering.lower import lower
-from layercache.dockerfile.lowering.options import BaseImage, ImageNeed, Lowered, Needs, Options
+from layercache.dockerfile.lowering.options import ImageNeed, Lowered, Needs, Options, ResolvedBase
 from layercache.dockerfile.recipe import Dockerfile
 from layercache.model.descriptors import LAYER_TAR, SCRATCH, Descriptor, Layer
 from layercache.model.digests import DiffID, sha256
@@ -18,12 +18,12 @@ __all__ = ["PATH", "base_image", "folded", "lowered", "needs", "step", "steps"]
 PATH = ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
 
 
-def base_image(name: str, config: ImageConfig | None = None) -> BaseImage:
+def base_image(name: str, config: ImageConfig | None = None) -> ResolvedBase:
     """An image of one layer that is its name's own."""
     digest = sha256(name.encode())
     layer = Layer(Descriptor(LAYER_TAR, digest, 1), DiffID(str(digest)))
     plain = ImageConfig.scratch("amd64")
-    return BaseImage(name, SCRATCH.plus(layer), config or plain)
+    return ResolvedBase(name, SCRATCH.plus(layer), config or plain)
 
 
 def folded(
@@ -33,7 +33,7 @@ def folded(
     recipe = Dockerfile.parse(text)
     known = {"base": ImageConfig.scratch("amd64"), **(configs or {})}
     chosen = Options(escape=recipe.escape, **options)
-    images: dict[ImageNeed, BaseImage] = {}
+    images: dict[ImageNeed, ResolvedBase] = {}
     for _ in range(20):
         found = lower(recipe.instructions, chosen, images)
         if isinstance(found, Lowered):

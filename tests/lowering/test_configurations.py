@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from layercache.model.image_config import Healthcheck, ImageConfig
+from layercache.model.image_config import HealthcheckConfig, ImageConfig
 from tests.lowering.support import lowered
 
 SECOND = 1_000_000_000
@@ -125,7 +125,7 @@ def test_what_configures_the_image() -> None:
         shell=("s",),
         author="me",
         onbuild=("RUN t",),
-        healthcheck=Healthcheck(
+        healthcheck=HealthcheckConfig(
             test=("CMD", "h"),
             interval=90 * SECOND,
             timeout=2 * SECOND,

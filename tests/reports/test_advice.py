@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from layercache.advice.advise import AdviceStep, Version, advise, rebuild_seconds
+from layercache.advice.advise import AdviceStep, RecipeVersion, advise, rebuild_seconds
 from layercache.advice.versions import plain_graph, steps_of
 from layercache.cli import main
 from layercache.dockerfile.recipe import Dockerfile
@@ -35,8 +35,8 @@ def steps() -> tuple[AdviceStep, ...]:
 FILES = ("package.json", "package-lock.json", "src/a.js", "README.md", "build.js")
 
 
-def versions(*changes: tuple[str, ...]) -> list[Version]:
-    return [Version(str(n), {(0, 1): paths}) for n, paths in enumerate(changes)]
+def versions(*changes: tuple[str, ...]) -> list[RecipeVersion]:
+    return [RecipeVersion(str(n), {(0, 1): paths}) for n, paths in enumerate(changes)]
 
 
 def test_an_install_that_reruns_for_sources_is_told_to_copy_its_manifests_first() -> None:
@@ -158,7 +158,7 @@ def proposed(dockerfile: str, changed: str, files: Mapping[str, str]) -> list[tu
     copies = {s.place: (changed,) for s in known if s.sources in {(".",), ("/",), ("",)}}
     found = advise(
         known,
-        [Version("1", copies)],
+        [RecipeVersion("1", copies)],
         dockerfile=dockerfile,
         files=files,
         read=lambda path: files[path],

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from layercache.errors import UsageError
 from layercache.model.digests import CacheKey, Digest
 from layercache.store.retention import (
-    Entry,
-    Everything,
+    AnyEntry,
+    CacheEntry,
     KeepBuilds,
     KeepDuration,
     KeepStorage,
@@ -27,7 +27,7 @@ DAY = 86_400.0
 digests = st.integers(0, 6).map(lambda n: (Digest(f"sha256:{n:064x}"), 100 * (n + 1)))
 entries = st.lists(
     st.builds(
-        Entry,
+        CacheEntry,
         key=st.integers(0, 10**6).map(lambda n: CacheKey(f"{n:064x}")),
         text=st.sampled_from(["RUN a", "RUN b", "COPY c"]),
         used=st.integers(0, 100).map(lambda n: n * DAY),
@@ -59,7 +59,7 @@ def kept_bytes(verdicts: object) -> int:
 
 @given(entries, policies)
 def test_a_pinned_entry_stays_and_every_verdict_says_why(
-    found: list[Entry], wanted: list[object]
+    found: list[CacheEntry], wanted: list[object]
 ) -> None:
     """One verdict for each entry, in order, with a reason; pins win over every policy."""
     verdicts = judge(found, wanted, NOW)  # type: ignore[arg-type]
@@ -71,7 +71,7 @@ def test_a_pinned_entry_stays_and_every_verdict_says_why(
 
 @given(entries, policies, policies)
 def test_more_policies_keep_no_more(
-    found: list[Entry], first: list[object], more: list[object]
+    found: list[CacheEntry], first: list[object], more: list[object]
 ) -> None:
     """What one policy lets go, further policies after it do not bring back."""
     few = {v.entry.key for v in judge(found, first, NOW) if not v.keep}  # type: ignore[arg-type]
@@ -85,7 +85,7 @@ def test_more_policies_keep_no_more(
 
 
 @given(entries, st.integers(0, 5_000))
-def test_the_size_kept_holds_unless_pins_forbid(found: list[Entry], size: int) -> None:
+def test_the_size_kept_holds_unless_pins_forbid(found: list[CacheEntry], size: int) -> None:
     """What stays fits, or only pinned entries are left; shared blobs count once."""
     verdicts = judge(found, [KeepStorage(size)], NOW)
     left = [v.entry for v in verdicts if v.keep]
@@ -94,14 +94,14 @@ def test_the_size_kept_holds_unless_pins_forbid(found: list[Entry], size: int) -
 
 
 @given(entries)
-def test_no_policy_lets_nothing_go(found: list[Entry]) -> None:
+def test_no_policy_lets_nothing_go(found: list[CacheEntry]) -> None:
     """Nor does a size that everything fits into."""
     assert all(v.keep for v in judge(found, [], NOW))
     assert all(v.keep for v in judge(found, [KeepStorage(10**9)], NOW))
 
 
-def entry(name: str, *, seconds: float, size: int, days: float = 0.0) -> Entry:
-    return Entry(
+def entry(name: str, *, seconds: float, size: int, days: float = 0.0) -> CacheEntry:
+    return CacheEntry(
         key=CacheKey(name),
         text=name,
         used=NOW.now - days * DAY,
@@ -154,14 +154,14 @@ many_sets = st.lists(st.lists(label_sets, max_size=2).map(tuple), min_size=12)
 
 @given(entries, many_sets, policies, labels)
 def test_labels_narrow_any_policy(
-    found: list[Entry],
+    found: list[CacheEntry],
     sets: list[tuple[tuple[tuple[str, str], ...], ...]],
     wanted: list[object],
     conditions: tuple[LabelFilter, ...],
 ) -> None:
     """Only what every build of which meets all conditions goes; the policies let no more go."""
     found = [attrs.evolve(e, labels=s) for e, s in zip(found, sets, strict=False)]
-    narrowed = [Only(policy, conditions) for policy in [*wanted, Everything()]]  # type: ignore[arg-type]
+    narrowed = [Only(policy, conditions) for policy in [*wanted, AnyEntry()]]  # type: ignore[arg-type]
 
     def meets(build: tuple[tuple[str, str], ...], label: LabelFilter) -> bool:
         has = dict(build).get(label.name)
@@ -178,7 +178,7 @@ def test_what_labels_spare_counts_in_sizes() -> None:
     """The size kept is that of the whole cache; only what fits the labels makes room."""
     shared = Digest(f"sha256:{1:064x}")
     found = [
-        Entry(
+        CacheEntry(
             key=CacheKey(f"{n:064x}"),
             text="RUN a",
             used=0.0,

@@ -30,7 +30,7 @@ from layercache.store.tiered import TieredStore
 from layercache.testing import driving
 from layercache.testing.driving import Driver, Say, any_graph, reference
 from layercache.testing.generating import Choices, SeededChoices, any_history
-from layercache.testing.laws import LawBroken, Tally, World, check_history
+from layercache.testing.laws import LawBroken, LawWorld, Tally, check_history
 from layercache.testing.memory import snapshot
 from layercache.testing.walks import check_links
 from layercache.testing.watching import any_watched_history
@@ -157,8 +157,8 @@ def _world(
     *,
     store: Callable[[MemoryBackend, int], Store] | None,
     trace: str = "",
-) -> World:
-    return World(
+) -> LawWorld:
+    return LawWorld(
         machines=choices.number(1, 3),
         unstable=seed if choices.number(1, 3) == 1 else None,
         trace=trace or choices.pick(("off", "auto")),

@@ -15,11 +15,11 @@ from layercache.dockerfile.instructions import Add, Arg, Copy, Run, Workdir
 from layercache.dockerfile.lowering.copy import lower_copy
 from layercache.dockerfile.lowering.metadata import METADATA
 from layercache.dockerfile.lowering.options import (
-    BaseImage,
     ImageNeed,
     Lowered,
     Needs,
     Options,
+    ResolvedBase,
     Row,
 )
 from layercache.dockerfile.lowering.origins import AnyInstruction, is_dockerfile, located, origin_of
@@ -48,7 +48,7 @@ _HANDLERS: Final[Mapping[type, Handler]] = {
 def lower(
     instructions: Sequence[AnyInstruction],
     options: Options,
-    images: Mapping[ImageNeed, BaseImage],
+    images: Mapping[ImageNeed, ResolvedBase],
 ) -> Lowered | Needs:
     """The graph of `instructions`, or the images that are missing from `images`.
 

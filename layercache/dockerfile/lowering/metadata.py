@@ -11,8 +11,7 @@ from layercache.dockerfile.lowering.origins import located
 from layercache.dockerfile.lowering.remote import check_trigger
 from layercache.dockerfile.lowering.stage import Handler, StageFold
 from layercache.errors import UsageError
-from layercache.model.image_config import Healthcheck as HealthcheckConfig
-from layercache.model.image_config import HistoryEntry, ports
+from layercache.model.image_config import HealthcheckConfig, HistoryEntry, ports
 from layercache.model.units import parse_duration
 
 __all__ = ["METADATA"]

@@ -9,7 +9,7 @@ from layercache.model.descriptors import State
 from layercache.model.graph import Graph, Origin
 from layercache.model.image_config import HistoryEntry, ImageConfig
 
-__all__ = ["BaseImage", "ImageNeed", "Lowered", "Needs", "Options", "Row"]
+__all__ = ["ImageNeed", "Lowered", "Needs", "Options", "ResolvedBase", "Row"]
 
 
 @frozen
@@ -21,7 +21,7 @@ class ImageNeed:
 
 
 @frozen
-class BaseImage:
+class ResolvedBase:
     """A resolved image: its layers as a state, its configuration."""
 
     name: str

@@ -95,7 +95,9 @@ def _created_by(fold: StageFold, args: tuple[str, ...]) -> str:
     return f"RUN {prefix}{' '.join(args)}"
 
 
-def _mount(fold: StageFold, run: Run, mount: written.Mount, inputs: list[Input]) -> Mount | None:
+def _mount(
+    fold: StageFold, run: Run, mount: written.MountFlag, inputs: list[Input]
+) -> Mount | None:
     """One mount with its words expanded; appends the input that it reads."""
     from layercache.dockerfile import mounts as written
 

@@ -8,7 +8,7 @@ from typing import Any, Final, TypeAlias
 
 from layercache._base.classes import evolve
 from layercache.dockerfile import instructions as written
-from layercache.dockerfile.lowering.options import BaseImage, ImageNeed, Options, Row
+from layercache.dockerfile.lowering.options import ImageNeed, Options, ResolvedBase, Row
 from layercache.dockerfile.lowering.origins import (
     AnyInstruction,
     is_dockerfile,
@@ -17,7 +17,7 @@ from layercache.dockerfile.lowering.origins import (
     problem,
 )
 from layercache.dockerfile.lowering.own_types import check_definition, reads_of
-from layercache.dockerfile.lowering.stage_graph import Stages, StageText
+from layercache.dockerfile.lowering.stage_graph import RecipeStages, StageText
 from layercache.dockerfile.lowering.variables import Variables
 from layercache.dockerfile.syntax.limits import Budget
 from layercache.dockerfile.syntax.parser import parse_trigger
@@ -47,12 +47,12 @@ class StageFold:
         self,
         *,
         stage: StageText,
-        stages: Stages,
+        stages: RecipeStages,
         folds: Mapping[int, StageFold],
         graph: GraphBuilder,
         options: Options,
         globals: Variables,
-        images: Mapping[ImageNeed, BaseImage],
+        images: Mapping[ImageNeed, ResolvedBase],
         budget: Budget,
         handlers: Mapping[type, Handler],
     ) -> None:
@@ -99,7 +99,7 @@ class StageFold:
             offset = 1
             self._from(first)
         else:
-            self._start(BaseImage("scratch", SCRATCH, self._scratch_config()))
+            self._start(ResolvedBase("scratch", SCRATCH, self._scratch_config()))
         if self.vertex < 0:
             self._list_only(offset)
             return
@@ -138,9 +138,9 @@ class StageFold:
         if number is not None and not name.isdigit():
             self._inherit(self._folds[number])
         elif name.lower() == "scratch":
-            self._start(BaseImage("scratch", SCRATCH, self._scratch_config()))
+            self._start(ResolvedBase("scratch", SCRATCH, self._scratch_config()))
         elif (context := self._directory_named(name)) is not None:
-            self._start(BaseImage("scratch", SCRATCH, self._scratch_config()))
+            self._start(ResolvedBase("scratch", SCRATCH, self._scratch_config()))
             self._copy_context(context, self._origin(first, 0))
         else:
             image = self._image(name, wanted, first)
@@ -148,7 +148,7 @@ class StageFold:
                 self.base = self._need(name, wanted)
                 self._start(image)
 
-    def _start(self, image: BaseImage) -> None:
+    def _start(self, image: ResolvedBase) -> None:
         """Begin with a resolved image."""
         self._onbuild = image.config.onbuild
         self.config = image.config.inherited()
@@ -206,7 +206,7 @@ class StageFold:
         known = self.options.context_named(name) or name
         return ImageNeed(known, platform or self.options.platform)
 
-    def _image(self, name: str, platform: str, instruction: AnyInstruction) -> BaseImage | None:
+    def _image(self, name: str, platform: str, instruction: AnyInstruction) -> ResolvedBase | None:
         if "://" in name and self.options.context_named(name) is None:
             # A recipe may come from anyone, so it must not open files of this machine by path.
             scheme = name.partition("://")[0][:40]

@@ -11,7 +11,7 @@ from layercache.dockerfile.lowering.origins import AnyInstruction, located, prob
 from layercache.dockerfile.lowering.variables import Variables
 from layercache.errors import DockerfileError, Problem, UsageError
 
-__all__ = ["StageText", "Stages", "check_references", "reachable", "split_stages"]
+__all__ = ["RecipeStages", "StageText", "check_references", "reachable", "split_stages"]
 
 
 @frozen
@@ -35,7 +35,7 @@ class StageText:
 
 
 @frozen
-class Stages:
+class RecipeStages:
     """All stages of a recipe, found by name or number."""
 
     all: tuple[StageText, ...]
@@ -81,7 +81,7 @@ class Stages:
         return number if number is not None and number < len(self.all) else None
 
 
-def split_stages(instructions: Sequence[AnyInstruction]) -> tuple[list[Arg], Stages]:
+def split_stages(instructions: Sequence[AnyInstruction]) -> tuple[list[Arg], RecipeStages]:
     """ARG lines before the first FROM, and the stages."""
     preamble: list[Arg] = []
     stages: list[StageText] = []
@@ -103,10 +103,10 @@ def split_stages(instructions: Sequence[AnyInstruction]) -> tuple[list[Arg], Sta
         stages.append(StageText(len(stages), first, tuple(body)))
     if not stages:
         raise DockerfileError([Problem("the file has no instructions", expected="FROM")])
-    return preamble, Stages(tuple(stages))
+    return preamble, RecipeStages(tuple(stages))
 
 
-def check_references(stages: Stages) -> None:
+def check_references(stages: RecipeStages) -> None:
     """Report references that are wrong in every build, whether the stage is needed or not."""
     for stage in stages.all:
         for instruction in stage.body:
@@ -116,7 +116,7 @@ def check_references(stages: Stages) -> None:
 
 
 def reachable(
-    stages: Stages, roots: Collection[int], variables: Variables, options: Options
+    stages: RecipeStages, roots: Collection[int], variables: Variables, options: Options
 ) -> frozenset[int]:
     """The stages that `roots` need, according to the names in their instructions."""
     found = set(roots)

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from layercache._base.classes import define, field, frozen
-from layercache.dockerfile.syntax.limits import Budget, Limits
+from layercache.dockerfile.syntax.limits import Budget, RecipeLimits
 from layercache.dockerfile.syntax.shell_patterns import Pattern
 from layercache.dockerfile.syntax.words import SPACE
 from layercache.errors import DockerfileError, Problem
@@ -23,7 +23,7 @@ __all__ = ["Expansion", "expand", "process_word", "process_words"]
 
 _PARAMETERS: Final = "@*#?-$!0"
 _MARKS: Final = frozenset("$'\"<}/")
-_LIMITS: Final = Limits()
+_LIMITS: Final = RecipeLimits()
 
 
 @frozen
@@ -45,7 +45,7 @@ def process_word(
     escape: str = "\\",
     quotes: bool = True,
     budget: Budget | None = None,
-    limits: Limits = _LIMITS,
+    limits: RecipeLimits = _LIMITS,
 ) -> str:
     """Expand `word` to one text; white space in it is kept. Options and errors as for `expand`."""
     return expand(word, env, escape=escape, quotes=quotes, budget=budget, limits=limits).text
@@ -57,7 +57,7 @@ def process_words(
     *,
     escape: str = "\\",
     budget: Budget | None = None,
-    limits: Limits = _LIMITS,
+    limits: RecipeLimits = _LIMITS,
 ) -> list[str]:
     """Expand `word`, then split it at white space outside quotes. Errors as for `expand`.
 
@@ -76,7 +76,7 @@ def expand(
     keep_escapes: bool = False,
     keep_unset: bool = False,
     budget: Budget | None = None,
-    limits: Limits = _LIMITS,
+    limits: RecipeLimits = _LIMITS,
 ) -> Expansion:
     """Expand `word` with the variables of `env`.
 
@@ -172,7 +172,7 @@ class _Lexer:
     keep_escapes: bool
     keep_unset: bool
     budget: Budget
-    limits: Limits
+    limits: RecipeLimits
     at: int = 0
     levels: list[_Level] = field(factory=list)
     words: _Words = field(factory=_Words)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from layercache.dockerfile.syntax.limits import Limits
+from layercache.dockerfile.syntax.limits import RecipeLimits
 from layercache.errors import DockerfileError, Problem
 
 __all__ = ["Fault", "Faults", "nearest"]
@@ -50,7 +50,7 @@ def _short(text: str) -> str:
 class Faults:
     """Collects the problems of one file. `lines` are its physical lines."""
 
-    def __init__(self, name: str, lines: Sequence[str], limits: Limits) -> None:
+    def __init__(self, name: str, lines: Sequence[str], limits: RecipeLimits) -> None:
         self.name = name
         self.lines = lines
         self.limits = limits

@@ -12,7 +12,7 @@ from layercache.errors import UsageError
 from layercache.model.units import parse_bool
 
 if TYPE_CHECKING:
-    from layercache.dockerfile.mounts import Mount
+    from layercache.dockerfile.mounts import MountFlag
 
 __all__ = ["FLAGS", "Flags", "parse_device", "parse_mount", "read_flags"]
 
@@ -112,14 +112,14 @@ def _need_value(has_value: str, marked: str) -> None:
 
 
 @functools.cache
-def _mounts() -> Mapping[str, type[Mount]]:
+def _mounts() -> Mapping[str, type[MountFlag]]:
     from layercache.dockerfile import mounts as m
 
     kinds = (m.BindMount, m.CacheMount, m.TmpfsMount, m.SecretMount, m.SshMount)
     return {kind.type: kind for kind in kinds}
 
 
-def parse_mount(text: str) -> Mount:
+def parse_mount(text: str) -> MountFlag:
     """Read the value of `RUN --mount=`. Raises `Fault`."""
     pairs: list[tuple[str, str | None]] = []
     for field in _fields(text, "--mount"):

@@ -9,14 +9,14 @@ from typing import Final
 from layercache._base.classes import frozen
 from layercache._base.regex import expression
 from layercache.dockerfile.syntax.expansion import expand
-from layercache.dockerfile.syntax.limits import Budget, Limits
+from layercache.dockerfile.syntax.limits import Budget, RecipeLimits
 from layercache.dockerfile.syntax.words import literal
 from layercache.errors import DockerfileError, UsageError
 
 __all__ = ["HereDoc", "find_heredocs", "parse_marker"]
 
 _NOTHING: Final[Mapping[str, str]] = {}
-_UNBOUNDED: Final = Limits(word_chars=1 << 62)  # a line that is not expanded doesn't grow
+_UNBOUNDED: Final = RecipeLimits(word_chars=1 << 62)  # a line that is not expanded doesn't grow
 _TABS: Final = expression(r"^\t+", re.MULTILINE)
 
 

@@ -11,7 +11,7 @@ from typing import Final
 from layercache._base.classes import evolve, frozen
 from layercache.dockerfile.syntax.faults import Fault, Faults
 from layercache.dockerfile.syntax.heredocs import HereDoc, find_heredocs
-from layercache.dockerfile.syntax.limits import Budget, Limits
+from layercache.dockerfile.syntax.limits import Budget, RecipeLimits
 from layercache.dockerfile.syntax.words import (
     SPACE,
     NotStrings,
@@ -70,7 +70,7 @@ def split_instruction(text: str, escape: str) -> tuple[str, list[str], str]:
     return keyword, flags, rest.strip(SPACE)
 
 
-def read(text: str, faults: Faults, limits: Limits, budget: Budget) -> Lexed:
+def read(text: str, faults: Faults, limits: RecipeLimits, budget: Budget) -> Lexed:
     """Split a file into logical lines. Mistakes go to `faults`; reading continues where possible.
 
     `text` has no byte order mark; bytes that are not UTF-8 are lone surrogates in it.
@@ -79,7 +79,7 @@ def read(text: str, faults: Faults, limits: Limits, budget: Budget) -> Lexed:
 
 
 class _Reader:
-    def __init__(self, text: str, faults: Faults, limits: Limits, budget: Budget) -> None:
+    def __init__(self, text: str, faults: Faults, limits: RecipeLimits, budget: Budget) -> None:
         # faults.lines are the same lines; the reader needs their newlines, too.
         self.lines = text.split("\n")
         self.ended = text.endswith("\n") or not text

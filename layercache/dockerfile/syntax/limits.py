@@ -1,7 +1,7 @@
 """Bounds on hostile input: all work is counted and limited.
 
-A Dockerfile may come from anyone. Everything that reads one takes `Limits` (the maximum size of
-its parts) and spends from a `Budget` (the maximum number of elementary steps in total), so the
+A Dockerfile may come from anyone. Everything that reads one takes `RecipeLimits` (the maximum size
+of its parts) and spends from a `Budget` (the maximum number of elementary steps in total), so the
 time and memory for any input are bounded, and a test can show linearity by counting.
 """
 
@@ -10,11 +10,11 @@ from __future__ import annotations
 from layercache._base.classes import define, frozen
 from layercache.errors import DockerfileError, Problem
 
-__all__ = ["Budget", "Limits"]
+__all__ = ["Budget", "RecipeLimits"]
 
 
 @frozen(kw_only=True)
-class Limits:
+class RecipeLimits:
     """The maximum sizes of the parts of one Dockerfile."""
 
     file_bytes: int = 16 << 20

@@ -12,7 +12,7 @@ from layercache.dockerfile.syntax.faults import Fault, Faults, nearest
 from layercache.dockerfile.syntax.flags import Flags, parse_device, parse_mount, read_flags
 from layercache.dockerfile.syntax.heredocs import HereDoc, parse_marker
 from layercache.dockerfile.syntax.lexer import Directives, LogicalLine, read, split_instruction
-from layercache.dockerfile.syntax.limits import Budget, Limits
+from layercache.dockerfile.syntax.limits import Budget, RecipeLimits
 from layercache.dockerfile.syntax.words import (
     SPACE,
     NotStrings,
@@ -46,7 +46,7 @@ def parse(
     text: bytes | str,
     name: str = "Dockerfile",
     *,
-    limits: Limits = Limits(),  # noqa: B008 - frozen
+    limits: RecipeLimits = RecipeLimits(),  # noqa: B008 - frozen
     budget: Budget | None = None,
 ) -> Parsed:
     """Parse a Dockerfile. Nothing in it is expanded, and only the text is read.
@@ -62,7 +62,7 @@ def parse_trigger(text: str, name: str = "ONBUILD trigger") -> DockerfileInstruc
 
     Raises `DockerfileError`, also if it is not exactly one instruction that may be a trigger.
     """
-    parsed = _parse(text, name, Limits(), None, whole=False)
+    parsed = _parse(text, name, RecipeLimits(), None, whole=False)
     first = parsed.instructions[0]
     try:
         values.Onbuild(first)
@@ -75,7 +75,7 @@ def parse_trigger(text: str, name: str = "ONBUILD trigger") -> DockerfileInstruc
 
 
 def _parse(
-    text: bytes | str, name: str, limits: Limits, budget: Budget | None, whole: bool
+    text: bytes | str, name: str, limits: RecipeLimits, budget: Budget | None, whole: bool
 ) -> Parsed:
     if len(text) > limits.file_bytes:
         message = f"the file is larger than {limits.file_bytes:,} bytes"

@@ -24,7 +24,7 @@ from layercache.executors.rootfs.file_work import (
     plain_tar,
     stored,
 )
-from layercache.executors.rootfs.helper_client import Runner
+from layercache.executors.rootfs.helper_client import HelperClient
 from layercache.executors.rootfs.inside import wire as _wire
 from layercache.executors.rootfs.mount_stubs import Stub
 from layercache.executors.rootfs.scratch import Scratch
@@ -47,7 +47,7 @@ _ERRORS = {
 class AgentFiles:
     """`FileWork` done by an agent, which is started when it is first needed."""
 
-    def __init__(self, runner: Runner, scratch: Scratch) -> None:
+    def __init__(self, runner: HelperClient, scratch: Scratch) -> None:
         self._runner = runner
         self._scratch = scratch
         self._lock = threading.RLock()

@@ -424,7 +424,7 @@ class RootfsExecutor(ChecksInstructions, Masks, UnpacksStates, WithSecrets, Clos
         root: Mapping[str, Any],
     ) -> tuple[Output, Ended, ShownTimes]:
         """`root` is the part of the helper's orders that says what the root directory is."""
-        from layercache.executors.rootfs.mounts import Mounts
+        from layercache.executors.rootfs.mounts import StepMounts
         from layercache.executors.rootfs.output import Output
         from layercache.executors.rootfs.surroundings import HOSTNAME
         from layercache.executors.rootfs.ulimits import parse_ulimits
@@ -439,7 +439,7 @@ class RootfsExecutor(ChecksInstructions, Masks, UnpacksStates, WithSecrets, Clos
             assert self._isolation is not None
             programs = self._isolation.programs
         around = session.surroundings
-        with Mounts(
+        with StepMounts(
             task,
             work,
             scratch=session.scratch,

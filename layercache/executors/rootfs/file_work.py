@@ -1,6 +1,6 @@
 """Layers in and out of directories: unpacking, capturing, deleting, as a process that may.
 
-`LocalFiles` does it in this process, as root. `agents.AgentFiles` has it done in a user
+`DirectFileWork` does it in this process, as root. `agents.AgentFiles` has it done in a user
 namespace, by `perform`, for what belongs to the users there.
 """
 
@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Captured",
+    "DirectFileWork",
     "FileWork",
-    "LocalFiles",
     "Notes",
     "Owners",
     "ShownTimes",
@@ -125,7 +125,7 @@ class FileWork(Protocol):
         """Return when everything is deleted; raises `OSError` or `BuildError` when it can't be."""
 
 
-class LocalFiles:
+class DirectFileWork:
     """`FileWork` in this process."""
 
     def __init__(self) -> None:

@@ -25,7 +25,7 @@ from layercache.executors.rootfs.user_namespace import UserNamespace
 if TYPE_CHECKING:
     from layercache.executors.rootfs.inside.wire import Sendable
 
-__all__ = ["Ended", "Runner"]
+__all__ = ["Ended", "HelperClient"]
 
 _POLL_SECONDS = 0.1
 """How often a waiting step asks whether the build was cancelled."""
@@ -62,7 +62,7 @@ class Ended:
     timed_out: bool = False
 
 
-class Runner:
+class HelperClient:
     """One helper process, started at the first step. Safe for threads.
 
     `scratch` is the one directory of the host that it and its steps can write. `held` are
@@ -274,7 +274,7 @@ class _Step:
 
     def __init__(
         self,
-        runner: Runner,
+        runner: HelperClient,
         number: int,
         stream: socket.socket,
         output: int,

@@ -1,6 +1,6 @@
 """`RUN --mount` made ready: which directory, file or socket is behind each, what it holds.
 
-`Mounts` lives as long as one step; what it takes (locks, agents) it gives back on closing.
+`StepMounts` lives as long as one step; what it takes (locks, agents) it gives back on closing.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from layercache.executors.rootfs.inside.wire import Sendable
     from layercache.model.tree import Tree
 
-__all__ = ["Mounts", "SharedInputs", "check_mounts"]
+__all__ = ["SharedInputs", "StepMounts", "check_mounts"]
 
 _COARSE = 256
 """Seconds: what mounts show is of the first multiple of this after the state's own times."""
@@ -107,7 +107,7 @@ class SharedInputs:
             return path
 
 
-class Mounts:
+class StepMounts:
     """The mounts of one step.
 
     After `prepare`: `specs` are what the helper process mounts, in order; `variables` what the
@@ -156,7 +156,7 @@ class Mounts:
         self.variables: dict[str, str] = {}
         self.held: list[int] = []
 
-    def __enter__(self) -> Mounts:
+    def __enter__(self) -> StepMounts:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -11,8 +11,8 @@ from blake3 import blake3
 
 from layercache.executors.rootfs.agent_client import AgentFiles
 from layercache.executors.rootfs.cache_mounts import Caches
-from layercache.executors.rootfs.file_work import FileWork, LocalFiles
-from layercache.executors.rootfs.helper_client import Runner
+from layercache.executors.rootfs.file_work import DirectFileWork, FileWork
+from layercache.executors.rootfs.helper_client import HelperClient
 from layercache.executors.rootfs.mounts import SharedInputs
 from layercache.executors.rootfs.scratch import Scratch
 from layercache.executors.rootfs.surroundings import Surroundings
@@ -35,8 +35,8 @@ class Session:
         self.scratch = Scratch(directory)
         place = blake3(os.fsencode(self.scratch.directory)).hexdigest()[:12]
         prefix = f"layercache-{place}-{self.scratch.owner}-"
-        self.runner = Runner(self.scratch.directory, [self.scratch.held], prefix, namespace)
-        self.files: FileWork = LocalFiles()
+        self.runner = HelperClient(self.scratch.directory, [self.scratch.held], prefix, namespace)
+        self.files: FileWork = DirectFileWork()
         form = "root"
         agent = None
         if namespace is not None:
@@ -96,7 +96,7 @@ def _delete(scratch: Scratch, files: FileWork, *places: str) -> None:
 
 
 def _finish(
-    runner: Runner,
+    runner: HelperClient,
     scratch: Scratch,
     unpacked: Unpacked,
     files: FileWork,

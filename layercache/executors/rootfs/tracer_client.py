@@ -30,7 +30,7 @@ from layercache.model.observations import (
 from layercache.model.tree import HardLinks, Timed
 
 if TYPE_CHECKING:
-    from layercache.executors.rootfs.helper_client import Runner
+    from layercache.executors.rootfs.helper_client import HelperClient
     from layercache.model.descriptors import State
     from layercache.model.layer_index import LayerIndex
     from layercache.model.operations import Exec
@@ -98,7 +98,7 @@ class TracerFailed(Exception):
 class Tracer:
     """The tracing processes of one session, started with the first traced step."""
 
-    def __init__(self, runner: Runner, *, userxattr: bool) -> None:
+    def __init__(self, runner: HelperClient, *, userxattr: bool) -> None:
         self._runner = runner
         self._userxattr = userxattr
         self._lock = threading.Lock()

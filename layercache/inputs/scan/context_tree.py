@@ -16,21 +16,20 @@ from blake3 import blake3
 from layercache.errors import SourceError
 from layercache.inputs.scan import statcache
 from layercache.inputs.scan.columns import DIGEST, preorder, reported_mode
-from layercache.inputs.scan.filesystems import Mounts
+from layercache.inputs.scan.filesystems import MountTable
 from layercache.inputs.scan.hashing import EMPTY, device_of
 from layercache.inputs.scan.merkle import Merkle
-from layercache.inputs.scan.read_beneath import Beneath, changed, shown, unreadable, verified
+from layercache.inputs.scan.read_beneath import ReadBeneath, changed, shown, unreadable, verified
 from layercache.inputs.scan.scanning import Counts, refresh
 from layercache.model.digests import Fingerprint
 from layercache.model.selectors import Files
 from layercache.model.tree import CAPABILITY, Closes, HardLinks, Node, node_digest
-from layercache.trees.listing import Listed, Lists, list_by_walking, listed_digest
-from layercache.trees.patterns import Ignore, State
+from layercache.trees.listing import Listed, Lists, Selects, list_by_walking, listed_digest
+from layercache.trees.patterns import Ignore, PatternState
 from layercache.trees.selection import (
     Excludes,
     Filtered,
     Selected,
-    Selects,
     fingerprint,
     refuse_whiteout,
     select,
@@ -108,7 +107,7 @@ class ContextTree(Closes, HardLinks, Excludes, Filtered, Selects, Lists):
         self._names: dict[int, dict[bytes, int]] = {}
         self._shared: tuple[tuple[bytes, object], ...] = ()
         self._tokens: dict[bytes, object] | None = None
-        self._beneath = Beneath(context.root)
+        self._beneath = ReadBeneath(context.root)
         try:
             self._scan(context.paranoid)
         except BaseException:
@@ -118,7 +117,7 @@ class ContextTree(Closes, HardLinks, Excludes, Filtered, Selects, Lists):
     def _scan(self, paranoid: bool) -> None:
         self._began = time.time_ns()
         device = os.fstat(self._beneath.root).st_dev
-        trusted = not paranoid and Mounts().trusted(device, self.root)
+        trusted = not paranoid and MountTable().trusted(device, self.root)
         self._write = self._write and trusted
         self._identity = blake3(_rules(self.ignore), derive_key_context=_IDENTITY).digest()
         found = None
@@ -248,7 +247,7 @@ class ContextTree(Closes, HardLinks, Excludes, Filtered, Selects, Lists):
         place = f" line {rule.line}" if rule.line else ""
         return f"{self.ignore.name}{place} ({rule})"
 
-    def digest_without(self, path: bytes, exclude: State) -> bytes | None:
+    def digest_without(self, path: bytes, exclude: PatternState) -> bytes | None:
         """See `selection.Filtered`: only the remaining entries are read."""
         with self._lock:
             directory = self._columns.number(path)

@@ -15,7 +15,7 @@ from typing import Final
 
 from layercache._base.regex import expression
 
-__all__ = ["Mounts"]
+__all__ = ["MountTable"]
 
 TRUSTED: Final = frozenset(
     (
@@ -32,7 +32,7 @@ _BENEATH: Final = ("lowerdir", "lowerdir+", "datadir+", "upperdir")
 _OCTAL: Final = expression(rb"\\([0-7]{3})")
 
 
-class Mounts:
+class MountTable:
     """The mount table, read once (`proc/self/mountinfo`, see proc(5)); empty if there is none.
 
     `table` overrides it for tests.

@@ -12,7 +12,7 @@ from blake3 import blake3
 from layercache._os.xattrs import get_xattr, list_xattrs
 from layercache.errors import ContextChanged
 from layercache.inputs.scan.columns import DIGEST, PACK, ROW, Columns, row_of
-from layercache.inputs.scan.read_beneath import Beneath, changed, unreadable
+from layercache.inputs.scan.read_beneath import ReadBeneath, changed, unreadable
 from layercache.inputs.scan.scanning import Counts
 from layercache.model.tree import CAPABILITY, Node, node_digest
 
@@ -32,7 +32,7 @@ _WITHOUT_ATTRIBUTES: Final = (errno.ENOTSUP, errno.ENOSYS)
 
 
 def hash_range(
-    columns: Columns, beneath: Beneath, directory: int, first: int, last: int, counts: Counts
+    columns: Columns, beneath: ReadBeneath, directory: int, first: int, last: int, counts: Counts
 ) -> None:
     """Compute the digests of files `first` up to `last` of `directory`.
 

@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from layercache.errors import SourceError
 from layercache.inputs.scan.columns import DIGEST, IGNORED, UNREADABLE, Columns
 from layercache.inputs.scan.hashing import hash_range
-from layercache.inputs.scan.read_beneath import Beneath, shown
+from layercache.inputs.scan.read_beneath import ReadBeneath, shown
 from layercache.inputs.scan.scanning import Counts
 from layercache.model.tree import pack_directory
-from layercache.trees.patterns import State
+from layercache.trees.patterns import PatternState
 
 __all__ = ["Merkle"]
 
@@ -26,7 +26,7 @@ class Merkle:
     Not safe for threads. Methods that read raise the errors of `hash_range`.
     """
 
-    def __init__(self, columns: Columns, beneath: Beneath, counts: Counts) -> None:
+    def __init__(self, columns: Columns, beneath: ReadBeneath, counts: Counts) -> None:
         self._columns = columns
         self._beneath = beneath
         self._counts = counts
@@ -48,12 +48,12 @@ class Merkle:
             self._combine(directory)
         return self._kept(directory)
 
-    def without(self, top: int, exclude: State) -> bytes | None:
+    def without(self, top: int, exclude: PatternState) -> bytes | None:
         """`directory` without the entries that `exclude` excludes, None if nothing is left."""
         columns = self._columns
         parents, starts, paths = columns.parents, columns.starts, columns.dir_paths
         end = columns.ends[top]
-        states: list[State | None] = [exclude]
+        states: list[PatternState | None] = [exclude]
         for number in range(top + 1, end):
             above = states[parents[number] - top]
             below = None if above is None else above[_name(paths[number])]

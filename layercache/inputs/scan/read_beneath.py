@@ -16,7 +16,7 @@ from blake3 import blake3
 from layercache._os.names import checked_name, parted
 from layercache.errors import ContextChanged, SourceError
 
-__all__ = ["Beneath", "VerifiedReader", "changed", "shown", "unreadable", "verified"]
+__all__ = ["ReadBeneath", "VerifiedReader", "changed", "shown", "unreadable", "verified"]
 
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -34,7 +34,7 @@ def shown(path: bytes) -> str:
     return path.decode("utf-8", "backslashreplace") or "."
 
 
-class Beneath:
+class ReadBeneath:
     """Directories below `root`, opened one from another; neighbours share their parents.
 
     Not safe for threads. Raises `SourceError` if `root` is not a directory.
@@ -116,7 +116,7 @@ class Beneath:
         if getattr(self, "root", -1) >= 0:
             self.close()
 
-    def __enter__(self) -> Beneath:
+    def __enter__(self) -> ReadBeneath:
         return self
 
     def __exit__(self, *_: object) -> None:

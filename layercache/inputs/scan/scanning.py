@@ -26,8 +26,8 @@ from layercache.inputs.scan.columns import (
     Row,
     row_of,
 )
-from layercache.inputs.scan.read_beneath import Beneath, shown
-from layercache.trees.patterns import State
+from layercache.inputs.scan.read_beneath import ReadBeneath, shown
+from layercache.trees.patterns import PatternState
 
 __all__ = ["Counts", "refresh"]
 
@@ -50,7 +50,12 @@ class Counts:
 
 
 def refresh(
-    root: bytes, beneath: Beneath, old: Columns | None, start: State, counts: Counts, relist: bool
+    root: bytes,
+    beneath: ReadBeneath,
+    old: Columns | None,
+    start: PatternState,
+    counts: Counts,
+    relist: bool,
 ) -> tuple[Columns, bool]:
     """The columns of the directory `root` (absolute) in its present state, and whether they
     changed.
@@ -161,12 +166,12 @@ def _update_files(root: bytes, old: Columns, stale: set[int], counts: Counts) ->
 
 
 def _rebuild(
-    beneath: Beneath, old: Columns, stale: set[int], start: State, counts: Counts
+    beneath: ReadBeneath, old: Columns, stale: set[int], start: PatternState, counts: Counts
 ) -> Columns:
     """New columns: subtrees without a stale directory are copied whole."""
     new = Columns()
     order = sorted(stale)
-    todo: list[tuple[bytes, int, State]] = [(b"", 0 if old.dir_paths else -1, start)]
+    todo: list[tuple[bytes, int, PatternState]] = [(b"", 0 if old.dir_paths else -1, start)]
     while todo:
         path, known, state = todo.pop()
         if known >= 0:
@@ -193,14 +198,14 @@ def _rebuild(
 
 
 def _list(
-    beneath: Beneath,
+    beneath: ReadBeneath,
     new: Columns,
     path: bytes,
     old: Columns,
     known: int,
-    state: State,
+    state: PatternState,
     counts: Counts,
-) -> list[tuple[bytes, State]]:
+) -> list[tuple[bytes, PatternState]]:
     """List one directory into `new`; returns its subdirectories, sorted."""
     counts.directories_listed += 1
     flags = IGNORED if state.ignored else 0
@@ -224,7 +229,7 @@ def _list(
         return []
     counts.stats += len(entries) + 1
     entries.sort()
-    directories: list[tuple[bytes, State]] = []
+    directories: list[tuple[bytes, PatternState]] = []
     files: list[tuple[bytes, os.stat_result]] = []
     if state.settled:
         for item in entries:

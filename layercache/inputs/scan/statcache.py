@@ -16,7 +16,7 @@ from typing import Final, TypeAlias
 from blake3 import blake3
 
 from layercache.inputs.scan.columns import DIGEST, ROW, Columns
-from layercache.inputs.scan.filesystems import Mounts
+from layercache.inputs.scan.filesystems import MountTable
 
 __all__ = ["distrust", "load", "save", "untrusted_devices"]
 
@@ -195,7 +195,7 @@ def untrusted_devices(columns: Columns, root: bytes) -> set[int]:
     """Devices below `root` whose stamps don't show every change."""
     devices = set(array("Q", bytes(columns.dir_rows))[5::6])
     devices |= set(array("Q", bytes(columns.rows))[5::6])
-    mounts = Mounts()
+    mounts = MountTable()
     found: set[int] = set()
     for device in devices:
         where = root

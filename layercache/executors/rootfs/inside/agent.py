@@ -14,7 +14,12 @@ from typing import Any, BinaryIO
 from layercache._base.classes import evolve
 from layercache._os.names import checked_path
 from layercache.errors import LayerCacheError
-from layercache.executors.rootfs.file_work import LocalFiles, capture_directory, change_owner, tidy
+from layercache.executors.rootfs.file_work import (
+    DirectFileWork,
+    capture_directory,
+    change_owner,
+    tidy,
+)
 from layercache.executors.rootfs.inside import wire as _wire
 from layercache.executors.rootfs.mount_stubs import Stub, remove_stubs
 from layercache.layers import apply
@@ -54,7 +59,7 @@ class Agent:
 
     def __init__(self, single: bool) -> None:
         self._single = single
-        self._files = LocalFiles()
+        self._files = DirectFileWork()
         self._indexes: dict[str, LayerIndex] = {}
 
     def do_learn(self, diff_id: str, index: bytes) -> None:
