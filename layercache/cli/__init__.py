@@ -59,8 +59,8 @@ def _end_as_interrupted() -> None:
 def script() -> None:
     """Entry point of the `layercache` script."""
     _end_as_interrupted()
-    # A build makes many small values that all stay: looking for cycles among them every 700
-    # takes a tenth of one that reuses everything.
+    # A build makes many small values that all stay: searching them for cycles every 700
+    # allocations takes a tenth of a build that reuses everything.
     gc.set_threshold(50_000)
     status = main()
     if threading.active_count() > 1 or "concurrent.futures.thread" in sys.modules:

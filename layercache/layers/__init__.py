@@ -1,7 +1,7 @@
 """Layers as tar changesets: written deterministically, indexed, captured, applied safely.
 
-Imports `model`, `trees` and the ground; knows no registry and no cache. Start at `writer` and
-`reader`, then `apply` (a hostile layer meets a directory) and `capture`.
+Imports `model`, `trees` and the base packages; independent of registries and caches. Start at
+`writer` and `reader`, then `apply` (a hostile layer is applied to a directory) and `capture`.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ __all__ = [
     "unpack",
 ]
 
-if not TYPE_CHECKING:  # a type checker shall know a misspelt name when it sees one
+if not TYPE_CHECKING:  # hidden from type checkers, so that they still report misspelt names
     __getattr__, __dir__ = lazily(
         __name__,
         {

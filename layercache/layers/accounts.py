@@ -1,8 +1,8 @@
-"""Whom `--chown` and USER name, looked up in the accounts of a tree as BuildKit does.
+"""Resolution of `--chown` and USER in the accounts of a tree, as in BuildKit.
 
-Numbers are taken as they are (a lone user number is the group's, too), `root` is 0 without
-looking, other names are the first line of that name in /etc/passwd and /etc/group. A name that
-stands in neither counts as not given: root, or the group of the user.
+Numbers are used directly (a single user number is also the group's), `root` is 0 without a
+look-up, other names are resolved by their first line in /etc/passwd and /etc/group. A name that is
+in neither counts as absent: root, or the group of the user.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ def resolve_owner(
 ) -> tuple[int, int]:
     """User and group number of `user[:group]`.
 
-    `read` gives the bytes of a path in the image, None where there is no such file; without it
-    (`--link`, which reads nothing of the image) names are an error. `unknown` is told of a name
-    that the image does not know, in a sentence.
+    `read` returns the bytes of a path in the image, None if there is no such file; without it
+    (`--link`, which reads nothing of the image) names are an error. `unknown` is called with a
+    sentence about each name that the image does not know.
 
     Raises `BuildError` for an account without a usable number, `UsageError` for a name without
     `read`.

@@ -1,6 +1,6 @@
-"""What is worked out of a tree's accounts: who a user is, to whom `--chown` gives.
+"""Facts derived from a tree's accounts: the resolved user, the owner given by `--chown`.
 
-The result is in the key as a value, so that another line in /etc/passwd changes nothing.
+The result is in the key as a value, so that an unrelated line in /etc/passwd changes nothing.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ _LIMIT: Final = 8 << 20
 def derive(kind: str, text: str, tree: Tree) -> Value:
     """`("user", USER)`: uid, gid, groups, home; `("owner", CHOWN)`: uid, gid.
 
-    A text with the reason where there is no such account to run as, or no usable one: then a step
-    would fail, and the value of no step that was recorded is equal to it. Raises `CacheError`
-    when the files of accounts can't be read.
+    If the account does not exist or is unusable, the result is a text with the reason: such a step
+    would fail, and no recorded step has this value. Raises `CacheError` if the account files can't
+    be read.
     """
     try:
         if kind == "user":
@@ -40,21 +40,21 @@ def derive(kind: str, text: str, tree: Tree) -> Value:
 
 
 def account_files(tree: Tree) -> tuple[bytes, bytes]:
-    """The content digests of the files that accounts are in, empty where there is none."""
+    """The content digests of the account files, empty for a missing one."""
     found = [_file(tree, path) for path in FILES]
     first, second = (node.content if node is not None else b"" for _, node in found)
     return first, second
 
 
 def read_file(tree: Tree, path: bytes) -> bytes:
-    """The bytes of a file, links followed inside the tree; empty where there is none."""
+    """The bytes of a file, links followed inside the tree; empty if it is missing."""
     place, node = _file(tree, path)
     if node is None:
         return b""
     with tree.open(place) as content:
         data = content.read(_LIMIT)
         while content.read(_LIMIT):
-            pass  # only the end of a file tells that its bytes were the right ones
+            pass  # only the end of a file confirms that its bytes are right
         return data
 
 

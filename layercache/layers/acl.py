@@ -1,4 +1,4 @@
-"""POSIX access control lists as the kernel keeps them (`system.posix_acl_access`).
+"""POSIX access control lists in the kernel's format (`system.posix_acl_access`).
 
 A version (4 bytes), then entries of tag, permissions (2 bytes each) and id (4 bytes), all
 little-endian (Linux, include/uapi/linux/posix_acl_xattr.h).
@@ -17,8 +17,9 @@ _OWNER, _GROUP, _MASK, _OTHERS = 0x01, 0x04, 0x10, 0x20
 
 
 def with_mode(acl: bytes, permissions: int) -> bytes | None:
-    """`acl` after chmod(2) to `permissions`: the group's bits are those of the mask where there
-    is one. None where it can't be understood: it is then better left out than wide open."""
+    """`acl` after chmod(2) to `permissions`: if there is a mask, the group's bits apply to it. None
+    if the ACL is malformed: leaving it out is safer than granting too much.
+    """
     if not acl.startswith(_VERSION) or (len(acl) - len(_VERSION)) % _ENTRY.size:
         return None
     entries = list(_ENTRY.iter_unpack(acl[len(_VERSION) :]))

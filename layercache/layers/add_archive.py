@@ -1,4 +1,4 @@
-"""What ADD does with an archive: found by its content, spooled, and put into pending changes."""
+"""ADD of an archive: detected by content, spooled, and added to pending changes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CHUNK = 256 * 1024
 
 
 class Unpacker:
-    """One archive: its entries, checked, and its uncompressed bytes in an unnamed file."""
+    """One archive: its checked entries, and its uncompressed bytes in an unnamed file."""
 
     def __init__(self, spool: BinaryIO, entries: list[Entry]) -> None:
         self._spool = spool
@@ -35,9 +35,10 @@ class Unpacker:
     def of(
         cls, open_file: Callable[[], BinaryIO], *, what: str, limits: Limits = DEFAULT_LIMITS
     ) -> Unpacker | None:
-        """The archive that a file is, compressed or not; None when it is none.
+        """The archive in a file, compressed or not; None if the file is not an archive.
 
-        Raises `HostileArchive` for one that can't be trusted, `MissingExtra` for one compressed
+        Raises `HostileArchive` for an archive that violates a rule, `MissingExtra` for one
+        compressed
         with zstd without the extra.
         """
         import tempfile
@@ -46,7 +47,7 @@ class Unpacker:
             try:
                 head = decompressed(stream, limits=limits, what=what).read(512)
             except HostileArchive:
-                return None  # damaged from the start, or only looks like compressed: a file
+                return None  # damaged from the start, or it only looks compressed: an ordinary file
         if not looks_like_tar(head):
             return None
         spool = cast(BinaryIO, tempfile.TemporaryFile(prefix="layercache-"))  # noqa: SIM115
@@ -67,20 +68,21 @@ class Unpacker:
 
     @property
     def devices(self) -> list[bytes]:
-        """The paths of devices in it, which a build without root can't make."""
+        """The paths of devices in it, which a build without root can't create."""
         kinds = (stat.S_IFCHR, stat.S_IFBLK)
         return [e.path for e in self._entries if e.node and stat.S_IFMT(e.node.mode) in kinds]
 
     def close(self) -> None:
-        """Give up the bytes."""
+        """Release the bytes."""
         self._spool.close()
 
     def apply(self, changes: Changes, target: bytes, owner: tuple[int, int] | None) -> None:
-        """Put every entry below the directory `target`, which is the root to links.
+        """Add every entry below the directory `target`, which is the root for links.
 
-        What is there gives way, except that directories merge. Owners are the archive's unless
-        `owner`; directories it only implies are 0755 and 0:0. Raises `BuildError` where a file
-        of the image, or a link that leads outside, is in the way.
+        Existing entries are replaced, except that directories merge. Owners are the archive's
+        unless
+        `owner` is given; implied directories are 0755 and 0:0. Raises `BuildError` if a file of the
+        image, or a link that leads outside, is in the way.
         """
         below = cast(Tree, _Below(changes, target))
         for entry in self._entries:
@@ -113,7 +115,7 @@ class Unpacker:
 
 
 class _Below:
-    """Pending changes as seen from a directory; `resolve` needs no more than `lookup`."""
+    """Pending changes relative to a directory; `resolve` needs only `lookup`."""
 
     def __init__(self, changes: Changes, root: bytes) -> None:
         self._changes = changes

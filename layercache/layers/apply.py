@@ -1,8 +1,8 @@
-"""Layers and states onto disk: unpacked for overlayfs, applied to a directory, or exported.
+"""Layers and states to disk: unpacked for overlayfs, applied to a directory, or exported.
 
-Nothing here follows a link or leaves the root directory (`beneath`). The content comes out of
-the uncompressed tar by offset, which an index has been made of, so the archive was judged
-before the first byte is written. Nothing is synced: that is the caller's, once for many.
+No function follows a link or leaves the root directory (`write_beneath`). The content is read from
+the uncompressed tar by offset, after an index was made of it, so the archive was checked before
+the first byte is written. Nothing is synced: the caller does that once for many layers.
 """
 
 from __future__ import annotations
@@ -37,15 +37,16 @@ def unpack(
     state: Tree | None = None,
     rootless: bool = False,
 ) -> None:
-    """Unpack a layer into the empty directory `root`, fit to be a lower directory of overlayfs.
+    """Unpack a layer into the empty directory `root`, in the form of a lower directory of
+    overlayfs.
 
     Deletions become 0:0 character devices, opaque directories `trusted.overlay.opaque` (or
-    `user.overlay.opaque` when `rootless`, which also leaves owners alone). `state` is the state
-    that ends with this layer: it knows the metadata of directories for which the layer has no
-    entry of its own, and which overlayfs takes from the topmost directory.
+    `user.overlay.opaque` if `rootless`, which also leaves owners alone). `state` is the state
+    that ends with this layer: it supplies the metadata of directories for which the layer has no
+    entry of its own, since overlayfs takes them from the topmost directory.
 
-    `blob` is the layer's uncompressed tar, verified. Raises `BuildError` when the file system
-    refuses, `CorruptObject` when the tar is shorter than its index; `root` is then worth nothing.
+    `blob` is the layer's uncompressed tar, verified. Raises `BuildError` if the file system
+    refuses, `CorruptObject` if the tar is shorter than its index; `root` is then unusable.
     """
     below = state.below if isinstance(state, StateTree) else None
     marker = "user.overlay.opaque" if rootless else "trusted.overlay.opaque"
@@ -91,8 +92,8 @@ def apply(
 ) -> None:
     """Apply a layer to the directory `root`, which holds the state below it.
 
-    What the layer deletes is removed, what it holds replaces what is there, directories merge.
-    The same holds of `blob` and errors as for `unpack`.
+    Deletions of the layer are carried out, its entries replace existing ones, directories merge.
+    The requirements for `blob` and the errors are those of `unpack`.
     """
     with WriteBeneath(root, owners=not rootless) as out, _Source(blob, index) as source:
         names = _Names(index)
@@ -129,15 +130,14 @@ def export_tree(
     epoch: int | None = None,
     spare: bool = False,
 ) -> tuple[bytes, ...]:
-    """Write all of `tree` into a directory, over what is there; nothing is deleted besides.
+    """Write all of `tree` into a directory, over existing entries; nothing else is deleted.
 
-    Devices are not made: one in a directory of the host opens what it stands for. Their paths
-    are returned.
+    Devices are not created, because a device in a host directory would open the real device; their
+    paths are returned.
 
-    Files belong to the calling user unless `owners`; times are clamped to `epoch`, in seconds,
-    where that is given. With `spare` a directory that holds something is never replaced by what
-    is none: `UsageError`. Raises `BuildError` when the file system refuses, and what reading
-    `tree` raises.
+    Files belong to the calling user unless `owners` is set; times are clamped to `epoch`, in
+    seconds, if it is given. With `spare`, a non-empty directory is never replaced by anything else:
+    `UsageError`. Raises `BuildError` if the file system refuses, and the errors of reading `tree`.
     """
     links: dict[object, bytes] = {}
     devices: list[bytes] = []
@@ -178,7 +178,7 @@ def export_tree(
 def merged_tar(tree: Tree, sink: BinaryIO, epoch: int | None = None) -> None:
     """Write all of `tree` as one flat archive, in the form of a layer; the root has no entry.
 
-    Times are clamped to `epoch`, in seconds, where that is given.
+    Times are clamped to `epoch`, in seconds, if it is given.
     """
     links: dict[object, bytes] = {}
     writer = LayerWriter(sink)
@@ -198,7 +198,7 @@ def merged_tar(tree: Tree, sink: BinaryIO, epoch: int | None = None) -> None:
 
 
 def _walk(tree: Tree, epoch: int | None = None) -> Iterator[tuple[bytes, Node]]:
-    """Everything of a tree, depth first, siblings by their bytes, no time after `epoch`."""
+    """All entries of a tree, depth first, siblings by their bytes, no time after `epoch`."""
     todo = [b""]
     while todo:
         path = todo.pop()
@@ -227,14 +227,14 @@ def _fill_from(tree: Tree, path: bytes) -> Fill:
 
 
 class _Names:
-    """Which paths of a layer are names of one file, and which of them was made first."""
+    """The paths of a layer that name the same file, and which of them was created first."""
 
     def __init__(self, index: LayerIndex) -> None:
         self._targets = index.link_targets
         self._first: dict[bytes, bytes] = {}
 
     def first(self, entry: Entry) -> bytes | None:
-        """The name made earlier for the same file; None (and noted) when this is the first."""
+        """The name created earlier for the same file; None (and recorded) if this is the first."""
         target = entry.hardlink if entry.hardlink is not None else entry.path
         if entry.hardlink is None and target not in self._targets:
             return None
@@ -256,9 +256,9 @@ def _write(out: WriteBeneath, entry: Entry, node: Node, names: _Names, source: _
 class _Source:
     """Pieces of an uncompressed tar, copied to descriptors.
 
-    A plain file is read by offset, by the kernel alone where it can. Any other stream is read
-    once, forward and to its end, so that one that verifies itself gets to; it goes through an
-    unnamed file where the index wants pieces in another order.
+    A plain file is read by offset, by the kernel alone if possible. Any other stream is read once,
+    forward and to its end, so that a self-verifying stream reaches its check; it goes through an
+    unnamed file if the index wants pieces in another order.
     """
 
     def __init__(self, blob: BinaryIO, index: LayerIndex) -> None:
@@ -290,7 +290,7 @@ class _Source:
                 pass
 
     def fill(self, offset: int, size: int, path: bytes) -> Fill:
-        """What writes `size` bytes from `offset` on to a descriptor."""
+        """A function that writes `size` bytes from `offset` on to a descriptor."""
         if self._descriptor < 0:
             return lambda to: self._stream(to, offset, size, path)
         if size > _SMALL:
@@ -298,7 +298,7 @@ class _Source:
         return lambda to: _write_all(to, self._small(offset, size, path))
 
     def _small(self, offset: int, size: int, path: bytes) -> memoryview:
-        """A small piece, valid until the next: one reading serves many, which lie side by side."""
+        """A small piece, valid until the next call: one read serves many adjacent pieces."""
         at = offset - self._window_at
         if at < 0 or at + size > self._window_size:
             self._window_size = os.preadv(self._descriptor, [self._window], offset)
@@ -343,7 +343,7 @@ class _Source:
 
 
 def _ascending(index: LayerIndex) -> bool:
-    """Whether the files of a layer are written in the order in which its tar holds them."""
+    """Whether the files of a layer are written in the order of its tar."""
     last = 0
     for row in range(len(index)):
         if stat.S_ISREG(index.mode(row)):
@@ -358,7 +358,7 @@ def _ascending(index: LayerIndex) -> bool:
 
 
 def _wraps(blob: BinaryIO) -> bool:
-    """Whether a stream's descriptor may hold other bytes than the stream gives."""
+    """Whether a stream's descriptor may hold bytes other than those of the stream."""
     import io
 
     raw = getattr(blob, "raw", blob)

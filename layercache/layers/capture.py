@@ -1,10 +1,10 @@
-"""What a step left on disk, as a changeset: from an overlay's upper directory, or by comparison.
+"""A step's result on disk as a changeset: from an overlay's upper directory, or by comparison.
 
 Both compare with the tree that the step began with, so that equal results give equal bytes: no
-marker where there is nothing to hide, no deletion of what was not there, no entry for a
-directory that was neither made nor changed, none for a file that is as before. Times become
-those of a layer (`recorded_times`), and on disk what the next step is shown. The directory must
-be at rest.
+marker without anything to hide, no deletion of a missing entry, no entry for a directory that was
+neither created nor changed, none for an unchanged file. Times become those of a layer
+(`recorded_times`), and on disk those that the next step is shown. The directory must not be in
+use.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from layercache.model.tree import HardLinks, Node, Tree
 __all__ = ["StatTable", "capture_diff", "capture_upper"]
 
 _FOREIGN: Final = ("redirect", "metacopy")
-"""What overlayfs notes instead of content; such an upper directory says too little."""
+"""Attributes by which overlayfs refers to lower content; such an upper directory is incomplete."""
 _Listing = list[tuple[bytes, os.stat_result]]
 _RACY: Final = 50_000_000
 """Nanoseconds within which a clock tick may hide a second change to a file."""
@@ -49,18 +49,18 @@ def capture_upper(
     rootless: bool = False,
     times: Times | None = None,
 ) -> bool:
-    """Write what the upper directory of an overlay mount changes about `parent`.
+    """Write the changes that the upper directory of an overlay mount makes to `parent`.
 
     `upper` is a path or an open descriptor; the overlay must be unmounted, and mode and owner of
     `upper` itself must have been those of the parent's root at the start. `rootless`: it was
-    mounted in a user namespace (`userxattr`). `times` says what times were shown; without, they
-    were those of `parent`.
+    mounted in a user namespace (`userxattr`). `times` describes the times that were shown; by
+    default, they were those of `parent`.
 
-    Afterwards `upper` shows exactly what the layer says (times too, sockets and attributes that
-    no layer holds gone) and may serve as the layer's unpacked directory; not where False is
-    returned: then some times are only in the layer. Raises `BuildError` for what overlayfs moved
-    by reference (`redirect_dir` and `metacopy` must be off) and when the file system refuses,
-    `SourceError` for names that can't be in a layer.
+    Afterwards `upper` shows exactly the content of the layer (including times; sockets and
+    attributes that no layer holds are removed) and may serve as the layer's unpacked directory,
+    unless False is returned: then some times are only in the layer. Raises `BuildError` for entries
+    that overlayfs moved by reference (`redirect_dir` and `metacopy` must be off) and if the file
+    system refuses, `SourceError` for names that can't be in a layer.
     """
     with _trouble(), Scan(upper) as scan:
         times = times or Times(parent)
@@ -78,11 +78,11 @@ def capture_diff(
     owners: bool = False,
     times: Times | None = None,
 ) -> None:
-    """Write what the directory `root` holds other than `before`.
+    """Write the differences of the directory `root` from `before`.
 
-    `table` was taken while `root` held `before`; what has the same stat since is not read.
-    Without `owners` everything counts as 0:0 (the workspace of an ordinary user). Raises as
-    `capture_upper`.
+    `table` was taken while `root` held `before`; files with an unchanged stat are not read.
+    Without `owners` everything counts as 0:0 (the workspace of an ordinary user). Raises the errors
+    of `capture_upper`.
     """
     with _trouble(), Scan(root) as scan:
         times = times or Times(before)
@@ -91,14 +91,14 @@ def capture_diff(
 
 @frozen
 class StatTable:
-    """Path → what `lstat` says of it that can't change unseen; `taken` in ns since 1970."""
+    """Path → the facts of `lstat` that can't change unnoticed; `taken` in ns since 1970."""
 
     stats: Mapping[bytes, tuple[int, ...]]
     taken: int
 
     @classmethod
     def of(cls, root: str | bytes | int) -> StatTable:
-        """The table of a directory as it is now."""
+        """The table of a directory in its present state."""
         stats: dict[bytes, tuple[int, ...]] = {}
         with _trouble(), Scan(root) as scan:
             for item in scan.walk():
@@ -106,7 +106,7 @@ class StatTable:
         return cls(stats, time.time_ns())
 
     def unchanged(self, path: bytes, now: os.stat_result) -> bool:
-        """Whether `path` is provably what it was."""
+        """Whether `path` is provably unchanged."""
         known = self.stats.get(path)
         # A change within the tick of the table's own time would leave no trace.
         return known == _identity(now) and now.st_ctime_ns < self.taken - _RACY
@@ -151,7 +151,9 @@ class _Capture:
         """Whether what is on disk has the times that the layer says."""
 
     def _node(self, item: Item) -> tuple[Node, Mapping[str, bytes]]:
-        """The node of an item but for its content and time; overlay's attributes apart."""
+        """The node of an item except for its content and time; attributes of overlayfs are left
+        out.
+        """
         found = item.stat
         attributes = attributes_of(item, rootless=self._rootless)
         remove_attributes(item, attributes.fleeting)
@@ -179,7 +181,7 @@ class _Capture:
         return node, attributes.overlay
 
     def _timed(self, item: Item, node: Node, base: Node | None) -> tuple[Node, int]:
-        """The node with its time in the layer, and the time that it is to have on disk."""
+        """The node with its time in the layer, and the time that it must have on disk."""
         found = item.stat.st_mtime_ns
         code = self._times.code(item.path, base, found)
         content = None
@@ -192,17 +194,17 @@ class _Capture:
         return evolve(node, mtime=self._times.recorded(code, found, content)), shown
 
     def _touched(self, item: Item, base: Node, *, alone: bool) -> bool:
-        """Whether a command set the time of a directory, rather than changed what is in it.
+        """Whether a command set the time of a directory, rather than changing its entries.
 
-        A time in the past was set. The present one counts where nothing in the directory changed
-        (`alone`): else it only says that something did.
+        A time in the past was set. The present time counts if nothing in the directory changed
+        (`alone`): otherwise it only shows that something did.
         """
         if self._times.as_new(item.path, base, item.stat.st_mtime_ns):
             return False
         return alone or item.stat.st_mtime < LAYER_TIME
 
     def _settle(self, item: Item, time: int, *, touched: bool = False) -> None:
-        """Give what is on disk its time, in ns."""
+        """Set the time of an entry on disk, in ns."""
         if touched or item.stat.st_mtime_ns != time:
             os.utime(item.name, ns=(time,) * 2, dir_fd=item.directory, follow_symlinks=False)
 
@@ -274,9 +276,10 @@ class _Capture:
         self._settle(item, time, touched=touched)
 
     def _hidden_name(self, path: bytes, name: bytes, found: os.stat_result, visible: bool) -> bool:
-        """A deletion, or a socket, which no layer can hold: a deletion of what it replaced.
+        """Record a deletion, or a socket, which no layer can hold: it deletes the entry it
+        replaced.
 
-        Says whether the directory on disk was changed.
+        Returns whether the directory on disk was changed.
         """
         directory = self._scan.descriptor
         if visible and self._lookup(path) is not None:
@@ -290,7 +293,7 @@ class _Capture:
         return True
 
     def _leaf(self, item: Item, base: Node | None) -> None:
-        """Anything but a directory; nothing is written where it is as before."""
+        """Anything but a directory; nothing is written if it is unchanged."""
         if stat.S_ISSOCK(item.stat.st_mode):
             return
         node, _ = self._node(item)
@@ -324,7 +327,7 @@ class _Capture:
         self._settle(item, time)
 
     def _had_names(self, path: bytes) -> bool:
-        """Whether what was at `path` had another name: alone now, it is another file."""
+        """Whether the entry at `path` had another name: alone now, it is another file."""
         before = self._before
         return isinstance(before, HardLinks) and before.inode(path) is not None
 

@@ -1,7 +1,7 @@
-"""Changes on top of a tree that is never touched: what COPY, ADD and WORKDIR work on.
+"""Changes on top of an immutable tree: the working state of COPY, ADD and WORKDIR.
 
-`Changes` answers lookups as if everything so far had been done, notes what of the base was
-looked at, and in the end writes exactly what differs as a layer.
+`Changes` answers look-ups as if all changes so far were applied, records which paths of the base
+were read, and finally writes exactly the differences as a layer.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from layercache.model.tree import Node, Tree
 __all__ = ["Changes", "Content", "LayerChange", "shown"]
 
 Content = bytes | Callable[[], BinaryIO] | None
-"""A file's bytes, what opens them, or None for what has none."""
+"""A file's bytes, a function that opens them, or None for an entry without bytes."""
 
 
 @frozen
@@ -34,22 +34,22 @@ class LayerChange:
 
 
 class Changes:
-    """A tree with changes pending; as a `Tree` it knows `lookup` only."""
+    """A tree with pending changes; as a `Tree` it supports only `lookup`."""
 
     def __init__(self, base: Tree) -> None:
         self._base = base
         self._changes: dict[bytes, LayerChange] = {}
         self._hidden: set[bytes] = set()
-        """Where nothing of the base shows any more, at the path itself or beneath it."""
+        """Paths at and beneath which nothing of the base is visible any more."""
         self._above: set[bytes] = set()
         """Every directory above a change: a superset."""
         self.reads: dict[bytes, Node | None] = {}
-        """What of the base was looked at, and what was there."""
+        """The paths of the base that were read, with the nodes found there."""
 
     # -- looking ----------------------------------------------------------------------------
 
     def lookup(self, path: bytes) -> Node | None:
-        """What is at `path` now; links are not followed."""
+        """The present node at `path`; links are not followed."""
         change = self._changes.get(path)
         if change is not None:
             return change.node
@@ -58,14 +58,14 @@ class Changes:
         return self.base_lookup(path)
 
     def base_lookup(self, path: bytes) -> Node | None:
-        """What the base has at `path`; noted as read."""
+        """The base's node at `path`; recorded as read."""
         if path in self.reads:
             return self.reads[path]
         node = self.reads[path] = self._base.lookup(path)
         return node
 
     def read_base(self, path: bytes, limit: int = 16 << 20) -> bytes | None:
-        """The bytes of the base's file at `path`, links followed; None when there is none."""
+        """The bytes of the base's file at `path`, links followed; None if it is missing."""
         found = resolve(cast(Tree, self), path)
         node = found.node
         if node is None or not node.is_file or found.path in self._changes:
@@ -76,7 +76,7 @@ class Changes:
             )
         with self._base.open(found.path) as content:
             data = content.read(limit + 1)
-            # Only the end of a file tells that its bytes were the right ones.
+            # Only the end of a file confirms that its bytes are right.
             while more := content.read(limit + 1):
                 data += more
         return data
@@ -105,7 +105,7 @@ class Changes:
             self._above.add(path)
 
     def clear(self, path: bytes) -> None:
-        """Remove what is at `path` with everything beneath, base and changes alike."""
+        """Remove `path` with everything beneath, from base and changes alike."""
         node = self.lookup(path)
         self._changes.pop(path, None)
         if node is None or not node.is_dir:
@@ -117,9 +117,9 @@ class Changes:
         self._hidden.add(path)
 
     def make_directories(self, path: bytes, uid: int, gid: int, mode: int = 0o755) -> None:
-        """Make `path` and what is missing above it, owner and permission bits as given.
+        """Create `path` and missing parents, with the given owner and permission bits.
 
-        Raises `BuildError` where something else is in the way.
+        Raises `BuildError` if something else is in the way.
         """
         missing = []
         here = path
@@ -140,10 +140,10 @@ class Changes:
     # -- the layer --------------------------------------------------------------------------
 
     def write(self, writer: LayerWriter, cancelled: Callable[[], bool] | None = None) -> None:
-        """Write everything that differs from the base, in the order of a layer.
+        """Write all differences from the base, in the order of a layer.
 
-        A directory of the base is written only where its mode, owner or attributes changed.
-        Raises `Cancelled` when `cancelled` says so.
+        A directory of the base is written only if its mode, owner or attributes changed.
+        Raises `Cancelled` if `cancelled` returns True.
         """
         names: dict[object, bytes] = {}
         for number, path in enumerate(sorted(self._changes, key=sort_key)):

@@ -16,7 +16,7 @@ __all__ = ["compression_of", "decompressed"]
 
 CHUNK: Final = 256 * 1024
 _MEMORY: Final = 256 << 20
-"""Bytes that an xz stream may make its decoder use; `xz -9` needs 65 MiB."""
+"""The maximum memory of an xz decoder in bytes; `xz -9` needs 65 MiB."""
 
 _MAGICS: Final = (
     (b"\x1f\x8b\x08", "gzip"),
@@ -28,11 +28,11 @@ _BLOCKS: Final = (b"1AY&SY", b"\x17\x72\x45\x38\x50\x90")
 """The magics of a bzip2 block and of the end of an empty stream."""
 
 LONGEST: Final = 10
-"""Bytes that tell the compression."""
+"""The number of bytes that identify the compression."""
 
 
 def compression_of(head: bytes) -> str | None:
-    """The name of the compression that data beginning with `head` is in, None for none."""
+    """The name of the compression of data that begins with `head`, None for none."""
     for magic, name in _MAGICS:
         if head.startswith(magic):
             if name == "bzip2" and not (head[3:4] in b"123456789" and head[4:10] in _BLOCKS):
@@ -44,11 +44,11 @@ def compression_of(head: bytes) -> str | None:
 def decompressed(
     source: BinaryIO, *, limits: Limits = DEFAULT_LIMITS, what: str = "archive"
 ) -> BinaryIO:
-    """`source` as it is when it is compressed in no known way, else what it inflates to.
+    """`source` decompressed, or unchanged if it has no known compression.
 
-    What begins with a right tar header is a tar, whatever the first name in it looks like.
-    Raises `HostileArchive` (then, or while it is read) for damaged data and beyond bounds,
-    `MissingExtra` for zstd without the extra. `source` stays the caller's to close.
+    Data that begins with a valid tar header is a tar, whatever its first name looks like.
+    Raises `HostileArchive` (now, or while it is read) for damaged data and beyond bounds,
+    `MissingExtra` for zstd without the extra. The caller closes `source`.
     """
     head = b""
     while len(head) < BLOCK and (more := source.read(BLOCK - len(head))):
@@ -117,7 +117,7 @@ class _Inflated(io.RawIOBase):
         return data
 
     def _step(self, room: int) -> bytes:
-        """Some output, or nothing when it has to go on; sets `_done` at the end."""
+        """Some output, or nothing if more input is needed; sets `_done` at the end."""
         if self._object.eof:
             rest = self._object.unused_data or self._input or self._more()
             # Zeros after the last member are padding, as tools for tapes leave it.
@@ -143,7 +143,7 @@ class _Inflated(io.RawIOBase):
 
 
 def _codec(kind: str) -> tuple[Any, tuple[type[Exception], ...]]:
-    """What makes a decompressor, and the errors that mean damage."""
+    """A function that makes a decompressor, and the errors that mean damage."""
     if kind == "gzip":
         import zlib
 

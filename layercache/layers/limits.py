@@ -1,4 +1,4 @@
-"""Bounds on what an archive may make us read or hold; beyond them it is refused whole."""
+"""Bounds on the work and memory that an archive may cause; an archive beyond them is rejected."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ __all__ = ["DEFAULT_LIMITS", "Limits"]
 
 @frozen(kw_only=True)
 class Limits:
-    """What one archive may be.
+    """The limits of one archive.
 
     `entries` counts names, `size` bytes when uncompressed, `path` bytes and `depth` components
     of a path, `name` bytes of a component, `header` bytes of the extended headers of one entry,
     `metadata` bytes of all names, links and attributes together, which are held in memory.
     `ratio` bounds uncompressed to compressed bytes beyond the first `grace` bytes; its default
-    is what gzip reaches on zeros, rounded up.
+    is the ratio that gzip reaches on zeros, rounded up.
     """
 
     entries: int = 1_000_000

@@ -1,6 +1,6 @@
-"""Layers of what an executor has in hand: files by path, or a directory on disk.
+"""New layers from an executor's files: given by path, or as a directory on disk.
 
-Order, sizes, types, times and digests are made here, so that equal files give equal bytes.
+Order, sizes, types, times and digests are determined here, so that equal files give equal bytes.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def layer_from(directory: str | os.PathLike[str], blobs: Blobs) -> Layer | None:
 
 
 def layer_of_tree(tree: Tree, blobs: Blobs) -> Layer | None:
-    """A layer of all that `tree` holds, with its owners and times; None where it is empty."""
+    """A layer of everything in `tree`, with its owners and times; None if it is empty."""
     entries: list[_Entry] = []
     todo = [b""]
     while todo:
@@ -110,7 +110,7 @@ def _checked(name: str) -> bytes:
 
 
 def _whole(node: Node, data: bytes) -> Node:
-    """`node` with what follows from its content; a mode without a type means a file."""
+    """`node` completed from its content; a mode without a type means a file."""
     mode = node.mode
     if not stat.S_IFMT(mode):
         mode |= stat.S_IFLNK if node.link else stat.S_IFREG
@@ -121,7 +121,7 @@ def _whole(node: Node, data: bytes) -> Node:
 
 
 def _write(entries: list[_Entry], blobs: Blobs) -> Layer | None:
-    """The layer of these entries, in the order of the form; None where there are none."""
+    """The layer of these entries, in canonical order; None if there are none."""
     if not entries:
         return None
     below = {path for path, node, _ in entries if node is not None and not node.is_dir}
@@ -160,7 +160,7 @@ def _write(entries: list[_Entry], blobs: Blobs) -> Layer | None:
 
 
 def _order(entry: _Entry) -> list[tuple[bool, bytes]]:
-    """Depth first by bytes; what a directory deletes comes before what it holds."""
+    """Depth first by bytes; the deletions in a directory come before its entries."""
     parts = [(True, part) for part in entry[0].split(b"/")]
     if entry[1] is None:
         parts[-1] = (False, parts[-1][1])

@@ -1,8 +1,8 @@
-"""Users and groups of an image: /etc/passwd and /etc/group, read as text and never through libc.
+"""Users and groups of an image: /etc/passwd and /etc/group, parsed as text, never through libc.
 
 The rules are those of runc and BuildKit (`libcontainer/user`): the first line that matches
 counts, a name is tried before a number, and a number needs no line at all. Imports nothing, so
-that it also serves where the image is already the root directory.
+that it can also be used when the image is already the root directory.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _Row = list[bytes]
 
 
 def _rows(text: bytes, width: int) -> list[_Row]:
-    """The lines that have at least `width` fields; comments and NIS lines are no accounts."""
+    """The lines with at least `width` fields; comments and NIS lines are not accounts."""
     found = []
     for line in text.split(b"\n"):
         line = line.strip()
@@ -32,9 +32,9 @@ def _rows(text: bytes, width: int) -> list[_Row]:
 
 
 def _number(text: bytes) -> int | None:
-    """`text` as an account number, None when it is no decimal number in range.
+    """`text` as an account number, None if it is not a decimal number in range.
 
-    Every digit counts, as for runc and BuildKit: `0…01000` is 1000, however many zeros.
+    Every digit counts, as in runc and BuildKit: `0…01000` is 1000, however many zeros it has.
     """
     if not text.isdigit():
         return None
@@ -58,17 +58,17 @@ def _lookup(rows: list[_Row], wanted: bytes, what: str, file: str) -> tuple[_Row
 
 
 def resolve_user(user: str, passwd: bytes, group: bytes) -> tuple[int, int, tuple[int, ...], str]:
-    """Who `USER user[:group]` is: uid, gid, supplementary groups, home directory.
+    """Resolve `USER user[:group]`: uid, gid, supplementary groups, home directory.
 
-    An empty `user` is root. Supplementary groups are those whose line names the user, none
-    where a group is given. Home is "/" for a number without a line. `passwd` and `group` are
-    the contents of the files, empty where the image has none. Raises `LookupError` with a
-    message for people when a name is unknown.
+    An empty `user` is root. Supplementary groups are those whose line names the user; there are
+    none if a group is given. Home is "/" for a number without a line. `passwd` and `group` are the
+    contents of the files, empty if the image has none. Raises `LookupError` with a message for
+    people if a name is unknown.
     """
     name, _, group_name = user.partition(":")
     given = _number(_bytes(group_name))
     if _number(_bytes(name)) is not None and given is not None:
-        # Both given as numbers: the image is not asked (BuildKit, `ParseUIDGID`).
+        # If both are numbers, the image is not read (BuildKit, `ParseUIDGID`).
         home, gid = "/", given
         fields, uid = _lookup(_rows(passwd, 6), _bytes(name), "user", "/etc/passwd")
         if fields is not None:

@@ -1,9 +1,9 @@
-"""`.pyc` files that note the time of their source, made ones that go by its content.
+"""Conversion of `.pyc` files that refer to the time of their source into hash-based ones.
 
-Times in a layer are not those at which a command compiled: Python would find that nothing
-agrees and compile everything again at every start, and two runs would give other bytes. So a
-file that agreed with its source when the step ended becomes what Python itself writes under
-SOURCE_DATE_EPOCH: one with the hash of its source, which is checked (PEP 552).
+Times in a layer are not those at which a command compiled: Python would find a mismatch and compile
+everything again at every start, and two runs would give different bytes. So a file that matched
+its source when the step ended becomes the file that Python itself writes under SOURCE_DATE_EPOCH:
+one with the hash of its source, which is checked (PEP 552).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _DIRECTORY: Final = b"__pycache__"
 
 
 def source_of(path: bytes) -> bytes | None:
-    """The name of the source of a file in `__pycache__`; None for what is none."""
+    """The name of the source of a file in `__pycache__`; None for other files."""
     directory, _, name = path.rpartition(b"/")
     if not name.endswith(b".pyc") or directory.rpartition(b"/")[2] != _DIRECTORY:
         return None
@@ -36,10 +36,10 @@ def source_of(path: bytes) -> bytes | None:
 def check_by_hash(
     name: bytes, directory: int, source: bytes, beside: Mapping[bytes, os.stat_result]
 ) -> bool:
-    """Change the file `name` of the open directory, if it agrees with its source by time and size.
+    """Convert the file `name` of the open directory if it matches its source by time and size.
 
-    `beside` is what the directory above held when the step ended; the source is there. Size and
-    times of the file stay. Returns whether it was changed.
+    `beside` is the content of the directory above when the step ended, which holds the source.
+    Size and times of the file are unchanged. Returns whether it was converted.
     """
     found = beside.get(source)
     if found is None or not stat.S_ISREG(found.st_mode) or found.st_size > _MAX_SOURCE:

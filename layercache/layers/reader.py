@@ -1,10 +1,11 @@
-"""Reading tars that anyone may have made: within bounds, refusing what could mislead.
+"""Reading untrusted tars: within bounds, and rejecting misleading entries.
 
-Understands ustar, pax, GNU long names and base-256 numbers. Two sets of rules: `read_layer` for
-layers (with deletions: OCI image specification, layer.md) and `read_archive` for what ADD
-unpacks (names of deletions are refused, entries below a link of the archive go where it leads,
-inside). In both a later entry replaces an earlier one of its name, as with containerd, Docker and
-tar. The first violation refuses the archive whole, with one `HostileArchive` that names the entry.
+Understands ustar, pax, GNU long names and base-256 numbers. There are two sets of rules:
+`read_layer` for layers (with deletions: OCI image specification, layer.md) and `read_archive` for
+archives that ADD unpacks (names of deletions are refused, entries below a link of the archive
+follow it, within the destination). In both, a later entry replaces an earlier one with its name, as
+in containerd, Docker and tar. The first violation rejects the whole archive, with one
+`HostileArchive` that names the entry.
 """
 
 from __future__ import annotations
@@ -47,12 +48,13 @@ _OVERLAY: Final = (b"trusted.overlay.", b"user.overlay.")
 def read_layer(
     stream: BinaryIO, *, limits: Limits = DEFAULT_LIMITS, what: str = "layer"
 ) -> Iterator[Entry]:
-    """The entries of a layer in the order of its tar, contents digested. Of two entries of one
-    name the later counts, with nothing of what the earlier one held: `index_layer` does that.
+    """The entries of a layer in the order of its tar, with digested contents. If two entries have
+    one
+    name, the later one counts, without the content of the earlier one: `index_layer` applies this.
 
     `stream` may be compressed; offsets count in the uncompressed tar. It is read to its end
-    once the iterator is exhausted. Raises `HostileArchive`; what was yielded before is then
-    worth nothing.
+    once the iterator is exhausted. Raises `HostileArchive`; entries yielded before must then be
+    discarded.
     """
     yield from _Reader(stream, limits, what, layer=True).entries()
 
@@ -60,7 +62,7 @@ def read_layer(
 def read_archive(
     stream: BinaryIO, *, limits: Limits = DEFAULT_LIMITS, what: str = "archive"
 ) -> Iterator[Entry]:
-    """The entries of an archive that ADD unpacks, in its order; a later one replaces earlier."""
+    """The entries of an archive for ADD, in its order; later entries replace earlier ones."""
     yield from _Reader(stream, limits, what, layer=False).entries()
 
 
@@ -91,7 +93,7 @@ class _Reader:
         """Directories with an entry of their own, or with something beneath them."""
         self._replaced = 0
         self.replaced: list[bytes] = []
-        """What the entry given next takes the place of, with all that is below."""
+        """Paths that the next entry replaces, with everything below."""
         self._buffer = memoryview(bytearray(CHUNK))
 
     def entries(self) -> Iterator[Entry]:
@@ -103,7 +105,7 @@ class _Reader:
             if not self._layer and path:
                 path = self._inside(header, path)
             if not path and not self._layer and header.kind not in (b"5", b"1"):
-                continue  # no name at all, or one that is the destination itself: as with Docker
+                continue  # no name, or the destination itself: skipped, as in Docker
             if marker.startswith(WHITEOUT_PREFIX):
                 yield self._deletion(header, path)
             elif header.kind == b"1":
@@ -135,8 +137,10 @@ class _Reader:
         return b"/".join(parts)
 
     def _inside(self, header: Header, path: bytes) -> bytes:
-        """Where an entry of an archive for ADD goes: links of the archive that lead to it are
-        followed, with the destination as their root."""
+        """The destination of an archive's entry for ADD: links of the archive on its path are
+        followed,
+        with the destination as their root.
+        """
         todo = path.split(b"/")[::-1]
         done: list[bytes] = []
         links = 0
@@ -167,7 +171,7 @@ class _Reader:
         return found
 
     def _enter(self, header: Header, path: bytes) -> None:
-        """Note the directories above `path`; none may be anything else in this archive."""
+        """Record the directories above `path`; none may be anything else in this archive."""
         parent = path.rpartition(b"/")[0]
         while parent not in self._directories:
             if parent in self._files:
@@ -183,7 +187,7 @@ class _Reader:
         return node is not None and node.is_link
 
     def _forget(self, path: bytes) -> None:
-        """A later entry replaces what was at `path`, with all that was below."""
+        """Remove the earlier entry at `path`, with everything below, in favour of a later one."""
         self._files.pop(path, None)
         self.replaced.append(path)
         if path in self._directories:
@@ -250,7 +254,7 @@ class _Reader:
         return entry
 
     def _claim(self, header: Header, path: bytes) -> None:
-        """`path` becomes something else than a directory."""
+        """Make `path` something other than a directory."""
         if not path:
             raise self._refuse(header.name, "is the root but no directory")
         if path in self._files or path in self._directories:
@@ -261,7 +265,7 @@ class _Reader:
         if kind is None:
             raise self._refuse(header.name, f"has the unknown type {header.kind!r}")
         if kind == stat.S_IFREG and header.name.endswith(b"/") and not header.size:
-            kind = stat.S_IFDIR  # as tars older than POSIX say it
+            kind = stat.S_IFDIR  # the notation of tars older than POSIX
         if header.size and kind != stat.S_IFREG:
             raise self._refuse(header.name, "has content although it is no regular file")
         if kind != stat.S_IFDIR and header.name.endswith(b"/"):

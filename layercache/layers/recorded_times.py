@@ -1,8 +1,8 @@
-"""What the times on disk after a step mean in its layer. Pure.
+"""The meaning of the times on disk after a step, for its layer. Pure.
 
-A step was shown the times of a logical clock (`model.logical_clock`), and of a few files others
-(`kept`). What still has the time that was shown was written by an earlier step, also where it was
-moved or given another owner; anything newer was written by this one.
+A step was shown the times of a logical clock (`model.logical_clock`), and for a few files others
+(`kept`). A file that still has the time that was shown was written by an earlier step, even if it
+was moved or given another owner; anything newer was written by this step.
 """
 
 # ruff: noqa: ARG002 - `Times` is the simplest of its kind
@@ -40,7 +40,9 @@ class Times:
         return self.same(path, base, found)
 
     def code(self, path: bytes, base: Node | None, found: int) -> int | None:
-        """The code of `found` in the layer, which is now at `path`; None for one on purpose."""
+        """The code of `found` in the layer, which is now at `path`; None for a time set on
+        purpose.
+        """
         return None
 
     def recorded(self, code: int | None, found: int, content: bytes | None) -> int:
@@ -48,7 +50,9 @@ class Times:
         return clamped_time(found // _SECOND)
 
     def shown(self, code: int | None, found: int) -> int | None:
-        """The time, in ns, at which the next step sees it; None where only the layer tells."""
+        """The time, in ns, at which the next step sees the entry; None if only the layer
+        determines it.
+        """
         return clamped_time(found // _SECOND) * _SECOND
 
     def kept(self, path: bytes, base: Node) -> int:

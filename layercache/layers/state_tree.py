@@ -1,10 +1,10 @@
-"""A state as a tree: a stack of layer indexes seen as one, files read out of the tars by offset.
+"""A state as a tree: a stack of layer indexes presented as one, files read from the tars by offset.
 
-Nothing is unpacked and no layer byte is read until a file is opened. What shows through what is
-decided as overlayfs does it: a directory is the union of the layers in which it is one, down to
-the first that deletes it, replaces it by something else, or makes it opaque. Where a layer holds
-something beneath a directory but no entry for it, the metadata comes from the next layer below
-that has one (0755, owner 0:0 where none has).
+Nothing is unpacked and no byte of a layer is read until a file is opened. Visibility follows the
+rules of overlayfs: a directory is the union of the layers in which it is a directory, down to the
+first that deletes it, replaces it by something else, or makes it opaque. If a layer holds something
+beneath a directory but no entry for it, the metadata comes from the next layer below that has one
+(0755, owner 0:0 if none has).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 __all__ = ["IMPLIED_DIRECTORY", "Resolved", "StateTree", "resolve"]
 
 IMPLIED_DIRECTORY: Final = Node(mode=stat.S_IFDIR | 0o755, mtime=LAYER_TIME)
-"""What a directory is that no layer describes; also the root of an empty state."""
+"""The node of a directory that no layer describes; also the root of an empty state."""
 
 _AT_ONCE: Final = LayerTimes(LAYER_TIME, (0,))
 """What the times of a layer are whose entries are all written at once."""
@@ -52,9 +52,9 @@ OpenContent = Callable[[int, int, int], BinaryIO]
 class StateTree(HardLinks, Linked, Timed, Ordered):
     """A stack of layers as a `Tree`.
 
-    `indexes` come lowest first; `open_content(number, offset, size)` gives bytes of the
-    uncompressed tar of layer `number`. Lookups cost a dict access for each layer that has the
-    parent directory, once. Safe for threads.
+    `indexes` come lowest first; `open_content(number, offset, size)` returns bytes of the
+    uncompressed tar of layer `number`. A look-up costs one dictionary access for each layer that
+    has the parent directory. Safe for threads.
     """
 
     def __init__(self, indexes: Sequence[LayerIndex], open_content: OpenContent) -> None:
@@ -85,7 +85,7 @@ class StateTree(HardLinks, Linked, Timed, Ordered):
 
     @property
     def below(self) -> StateTree:
-        """The state without its topmost layer; an empty one stays what it is."""
+        """The state without its topmost layer; an empty state is returned unchanged."""
         if self._below is None:
             self._below = StateTree(self._indexes[:-1], self._open)
         return self._below
@@ -93,12 +93,12 @@ class StateTree(HardLinks, Linked, Timed, Ordered):
     # -- the protocol -----------------------------------------------------------------------
 
     def lookup(self, path: bytes) -> Node | None:
-        """The node at `path`, None when nothing is there or a parent is no directory."""
+        """The node at `path`, None if nothing exists there or a parent is not a directory."""
         found = self._find(path)
         return None if found is None else self._node(path, found)
 
     def children(self, path: bytes) -> Sequence[bytes]:
-        """The names in the directory `path`, sorted as bytes; empty when it is none."""
+        """The names in the directory `path`, sorted as bytes; empty if it is not a directory."""
         stack = self._stack(path)
         if not stack:
             return ()
@@ -106,7 +106,7 @@ class StateTree(HardLinks, Linked, Timed, Ordered):
             index = self._indexes[stack[0]]
             names = index.children(path)
             prefix = path + b"/" if path else b""
-            # A lone layer may still delete what no layer below has.
+            # A single layer may still delete entries that no layer below has.
             if any(self._deleted(index, prefix + name) for name in names):
                 return [name for name in names if not self._deleted(index, prefix + name)]
             return names
@@ -123,9 +123,9 @@ class StateTree(HardLinks, Linked, Timed, Ordered):
         return sorted(present)
 
     def digest(self, path: bytes) -> bytes:
-        """`node_digest` of the node at `path`, for directories the digest of what they hold.
+        """`node_digest` of the node at `path`; for directories, the digest of their content.
 
-        Raises `NotFound` when nothing is there.
+        Raises `NotFound` if nothing exists there.
         """
         node = self.lookup(path)
         if node is None:
@@ -137,8 +137,9 @@ class StateTree(HardLinks, Linked, Timed, Ordered):
     def open(self, path: bytes) -> BinaryIO:
         """The bytes of the regular file at `path`.
 
-        Raises `NotFound` when there is none. Reading to the end raises `CorruptObject` when the
-        bytes are not those that the index speaks of.
+        Raises `NotFound` if there is none. Reading to the end raises `CorruptObject` if the bytes
+        do
+        not match the index.
         """
         found = self._find(path)
         number, row = found if found is not None else (-1, -1)
@@ -149,7 +150,7 @@ class StateTree(HardLinks, Linked, Timed, Ordered):
         return cast(BinaryIO, Verified(self._open(number, offset, size), node.content, size, path))
 
     def inode(self, path: bytes) -> object | None:
-        """A token that paths share which are names of one file; None for what has one name."""
+        """A token shared by all names of one file; None for a file with a single name."""
         found = self._find(path)
         if found is None or found[0] < 0:
             return None
@@ -180,7 +181,7 @@ class StateTree(HardLinks, Linked, Timed, Ordered):
         return self._shared
 
     def names(self, path: bytes) -> Sequence[bytes]:
-        """All names of the file at `path` in its layer, sorted, where there are several."""
+        """All names of the file at `path` in its layer, sorted, if it has several."""
         found = self._find(path)
         if found is None or found[0] < 0:
             return ()
@@ -202,7 +203,7 @@ class StateTree(HardLinks, Linked, Timed, Ordered):
     def shown(self, clock: Clock | None = None) -> StateTree:
         """The state with the times at which a running step sees it.
 
-        `clock` is another one than its own where the state is shown beside another one.
+        `clock` replaces its own clock if the state is shown beside another one.
         """
         clock = self.clock if clock is None else clock
         return StateTree(
@@ -214,13 +215,15 @@ class StateTree(HardLinks, Linked, Timed, Ordered):
         )
 
     def code(self, path: bytes) -> int | None:
-        """The code of the time at `path`; None where it was set on purpose, or nothing is."""
+        """The code of the time at `path`; None if it was set on purpose, or nothing exists
+        there.
+        """
         found = self._find(path)
         described = None if found is None else self._described(path, found)
         return None if described is None else self._indexes[described[0]].code(described[1])
 
     def moment(self, path: bytes) -> int:
-        """The time at which a running step sees what is at `path`, in seconds since 1970."""
+        """The time at which a running step sees the entry at `path`, in seconds since 1970."""
         found = self._find(path)
         described = None if found is None else self._described(path, found)
         if described is None:
@@ -233,8 +236,10 @@ class StateTree(HardLinks, Linked, Timed, Ordered):
 
     @property
     def base_layers(self) -> int:
-        """How many layers, the lowest, are a base image's as far as their times tell: no layer
-        that was built here has a time after LAYER_TIME."""
+        """The number of lowest layers that belong to a base image, judged by their times: no layer
+        that
+        was built here has a time after LAYER_TIME.
+        """
         for number in reversed(range(len(self._indexes))):
             if self._indexes[number].times.newest > LAYER_TIME:
                 return number + 1
@@ -249,7 +254,9 @@ class StateTree(HardLinks, Linked, Timed, Ordered):
                     yield path, index.node(row)
 
     def age(self, path: bytes) -> int | None:
-        """The code that says in a further layer when what is at `path` was written."""
+        """The code that a further layer uses for the time at which the entry at `path` was
+        written.
+        """
         return None if self.code(path) is None else self.clock.code(self.moment(path))
 
     def at_once(self, path: bytes) -> bool:
@@ -265,7 +272,7 @@ class StateTree(HardLinks, Linked, Timed, Ordered):
         return row is not None and bool(index.flags(row) & WHITEOUT)
 
     def _find(self, path: bytes) -> tuple[int, int] | None:
-        """Layer and row that decide what is at `path`; a directory's may be implied."""
+        """Layer and row of the entry at `path`; a directory's row may be implied."""
         if not path:
             stack = self._stacks[b""]
             return (stack[0], cast(int, self._indexes[stack[0]].row(b""))) if stack else (-1, -1)
@@ -277,7 +284,9 @@ class StateTree(HardLinks, Linked, Timed, Ordered):
         return None
 
     def _stack(self, path: bytes) -> tuple[int, ...]:
-        """The layers that make up the directory `path`, topmost first; none: no directory."""
+        """The layers that make up the directory `path`, topmost first; empty if it is no
+        directory.
+        """
         known = self._stacks.get(path)
         if known is not None:
             return known
@@ -313,16 +322,18 @@ class StateTree(HardLinks, Linked, Timed, Ordered):
         return self._indexes[described[0]].node(described[1])
 
     def _described(self, path: bytes, found: tuple[int, int]) -> tuple[int, int] | None:
-        """Layer and row that have the metadata of what `found` says is at `path`; None for a
-        directory that no layer describes."""
+        """Layer and row with the metadata of the entry `found` at `path`; None for a directory that
+        no
+        layer describes.
+        """
         number, row = found
         if number < 0:
             return None
         index = self._indexes[number]
         if not index.flags(row) & IMPLIED:
             return found
-        # Metadata shows through an opaque marker, as it does for who unpacks with the parents
-        # at hand: so look on in every layer that makes up the parent directory.
+        # Metadata shows through an opaque marker, as it does when layers are unpacked on top of
+        # their parents: continue in every layer that makes up the parent directory.
         parents = self._stack(path.rpartition(b"/")[0]) if path else range(number, -1, -1)
         for lower in parents:
             if lower >= number:
@@ -340,8 +351,9 @@ class StateTree(HardLinks, Linked, Timed, Ordered):
     # -- digests ----------------------------------------------------------------------------
 
     def _directory_digest(self, top: bytes) -> bytes:
-        """The Merkle digest of what a directory holds, its own attributes apart; on a work list,
-        as depth is not bounded by recursion."""
+        """The Merkle digest of a directory's content, without its own attributes; uses a work list,
+        because depth is not bounded by recursion.
+        """
         work = [top]
         while work:
             path = work[-1]
@@ -384,8 +396,10 @@ class StateTree(HardLinks, Linked, Timed, Ordered):
 
 @frozen
 class Resolved:
-    """Where a path leads: `path` without links, its `node` (None when nothing is there), and
-    every path that was looked at on the way with what was found."""
+    """The target of a path: `path` without links, its `node` (None if nothing exists there), and
+    every
+    path that was looked up on the way with the node found.
+    """
 
     path: bytes
     node: Node | None
@@ -397,8 +411,8 @@ def resolve(
 ) -> Resolved:
     """Follow the symbolic links of `path` inside `tree`, whose root is "/" to them.
 
-    Components that are not there are kept as they are; ".." stops at the root, or with
-    `confined` is an error when it would leave it. Raises `BuildError` for a loop.
+    Missing components are kept as they are; ".." stops at the root, or with `confined` is an error
+    if it would leave the root. Raises `BuildError` for a loop.
     """
     parts = path.split(b"/")[::-1]
     done: list[bytes] = []

@@ -1,4 +1,4 @@
-"""The bytes of tar headers: ustar blocks and pax records, as we write them."""
+"""The bytes of tar headers: ustar blocks and pax records, in the writer's form."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ __all__ = ["ascii_tail", "header_block", "pax_record", "split_name"]
 
 
 def split_name(name: bytes) -> tuple[bytes, bytes | None]:
-    """The ustar prefix and name of a path; the name is None when it needs a pax record."""
+    """The ustar prefix and name of a path; the name is None if it needs a pax record."""
     if not name.isascii():
         return b"", None
     if len(name) <= 100:

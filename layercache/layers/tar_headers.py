@@ -1,7 +1,6 @@
 """The headers of a tar, one after the other: ustar, pax, GNU long names, base-256 numbers.
 
-Only what the format itself says is judged here (checksums, lengths, numbers); what names and
-types mean is the reader's.
+Only the format is checked here (checksums, lengths, numbers); the reader judges names and types.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ _MEANINGFUL: Final = frozenset(
     (b"path", b"linkpath", b"size", b"uid", b"gid", b"mtime", b"hdrcharset", b"charset")
 )
 _OCTAL_MAX: Final = 0o77777777777
-"""The largest size that a header can say without pax."""
+"""The largest size that a header can hold without pax."""
 
 _MAX_ID: Final = 0xFFFFFFFE
 """Linux takes the next one for "leave as it is"."""
@@ -33,7 +32,7 @@ _MAX_ID: Final = 0xFFFFFFFE
 
 @frozen
 class Header:
-    """One entry of a tar as its headers say it; `kind` is the type flag."""
+    """One entry of a tar according to its headers; `kind` is the type flag."""
 
     name: bytes
     kind: bytes
@@ -55,14 +54,14 @@ class Headers:
         self._limits = limits
         self._what = what
         self.offset = 0
-        """Where the next byte of `source` lies."""
+        """The offset of the next byte of `source`."""
         self._content = 0
         self._pad = 0
         self._total = 0
         self._metadata = 0
 
     def consumed(self, count: int) -> None:
-        """`count` bytes of the current entry's content were read from the source."""
+        """Report that `count` bytes of the current entry's content were read from the source."""
         self.offset += count
         self._content -= count
 
@@ -111,7 +110,7 @@ class Headers:
             count -= len(data)
 
     def _next(self) -> Header | None:
-        """The next header with what pax and GNU headers before it say; None at the end."""
+        """The next header, merged with the pax and GNU headers before it; None at the end."""
         pax: dict[bytes, bytes] = {}
         name = link = b""
         extended = 0
@@ -148,7 +147,7 @@ class Headers:
                 link = self._text(body.removesuffix(b"\0"), "long link")
 
     def _check_end(self) -> None:
-        """After the first block of zeros comes nothing but zeros."""
+        """Check that only zeros follow the first block of zeros."""
         while data := self._read(1 << 18):
             if data.strip(b"\0"):
                 raise self._error("there is data behind the end of the archive")
@@ -212,7 +211,7 @@ class Headers:
             link = pax.get(b"linkpath", link)
             if b"size" in pax:
                 said = self._decimal(pax, b"size", size)
-                # Where the header could have said it, readers would see other entries.
+                # If the header could hold the size, readers without pax would see other entries.
                 if said != size and said <= _OCTAL_MAX:
                     raise self._error(f"{shown(name)} has two sizes, {size} and {said}")
                 size = said
@@ -282,20 +281,22 @@ class Headers:
         return records
 
     def _check_global(self, body: bytes) -> None:
-        """Global headers carry comments (git archive); what would change entries is refused."""
+        """Accept comments in global headers (git archive); refuse records that would change
+        entries.
+        """
         for key in self._records(body):
             if key in _MEANINGFUL or key.startswith((_XATTR, b"GNU.sparse.")):
                 raise self._error(f"a global header sets {shown(key[:60])} for all entries")
 
 
 def shown(name: bytes) -> str:
-    """A name for a message: one line, not endless."""
+    """A name for a message: on one line, and shortened."""
     text = name.decode("utf-8", "backslashreplace")
     return repr(text if len(text) <= 100 else text[:97] + "...")
 
 
 def looks_like_tar(head: bytes) -> bool:
-    """Whether data that begins with `head` (512 bytes of it) is a tar that holds something."""
+    """Whether data that begins with `head` (its first 512 bytes) is a non-empty tar."""
     return len(head) == BLOCK and head != _ZERO and _sum_is_right(head)
 
 

@@ -1,4 +1,4 @@
-"""Directories read beneath a descriptor, depth first: what is there, with its attributes."""
+"""Reading directories beneath a descriptor, depth first, with attributes."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _DIRECTORY: Final = OPEN | os.O_DIRECTORY
 _KEPT: Final = ("security.capability", "user.", "system.posix_acl_")
 """Extended attributes that belong to the content of an image; labels of the host do not."""
 _OVERLAY: Final = ("trusted.overlay.", "user.overlay.")
-"""What overlayfs notes: as root, and in a user namespace."""
+"""Attributes of overlayfs: as root, and in a user namespace."""
 _FLEETING: Final = ("trusted.", "security.selinux", "user.overlay.")
 """Attributes that a command may set and no layer holds."""
 
 
 @frozen
 class Item:
-    """Something in a directory: its path, its name, its directory's descriptor, its stat."""
+    """An entry of a directory: its path, its name, its directory's descriptor, its stat."""
 
     path: bytes
     name: bytes
@@ -60,7 +60,7 @@ class Scan:
         return Item(b"", b".", self._root, os.fstat(self._root))
 
     def enter(self, item: Item) -> list[tuple[bytes, os.stat_result]]:
-        """Open a directory and list it; what `leave` gives next is below it."""
+        """Open a directory and list it; `next` then returns its entries."""
         descriptor = os.open(item.name, _DIRECTORY, dir_fd=item.directory)
         with os.scandir(descriptor) as entries:
             names = [(os.fsencode(e.name), e.stat(follow_symlinks=False)) for e in entries]
@@ -69,7 +69,7 @@ class Scan:
         return names
 
     def next(self) -> Item | None:
-        """The next entry of the innermost open directory; None when that was closed."""
+        """The next entry of the innermost open directory; None if that directory was closed."""
         path, descriptor, names = self._stack[-1]
         for name, found in names:
             return Item(path + b"/" + name if path else name, name, descriptor, found)
@@ -88,7 +88,7 @@ class Scan:
         return bool(self._stack)
 
     def walk(self) -> Iterator[Item]:
-        """Everything, the root first."""
+        """All entries, the root first."""
         yield self.root
         self.enter(self.root)
         while self.open:
@@ -104,7 +104,7 @@ class Attributes:
     """The extended attributes of an item.
 
     `kept` are content; `overlay` are the marks of overlayfs by the end of their name; `fleeting`
-    names those that no layer holds.
+    are the names of attributes that no layer holds.
     """
 
     kept: tuple[tuple[bytes, bytes], ...] = ()
@@ -115,8 +115,8 @@ class Attributes:
 def attributes_of(item: Item, *, rootless: bool = False) -> Attributes:
     """The attributes of an item of a directory that overlayfs wrote to.
 
-    A command may set attributes that look like marks: those of the other kind, and, as the
-    kernel keeps them, with the prefix twice. They are none.
+    A command may set attributes that look like marks of overlayfs: those of the other kind, and,
+    in the form in which the kernel stores them, with the prefix twice. They do not count as marks.
     """
     place = _place(item)
     try:
@@ -143,7 +143,7 @@ def attributes_of(item: Item, *, rootless: bool = False) -> Attributes:
 
 
 def remove_attributes(item: Item, names: Iterable[str]) -> None:
-    """Take attributes away; those that the system holds on to stay."""
+    """Remove attributes; those that the system does not release stay."""
     for name in names:
         try:
             remove_xattr(_place(item), name, follow_symlinks=False)

@@ -1,4 +1,4 @@
-"""The bytes of one file out of a layer, checked against its digest while they are read."""
+"""The bytes of one file of a layer, checked against its digest while they are read."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ __all__ = ["Verified"]
 
 
 class Verified(io.RawIOBase):
-    """`source` up to `size` bytes; its end raises `CorruptObject` unless they digest right.
+    """`source` up to `size` bytes; its end raises `CorruptObject` unless the digest matches.
 
-    The error comes instead of the end of file, so that who copies to the end can't take wrong
-    bytes for right ones. Closing closes `source` too, where `owned`.
+    The error replaces the end of file, so that a consumer that copies to the end can't take wrong
+    bytes for right ones. Closing also closes `source`, if `owned`.
     """
 
     def __init__(

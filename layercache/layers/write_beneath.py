@@ -1,8 +1,8 @@
-"""A directory that is written to beneath its file descriptor: nothing outside is ever touched.
+"""Writing beneath a directory's file descriptor: nothing outside is ever touched.
 
-Every component is opened with O_NOFOLLOW relative to the descriptor of the one above; a link
-that is in the way is an error, never a path. Made for writing depth first: the descriptors of
-the current chain of directories stay open.
+Every component is opened with O_NOFOLLOW relative to the descriptor of its parent; a link in the
+way is an error, never a path. Designed for writing depth first: the descriptors of the current
+chain of directories stay open.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ __all__ = ["WriteBeneath"]
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEEDED: Final = (b"security.capability", b"user.")
-"""Extended attributes that are content; others are set where the file system takes them."""
+"""Extended attributes that are content; others are set only if the file system accepts them."""
 
 Fill = Callable[[int], None]
 """Writes a file's bytes to a descriptor."""
@@ -32,10 +32,10 @@ Fill = Callable[[int], None]
 class WriteBeneath:
     """Writes below the directory `root`, a path or an open descriptor.
 
-    `owners` False leaves owners and what only root may set (rootless). Calls must come depth
-    first: everything below a directory before what comes after it. Metadata of a directory is
-    set when it is left, so that writing into it needs no permission and moves no time. Use as a
-    context manager; raises `BuildError` with the path when the file system refuses.
+    `owners` False ignores owners and everything that only root may set (rootless). Calls must come
+    depth first: everything below a directory before the next entry. Metadata of a directory is set
+    when it is left, so that writing into it needs no permission and changes no time. Use as a
+    context manager; raises `BuildError` with the path if the file system refuses.
     """
 
     def __init__(self, root: str | bytes | int, *, owners: bool = True) -> None:
@@ -71,7 +71,9 @@ class WriteBeneath:
     # -- walking ----------------------------------------------------------------------------
 
     def _enter(self, directory: bytes) -> int:
-        """The descriptor of a directory; what is left on the way there gets its metadata."""
+        """The descriptor of a directory; directories that are left on the way get their
+        metadata.
+        """
         while True:
             path, descriptor = self._chain[-1]
             if path == directory:
@@ -111,7 +113,7 @@ class WriteBeneath:
         return self._enter(directory), name
 
     def kind(self, path: bytes) -> int | None:
-        """The file type of what is at `path` (`stat.S_IFMT`), None for nothing."""
+        """The file type of the entry at `path` (`stat.S_IFMT`), None if there is none."""
         if not path:
             return stat.S_IFDIR
         directory, name = self._place(path)
@@ -123,7 +125,7 @@ class WriteBeneath:
     # -- directories ------------------------------------------------------------------------
 
     def make(self, path: bytes, node: Node) -> None:
-        """Make the directory `path`; `node` describes it once it is left."""
+        """Create the directory `path`; the metadata of `node` is applied when it is left."""
         if path:
             directory, name = self._place(path)
             try:
@@ -134,12 +136,12 @@ class WriteBeneath:
         self._enter(path)
 
     def describe(self, path: bytes, node: Node) -> None:
-        """Let `node` describe the directory `path`, which is there, once it is left."""
+        """Apply the metadata of `node` to the existing directory `path` when it is left."""
         descriptor = self._enter(path)
         self._pending[path] = (node, None)
         wanted = {os.fsdecode(name) for name, _ in node.xattrs}
         try:
-            if not self._owners:  # root may write whatever the mode is
+            if not self._owners:  # root may write regardless of the mode
                 os.fchmod(descriptor, stat.S_IMODE(os.fstat(descriptor).st_mode) | stat.S_IRWXU)
             for name in list_xattrs(descriptor):
                 if name not in wanted and name.startswith(("user.", "trusted.")):
@@ -149,7 +151,7 @@ class WriteBeneath:
                 raise _trouble(path, error) from error
 
     def keep_time(self, path: bytes) -> None:
-        """Keep the mtime of the directory `path`, which is there, whatever is written into it."""
+        """Preserve the mtime of the existing directory `path`, whatever is written into it."""
         descriptor = self._enter(path)
         self._pending.setdefault(path, (None, os.fstat(descriptor).st_mtime_ns))
 
@@ -165,12 +167,12 @@ class WriteBeneath:
             raise _trouble(path, error) from error
 
     def is_empty(self, path: bytes) -> bool:
-        """Whether the directory `path`, which is there, holds nothing."""
+        """Whether the existing directory `path` is empty."""
         with self._opened(path) as directory, os.scandir(directory) as entries:
             return next(entries, None) is None
 
     def remove(self, path: bytes) -> None:
-        """Remove what is at `path`, if anything is, with all that is below."""
+        """Remove the entry at `path`, if it exists, with everything below."""
         directory, name = self._place(path)
         try:
             _remove(directory, name)
@@ -187,7 +189,7 @@ class WriteBeneath:
     # -- what is no directory ---------------------------------------------------------------
 
     def file(self, path: bytes, node: Node, fill: Fill | None) -> None:
-        """Make a regular file; nothing may be at `path`. `fill` None leaves it empty."""
+        """Create a regular file; nothing may exist at `path`. `fill` None leaves it empty."""
         directory, name = self._place(path)
         try:
             descriptor = os.open(name, _CREATE, 0o600, dir_fd=directory)
@@ -202,8 +204,10 @@ class WriteBeneath:
             raise _trouble(path, error) from error
 
     def other(self, path: bytes, node: Node) -> None:
-        """Make a link, a device (without `owners` only where that is allowed) or a FIFO; nothing
-        may be at `path`."""
+        """Create a link, a device (without `owners` only if that is permitted) or a FIFO; nothing
+        may
+        exist at `path`.
+        """
         directory, name = self._place(path)
         try:
             if node.is_link:
@@ -214,7 +218,7 @@ class WriteBeneath:
             if self._owners:
                 os.chown(name, node.uid, node.gid, dir_fd=directory, follow_symlinks=False)
             if not node.is_link:
-                # Just made, so no link that could be followed; there is no call that refuses.
+                # Just created, so it is no link that could be followed; no call refuses links here.
                 os.chmod(name, stat.S_IMODE(node.mode), dir_fd=directory)
             if node.xattrs:
                 # No call takes a descriptor of the directory: /proc names the very one.
@@ -229,7 +233,9 @@ class WriteBeneath:
             raise _trouble(path, error) from error
 
     def link(self, path: bytes, target: bytes) -> bool:
-        """Make `path` another name of `target`, which is there; False when it can't be (EMLINK)."""
+        """Make `path` another name of the existing `target`; False if that is impossible
+        (EMLINK).
+        """
         directory, name = self._place(path)
         try:
             above, last = parted(target)
@@ -248,7 +254,7 @@ class WriteBeneath:
         return True
 
     def whiteout(self, path: bytes) -> None:
-        """Make the character device 0:0 that overlay file systems take for a deletion."""
+        """Create the character device 0:0, which overlay file systems interpret as a deletion."""
         directory, name = self._place(path)
         try:
             os.mknod(name, stat.S_IFCHR, 0, dir_fd=directory)
@@ -299,7 +305,7 @@ class _Walk:
 
 
 def _remove(directory: int, name: bytes) -> None:
-    """Remove `name` with all below, following nothing; nothing happens when it is not there."""
+    """Remove `name` with everything below, following nothing; a missing name is ignored."""
     try:
         os.unlink(name, dir_fd=directory)
         return

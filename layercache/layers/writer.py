@@ -1,13 +1,13 @@
-"""Our own tar writer: one fixed form, so that equal trees give equal bytes.
+"""The tar writer: one canonical form, so that equal trees give equal bytes.
 
-ustar headers, with pax records only where ustar can't say it (POSIX.1-2017 pax; `SCHILY.xattr.`
-as GNU tar and star write them): long or non-ASCII paths and links, big numbers, extended
+ustar headers, with pax records only for values that ustar can't hold (POSIX.1-2017 pax;
+`SCHILY.xattr.` as in GNU tar and star): long or non-ASCII paths and links, big numbers, extended
 attributes. Whole seconds, no atime, ctime or names of owners. Entries come depth first, siblings
 by their bytes; the opaque marker and deletions of a directory before its entries (OCI image
 specification, layer.md).
 
-Content is read once, into one buffer of fixed size: SHA-256 of the tar and BLAKE3 of each file
-are taken there. Small files share a buffer with their headers, so a write and a hash update
+Content is read once, into one buffer of fixed size, from which SHA-256 of the tar and BLAKE3 of
+each file are computed. Small files share a buffer with their headers, so a write and a hash update
 serve many of them.
 """
 
@@ -40,7 +40,7 @@ __all__ = ["OPAQUE_MARKER", "WHITEOUT_PREFIX", "LayerWriter"]
 
 BLOCK: Final = 512
 BUFFER: Final = 256 * 1024
-"""Bytes of the one buffer; larger ones were measured slower (page faults)."""
+"""The size of the buffer in bytes; larger ones were measured to be slower (page faults)."""
 
 WHITEOUT_PREFIX: Final = b".wh."
 OPAQUE_MARKER: Final = b".wh..wh..opq"
@@ -65,9 +65,9 @@ _TAIL_SUM: Final = sum(_TAIL) + 8 * 32
 class LayerWriter:
     """Writes one changeset to `sink` and indexes it on the way.
 
-    The caller gives entries in order and with final metadata (times too); the writer checks the
-    order, the size and, where `Node.content` is set, the digest of each file. After an error
-    the writer is of no further use. Sockets are left out, as every builder does.
+    The caller passes entries in order and with final metadata (including times); the writer checks
+    the order, the size and, if `Node.content` is set, the digest of each file. After an error the
+    writer must not be used any more. Sockets are left out, as in every builder.
     """
 
     def __init__(self, sink: BinaryIO) -> None:
@@ -95,15 +95,16 @@ class LayerWriter:
         content: BinaryIO | bytes | int | None = None,
         hardlink: bytes | None = None,
     ) -> None:
-        """Add the entry `path` (b"" for the root directory, which need not be there).
+        """Add the entry `path` (b"" for the root directory, which is optional).
 
-        `content` are a regular file's bytes: as such, as a stream at its start, or as a file
+        `content` holds a regular file's bytes: as bytes, as a stream at its start, or as a file
         descriptor; None is an empty file. `hardlink` is the path of an earlier entry that this
         one is another name of; `node` must then be that entry's.
 
-        Raises `ContextChanged` when the bytes are not those that `node` speaks of, `SourceError`
-        for what a layer can't hold (a name that means a deletion, the device of one),
-        `UsageError` for an entry out of order.
+        Raises `ContextChanged` if the bytes do not match `node`, `SourceError` for an entry that a
+        layer can't hold (a name that means a deletion, the device of one), `UsageError` for an
+        entry
+        out of order.
         """
         mode = node.mode
         kind = stat.S_IFMT(mode)
@@ -157,7 +158,7 @@ class LayerWriter:
             builder.xattrs[path] = builder.xattrs[target]
 
     def opaque(self, directory: bytes) -> None:
-        """Hide everything that `directory` holds in the layers below.
+        """Hide the entries of `directory` in the layers below.
 
         Comes right after the directory's own entry (or instead of one).
         """
@@ -174,7 +175,7 @@ class LayerWriter:
             rows[directory] = (*row[:6], row[6] | OPAQUE, row[7])
 
     def whiteout(self, path: bytes) -> None:
-        """Delete `path`, which the layers below hold. Comes before the directory's entries."""
+        """Delete `path`, which exists in the layers below. Comes before the directory's entries."""
         directory, _, name = path.rpartition(b"/")
         if not name or path in self._builder.rows:
             raise UsageError(f"can't delete {path!r} here")
@@ -295,7 +296,7 @@ class LayerWriter:
     # -- bytes ------------------------------------------------------------------------------
 
     def _put(self, block: bytes) -> None:
-        """One block of 512 bytes."""
+        """Write one block of 512 bytes."""
         used = self._used
         if used == BUFFER:
             self._flush()
@@ -326,7 +327,7 @@ class LayerWriter:
         return digest
 
     def _read_descriptor(self, descriptor: int, size: int) -> tuple[int, bytes]:
-        """Bytes that are missing (negative: too many), and the digest."""
+        """The number of missing bytes (negative: too many), and the digest."""
         left = size
         hasher = None
         view, readv = self._view, os.readv
@@ -335,7 +336,7 @@ class LayerWriter:
             if used == BUFFER:
                 self._flush()
                 used = 0
-            # One byte more than is left, where there is room: it tells of growth for free.
+            # One byte more than is left, if there is room, detects growth at no cost.
             want = min(left + 1, BUFFER - used)
             got = readv(descriptor, [view[used : used + want]])
             if got > left or not got:
@@ -403,7 +404,7 @@ _NOT_NAMES: Final = frozenset((b"", b".", b".."))
 
 
 def _check_names(path: bytes) -> None:
-    """Refuse a path that would lead elsewhere than its names say, or delete something."""
+    """Refuse a path that would lead elsewhere or delete something."""
     for name in path.split(b"/"):
         if name in _NOT_NAMES:
             raise SourceError(

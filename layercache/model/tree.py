@@ -128,31 +128,31 @@ class HardLinks(ABC):
 
 
 class Linked(ABC):
-    """Optional for a tree: which names one file has."""
+    """Optional for a tree: gives all names of one file."""
 
     __slots__ = ()
 
     @abstractmethod
     def names(self, path: bytes) -> Sequence[bytes]:
-        """All names of the file at `path` where there are several, sorted; else none."""
+        """All names of the file at `path` if it has several, sorted; otherwise empty."""
 
 
 class Timed(ABC):
-    """Optional for a tree: when its entries were written, as a running step sees it."""
+    """Optional for a tree: the times of its entries, as a running step sees them."""
 
     __slots__ = ()
 
     @abstractmethod
     def code(self, path: bytes) -> int | None:
-        """None for a time that was set on purpose, or where nothing is."""
+        """None for a time that was set on purpose, or if nothing exists at the path."""
 
     @abstractmethod
     def moment(self, path: bytes) -> int:
-        """A number that is greater for later."""
+        """A number that grows with time."""
 
     @abstractmethod
     def age(self, path: bytes) -> int | None:
-        """How many instants ago that was; None for a time that was set on purpose."""
+        """The number of instants since then; None for a time that was set on purpose."""
 
 
 Child = tuple[bytes, int, bytes, int, int]
