@@ -223,6 +223,8 @@ class RunningBuild:
             target=request.target,
             contexts={n.lower(): is_image(c) for n, c in request.contexts.items()},
             platform=one_spelling(request.platform) or host,
+            platform_asked=bool(request.platform),
+            spelling=one_spelling,
             build_platform=host,
             no_cache=bypass_of(request.no_cache),
             no_cache_stages=frozenset(name.lower() for name in request.no_cache_filter),

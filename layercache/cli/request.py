@@ -98,10 +98,10 @@ def _request(options: Namespace) -> Request:
     context = _context(options)
     if options.file == "-":
         recipe = Dockerfile.parse(sys.stdin.buffer.read(), "standard input")
+    elif options.file:
+        recipe = Dockerfile.load(options.file, context=context)
     else:
-        recipe = Dockerfile.load(
-            options.file or os.path.join(context, "Dockerfile"), context=context
-        )
+        recipe = Dockerfile.in_context(context)
     for warning in recipe.warnings:
         if not options.json:
             print(f"layercache: warning: {visible(str(warning))}", file=sys.stderr)

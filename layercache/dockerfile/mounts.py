@@ -15,7 +15,15 @@ from layercache._base.classes import evolve, field, frozen
 from layercache.errors import UsageError
 from layercache.model.units import parse_bool, parse_integer, parse_octal, parse_size
 
-__all__ = ["BindMount", "CacheMount", "MountFlag", "SecretMount", "SshMount", "TmpfsMount"]
+__all__ = [
+    "BindMount",
+    "CacheMount",
+    "DeferredMount",
+    "MountFlag",
+    "SecretMount",
+    "SshMount",
+    "TmpfsMount",
+]
 
 Number: TypeAlias = "int | str | None"
 
@@ -246,6 +254,40 @@ class SshMount(MountFlag):
 
     def __init__(self, id: str | None = None, target: str | None = None, **options: Any) -> None:
         self.__attrs_init__(target=target, id=id, **options)
+
+
+@frozen(init=False)
+class DeferredMount(MountFlag):
+    """A mount whose kind or access hangs on variables: read once their values are known.
+
+    `pairs` are keys and values as written, None for a key without one.
+    """
+
+    type = "deferred"
+    keys: ClassVar[Mapping[str, str]] = {}
+
+    pairs: tuple[tuple[str, str | None], ...] = ()
+
+    def __init__(self, pairs: Iterable[tuple[str, str | None]]) -> None:
+        given = tuple(pairs)
+        for _, value in given:
+            _text(self, attrs.fields(MountFlag).target, value)
+        self.__attrs_init__(target=None, pairs=given)
+        _from(self, attrs.fields(BindMount).from_, self.from_)
+
+    @property
+    def from_(self) -> str | None:
+        """The stage, context or image that it names, which holds no variables."""
+        return dict(self.pairs).get("from")
+
+    def expand(self, word: Callable[[str], str]) -> Self:
+        """The same with `word` applied to every value; raises what it raises."""
+        return type(self)((k, None if v is None else word(v)) for k, v in self.pairs)
+
+    def options(self) -> Iterable[tuple[str, str]]:
+        """Keys and values as written; a key without one is true."""
+        for key, value in self.pairs:
+            yield key, "true" if value is None else value
 
 
 def _csv(field: str) -> str:

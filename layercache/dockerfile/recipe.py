@@ -45,6 +45,17 @@ class Dockerfile:
         )
 
     @classmethod
+    def in_context(cls, context: str | os.PathLike[str]) -> Dockerfile:
+        """The recipe of the directory `context`: `Dockerfile`, or `dockerfile` where that is not.
+
+        Raises as `load` does.
+        """
+        root = os.fspath(context)
+        names = [os.path.join(root, name) for name in ("Dockerfile", "dockerfile")]
+        there = [path for path in names if os.path.lexists(path)]
+        return cls.load((there or names)[0], context=root)
+
+    @classmethod
     def load(
         cls, path: str | os.PathLike[str], *, context: str | os.PathLike[str] | None = None
     ) -> Dockerfile:

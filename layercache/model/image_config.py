@@ -357,10 +357,15 @@ class ImageConfig:
         return evolve(self, user=user)
 
     def with_workdir(self, path: str) -> ImageConfig:
-        """WORKDIR: `path`, resolved against the current directory and cleaned."""
-        joined = posixpath.join("/", self.workdir or "/", path)
-        # normpath keeps exactly two leading slashes, as POSIX allows; Go's path.Clean does not.
-        return evolve(self, workdir="/" + posixpath.normpath(joined).lstrip("/"))
+        """WORKDIR: an absolute `path` as written, another one below `directory`, cleaned."""
+        if path.startswith("/"):
+            return evolve(self, workdir=path)
+        return evolve(self, workdir=_clean(posixpath.join(self.directory, path)))
+
+    @property
+    def directory(self) -> str:
+        """The working directory that commands have: `workdir` absolute and cleaned."""
+        return _clean(self.workdir)
 
     def with_expose(self, spec: str) -> ImageConfig:
         """EXPOSE: one port or range, `8080`, `53/udp`, `8000-8010`. Raises `UsageError`."""
@@ -415,6 +420,11 @@ def ports(spec: str) -> tuple[str, ...]:
     if not first <= last <= 65535:
         raise UsageError(f"EXPOSE: not a range of ports: {spec!r}")
     return tuple(f"{port}/{protocol}" for port in range(first, last + 1))
+
+
+def _clean(path: str) -> str:
+    # normpath keeps exactly two leading slashes, as POSIX allows; Go's path.Clean does not.
+    return "/" + posixpath.normpath("/" + path).lstrip("/")
 
 
 def _duration(nanoseconds: int) -> str:

@@ -18,6 +18,16 @@ __all__ = ["Platform", "host_platform"]
 _WORD = expression(r"[a-z0-9_.-]+", re.ASCII)
 _VERSIONED = expression(r"v?(\d{1,2})(?:\.(\d))?", re.ASCII)
 
+# What a single word may be (Go's names, `go tool dist list`).
+_SYSTEMS = frozenset({
+    "aix", "android", "darwin", "dragonfly", "freebsd", "illumos", "ios", "js", "linux", "netbsd",
+    "openbsd", "plan9", "solaris", "wasip1", "windows", "zos",
+})  # fmt: skip
+_ARCHITECTURES = frozenset({
+    "386", "amd64", "arm", "arm64", "loong64", "mips", "mips64", "mips64le", "mipsle", "ppc64",
+    "ppc64le", "riscv64", "s390x", "sparc64", "wasm",
+})  # fmt: skip
+
 
 @frozen
 class Platform:
@@ -34,8 +44,10 @@ class Platform:
         if not 1 <= len(parts) <= 3 or not all(_WORD.fullmatch(part) for part in parts):
             raise UsageError(f"not a platform: {text!r} (expected OS/ARCHITECTURE[/VARIANT])")
         if len(parts) == 1:
-            if parts[0] in {"linux", "windows", "darwin"}:
+            if parts[0] in _SYSTEMS:
                 return cls(parts[0], host_platform().architecture, host_platform().variant)
+            if cls("linux", parts[0]).normalized().architecture not in _ARCHITECTURES:
+                raise UsageError(f"not a platform: {text!r} names no system or architecture")
             parts = ["linux", parts[0]]
         return cls(*parts).normalized()
 

@@ -27,7 +27,7 @@ from layercache.testing.images import busybox_layer, make_layout, tar_of
 from .web import Web
 from .worlds import EPOCH, World, fill_placeholders
 
-__all__ = ["ENGINE", "Outcome", "run_scenario"]
+__all__ = ["ENGINE", "Outcome", "place_of_scenarios", "probe", "run_scenario"]
 
 ENGINE = "buildkit-head"
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -52,14 +52,16 @@ def run_scenario(scenario: Mapping[str, Any], stale: bool) -> Outcome:
         outcome.skipped = f"no {ENGINE} data"
         return outcome
     with (
-        tempfile.TemporaryDirectory(prefix="layercache-scenario-", dir=_place()) as directory,
+        tempfile.TemporaryDirectory(
+            prefix="layercache-scenario-", dir=place_of_scenarios()
+        ) as directory,
         _Scenario(scenario, directory, outcome, stale) as running,
     ):
         running.run()
     return outcome
 
 
-def _place() -> str | None:
+def place_of_scenarios() -> str | None:
     """A file system in memory where there is one: most of a scenario's time is that of the disk.
 
     None for the default, also where TMPDIR was chosen or the one in memory runs no programs.
@@ -418,6 +420,8 @@ def probe(tree: Any, path: str) -> dict[str, Any] | None:
             found["content"] = content.read().decode("utf-8", "surrogateescape")
     elif node.is_link:
         found["target"] = os.fsdecode(node.link)
+    if node.xattrs:
+        found["xattrs"] = {os.fsdecode(name): os.fsdecode(value) for name, value in node.xattrs}
     return found
 
 

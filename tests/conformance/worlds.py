@@ -44,7 +44,7 @@ class World:
 
     def __init__(self, root: str, files: Mapping[str, Any]) -> None:
         self.root = root
-        os.makedirs(root)
+        os.makedirs(root, exist_ok=True)
         # Directories first, so that a hard link finds its target whatever the order.
         for path, entry in sorted(files.items(), key=lambda item: "hardlink" in str(item[1])):
             self.write(path, entry, EPOCH)
@@ -196,6 +196,8 @@ def _tar(members: Mapping[str, Any], mtime: int) -> bytes:
             info.mtime = entry.get("mtime", mtime)
             info.uid, info.gid = entry.get("uid", 0), entry.get("gid", 0)
             info.mode = int(entry.get("mode", "0755" if entry.get("dir") else "0644"), 8)
+            for key, value in (entry.get("xattrs") or {}).items():
+                info.pax_headers = {**info.pax_headers, f"SCHILY.xattr.{key}": value}
             data = b""
             if entry.get("dir"):
                 info.type = tarfile.DIRTYPE

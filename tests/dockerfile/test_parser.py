@@ -436,7 +436,7 @@ def test_doubtful_things_are_warned_of() -> None:
     messages = [warning.message for warning in parse(text).warnings]
 
     assert messages == [
-        "two stages are named x",
+        "two stages are named x: the last one counts",
         "scratch is a reserved name",
         "MAINTAINER is deprecated",
         "RUN has no command",

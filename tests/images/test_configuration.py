@@ -110,12 +110,14 @@ def test_shell_forms() -> None:
         (["a"], "/a"),
         (["/a", "b/"], "/a/b"),
         (["/a", "../../.."], "/"),
-        (["//a//b/./c/"], "/a/b/c"),
+        (["//a//b/./c/"], "//a//b/./c/"),
+        (["//a//b/./c/", "d/"], "/a/b/c/d"),
+        (["/a/", ""], "/a"),
         (["/a", "."], "/a"),
     ],
 )
 def test_workdir(steps: list[str], expected: str) -> None:
-    """WORKDIR is absolute and clean; a relative one goes on from the last."""
+    """WORKDIR is kept as written; a relative one goes on from the last, cleaned."""
     config = ImageConfig()
     for step in steps:
         config = config.with_workdir(step)

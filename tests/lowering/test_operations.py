@@ -129,7 +129,7 @@ def test_security_and_devices() -> None:
         ("type=ssh", Mount(type="ssh", target="", id="default", mode=0o600)),
         (
             "type=cache,target=c",
-            Mount(type="cache", target="/c", id="/c", readonly=False, mode=0o755),
+            Mount(type="cache", target="/c", id="c", readonly=False, mode=0o755),
         ),
         (
             "type=cache,id=i,target=/c,sharing=locked,mode=0700,uid=3,gid=4,ro",
@@ -194,10 +194,12 @@ def sources(*patterns: str) -> tuple[CopySource, ...]:
         ("WORKDIR /w\nCOPY a .", CopyFiles(sources=sources("a"), destination="/w/")),
         ("WORKDIR /w\nCOPY a ..", CopyFiles(sources=sources("a"), destination="/")),
         (
-            "COPY --chown=app:root --chmod=755 --link a /b",
-            CopyFiles(
-                sources=sources("a"), destination="/b", chown="app:0", chmod="0755", link=True
-            ),
+            "COPY --chown=app:root --link a /b",
+            CopyFiles(sources=sources("a"), destination="/b", chown="app:0", link=True),
+        ),
+        (
+            "COPY --chmod=755 --link a /b",
+            CopyFiles(sources=sources("a"), destination="/b", chmod="0755"),
         ),
         (
             "COPY --chmod=u+x,go= a /b",

@@ -127,7 +127,6 @@ def test_all_images_are_asked_for_at_once() -> None:
         ("FROM base AS a\nCOPY --from=a /x /\n", 2, "itself"),
         ("FROM base\nCOPY --from=0 /x /\n", 2, "itself"),
         ("FROM base AS a\nCOPY --from=b /x /\nFROM base AS b\nCOPY --from=a /y /\n", 2, "before"),
-        ("FROM base AS a\nFROM base AS A\n", 2, "two stages"),
         ("FROM base AS a\nCOPY --from=9 /x /\nFROM base\n", 2, "invalid stage index"),
         ("FROM $NOPE\n", 1, "empty"),
         ("ARG P\nFROM --platform=$P base\n", 2, "empty platform"),

@@ -35,7 +35,7 @@ def test_it_is_an_executor_and_says_what_it_is(tmp_path: Path) -> None:
     traits = {field.label: field.value for field in executor.traits}
 
     assert isinstance(executor, Executor)
-    assert traits["executor"] == "rootfs/2"
+    assert traits["executor"] == "rootfs/3"
     assert str(traits["platform"]).startswith("linux/")
     assert traits["privileges"] == "root"
     assert not any(str(tmp_path) in str(value) for value in traits.values())

@@ -59,8 +59,10 @@ TARGETS = (
 @pytest.mark.parametrize("kind", ["tmpfs", "secret", "cache"])
 def test_mounts_at_system_directories_are_refused(probe: Probe, kind: str) -> None:
     """`--mount` at or below /proc, /sys and /dev is refused, however it is written."""
-    asked = [{"type": kind, "target": target, "id": "s"} for target in TARGETS]
-    for target, said in zip(TARGETS, json.loads(probe("refusals", json.dumps(asked))), strict=True):
+    # A tmpfs at /dev/shm only says how large the one is that is there anyway.
+    targets = [target for target in TARGETS if (kind, target) != ("tmpfs", "/dev/shm")]
+    asked = [{"type": kind, "target": target, "id": "s"} for target in targets]
+    for target, said in zip(targets, json.loads(probe("refusals", json.dumps(asked))), strict=True):
         assert "which every step has of its own" in said, (target, said)
 
 

@@ -81,13 +81,20 @@ def lower_copy(fold: StageFold, copy: Copy | Add, origin: Origin) -> HistoryEntr
     adds = isinstance(copy, Add) and bool(inputs)
     chown = located(copy, expand, copy.chown) if copy.chown is not None else None
     private += ["chown"] * from_argument()
+    if chown and fold.is_scratch and not all(map(_is_number, chown.split(":"))):
+        raise problem(
+            copy,
+            f"--chown={chown}: an empty image has no accounts to look names up in; give numbers",
+        )
     operation = CopyFiles(
         name="ADD" if adds else "COPY",
         sources=tuple(sources),
         destination=fold.absolute(destination),
         chown=_owner(chown) if chown else None,
         chmod=_mode(chmod) if chmod else None,
-        link=copy.link,
+        # With a mode the image is read all the same, as BuildKit does: a directory that is there
+        # keeps its own.
+        link=copy.link and not chmod,
         parents=parents,
         exclude=exclude,
         unpack=_unpack(copy, sources) if isinstance(copy, Add) and adds else False,
@@ -111,6 +118,10 @@ def _unpack(add: Add, sources: list[CopySource]) -> bool | None:
 def _owner(text: str) -> str:
     """root is 0 in every image, so both have the same key (observed rule 4.6)."""
     return ":".join("0" if part == "root" else part for part in text.split(":"))
+
+
+def _is_number(part: str) -> bool:
+    return part in ("", "root") or part.isdecimal()
 
 
 def _mode(text: str) -> str:

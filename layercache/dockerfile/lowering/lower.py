@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+from layercache._base.classes import evolve
 from layercache.dockerfile.instructions import Add, Arg, Copy, Run, Workdir
 from layercache.dockerfile.lowering.copy import lower_copy
 from layercache.dockerfile.lowering.metadata import METADATA
@@ -24,7 +25,7 @@ from layercache.dockerfile.lowering.options import (
 )
 from layercache.dockerfile.lowering.origins import AnyInstruction, is_dockerfile, located, origin_of
 from layercache.dockerfile.lowering.run import lower_run
-from layercache.dockerfile.lowering.stage import Handler, StageFold
+from layercache.dockerfile.lowering.stage import Handler, StageFold, platform_of
 from layercache.dockerfile.lowering.stage_graph import (
     StageText,
     check_references,
@@ -34,6 +35,7 @@ from layercache.dockerfile.lowering.stage_graph import (
 from layercache.dockerfile.lowering.variables import PROXIES, Variables, automatic_arguments
 from layercache.dockerfile.syntax.limits import Budget
 from layercache.model.graph import GraphBuilder
+from layercache.model.image_config import ImageConfig
 
 __all__ = ["lower"]
 
@@ -64,6 +66,9 @@ def lower(
     for instruction in preamble:
         _global_argument(instruction, variables, options)
     check_references(stages)
+    for stage in stages.all:
+        if stage.first is not None and stage.first.platform:
+            platform_of(stage.first, variables, options)  # a wrong one is said, needed or not
     target = stages.target(options.target)
     roots = {target}
     while True:
@@ -99,6 +104,8 @@ def lower(
     config = last.finished_config()
     for name, value in options.labels.items():
         config = config.with_label(name, value)
+    if options.platform_asked:
+        config = _for_platform(config, options.platform)
     declared = variables.declared.union(*(fold.variables.declared for fold in folds.values()))
     return Lowered(
         graph=graph.build([last.vertex]),
@@ -108,6 +115,19 @@ def lower(
         history=tuple(last.history()),
         base=last.base,
         unused_args=tuple(sorted(_unused(options.args, declared, frozenset(automatic)))),
+    )
+
+
+def _for_platform(config: ImageConfig, platform: str) -> ImageConfig:
+    """`config` for the platform that was asked for, as BuildKit writes it."""
+    os, _, rest = platform.partition("/")
+    architecture, _, variant = rest.partition("/")
+    alike = (os, architecture) == (config.os, config.architecture)
+    if alike and not variant:
+        return config
+    version = config.os_version if alike else ""
+    return evolve(
+        config, os=os, architecture=architecture, variant=variant, os_version=version
     )
 
 

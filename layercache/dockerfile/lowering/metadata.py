@@ -57,7 +57,7 @@ def _shell(fold: StageFold, instruction: written.Shell) -> HistoryEntry:
 
 def _expose(fold: StageFold, instruction: written.Expose) -> HistoryEntry:
     shown: list[str] = []
-    for word in instruction.words:
+    for word in sorted(instruction.words):  # as BuildKit, before variables are expanded
         for port in located(instruction, fold.variables.expand_words, word):
             shown += ports(port)
     fold.ports.update(shown)

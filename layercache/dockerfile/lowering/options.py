@@ -45,16 +45,20 @@ class Options:
     """The options of a build that affect lowering.
 
     `args` are `--build-arg` values; `contexts` the names of further contexts, True for those
-    that are images; `platform` is the target's, as `os/architecture[/variant]`; `no_cache` tells
-    for the origin of a step whether the cache is bypassed; `no_cache_stages` are lower-case
-    names of `--no-cache-filter`. `host_path`: commands run with the executor's own PATH, so a
-    base without a PATH gets none.
+    that are images; `platform` the target's, as `os/architecture[/variant]`, which the image
+    gets whatever its base says where it was asked for (`platform_asked`); `spelling` gives the
+    usual spelling of a platform, or raises `UsageError`; `no_cache` tells for the origin of a
+    step whether the cache is bypassed; `no_cache_stages` are lower-case names of
+    `--no-cache-filter`. `host_path`: commands run with the executor's own PATH, so a
+    base without one gets none.
     """
 
     args: Mapping[str, str] = field(factory=dict)
     target: str | None = None
     contexts: Mapping[str, bool] = field(factory=dict)
     platform: str = "linux/amd64"
+    platform_asked: bool = False
+    spelling: Callable[[str], str] = str
     build_platform: str = "linux/amd64"
     no_cache: Callable[[Origin], bool] = _never
     no_cache_stages: frozenset[str] = frozenset()

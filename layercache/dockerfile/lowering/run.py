@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 __all__ = ["lower_run"]
 
 _PIPES = "/dev/pipes/"
+_DIRECTORIES = ("bind", "cache", "tmpfs")
+"""Kinds of mounts that are at the working directory where they have no target."""
 
 
 def lower_run(fold: StageFold, run: Run, origin: Origin) -> HistoryEntry | None:
@@ -44,7 +46,7 @@ def lower_run(fold: StageFold, run: Run, origin: Origin) -> HistoryEntry | None:
         env=env,
         arguments=arguments,
         user=fold.config.user,
-        workdir=fold.config.workdir or "/",
+        workdir=fold.config.directory,
         mounts=tuple(mounts),
         network=options.network if network == "default" else network,
         security=run.security or "sandbox",
@@ -102,10 +104,17 @@ def _mount(
     from layercache.dockerfile import mounts as written
 
     expanded = located(run, lambda _: mount.expand(fold.variables.expand), "")
-    target = posixpath.join(fold.config.workdir or "/", expanded.target) if expanded.target else ""
-    target = posixpath.normpath("/" + target.lstrip("/")) if target else ""
+    if isinstance(expanded, written.DeferredMount):
+        expanded = _read_mount(run, expanded)
+    target = posixpath.join(fold.config.directory, expanded.target or "")
+    target = posixpath.normpath("/" + target.lstrip("/"))
+    if target == "/" and expanded.type in _DIRECTORIES:
+        where = "the working directory is /" if not expanded.target else "the target is /"
+        raise problem(run, f"a mount can't cover the root, and {where}: give it a target below /")
     if isinstance(expanded, written.TmpfsMount):
-        return Mount(type="tmpfs", target=_required(run, target, "tmpfs"), size=_int(expanded.size))
+        return Mount(type="tmpfs", target=target, size=_int(expanded.size))
+    if not expanded.target and expanded.type not in _DIRECTORIES:
+        target = ""
     if isinstance(expanded, written.SecretMount):
         name = expanded.id or posixpath.basename(target)
         if not target and not expanded.env:
@@ -131,7 +140,7 @@ def _mount(
             gid=_int(expanded.gid, 0) or 0,
         )
     if isinstance(expanded, written.BindMount):
-        role = _role(_required(run, target, "bind"), inputs)
+        role = _role(target, inputs)
         source = expanded.source or "/"
         if not _read(fold, run, expanded.from_, source, role, inputs):
             return None
@@ -143,9 +152,11 @@ def _mount(
             readonly=bool(expanded.readonly),
         )
     if isinstance(expanded, written.CacheMount):
-        role = _role(_required(run, target, "cache"), inputs)
+        role = _role(target, inputs)
         source = expanded.source or "/"
         start = expanded.from_ is not None
+        # As written, so that a relative target is one cache wherever it is mounted.
+        name = expanded.id or posixpath.normpath(expanded.target or "")
         if start and not _read(fold, run, expanded.from_, source, role, inputs):
             return None
         return Mount(
@@ -154,13 +165,24 @@ def _mount(
             role=role if start else None,
             source=source,
             readonly=bool(expanded.readonly),
-            id=expanded.id or target,
+            id=name,
             sharing=str(expanded.sharing),
             mode=_int(expanded.mode, 0o755),
             uid=_int(expanded.uid, 0) or 0,
             gid=_int(expanded.gid, 0) or 0,
         )
     raise problem(run, f"a mount of type {mount.type!r} is not known")
+
+
+def _read_mount(run: Run, mount: written.DeferredMount) -> written.MountFlag:
+    """The mount that its options mean now that they hold no variables."""
+    from layercache.dockerfile.syntax.faults import Fault
+    from layercache.dockerfile.syntax.flags import mount_of
+
+    try:
+        return mount_of(mount.pairs)
+    except Fault as fault:
+        raise problem(run, f"--mount={mount.text}: {fault}") from None
 
 
 def _role(target: str, inputs: list[Input]) -> str:
@@ -175,14 +197,6 @@ def _role(target: str, inputs: list[Input]) -> str:
 
 def _int(value: int | str | None, default: int | None = None) -> int | None:
     return value if isinstance(value, int) else default
-
-
-def _required(run: Run, target: str, kind: str) -> str:
-    if not target:
-        raise problem(run, f"a {kind} mount needs a target")
-    if target == "/":
-        raise problem(run, "a mount can't cover the root: give it a target below /")
-    return target
 
 
 def _read(

@@ -30,7 +30,7 @@ from layercache.model.operations import PARENT, SOURCE, CopyFiles, CopySource, M
 from layercache.model.selectors import EVERYTHING, Files, Selector
 from layercache.model.sources import ContextSource
 
-__all__ = ["Handler", "StageFold"]
+__all__ = ["Handler", "StageFold", "platform_of"]
 
 
 class StageFold:
@@ -84,6 +84,7 @@ class StageFold:
         """Those of "user" and "workdir" that were expanded from an argument."""
         self._private_env: set[str] = set()
         self._before: StageFold | None = None
+        self._scratch: int | None = None
         self._history: list[tuple[HistoryEntry, int | None]] = []
         self._onbuild: tuple[str, ...] = ()
 
@@ -130,14 +131,12 @@ class StageFold:
             raise problem(first, f"the base name {first.image!r} is empty after expansion")
         wanted = ""
         if first.platform:
-            wanted = located(first, self.globals.expand, first.platform)
-            if not wanted:
-                raise problem(first, f"empty platform value from expression {first.platform}")
-            self.platform = wanted
-        number = self._stages.find(self.stage.number, name, self.options)
-        if number is not None and not name.isdigit():
+            self.platform = wanted = platform_of(first, self.globals, self.options)
+        number = self._stages.base(self.stage.number, name, self.options)
+        if number is not None:
             self._inherit(self._folds[number])
         elif name.lower() == "scratch":
+            self.platform = self.options.platform  # nothing comes with it that could be another's
             self._start(ResolvedBase("scratch", SCRATCH, self._scratch_config()))
         elif (context := self._directory_named(name)) is not None:
             self._start(ResolvedBase("scratch", SCRATCH, self._scratch_config()))
@@ -160,6 +159,8 @@ class StageFold:
         if image.config.architecture:
             self.platform = _platform_of(image.config)
         self.vertex = self.graph.source(Base(image.name, image.state))
+        if image.state == SCRATCH:
+            self._scratch = self.vertex
 
     def _inherit(self, fold: StageFold) -> None:
         """Begin where another stage ends: its arguments are visible here too (observed rule
@@ -173,12 +174,12 @@ class StageFold:
         self.budget.spend(len(fold.variables.values) + len(fold.arguments))
         self.arguments = dict(fold.arguments)
         for name, value in self._environment.items():
-            # The configuration is applied anew, over arguments of the same name.
-            if self.variables.get(name) != value:
-                self.variables.set(name, value, private=name in fold._private_env)
+            # The configuration is applied anew, behind arguments and over those of its names.
+            self.variables.set(name, value, private=name in fold._private_env)
         self.private = set(fold.private)
         self._private_env = set(fold._private_env)
         self._before = fold
+        self._scratch = fold._scratch
         self.base = fold.base
         self.platform = fold.platform
         self.vertex = fold.vertex
@@ -287,6 +288,11 @@ class StageFold:
             return None
         return self.graph.source(Base(image.name, image.state))
 
+    @property
+    def is_scratch(self) -> bool:
+        """Whether there is no file yet in the stage, nor could be: no account has a name there."""
+        return self.vertex == self._scratch
+
     def add(
         self,
         operation: Instruction,
@@ -308,7 +314,7 @@ class StageFold:
     def absolute(self, path: str) -> str:
         """`path` below the working directory, cleaned; a trailing slash is kept."""
         directory = path.endswith(("/", "/.")) or path in {".", ""}
-        joined = posixpath.normpath(posixpath.join("/", self.config.workdir or "/", path))
+        joined = posixpath.normpath(posixpath.join(self.config.directory, path))
         cleaned = "/" + joined.lstrip("/")
         return cleaned + "/" if directory and cleaned != "/" else cleaned
 
@@ -411,13 +417,23 @@ class StageFold:
         elif path.startswith("/"):
             self.private.discard("workdir")
         self.config = self.config.with_workdir(path)
-        made = self.config.workdir != "/"
+        made = self.config.directory != "/"
         if made:
             operation = MakeDirectory(
-                path=self.config.workdir, user=self.config.user, private=self.private_fields("path")
+                path=self.config.directory,
+                user=self.config.user,
+                private=self.private_fields("path"),
             )
             self.add(operation, origin, [])
         return HistoryEntry.of(f"WORKDIR {self.config.workdir}", layer=made, operation=False)
+
+
+def platform_of(first: written.From, variables: Variables, options: Options) -> str:
+    """The platform that FROM asks for, in the usual spelling; raises `DockerfileError`."""
+    wanted = located(first, variables.expand, first.platform or "")
+    if not wanted:
+        raise problem(first, f"empty platform value from expression {first.platform}")
+    return str(located(first, options.spelling, wanted))
 
 
 def _platform_of(config: ImageConfig) -> str:

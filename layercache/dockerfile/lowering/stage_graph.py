@@ -39,25 +39,31 @@ class RecipeStages:
     """All stages of a recipe, found by name or number."""
 
     all: tuple[StageText, ...]
-    _by_name: Mapping[str, int] = field(init=False, eq=False)
+    _by_name: Mapping[str, tuple[int, ...]] = field(init=False, eq=False)
 
     def __attrs_post_init__(self) -> None:
-        names: dict[str, int] = {}
+        names: dict[str, tuple[int, ...]] = {}
         for stage in self.all:
-            if stage.alias in names:
-                raise problem(stage.first, f"there are two stages named {stage.alias!r}")
             if stage.alias:
-                names[stage.alias] = stage.number
+                names[stage.alias] = (*names.get(stage.alias, ()), stage.number)
         object.__setattr__(self, "_by_name", names)
 
     def find(self, before: int, name: str, options: Options) -> int | None:
-        """The earlier stage with this name (ignoring case) or number; named contexts take
-        precedence.
+        """The earlier stage of this name (letter case aside) or number; named contexts win.
+
+        Of stages of one name the last counts.
         """
         if options.context_named(name) is not None:
             return None
         number = self._named(name)
         return number if number is not None and number < before else None
+
+    def base(self, before: int, name: str, options: Options) -> int | None:
+        """The stage that FROM begins with: of several of one name the last before it."""
+        if name.isdigit() or options.context_named(name) is not None:
+            return None
+        earlier = [number for number in self._by_name.get(name.lower(), ()) if number < before]
+        return earlier[-1] if earlier else None
 
     def is_later(self, number: int, name: str) -> bool:
         """Whether `name` refers to the stage `number` itself or to a later one."""
@@ -68,14 +74,15 @@ class RecipeStages:
         """The stage to build: the last one, or the one with this name. Raises `UsageError`."""
         if not name:
             return len(self.all) - 1
-        number = self._by_name.get(name.lower())
-        if number is None:
+        numbers = self._by_name.get(name.lower())
+        if numbers is None:
             names = ", ".join(self._by_name) or "none of the stages has a name"
             raise UsageError(f"target stage {name!r} is not in the recipe (there are: {names})")
-        return number
+        return numbers[-1]
 
     def _named(self, name: str) -> int | None:
-        number = self._by_name.get(name.lower())
+        numbers = self._by_name.get(name.lower())
+        number = None if numbers is None else numbers[-1]
         if number is None and name.isdecimal() and len(name) < 10:
             number = int(name)
         return number if number is not None and number < len(self.all) else None
@@ -126,8 +133,8 @@ def reachable(
         names = [name for instruction in stage.body for name in references(instruction)]
         if stage.first is not None:
             base = located(stage.first, variables.expand, stage.first.image)
-            number = stages.find(stage.number, base, options)
-            if number is not None and not base.isdigit():
+            number = stages.base(stage.number, base, options)
+            if number is not None:
                 found.add(number)
                 names += _triggered(stages.all[number])
         for name in names:

@@ -14,7 +14,7 @@ from layercache.model.units import parse_bool
 if TYPE_CHECKING:
     from layercache.dockerfile.mounts import MountFlag
 
-__all__ = ["FLAGS", "Flags", "parse_device", "parse_mount", "read_flags"]
+__all__ = ["FLAGS", "Flags", "mount_of", "parse_device", "parse_mount", "read_flags"]
 
 TEXT, SWITCH, LIST = "text", "switch", "list"
 
@@ -49,6 +49,9 @@ FLAGS: Final[Mapping[str, Mapping[str, str]]] = {
 """The flags of each instruction and their kinds; an instruction not listed takes none."""
 
 _BARE: Final = frozenset({"ro", "readonly", "rw", "readwrite", "required"})
+
+_DECIDING: Final = frozenset({"type", "ro", "readonly", "rw", "readwrite"})
+"""Options of a mount that say which others it has, or are turned around when they are read."""
 
 
 class Flags:
@@ -125,6 +128,18 @@ def parse_mount(text: str) -> MountFlag:
     for field in _fields(text, "--mount"):
         key, has_value, value = field.partition("=")
         pairs.append((key.lower(), value if has_value else None))
+    if any(given and "$" in given for key, given in pairs if key in _DECIDING):
+        from layercache.dockerfile.mounts import DeferredMount
+
+        try:
+            return DeferredMount(pairs)
+        except UsageError as error:
+            raise Fault(str(error), "--mount") from None
+    return mount_of(pairs)
+
+
+def mount_of(pairs: Sequence[tuple[str, str | None]]) -> MountFlag:
+    """The mount that these options mean. Raises `Fault`."""
     mounts = _mounts()
     kind = "bind"
     for key, given in pairs:
@@ -174,8 +189,6 @@ def _option(kind: str, key: str, value: str | None) -> tuple[str | None, Any]:
             raise Fault(f"option {key!r} of a mount has no value", key, expected=f"{key}=VALUE")
         value = "true"
     if field == "readonly":
-        if "$" in value:
-            raise Fault(f"option {key!r} of a mount takes no variables", key)
         try:
             switch = parse_bool(value)
         except UsageError as error:

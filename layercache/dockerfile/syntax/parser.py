@@ -136,7 +136,8 @@ class _Parser:
         if isinstance(instruction, values.From):
             alias = instruction.alias
             if alias is not None and alias in self.stages:
-                self.warn(Fault(f"two stages are named {alias}", alias), line.line, line.end_line)
+                fault = Fault(f"two stages are named {alias}: the last one counts", alias)
+                self.warn(fault, line.line, line.end_line)
             if alias in ("scratch", "context"):
                 self.warn(Fault(f"{alias} is a reserved name", alias), line.line, line.end_line)
             self.stages.add(len(self.stages) if alias is None else alias)

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
 __all__ = ["RootfsExecutor"]
 
-_SCHEME: Final = "rootfs/2"
+_SCHEME: Final = "rootfs/3"
 _SHM_SIZE: Final = 64 << 20
 HOST_GATEWAY: Final = "host-gateway"
 
@@ -472,7 +472,7 @@ class RootfsExecutor(ChecksInstructions, Masks, UnpacksStates, WithSecrets, Clos
                 "user": instruction.user,
                 "cwd": instruction.workdir or "/",
                 "hostname": self._host_name(HOSTNAME),
-                "shm_size": instruction.shm_size or _SHM_SIZE,
+                "shm_size": mounts.shm_size or instruction.shm_size or _SHM_SIZE,
                 "ulimits": [list(limit) for limit in limits],
                 "insecure": instruction.security == "insecure",
                 "new_network": network == "none",

@@ -49,6 +49,9 @@ _COARSE = 256
 _SECRETS = "/run/secrets/"
 _OWN = ("proc", "sys", "dev")
 _AGENTS = "/run/buildkit/ssh_agent."
+SHM = "/dev/shm"
+_HALF = "50%"
+"""Of the memory: what a tmpfs without a size may take."""
 
 
 def check_mounts(mounts: Sequence[Mount]) -> None:
@@ -68,6 +71,8 @@ def check_mounts(mounts: Sequence[Mount]) -> None:
         if target == "/":
             raise UsageError("a mount can't cover the root: give it a target below /")
         first = target.split("/")[1]
+        if target == SHM and mount.type == "tmpfs":
+            continue  # every step has one there: the mount says how large it is
         if first in _OWN:
             hint = "; --shm-size says how large /dev/shm is" if target == "/dev/shm" else ""
             raise UsageError(
@@ -111,7 +116,8 @@ class StepMounts:
     """The mounts of one step.
 
     After `prepare`: `specs` are what the helper process mounts, in order; `variables` what the
-    command's environment gets; `held` the locks that the step must hold.
+    command's environment gets; `held` the locks that the step must hold;
+    `shm_size` the size of /dev/shm where a mount says it.
     """
 
     def __init__(
@@ -155,6 +161,7 @@ class StepMounts:
         self.specs: list[dict[str, Sendable]] = []
         self.variables: dict[str, str] = {}
         self.held: list[int] = []
+        self.shm_size: int | str | None = None
 
     def __enter__(self) -> StepMounts:
         return self
@@ -175,6 +182,8 @@ class StepMounts:
         for mount in mounts:
             if mount.type == "bind":
                 found.append((mount, self._bind(mount, blobs)))
+            elif mount.type == "tmpfs" and posixpath.normpath(mount.target) == SHM:
+                self.shm_size = mount.size or _HALF
             elif mount.type == "tmpfs":
                 spec: dict[str, Sendable] = {"kind": "tmpfs", "size": mount.size}
                 found.append((mount, {**spec, "target": mount.target}))
@@ -363,6 +372,16 @@ class StepMounts:
             self._taken[place] = path
         # Only the helper process can give a directory to another user of its user namespace.
         foreign = bound is None and os.geteuid() != 0
+        if bound is None and posixpath.normpath("/" + mount.source) != "/":
+            # A path within what commands wrote: its links lead nowhere but within.
+            return {
+                "kind": "bind",
+                "target": mount.target,
+                "readonly": mount.readonly,
+                "overlays": [],
+                "base": path,
+                "source": mount.source,
+            }
         return {
             "kind": "path",
             "path": path,
@@ -436,6 +455,9 @@ class StepMounts:
     def _ssh(self, mount: Mount) -> list[dict[str, Sendable]]:
         name = mount.id or "default"
         agent = self._agents.get(name)
+        # Set without an agent, too, as BuildKit does.
+        target = mount.target or f"{_AGENTS}{self._sockets}"
+        self.variables.setdefault("SSH_AUTH_SOCK", target)
         if agent is None:
             if mount.required:
                 raise BuildError(
@@ -445,12 +467,10 @@ class StepMounts:
             return []
         from layercache.executors.rootfs.ssh_proxy import AgentProxy
 
-        target = mount.target or f"{_AGENTS}{self._sockets}"
         self._sockets += 1
         path = os.path.join(self._next("ssh"), "agent")
         proxy = AgentProxy(path, agent)
         self._stack.callback(proxy.close)
-        self.variables.setdefault("SSH_AUTH_SOCK", target)
         return [
             {
                 "kind": "socket",

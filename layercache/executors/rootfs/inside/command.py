@@ -91,14 +91,17 @@ def run_command(
     if not any(name == "HOME" for name, _ in environment):
         environment.append(("HOME", home))
     os.fchown(output, uid, gid)  # so that the command may reopen /dev/stdout
-    null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+    # An empty pipe, as with BuildKit: what asks for more finds the end.
+    nothing, end = os.pipe2(os.O_CLOEXEC)
+    os.fchown(nothing, uid, gid)
+    os.close(end)
     status_read, status_write = os.pipe2(os.O_CLOEXEC)
     pid = os.fork()
     if pid == 0:
         try:
             os.close(status_read)
             os.setsid()
-            os.dup2(null, 0)
+            os.dup2(nothing, 0)
             os.dup2(output, 1)
             os.dup2(output, 2)
             status_write = _keep_only(status_write, directory)
@@ -112,7 +115,7 @@ def run_command(
             os.write(status_write, _wire.encode([repr(error), 126]))
         finally:
             os._exit(126)
-    for fd in (status_write, null, output, directory, 0, 1, 2):
+    for fd in (status_write, nothing, output, directory, 0, 1, 2):
         os.close(fd)
     said = b""
     while part := os.read(status_read, 65536):
