@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, BinaryIO, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, BinaryIO, Final, Protocol, TypeAlias, runtime_checkable
 
 from layercache._base.classes import frozen
 from layercache.model.descriptors import Descriptor, Layer, State
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from layercache.model.layer_index import LayerIndex
 
 __all__ = [
+    "CAPABILITIES",
     "Blobs",
     "BoundInput",
     "ChecksInstructions",
@@ -218,3 +219,14 @@ class WithSecrets(ABC):
     @abstractmethod
     def with_secrets(self, names: Collection[str]) -> Executor:
         """The same executor with these of its secrets."""
+
+
+CAPABILITIES: Final[tuple[type, ...]] = (
+    ChecksInstructions,
+    Masks,
+    StepTraits,
+    UnpacksStates,
+    UsesBaseImages,
+    WithSecrets,
+)
+"""All that an executor may declare, apart from `Closes`, which trees have too."""

@@ -20,7 +20,7 @@ from layercache.model.instruction import Field, Instruction, Source
 from layercache.model.layer_times import LAYER_TIME
 from layercache.model.operations import Exec, Mount
 from layercache.model.selectors import Files, Selector
-from layercache.model.task import Executor, StepTraits, Task
+from layercache.model.task import CAPABILITIES, Executor, StepTraits, Task
 from layercache.model.tree import Node, Tree
 from layercache.testing.memory import snapshot
 from layercache.testing.workbench import Workbench
@@ -76,6 +76,14 @@ class ExecutorSuite:
             traits=_traits(executor, instruction),
             bypass=bypass,
         )
+
+    def test_what_it_can_do_is_declared(self, tmp_path: Any) -> None:
+        """A capability counts where it is declared: all of its names, and the class not derived
+        from it, is one that was forgotten."""
+        kind = type(self.make(tmp_path))
+        for capability in CAPABILITIES:
+            if all(hasattr(kind, name) for name in vars(capability) if not name.startswith("_")):
+                assert issubclass(kind, capability), f"{kind.__name__}: {capability.__name__}"
 
     def own(self, bench: Workbench, state: State) -> dict[str, Any]:
         """What of a state is not the base's."""

@@ -16,7 +16,7 @@ from layercache._os.names import checked_name, checked_path
 from layercache.builds.result import BuildResult
 from layercache.errors import BuildError, CorruptObject
 from layercache.inputs.scan.read_beneath import ReadBeneath
-from layercache.layers.write_beneath import ReadBeneath as WriteBeneath
+from layercache.layers.write_beneath import WriteBeneath
 from layercache.model.digests import Fingerprint
 from layercache.model.layer_index import Entry, IndexBuilder, LayerIndex
 from layercache.model.tree import Node

@@ -18,6 +18,7 @@ from layercache.layers.writer import LayerWriter
 from layercache.model.descriptors import LAYER_TAR, Layer
 from layercache.model.task import Result
 from layercache.model.tree import Node
+from layercache.store.backend import BatchReader
 from layercache.store.backends.local import LocalBackend
 from layercache.store.backends.memory import MemoryBackend
 from layercache.store.codec import encode_record
@@ -308,7 +309,7 @@ def test_a_failing_remote_costs_hits_only(tmp_path, fault, every):
             store.read_blob(layer.descriptor.digest)
 
 
-class Hanging:
+class Hanging(BatchReader):
     """A remote that never answers."""
 
     def __init__(self):

@@ -32,6 +32,7 @@ from layercache.model.task import (
     ChecksInstructions,
     Masks,
     Result,
+    StepTraits,
     Task,
     UsesBaseImages,
     WithSecrets,
@@ -58,7 +59,7 @@ ROOT_VARIABLE: Final = "LAYERCACHE_ROOT"
 _SCHEME: Final = "workspace/1"
 
 
-class Workspace(ChecksInstructions, Masks, UsesBaseImages, WithSecrets):
+class Workspace(ChecksInstructions, Masks, StepTraits, UsesBaseImages, WithSecrets):
     """Runs steps in `directory`/<stage>/root; see the module for what that means.
 
     Args:
