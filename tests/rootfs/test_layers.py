@@ -43,8 +43,13 @@ def test_nothing_changed_is_no_layer(bench: Bench) -> None:
 
 
 def test_what_is_made_and_undone_is_no_layer(bench: Bench) -> None:
-    """Files that come and go within a step leave nothing behind, not even their directory."""
-    assert bench.sh("touch /tmp/x; mkdir /q; rm /tmp/x; rmdir /q").layer is None
+    """Files that come and go within a step leave nothing behind but the time of a directory,
+    which looks as if it had been touched; the root has none."""
+    assert bench.sh("touch /x; mkdir /q; rm /x; rmdir /q").layer is None
+    entries = bench.entries(bench.sh("touch /tmp/x; rm /tmp/x"))
+    assert set(entries) == {"tmp"}
+    assert entries["tmp"] is not None
+    assert entries["tmp"].mtime == LAYER_TIME
 
 
 def test_entries_are_what_changed_and_nothing_else(bench: Bench) -> None:
