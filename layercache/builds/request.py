@@ -36,9 +36,10 @@ class Request:
     step's `Origin`; `no_cache_filter` names stages. `project` names what is built for trails
     (default: context, recipe and target); `against` is a tag of this cache or another cache,
     whose build the reasons compare with. `paranoid` reads every selected file of a context
-    again, where otherwise unchanged stamps stand for unchanged bytes. `trace` is
-    "off", "auto" or "audit" ("audit=0.2" for the share that is run again), or a function that
-    gives one of them for a step's `Origin`.
+    again, where otherwise unchanged stamps stand for unchanged bytes. `outputs` are files and
+    directories that will be written afterwards: like the cache's own, they are in no context.
+    `trace` is "off", "auto" or "audit" ("audit=0.2" for the share that is run again), or a
+    function that gives one of them for a step's `Origin`.
     """
 
     recipe: Dockerfile | Sequence[Any]
@@ -61,6 +62,7 @@ class Request:
     project: str | None = None
     against: str | None = None
     trace: str | Callable[[Origin], str] = "off"
+    outputs: Sequence[str] = ()
 
 
 def project_of(request: Request) -> str:

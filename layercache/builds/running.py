@@ -5,6 +5,7 @@ It has inputs, an engine and base images of its own; what it shares with others 
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -107,6 +108,8 @@ class RunningBuild:
         result: BuildResult | None = None
         interrupt: KeyboardInterrupt | None = None
         try:
+            for place in self._left_out:
+                self._note(f"{place} is the build's own, and left out of the context it lies in")
             lowered = self._lower()
             graph = with_traits(lowered.graph, self.need_executor, self.request.trace)
             check_steps(graph, self.executor)
@@ -310,6 +313,7 @@ class RunningBuild:
 
         request = self.request
         makers: dict[str, Callable[[], Tree]] = {}
+        self._left_out: dict[str, None] = {}
         recipe = request.recipe
         path = recipe.path if isinstance(recipe, Dockerfile) else None
         if request.context is not None:
@@ -319,13 +323,29 @@ class RunningBuild:
                 dockerfile=path,
                 write=self.execute,
                 paranoid=request.paranoid,
+                left_out=self._own_places(request.context),
             )
         for name, context in request.contexts.items():
             if not is_image(context):
                 makers[name.lower()] = context_maker(
-                    context, self.store, write=self.execute, paranoid=request.paranoid
+                    context,
+                    self.store,
+                    write=self.execute,
+                    paranoid=request.paranoid,
+                    left_out=self._own_places(context),
                 )
         return makers
+
+    def _own_places(self, context: object) -> tuple[str, ...]:
+        """What the build itself keeps or writes below a context that is a directory."""
+        if not isinstance(context, str | os.PathLike):
+            return ()
+        from layercache.inputs.own_places import below, directories_of
+
+        places = [*directories_of(self.store, self.executor), *self.request.outputs]
+        found = below(os.fspath(context), places)
+        self._left_out.update(dict.fromkeys(found))
+        return found
 
 
 def _rows(lowered: Lowered) -> list[tuple[int, int, str, str]]:

@@ -8,6 +8,7 @@ from argparse import Namespace
 from collections.abc import Callable
 from typing import Any
 
+from layercache._base.classes import evolve
 from layercache.builds.result import BuildResult
 from layercache.cli.request import prepare, print_json
 from layercache.cli.status import of_the_system, status_of
@@ -110,6 +111,9 @@ def perform(options: Namespace, *, execute: bool) -> tuple[BuildResult, bool]:
     """Build or plan as the options request; returns whether something was exported."""
     outputs = _outputs(options)
     builder, request = prepare(options)
+    files = [spec.dest for spec in outputs if spec.dest not in (None, "-")]
+    files += [path for path in (options.iidfile, options.metadata_file, *options.report) if path]
+    request = evolve(request, outputs=files)
     try:
         result = builder.run(request, execute=execute)
         if execute:

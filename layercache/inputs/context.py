@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,7 @@ def context_maker(
     dockerfile: str | None = None,
     write: bool = True,
     paranoid: bool = False,
+    left_out: Sequence[str] = (),
 ) -> Callable[[], Tree]:
     """A function that makes the tree of `context` when it is first needed.
 
@@ -32,7 +33,8 @@ def context_maker(
     Dockerfile first, otherwise `.dockerignore` in its root) and a stat cache beside the store; a
     mapping of paths to contents and a `Tree` are used as they are, the mapping with its own
     `.dockerignore`. With `write` False nothing is written, not even the stat cache; with
-    `paranoid` every selected file is read, whatever its stamps are.
+    `paranoid` every selected file is read, whatever its stamps are. `left_out` are paths in a
+    directory that its tree does not show.
     """
     if isinstance(context, Mapping):
         return partial(_mapped, context)
@@ -43,20 +45,27 @@ def context_maker(
             )
         return partial(_same, context)
     root = os.path.abspath(os.fspath(context))
-    return _Directory(root, dockerfile, _cache_directory(store), write, paranoid)
+    return _Directory(root, dockerfile, _cache_directory(store), write, paranoid, left_out)
 
 
 class _Directory:
     """Scans a directory on first use; can be pickled for another process."""
 
     def __init__(
-        self, root: str, dockerfile: str | None, cache: str | None, write: bool, paranoid: bool
+        self,
+        root: str,
+        dockerfile: str | None,
+        cache: str | None,
+        write: bool,
+        paranoid: bool,
+        left_out: Sequence[str],
     ) -> None:
         self.root = root
         self.dockerfile = dockerfile
         self.cache = cache
         self.write = write
         self.paranoid = paranoid
+        self.left_out = tuple(left_out)
 
     def __call__(self) -> Tree:
         from layercache.inputs.scan.context_tree import Context
@@ -64,6 +73,10 @@ class _Directory:
         if not os.path.isdir(self.root):
             raise SourceError(f"the build context {self.root!r} is not a directory")
         ignore = ignore_rules(self.root, self.dockerfile)
+        if self.left_out:
+            from layercache.inputs.own_places import without
+
+            ignore = without(ignore, self.left_out)
         cache = None
         if self.cache is not None:
             cache = os.path.join(self.cache, Context.cache_name(self.root, ignore))

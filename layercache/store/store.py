@@ -67,6 +67,10 @@ class Store(Objects):
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state)  # type: ignore[misc]
 
+    def backends(self) -> tuple[Backend, ...]:
+        """Where objects are kept: its own backend, then those behind it."""
+        return (self.backend,)
+
     def __enter__(self) -> Store:
         return self
 

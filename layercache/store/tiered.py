@@ -94,6 +94,10 @@ class TieredStore(Store):
             "cache_to": [pusher.remote.store for pusher in self._pushers],
         }
 
+    def backends(self) -> tuple[Backend, ...]:
+        behind = [*self._sources, *(pusher.remote for pusher in self._pushers)]
+        return (self.backend, *(remote.store.backend for remote in behind))
+
     # -- action cache -------------------------------------------------------------------------
 
     def lookup(self, keys: Sequence[CacheKey]) -> dict[CacheKey, Record]:
