@@ -1,6 +1,6 @@
-"""Who runs a step: commands of this machine in `workspace`, in root file systems in `rootfs`.
+"""Executors: commands on the host in `workspace`, in root file systems in `rootfs`.
 
-Imports `inputs`, `images`, `layers` and what is before them. Start at `layercache.model.task`
+Imports `inputs`, `images`, `layers` and the packages before them. Start at `layercache.model.task`
 (the protocol), then `copy` (file operations, for every executor) and either package.
 """
 
@@ -35,7 +35,7 @@ __all__ = [
     "strongest",
 ]
 
-if not TYPE_CHECKING:  # a type checker shall know a misspelt name when it sees one
+if not TYPE_CHECKING:  # hidden from type checkers, so that they still report misspelt names
     __getattr__, __dir__ = lazily(
         __name__,
         {

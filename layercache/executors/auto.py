@@ -31,9 +31,10 @@ __all__ = ["Strongest", "scratch_directory", "strongest"]
 
 
 class Strongest(ChecksInstructions, Masks, UnpacksStates, Closes):
-    """A root file system executor whose mode is tried out when the first step must run.
+    """A root file system executor whose mode is chosen when the first step must run.
 
-    A build that reuses everything tries nothing. `note` is told once which mode it is and why.
+    A build that reuses everything probes nothing. `note` is called once with the mode and the
+    reason for it.
     """
 
     name = "auto"
@@ -58,11 +59,11 @@ class Strongest(ChecksInstructions, Masks, UnpacksStates, Closes):
         return self._executor.masks
 
     def check(self, instruction: Instruction) -> None:
-        """Refuse what can't be honoured; raises `UsageError`."""
+        """Refuse an instruction that can't be honoured; raises `UsageError`."""
         self._executor.check(instruction)
 
     def execute(self, task: Task, blobs: Blobs) -> Result:
-        """As `RootfsExecutor.execute`; raises `ExecutorUnavailable` when no mode works here."""
+        """Like `RootfsExecutor.execute`; raises `ExecutorUnavailable` if no mode works here."""
         with self._lock:
             if not self._tried:
                 self._try()
@@ -95,9 +96,9 @@ class Strongest(ChecksInstructions, Masks, UnpacksStates, Closes):
 
 
 def strongest(store: Store, note: Callable[[str], None], **options: Any) -> Executor:
-    """The strongest root file system executor; `options` go to `RootfsExecutor`.
+    """The strongest root file system executor; `options` are passed to `RootfsExecutor`.
 
-    Raises `ExecutorUnavailable` with what to do where there can be none.
+    Raises `ExecutorUnavailable` with a remedy if none can work here.
     """
     if sys.platform != "linux":
         raise ExecutorUnavailable(
@@ -111,9 +112,10 @@ def strongest(store: Store, note: Callable[[str], None], **options: Any) -> Exec
 
 
 def scratch_directory(store: Store, kind: str = "rootfs") -> str:
-    """Where an executor keeps unpacked layers and work: beside a local store, else in the
-    user's cache directory. Raises `UsageError` where a link is there: what it leads to is
-    somebody's, and would be cleared."""
+    """The directory for an executor's unpacked layers and work: beside a local store, otherwise in
+    the user's cache directory. Raises `UsageError` if it is a link, whose target may belong to
+    someone else and would be cleared.
+    """
     backend = store.backend
     directory = backend.directory if isinstance(backend, InDirectory) else default_cache()
     place = os.path.join(directory, kind)

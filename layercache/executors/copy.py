@@ -1,22 +1,22 @@
 """COPY, ADD and WORKDIR without running or mounting anything: trees in, a layer out.
 
-The rules are those of BuildKit of August 2026, found out by observation and from its public
+The rules are those of BuildKit of August 2026, determined by observation and from its public
 sources (fsutil's copy, llbsolver's file backend). In short:
 
-- A destination with a trailing slash is a directory and is made; links in it are followed
-  inside the image. A file goes into a directory that is there, else it takes the name.
-- A directory as source gives its contents. The destination itself keeps its mode and owner, or
-  is made 0755; directories beneath take those of the source, also where they were there.
+- A destination with a trailing slash is a directory and is created; links in it are followed
+  inside the image. A file goes into an existing directory, otherwise it takes the name.
+- A directory as source stands for its contents. The destination itself keeps its mode and owner,
+  or is created with 0755; directories beneath get those of the source, even if they existed.
 - A file replaces a file or link; neither replaces a directory, nor a directory a file.
-- What is made on the way is 0755, or of an octal `--chmod`, and belongs to `--chown`, else to
-  0:0. `--parents` makes directories like those of the source.
-- Extended attributes that users and programs rely on come along: capabilities, ACLs, `user.*`.
-- Several sources and a destination without slash that is no directory: each replaces the last.
-- ADD unpacks local archives by content; their modes stay, their owners unless `--chown`;
-  entries replace whatever is there.
+- Directories created on the way are 0755, or have the mode of an octal `--chmod`, and belong to
+  `--chown`, otherwise to 0:0. `--parents` creates directories like those of the source.
+- Extended attributes that users and programs rely on are copied: capabilities, ACLs, `user.*`.
+- With several sources and a destination without slash that is no directory, each replaces the last.
+- ADD unpacks local archives by content; their modes are kept, their owners unless `--chown` is
+  given; entries replace existing ones.
 
-It differs where BuildKit would lie: an owner's name that the image does not know is an error,
-not root; several names of one file in a source stay names of one file.
+It differs where BuildKit would give a wrong result: several names of one file in a source stay
+names of one file.
 """
 
 from __future__ import annotations
@@ -58,10 +58,10 @@ _HEREDOC_MODE: Final = 0o644
 
 
 def copy_layer(task: Task, blobs: Blobs) -> Result:
-    """Execute a `CopyFiles` or `MakeDirectory`; no layer where nothing changes.
+    """Execute a `CopyFiles` or `MakeDirectory`; returns no layer if nothing changes.
 
-    With `--link` the parent is not read. Raises `BuildError` (`SourceError` for what is not
-    there or hostile, `ContextChanged`), `UsageError` for values that can't be meant.
+    With `--link` the parent is not read. Raises `BuildError` (`SourceError` for a missing or
+    hostile source, `ContextChanged`), `UsageError` for impossible values.
     """
     roles = {bound.role: bound.subject for bound in task.inputs}
     parent: Tree = blobs.tree(task.parent or SCRATCH) if _reads_parent(task) else _empty()
@@ -109,11 +109,12 @@ def _write(plan: CopyPlan, blobs: Blobs) -> Result:
 
 
 class CopyPlan:
-    """What a COPY, ADD or WORKDIR does to a tree; a context manager, as archives are spooled.
+    """The changes that a COPY, ADD or WORKDIR makes to a tree; a context manager, as archives are
+    spooled.
 
-    `changes` holds the outcome; nothing but `parent` and the trees was read for it, and of
-    files only archives. `trees` gives the tree behind a role. `warnings` are sentences about
-    what was likely meant in another way.
+    `changes` holds the outcome; only `parent` and the trees were read for it, and only archives
+    among the files. `trees` maps a role to its tree. `warnings` are sentences about probable
+    mistakes.
     """
 
     def __init__(self, instruction: object, parent: Tree, trees: Callable[[str], Tree]) -> None:
@@ -135,21 +136,22 @@ class CopyPlan:
 
     @property
     def reads(self) -> tuple[tuple[bytes, Node | None], ...]:
-        """Every path of the parent that was looked at, with what was there, sorted."""
+        """Every path of the parent that was looked up, with the node found, sorted."""
         return tuple(sorted(self.changes.reads.items(), key=lambda item: item[0]))
 
     @property
     def observed(self) -> Observations:
-        """All that the outcome depends on of the parent; complete once `changes` are written.
+        """All facts of the parent that the outcome depends on; complete once `changes` are written.
 
-        Of what was looked at only what decides anything counts: type, mode, owner and attributes
-        of each path, where links lead. Accounts count by the numbers that they gave.
+        Only facts that decide something count: type, mode, owner and attributes of each path, and
+        link
+        targets. Accounts count by the resolved numbers.
         """
         seen = {path: _bits(node) for path, node in self.changes.reads.items()}
         return Observations.of(seen, self._derived)
 
     def close(self) -> None:
-        """Give up spooled archives; `changes` can't be written afterwards."""
+        """Release spooled archives; `changes` can't be written afterwards."""
         for unpacker in self._unpackers:
             unpacker.close()
 
@@ -208,7 +210,9 @@ class CopyPlan:
                     copier.match(source.role, tree, match, remote=source.remote)
 
     def _ranks(self, instruction: CopyFiles) -> Mapping[int, Mapping[bytes, int]]:
-        """Of each tree (by `id`) that knows it, the order in which what is copied was written."""
+        """For each tree (by `id`) that knows it, the order in which the copied files were
+        written.
+        """
         found: dict[int, tuple[Tree, list[Selected]]] = {}
         for source in instruction.sources:
             tree = None if source.content is not None else self._trees(source.role)
@@ -257,7 +261,7 @@ def _files(instruction: CopyFiles, source: CopySource) -> Files:
 
 
 class _Copier:
-    """Puts matches of COPY and ADD into pending changes."""
+    """Adds matches of COPY and ADD to pending changes."""
 
     def __init__(
         self,
@@ -288,7 +292,7 @@ class _Copier:
         self._put(node, target, data, None, 0)
 
     def match(self, role: str, tree: Tree, match: Selected, *, remote: bool) -> None:
-        """Copy what one source names: a file, or the contents of a directory."""
+        """Copy one match of a source: a file, or the contents of a directory."""
         node = match.node
         if not node.is_dir:
             if remote:
@@ -301,7 +305,7 @@ class _Copier:
         self._walk(role, tree, match, target, itself=False)
 
     def with_parents(self, role: str, tree: Tree, matches: Iterable[Selected]) -> None:
-        """Copy matches below the destination with the path that leads to them."""
+        """Copy matches below the destination, with the path that leads to them."""
         base = self._directory_target(b"")
         for match in matches:
             target = _join(base, match.relative)
@@ -313,7 +317,7 @@ class _Copier:
         self._changes.make_directories(path, *(self._owner or (0, 0)), self.made_mode)
 
     def _prepare(self) -> tuple[bytes, Node | None]:
-        """Make what has to be there, and resolve the destination."""
+        """Create required directories, and resolve the destination."""
         head, _, last = self._destination.rpartition(b"/")
         made = head if last not in (b"", b".") else self._destination
         self._make(self._changes.resolve(made).path)
@@ -337,7 +341,7 @@ class _Copier:
         return target
 
     def _make_parents(self, tree: Tree, match: Selected, base: bytes) -> None:
-        """The directories between the destination and a match: as the source's, where missing."""
+        """The directories between the destination and a match: like the source's, if missing."""
         for relative, node in leading(tree, match):
             path = _join(base, relative)
             there = self._changes.lookup(path)
@@ -358,7 +362,7 @@ class _Copier:
         itself: bool,
         base: bytes | None = None,
     ) -> None:
-        """Copy all of a match; with `base`, the directories from there to it are made first."""
+        """Copy all of a match; with `base`, the directories from there to it are created first."""
         for relative, path, node in walk(tree, match):
             if base is not None:
                 self._make_parents(tree, match, base)
@@ -384,7 +388,7 @@ class _Copier:
         self._changes.put(target, LayerChange(copied, content if copied.size else None, same_file))
 
     def _copied(self, node: Node, rank: int) -> Node:
-        """The node as the image gets it: owner, mode and time by the rules."""
+        """The node as it appears in the image: owner, mode and time by the rules."""
         kind = stat.S_IFMT(node.mode)
         size, content, mtime = 0, b"", LAYER_TIME
         xattrs = counted_attributes(node)
@@ -415,7 +419,7 @@ class _Copier:
 
 
 def _shared(role: str, tree: Tree, path: bytes) -> object | None:
-    """What all names of one file of a source have in common; None where it has but one."""
+    """A token for all names of one file of a source; None if it has a single name."""
     token = tree.inode(path) if isinstance(tree, HardLinks) else None
     return None if token is None else (role, token)
 
@@ -423,7 +427,7 @@ def _shared(role: str, tree: Tree, path: bytes) -> object | None:
 def _after_chmod(
     xattrs: tuple[tuple[bytes, bytes], ...], permissions: int
 ) -> tuple[tuple[bytes, bytes], ...]:
-    """Attributes that agree with the new permission bits: an ACL repeats them."""
+    """Attributes that agree with the new permission bits, which an ACL repeats."""
     kept = []
     for name, value in xattrs:
         found = with_mode(value, permissions) if name == ACCESS_ACL else value

@@ -1,4 +1,4 @@
-"""Keeps secrets out of output, also where one is cut in two by the size of a read."""
+"""Masking of secrets in output, even if one is split between two reads."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _SHORTEST = 4
 
 
 def masks_of(secrets: Iterable[bytes]) -> tuple[bytes, ...]:
-    """What must not be shown of these secrets, longest first: each, and its lines if long."""
+    """The texts to mask for these secrets, longest first: each secret, and its lines if long."""
     found = set()
     for secret in secrets:
         found.add(secret.strip())
@@ -22,10 +22,10 @@ def masks_of(secrets: Iterable[bytes]) -> tuple[bytes, ...]:
 
 
 class Redactor:
-    """Replaces masks in a stream; holds back only what may be the beginning of one.
+    """Replaces masks in a stream; holds back only text that may be the beginning of one.
 
-    Of masks that begin at one place the longest counts, also where it comes in pieces and a
-    shorter one (a line of it) is there first.
+    If several masks begin at one place, the longest counts, even if it arrives in pieces and a
+    shorter one (a line of it) is complete first.
     """
 
     def __init__(self, masks: Iterable[bytes]) -> None:
@@ -33,7 +33,7 @@ class Redactor:
         self._held = b""
 
     def feed(self, chunk: bytes) -> bytes:
-        """What of the stream so far can be shown."""
+        """The part of the stream that can be shown so far."""
         if not self._masks:
             return chunk
         return self._taken(self._held + chunk, last=False)
@@ -43,11 +43,11 @@ class Redactor:
         return self._taken(self._held, last=True)
 
     def _taken(self, data: bytes, *, last: bool) -> bytes:
-        """What can be shown of `data`; the rest is held."""
+        """The part of `data` that can be shown; the rest is held."""
         shown: list[bytes] = []
         position = 0
         limit = len(data) if last else self._suspicious(data, 0)
-        # Where each mask is next; the longest come first.
+        # The next position of each mask; the longest come first.
         places = [data.find(mask) for mask in self._masks]
         while True:
             found = min((place for place in places if place >= 0), default=limit)
@@ -66,7 +66,7 @@ class Redactor:
         return b"".join(shown)
 
     def _suspicious(self, data: bytes, start: int) -> int:
-        """The first place from which on all of `data` is the beginning of some mask."""
+        """The first position from which all of `data` is the beginning of some mask."""
         view, first = memoryview(data), len(data)
         for mask in self._masks:
             place = data.find(mask[:1], max(start, len(data) - len(mask) + 1), first)

@@ -1,7 +1,7 @@
-"""The rootfs executor: each command in an overlay of the image's layers, in namespaces of its own.
+"""The rootfs executor: each command in an overlay of the image's layers, in its own namespaces.
 
-Imports what `layercache.executors` may; the modules of `inside` run within the namespaces and
-import next to nothing. Start at `executor` and `session`, then `inside.helper`.
+Imports the same packages as `layercache.executors`; the modules of `inside` run within the
+namespaces and import next to nothing. Start at `executor` and `session`, then `inside.helper`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = [
     "probe",
 ]
 
-if not TYPE_CHECKING:  # a type checker shall know a misspelt name when it sees one
+if not TYPE_CHECKING:  # hidden from type checkers, so that they still report misspelt names
     __getattr__, __dir__ = lazily(
         __name__,
         {

@@ -45,7 +45,7 @@ _ERRORS = {
 
 
 class AgentFiles:
-    """`FileWork` done by an agent, which is started when it is first needed."""
+    """`FileWork` done by an agent, which is started on first use."""
 
     def __init__(self, runner: HelperClient, scratch: Scratch) -> None:
         self._runner = runner
@@ -130,7 +130,7 @@ class AgentFiles:
     # -- asking -----------------------------------------------------------------------------
 
     def _teach(self, state: State, blobs: Blobs) -> list[str]:
-        """The diff IDs of a state's layers, lowest first, whose indexes the agent then knows."""
+        """Send the agent the indexes of a state's layers; returns their diff IDs, lowest first."""
         self._start()
         layers = []
         while state.layer is not None:

@@ -1,11 +1,11 @@
-"""Contents of cache mounts: directories that outlive builds and count in no key.
+"""Contents of cache mounts: directories that outlive builds and never count in keys.
 
     caches/<digest of trust, id, owner, mode, start>/<n>        a directory that is mounted
-    caches/<digest ...>/<n>.lock                                who has it
+    caches/<digest ...>/<n>.lock                                the lock of its user
 
-As in BuildKit, mounts that differ in owner, mode or initial content have different caches, for
-each would find the other's unusable. `shared`: all use number 0 at once. `locked`: number 0,
-one after the other. `private`: the first number that nobody has.
+As in BuildKit, mounts that differ in owner, mode or initial content have different caches, because
+they could not use each other's. `shared`: all use number 0 at once. `locked`: number 0, one after
+the other. `private`: the first number that is not in use.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _MAX_PRIVATE = 1000
 
 @frozen
 class CacheDirectory:
-    """A directory that holds what is mounted, and the lock that a step holds on it."""
+    """A mounted directory, and the lock that a step holds on it."""
 
     path: str
     lock: int
@@ -46,7 +46,7 @@ class CacheDirectory:
 
     @property
     def times(self) -> str:
-        """The file with the times of what the cache saw (`mount_times`)."""
+        """The file with the times that steps were shown for this cache (`mount_times`)."""
         return self.path + ".times"
 
 
@@ -70,7 +70,9 @@ class Caches:
         """Build → place → the number that it emptied there."""
 
     def place(self, mount: Mount, start: Fingerprint | None) -> str:
-        """The directory that holds the numbered ones; `start` is the initial content's."""
+        """The directory that holds the numbered ones; `start` is the digest of the initial
+        content.
+        """
         identity = (
             self._trust, mount.id or mount.target, mount.mode, mount.uid, mount.gid, start,
         )  # fmt: skip
@@ -86,11 +88,14 @@ class Caches:
         fill: Callable[[str], None],
         cancelled: Callable[[], bool],
     ) -> CacheDirectory:
-        """The directory for one mount, locked; waits where another step must end first.
+        """The directory for one mount, locked; waits if another step must end first.
 
-        `fill` puts the initial content into a new, empty directory. `empty` asks for a new one
-        in place of what is there; of steps of one `build` only the first that asks gets a new
-        one, and the others what that left. Raises `Cancelled`. The lock is the caller's to close.
+        `fill` puts the initial content into a new, empty directory. `empty` requests a new
+        directory
+        in place of the existing one; among the steps of one `build`, only the first such request
+        gets a
+        new directory, and the others get the directory that it left. Raises `Cancelled`. The caller
+        closes the lock.
         """
         place = self.place(mount, start)
         os.makedirs(place, mode=0o700, exist_ok=True)
@@ -122,7 +127,7 @@ class Caches:
         return CacheDirectory(path, lock, new)
 
     def prune(self) -> int:
-        """Discard all caches, of every trust domain; how many it were.
+        """Discard all caches of every trust domain; returns their number.
 
         Only while no step runs and no other build uses the directory.
         """
@@ -132,8 +137,10 @@ class Caches:
         return len(names)
 
     def alone(self, found: CacheDirectory) -> tuple[int, bool]:
-        """A further lock, and whether no other step uses the directory; the lock is to be held
-        as long as it is used, and the caller's to close."""
+        """A further lock, and whether no other step uses the directory; the caller holds the lock
+        as long
+        as the directory is used, and closes it.
+        """
         lock = os.open(found.path + ".use", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -143,7 +150,9 @@ class Caches:
         return lock, True
 
     def _make(self, path: str, fill: Callable[[str], None]) -> bool:
-        """Make the directory when it isn't there, complete or not at all; whether it was made."""
+        """Create the directory if it is missing, completely or not at all; returns whether it
+        was created.
+        """
         if os.path.isdir(path):
             return False
         with contextlib.suppress(FileNotFoundError):
@@ -182,7 +191,7 @@ class Caches:
         lock = self._open(place, number)
         try:
             while True:
-                # Who finds no directory has to make it, and has it alone until then.
+                # The first step creates the directory, and holds it exclusively until then.
                 alone = sharing == "locked" or not os.path.isdir(os.path.join(place, str(number)))
                 kind = fcntl.LOCK_EX if alone else fcntl.LOCK_SH
                 try:

@@ -1,4 +1,4 @@
-"""Which mode of the rootfs executor works on this machine, and why a stronger one does not."""
+"""Detection of the strongest mode that works on this machine, and why stronger ones don't."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _SECONDS = 30
 
 
 class Probe(NamedTuple):
-    """The strongest mode that works, None for none, and why stronger ones do not."""
+    """The strongest mode that works, None for none, and the reasons why stronger ones don't."""
 
     mode: Mode | None
     reasons: tuple[str, ...]
@@ -31,7 +31,7 @@ class Probe(NamedTuple):
 def probe(directory: str | os.PathLike[str] | None = None) -> Probe:
     """Find the strongest mode that works with scratch space in `directory`, by trying.
 
-    The default is the system's directory for temporary files. Takes some 30 ms; leaves nothing
+    The default is the system's directory for temporary files. Takes some 30 ms, leaves nothing
     behind and runs no command.
     """
     reasons: list[str] = []
@@ -61,7 +61,9 @@ def probe(directory: str | os.PathLike[str] | None = None) -> Probe:
 
 
 def _try(scratch: str, namespace: UserNamespace | None) -> str:
-    """What goes wrong with a step's namespaces and mounts below `scratch`; "" when nothing."""
+    """The first problem with a step's namespaces and mounts below `scratch`; "" if there is
+    none.
+    """
     enter = [] if namespace is None else ["userns", *namespace.arguments()]
     flags = (namespace is not None, namespace is not None and namespace.single)
     asked = ["probe", scratch, *("1" if flag else "0" for flag in flags)]

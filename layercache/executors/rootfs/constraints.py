@@ -1,7 +1,7 @@
-"""What this process can't give to commands, though others can: part of the executor's traits.
+"""Capabilities that this process can't grant to commands although others can, as traits.
 
-Everything else of the caller that a command could see is fixed (environment, umask, signals,
-limits, descriptors, session, personality), so that results don't depend on who called.
+All other facts about the caller that a command could see are fixed (environment, umask, signals,
+limits, descriptors, session, personality), so that results don't depend on the caller.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _CONTAINERS = (1 << 32) - 1
 
 
 def constraints(*, rootless: bool) -> tuple[Field, ...]:
-    """A field for each thing that is less here than elsewhere; usually none."""
+    """A field for each restriction of this process; usually none."""
     found = []
     lowered = lowered_limits(rootless=rootless)
     if lowered:

@@ -1,6 +1,6 @@
-"""Deleting what commands left: any depth, any permissions, no link followed; in the background.
+"""Deletion of directories that commands left: any depth, any permissions, no link followed.
 
-Removing a directory is mostly waiting for the file system, so it is done beside the steps.
+Removing a directory mostly waits for the file system, so it runs in the background.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Deleter:
         self._error: OSError | None = None
 
     def delete(self, path: str) -> None:
-        """Have `path` deleted."""
+        """Schedule the deletion of `path`."""
         with self._changed:
             self._paths.append(path)
             self._changed.notify_all()
@@ -41,7 +41,7 @@ class Deleter:
                     self._thread = None  # the interpreter is ending: `drain` does it
 
     def drain(self) -> None:
-        """Return when everything is deleted; raises the first `OSError` that there was."""
+        """Return when everything is deleted; raises the first `OSError` that occurred."""
         while self._take():
             pass
         with self._changed:
@@ -51,7 +51,7 @@ class Deleter:
             raise error
 
     def _take(self) -> bool:
-        """Delete one; False when there is none."""
+        """Delete one directory; False if there is none."""
         with self._changed:
             if not self._paths:
                 return False
@@ -78,9 +78,9 @@ class Deleter:
 
 
 def delete_tree(path: str) -> None:
-    """Delete `path` with everything in it; following no link, however deep it is.
+    """Delete `path` with everything in it, at any depth, following no link.
 
-    Raises `OSError` at the first thing that stays.
+    Raises `OSError` at the first entry that can't be deleted.
     """
     try:
         parent = os.open(os.path.dirname(path) or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -136,7 +136,7 @@ def _open_directory(parent: int, name: str) -> int:
 
 
 def _clear(directory: int) -> str | None:
-    """Delete what is no directory; the name of a directory in it, None when there is none."""
+    """Delete everything but directories; returns the name of one directory in it, or None."""
     with os.scandir(directory) as entries:
         for entry in entries:
             if entry.is_dir(follow_symlinks=False):

@@ -12,7 +12,9 @@ __all__ = ["environment"]
 
 
 def environment(instruction: Exec, further: Mapping[str, str]) -> list[list[str]]:
-    """What the command sees, in order; HOME is added by the helper, which knows the accounts."""
+    """The variables that the command sees, in order; the helper, which knows the accounts, adds
+    HOME.
+    """
     found = dict(instruction.proxies) | dict(instruction.env)
     found.setdefault("PATH", DEFAULT_PATH)
     for name, value in further.items():

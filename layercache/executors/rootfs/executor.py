@@ -1,9 +1,9 @@
 """The rootfs executor: runs each command in the image's own file system, isolated.
 
-A step is an overlay over the unpacked layers of its state, in namespaces of its own; what the
-command wrote is captured as a layer and kept as the directory of that layer.
+A step is an overlay over the unpacked layers of its state, in namespaces of its own; the changes
+of the command are captured as a layer and kept as the directory of that layer.
 
-One class: its options govern all of it, and the parts that do the work are modules beside it.
+One class, because its options govern all of it; the parts that do the work are separate modules.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from layercache.model.task import (
 from layercache.model.tree import Closes
 
 if TYPE_CHECKING:
-    # Most builds execute nothing: what executing takes is loaded when a step does.
+    # Most builds execute nothing, so modules for execution are loaded on first use.
     from layercache.executors.rootfs import tracer_client as tracing
     from layercache.executors.rootfs.file_work import ShownTimes
     from layercache.executors.rootfs.helper_client import Ended
@@ -57,23 +57,23 @@ class RootfsExecutor(ChecksInstructions, Masks, UnpacksStates, WithSecrets, Clos
     """Runs steps in root file systems made from their layers. Safe for threads.
 
     Args:
-        directory: scratch space of its own, on a local file system that overlayfs can write
-            to; several builds may share it. Unpacked layers and cache mounts stay there.
-        secrets: id → bytes, or the path of a file that holds them (read now).
+        directory: a scratch directory on a local file system to which overlayfs can write;
+            several builds may share it. Unpacked layers and cache mounts stay there.
+        secrets: id → bytes, or the path of a file that holds them (read immediately).
         ssh: id → the socket of an SSH agent.
-        network: what `default` means. "isolated": a network of the step's own, by pasta or
-            slirp4netns, where there is one of them; else the host's, without raw sockets
-            (`network_reason` says why). "host", which implies `allow_host_network`. "none".
+        network: the meaning of `default`. "isolated": a network of the step's own, by pasta or
+            slirp4netns if one is available; otherwise the host's, without raw sockets
+            (`network_reason` gives the reason). "host", which implies `allow_host_network`. "none".
         allow_host_network: honour `RUN --network=host`.
-        step_timeout: seconds that one command may take; None is no limit.
-        rootless: work in a user namespace; None when the process isn't root or lacks
+        step_timeout: the maximum duration of one command in seconds; None is no limit.
+        rootless: work in a user namespace; None does so if the process isn't root or lacks
             CAP_SYS_ADMIN.
-        trust: a name for who shares cache mounts; others don't see them.
+        trust: the name of the trust domain that shares cache mounts; other domains don't see them.
         allow_insecure: honour `RUN --security=insecure` (all capabilities of this process).
         durable: sync unpacked layers when closing, so that they outlast a reboot.
 
-    Close it, or use it as a context manager: that ends the helper process and deletes what is
-    not kept. It is done at the end of the process at the latest.
+    Close it, or use it as a context manager: that ends the helper process and deletes temporary
+    files. At the latest, this happens at the end of the process.
     """
 
     name = "rootfs"
@@ -124,7 +124,7 @@ class RootfsExecutor(ChecksInstructions, Masks, UnpacksStates, WithSecrets, Clos
         self.close()
 
     def close(self) -> None:
-        """End every step and the helper process, and delete what is not kept.
+        """End every step and the helper process, and delete temporary files.
 
         The executor can be used again afterwards.
         """
@@ -134,11 +134,12 @@ class RootfsExecutor(ChecksInstructions, Masks, UnpacksStates, WithSecrets, Clos
             session.close()
 
     def prune(self, *, unused_for: float = 0.0, caches: bool = False) -> int:
-        """Delete unpacked layers that no step needed for `unused_for` seconds, with `caches`
-        also the contents of all cache mounts; returns how many directories that were.
+        """Delete unpacked layers that no step needed for `unused_for` seconds, and with `caches`
+        also the
+        contents of all cache mounts; returns the number of deleted directories.
 
-        All can be made again, but for the caches' contents. Files of other users of a user
-        namespace can be deleted in this way only. Does nothing while another build uses the
+        Everything but the caches' contents can be made again. Files of other users of a user
+        namespace can be deleted only in this way. Does nothing while another build uses the
         directory; raises `UsageError` while a step of this executor runs.
         """
         with self._open() as session:
@@ -155,12 +156,12 @@ class RootfsExecutor(ChecksInstructions, Masks, UnpacksStates, WithSecrets, Clos
 
     @property
     def masks(self) -> tuple[bytes, ...]:
-        """What must not be shown in output: the secrets."""
+        """The texts that must not be shown in output: the secrets."""
         return self._masks
 
     @property
     def traits(self) -> Sequence[Field]:
-        """What about this executor may change what a command does."""
+        """The facts about this executor that may change the results of commands."""
         from layercache.executors.rootfs.constraints import constraints
         from layercache.executors.rootfs.surroundings import HOSTNAME
         from layercache.oci.platforms import host_platform
@@ -177,7 +178,7 @@ class RootfsExecutor(ChecksInstructions, Masks, UnpacksStates, WithSecrets, Clos
 
     @property
     def network_reason(self) -> str:
-        """Why commands have the host's network instead of one of their own; "" when they don't."""
+        """Why commands use the host's network instead of one of their own; "" if they don't."""
         if self._network != "isolated":
             return ""
         # Looked up when first asked for: most builds execute nothing.
@@ -186,29 +187,33 @@ class RootfsExecutor(ChecksInstructions, Masks, UnpacksStates, WithSecrets, Clos
         return self._isolation.reason
 
     def _default_network(self) -> str:
-        """What commands have without a word about it: other addresses, another resolver, other
-        hosts within reach, so results of one are not reused by another."""
+        """The default network of commands: it determines addresses, resolver and reachable hosts,
+        so
+        results of one kind are not reused by another.
+        """
         return "host without raw sockets" if self.network_reason else self._network
 
     @property
     def names_host(self) -> bool:
-        """Whether commands see the host name that they see everywhere, not this machine's."""
+        """Whether commands see the fixed host name rather than this machine's."""
         if self._names_host is None:
             self._names_host = self._namespace is None or may_set_host_name()
         return self._names_host
 
     def _host_name(self, name: str) -> str:
-        """`name`, or nothing where it can't be set; such results are kept apart."""
+        """`name`, or empty if it can't be set; such results are kept apart."""
         return name if self.names_host else ""
 
     def _privileges(self) -> str:
-        """Who may be whom: a command that can't change owners or make devices may do otherwise."""
+        """The users that commands can have: without changing owners or making devices, results
+        may differ.
+        """
         if self._namespace is None:
             return "root"
         return "user namespace, root only" if self._namespace.single else "user namespace"
 
     def check(self, instruction: Instruction) -> None:
-        """Refuse what can't be honoured here; raises `UsageError`."""
+        """Refuse an instruction that can't be honoured here; raises `UsageError`."""
         if not isinstance(instruction, Exec):
             return
         if instruction.devices:
@@ -255,9 +260,10 @@ class RootfsExecutor(ChecksInstructions, Masks, UnpacksStates, WithSecrets, Clos
     # -- executing --------------------------------------------------------------------------
 
     def execute(self, task: Task, blobs: Blobs) -> Result:
-        """Run one step; raises `StepFailed` for the command, `BuildError` for what it needs.
+        """Run one step; raises `StepFailed` for the command, `BuildError` for a missing
+        requirement.
 
-        Whatever is raised, nothing of the step is left running or mounted.
+        Even if it raises, nothing of the step is left running or mounted.
         """
         instruction = task.instruction
         if isinstance(instruction, CopyFiles | MakeDirectory):
@@ -296,7 +302,7 @@ class RootfsExecutor(ChecksInstructions, Masks, UnpacksStates, WithSecrets, Clos
     def _traced(
         self, session: Session, task: Task, instruction: Exec, blobs: Blobs
     ) -> Result | str:
-        """Run one step watched; a text says why it has to run again unwatched."""
+        """Run one step watched; a text gives the reason why it must run again unwatched."""
         from layercache.executors.rootfs import tracer_client as tracing
 
         parent = task.parent or SCRATCH
@@ -324,7 +330,7 @@ class RootfsExecutor(ChecksInstructions, Masks, UnpacksStates, WithSecrets, Clos
         watch: tracing.Watch | None = None,
         lower: str = "",
     ) -> Result:
-        """Run one step; `watch` serves its parent at `lower`, else the unpacked layers do."""
+        """Run one step; `watch` serves its parent at `lower`, otherwise the unpacked layers do."""
         from layercache.executors.rootfs import tracer_client as tracing
         from layercache.executors.rootfs.upper import make_upper
 
@@ -359,7 +365,7 @@ class RootfsExecutor(ChecksInstructions, Masks, UnpacksStates, WithSecrets, Clos
             index = None if captured is None else captured.index
             result = Result(layer=layer, output=kept)
             if watch is not None and watch.full:
-                # What it was answered is right; only what it depends on is not known.
+                # Its answers were right; only its dependencies are unknown.
                 result = evolve(result, refusal=tracing.TOO_MUCH)
             elif isinstance(noting, tracing.Watched):
                 found = tracing.observations_of(seen, noting, index, tree, instruction.user)
@@ -377,7 +383,7 @@ class RootfsExecutor(ChecksInstructions, Masks, UnpacksStates, WithSecrets, Clos
             session.scratch.discard(container)
 
     def with_secrets(self, names: Collection[str]) -> RootfsExecutor:
-        """The same executor, not started, with these of its secrets (`WithSecrets`)."""
+        """The same executor, not started, with only the named secrets (`WithSecrets`)."""
         secrets = {name: value for name, value in self._secrets.items() if name in names}
         found: RootfsExecutor = object.__new__(RootfsExecutor)
         found.__setstate__(self.__getstate__() | {"_secrets": secrets})
@@ -385,7 +391,7 @@ class RootfsExecutor(ChecksInstructions, Masks, UnpacksStates, WithSecrets, Clos
         return found
 
     def __getstate__(self) -> dict[str, object]:
-        """What another process of a pool gets: everything but what is open."""
+        """The state for another process of a pool: everything except open resources."""
         # What can speak for a network is another machine's own.
         own = {"_lock": None, "_session": None, "_isolation": None, "_names_host": None}
         return {**self.__dict__, **own}
@@ -396,7 +402,7 @@ class RootfsExecutor(ChecksInstructions, Masks, UnpacksStates, WithSecrets, Clos
 
     @contextlib.contextmanager
     def _open(self) -> Iterator[Session]:
-        """The session, made when needed, and kept open while the context lasts."""
+        """The session, opened on first use, and kept open while the context lasts."""
         from layercache.executors.rootfs.session import Session
 
         with self._lock:
@@ -423,7 +429,7 @@ class RootfsExecutor(ChecksInstructions, Masks, UnpacksStates, WithSecrets, Clos
         work: str,
         root: Mapping[str, Any],
     ) -> tuple[Output, Ended, ShownTimes]:
-        """`root` is the part of the helper's orders that says what the root directory is."""
+        """Run the helper's orders; `root` is the part of them that describes the root directory."""
         from layercache.executors.rootfs.mounts import StepMounts
         from layercache.executors.rootfs.output import Output
         from layercache.executors.rootfs.surroundings import HOSTNAME
@@ -508,7 +514,7 @@ class RootfsExecutor(ChecksInstructions, Masks, UnpacksStates, WithSecrets, Clos
             raise StepFailed(text, status=status)
 
     def _hint(self, output: Output) -> str:
-        """What only this mode made fail, as far as the output tells."""
+        """A hint if the output suggests that only this mode made the command fail."""
         single = self._namespace is not None and self._namespace.single
         # What chown says of an owner that the user namespace does not have (EINVAL).
         if not single or "Invalid argument" not in output.tail():

@@ -1,7 +1,7 @@
-"""Layers in and out of directories: unpacking, capturing, deleting, as a process that may.
+"""Layers to and from directories: unpacking, capturing, deleting, with the required privileges.
 
-`DirectFileWork` does it in this process, as root. `agents.AgentFiles` has it done in a user
-namespace, by `perform`, for what belongs to the users there.
+`LocalFiles` does this in this process, as root. `agent_client.AgentFiles` delegates it to a process
+in the user namespace, for files that belong to the users there.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ Owners = Sequence[tuple[bytes, int, int]]
 
 @frozen
 class ShownTimes:
-    """What a step was shown besides the times of the logical clock: see `RecordedTimes`."""
+    """The times that a step was shown besides those of the logical clock: see `RecordedTimes`."""
 
     kept: Mapping[bytes, int] = field(factory=dict)
     mounted: Sequence[int] = ()
@@ -69,7 +69,7 @@ class ShownTimes:
 
 @frozen
 class Captured:
-    """A stored layer. `faithful`: the directory shows what a step on top of it is to see."""
+    """A stored layer. `faithful`: the directory shows exactly what the next step must see."""
 
     layer: Layer
     index: LayerIndex
@@ -77,13 +77,13 @@ class Captured:
 
 
 class Notes(ABC):
-    """Optional for a `Blobs`: notes what is looked up in the tree that a step is compared with."""
+    """Optional for a `Blobs`: records look-ups in the tree that a step is compared with."""
 
     __slots__ = ()
 
     @abstractmethod
     def noted(self, tree: Tree) -> Tree:
-        """`tree`, watched."""
+        """`tree`, with look-ups recorded."""
 
 
 class FileWork(Protocol):
@@ -92,7 +92,7 @@ class FileWork(Protocol):
     def unpack(self, state: State, target: str, blobs: Blobs, start: int = LAYER_TIME) -> None:
         """Unpack the topmost layer of `state` into the empty directory `target`, for overlayfs.
 
-        With the times that a step sees by a clock that begins at `start`.
+        Times are those that a step sees with a clock that begins at `start`.
         """
 
     def flatten(
@@ -109,20 +109,21 @@ class FileWork(Protocol):
         blobs: Blobs,
         shown: ShownTimes,
     ) -> Captured | None:
-        """The layer that an upper directory is, stored; None when it holds no change.
+        """The layer in an upper directory, stored; None if it holds no change.
 
-        `made` are mount points, to be removed before. The archive is written to the directory
-        `work` first. Afterwards `upper` shows what a step on top of the layer is to see.
+        `made` are mount points, which are removed first. The archive is first written to the
+        directory
+        `work`. Afterwards `upper` shows what a step on top of the layer must see.
         """
 
     def give(self, root: str, owners: Owners) -> None:
         """Change owners below `root`."""
 
     def delete(self, path: str) -> None:
-        """Have `path` deleted with everything in it; it may take until `settle`."""
+        """Schedule the deletion of `path` with everything in it; it may take until `settle`."""
 
     def settle(self) -> None:
-        """Return when everything is deleted; raises `OSError` or `BuildError` when it can't be."""
+        """Return when everything is deleted; raises `OSError` or `BuildError` on failure."""
 
 
 class DirectFileWork:
@@ -181,7 +182,9 @@ class DirectFileWork:
 
 
 def change_owner(path: str | bytes, uid: int, gid: int) -> None:
-    """Change the owner of `path`, of a link its own, and keep what that would take away."""
+    """Change the owner of `path` (of a link itself), and preserve attributes that this would
+    clear.
+    """
     info = os.lstat(path)
     capability = None
     if stat.S_ISREG(info.st_mode):
@@ -197,7 +200,7 @@ def change_owner(path: str | bytes, uid: int, gid: int) -> None:
 
 
 def state_tree(state: State, blobs: Blobs) -> StateTree:
-    """A state's tree whose files can't be read: for what the layers say of them."""
+    """A state's tree whose files can't be read, for metadata only."""
     from layercache.layers.state_tree import StateTree
 
     return StateTree([blobs.index(layer) for layer in state.layers], _no_content)
@@ -208,20 +211,21 @@ def _no_content(_layer: int, _offset: int, _size: int) -> BinaryIO:
 
 
 def clock_of(state: State, blobs: Blobs, start: int = LAYER_TIME) -> Clock:
-    """The logical clock of a state, with another start than its own where that is given."""
+    """The logical clock of a state, with another start if that is given."""
     return Clock.of([blobs.index(layer).times for layer in state.layers], start)
 
 
 def shown_state(state: State, blobs: Blobs, start: int = LAYER_TIME) -> StateTree:
-    """A state with the times at which a step sees it, by a clock that begins at `start`."""
+    """A state with the times at which a step sees it, with a clock that begins at `start`."""
     return state_tree(state, blobs).shown(clock_of(state, blobs, start))
 
 
 def capture_directory(
     upper: str, made: Sequence[Stub], times: Times, tar: str, *, rootless: bool = False
 ) -> tuple[DiffID, int, LayerIndex, bool] | None:
-    """Write what `upper` changes about what a step was shown to the file `tar`; None when it is
-    nothing. The last value is what `capture_upper` returns."""
+    """Write the changes in `upper`, compared with what a step was shown, to the file `tar`; None if
+    there are none. The last value is the result of `capture_upper`.
+    """
     from layercache.layers.capture import capture_upper
     from layercache.layers.writer import LayerWriter
 
@@ -237,11 +241,11 @@ def capture_directory(
 
 
 def tidy(upper: str, index: LayerIndex) -> None:
-    """Make a captured directory hold what its layer says and nothing else.
+    """Make a captured directory hold exactly the content of its layer.
 
-    Overlayfs leaves in it what was copied up and then not changed (a directory of which only
-    link counts tell, a file that is no hard link any more), and marks new directories that were
-    renamed as opaque, which would show on other layers below.
+    Overlayfs leaves entries that were copied up and then not changed (a directory whose link count
+    changed, a file that lost its hard link), and marks new directories that were renamed as
+    opaque, which would take effect on other layers below.
     """
     root = os.fsencode(upper)
     for row, path in enumerate(index.paths):
@@ -268,7 +272,7 @@ def tidy(upper: str, index: LayerIndex) -> None:
 def stored(
     diff_id: DiffID, size: int, index: LayerIndex, faithful: bool, tar: str, blobs: Blobs
 ) -> Captured:
-    """The layer in the file `tar`, put into the store with its index."""
+    """The layer in the file `tar`, stored with its index."""
     descriptor = blobs.add_file(tar, LAYER_TAR, Digest(diff_id), size)
     layer = Layer(descriptor, diff_id)
     if isinstance(blobs, KeepsIndex):
@@ -278,9 +282,10 @@ def stored(
 
 @contextlib.contextmanager
 def plain_tar(layer: Layer, target: str, blobs: Blobs) -> Iterator[BinaryIO]:
-    """The uncompressed tar of a layer; inflated to an unnamed file beside `target` if need be.
+    """The uncompressed tar of a layer; decompressed to an unnamed file beside `target` if
+    necessary.
 
-    What is stored as it is, is verified while it is read to the end.
+    An uncompressed blob is verified while it is read to the end.
     """
     with contextlib.ExitStack() as stack:
         stream = stack.enter_context(blobs.open(layer.descriptor.digest))

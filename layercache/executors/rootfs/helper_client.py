@@ -1,4 +1,10 @@
-"""The build's side of the helper process: start it, give it steps, follow each to its end."""
+"""One helper process, started at the first step. Safe for threads.
+
+`scratch` is the only directory of the host that it and its steps can write to. `held` are
+descriptors of locks that must last until the last process of every step is gone. Names of the
+steps' control groups begin with `prefix`, which is unique among running builds. With
+`namespace` everything happens in this user namespace.
+"""
 
 from __future__ import annotations
 
@@ -48,12 +54,12 @@ _CLOSE_SECONDS = 30
 
 @frozen
 class Ended:
-    """How a step ended: the command's status, or what kept it from starting.
+    """The outcome of a step: the command's status, or the reason why it did not start.
 
     `code` is the exit status, or minus the number of the signal that killed the command.
-    `message` is set when the command never ran. `made` are mount points that had to be created
-    in the image's tree, with the inodes they got in its upper directory, each after the
-    directory it is in.
+    `message` is set if the command never ran. `made` are mount points that had to be created
+    in the image's tree, with their inodes in its upper directory, each after its parent
+    directory.
     """
 
     code: int
@@ -311,7 +317,7 @@ class _Step:
         return self._ended(timed_out=reason == "timeout")
 
     def _wait(self, seconds: float) -> None:
-        """Take what there is of output and events."""
+        """Take the available output and events."""
         poll = select.poll()
         poll.register(self._stream, select.POLLIN)
         if self._output >= 0:

@@ -1,4 +1,4 @@
-"""How the helper process is started: by path, so that it imports nothing but what it needs."""
+"""The start of the helper process: by path, so that it imports only what it needs."""
 
 from __future__ import annotations
 
@@ -39,20 +39,21 @@ def helper_command(*arguments: str) -> list[str]:
 
 
 def agent_command(*, single: bool) -> list[str]:
-    """The command line of an agent, which may import whatever this process may; the number of
-    its socket has to follow."""
+    """The command line of an agent, which may import anything that this process may; the number of
+    its socket must follow.
+    """
     paths = [path for path in sys.path if os.path.isabs(path)]
     code = _AGENT.format(single=single)
     return [sys.executable, "-I", "-S", "-c", code, "agent", *paths, _place()]
 
 
 def tracer_command() -> list[str]:
-    """The command line of a tracer; the helper process knows it and forks, so it is empty."""
+    """The command line of a tracer: empty, because the helper process forks it."""
     return []
 
 
 def _place() -> str:
-    """The directory that this package's root is in."""
+    """The directory that contains this package's root."""
     place = os.path.abspath(__file__)
     for _ in range(4):
         place = os.path.dirname(place)

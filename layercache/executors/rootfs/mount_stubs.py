@@ -1,4 +1,4 @@
-"""Mount points that had to be made in the image's tree: removed again, as BuildKit does."""
+"""Removal of mount points that were created in the image's tree, as in BuildKit."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ _OTHER: Final = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EXDEV)
 
 
 def remove_stubs(upper: str, made: Sequence[Stub]) -> None:
-    """Remove from the upper directory what is left of mount points, where nothing was put in.
+    """Remove empty mount points from the upper directory.
 
-    `made` has each after the directory it is in. The command may have put anything in their
-    place: no link is followed, nothing outside `upper` is opened, and only what was made is
-    removed. The times of the directories they were in stay.
+    `made` lists each after its parent directory. The command may have put anything in their place:
+    no link is followed, nothing outside `upper` is opened, and only entries that were created as
+    mount points are removed. The times of their parent directories are preserved.
     """
     root = os.open(upper, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
@@ -53,7 +53,7 @@ def remove_stubs(upper: str, made: Sequence[Stub]) -> None:
 
 
 def _remove(parent: int, name: str, inode: int) -> None:
-    """Remove the stub `name`, if it is the one that was made, and empty."""
+    """Remove the stub `name`, if it is the one that was created, and empty."""
     try:
         info = os.stat(name, dir_fd=parent, follow_symlinks=False)
         if info.st_ino != inode:

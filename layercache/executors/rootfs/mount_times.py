@@ -1,11 +1,12 @@
-"""Times for a step with cache mounts: real ones, kept beside each cache.
+"""Times for a step with cache mounts: real ones, recorded beside each cache.
 
-What a tool left in a cache has real times, so the files that it compares with need real ones,
-too: a file that is as it was when this cache was last used keeps the time that it was shown with
-then; any other is as new as this use of it. What counts is what the cache saw last, not when a
-content was first seen.
+Files that a tool left in a cache have real times, so the files that it compares with need real
+ones,
+too: a file that is unchanged since the last use of this cache keeps the time that it was shown with
+then; any other is as new as this use. The time of the last use counts, not that of the first
+appearance of a content.
 
-    caches/<digest>/<n>.times   of each file, what it was and the time it was shown with
+    caches/<digest>/<n>.times   for each file, its identity and the time it was shown with
 
 Files of the base image count as one: with another base, everything above it is new.
 """
@@ -37,7 +38,7 @@ _COARSE: Final = getattr(time, "CLOCK_REALTIME_COARSE", time.CLOCK_REALTIME)
 
 @frozen
 class Seen:
-    """A file that a step is shown: what it is, and when by the logical clock, in ns."""
+    """A file that a step is shown: its identity, and its time by the logical clock, in ns."""
 
     identity: bytes
     moment: int
@@ -51,14 +52,14 @@ class Seen:
 
 @frozen
 class Table:
-    """What one cache saw when it was last used: name → identity and time (ns)."""
+    """The files that one cache saw at its last use: name → identity and time (ns)."""
 
     base: bytes
     rows: Mapping[bytes, tuple[bytes, int]]
 
     @classmethod
     def read(cls, path: str) -> Table | None:
-        """The table in a file; None where there is none, or none that can be read."""
+        """The table in a file; None if it is missing or unreadable."""
         try:
             with open(path, "rb") as file:
                 data = file.read()
@@ -78,7 +79,7 @@ class Table:
         return cls(base, rows)
 
     def write(self, path: str) -> None:
-        """Replace the file at `path`, whole or not at all."""
+        """Replace the file at `path` atomically."""
         parts = [_MAGIC, self.base]
         for name, (identity, moment) in self.rows.items():
             parts += [_ROW.pack(moment, identity, len(name)), name]
@@ -97,11 +98,10 @@ def base_of(names: Iterable[str]) -> bytes:
 def show(
     seen: Mapping[bytes, Seen], base: bytes, tables: Sequence[Table | None], *, fresh: bool
 ) -> dict[bytes, int]:
-    """The time (ns) that each file is to be shown with.
+    """The time (ns) with which to show each file.
 
-    `tables` are those of the caches that the step uses, None where one is not known to have seen
-    anything. `fresh`: all of them are empty, so that nothing in them was made of anything, and
-    the logical clock is right.
+    `tables` are those of the caches that the step uses, None for a cache without one. `fresh`: all
+    of them are empty, so nothing in them depends on a file, and the logical clock applies.
     """
     if fresh:
         return {name: one.moment for name, one in seen.items()}
@@ -127,8 +127,10 @@ def show(
 
 
 def _after_all(count: int) -> int:
-    """A time later than any that a file was given so far, and earlier than any to come, with room
-    for `count` ticks."""
+    """A time later than every time given so far, and earlier than any to come, with room for
+    `count`
+    ticks.
+    """
     last = time.clock_gettime_ns(_COARSE)
     while time.clock_gettime_ns(_COARSE) <= last + count * _TICK:
         time.sleep(0.001)

@@ -1,6 +1,6 @@
-"""`RUN --mount` made ready: which directory, file or socket is behind each, what it holds.
+"""Preparation of `RUN --mount`: the directory, file or socket behind each, and its content.
 
-`StepMounts` lives as long as one step; what it takes (locks, agents) it gives back on closing.
+`Mounts` lives as long as one step and releases its resources (locks, agents) on closing.
 """
 
 from __future__ import annotations
@@ -55,10 +55,10 @@ _HALF = "50%"
 
 
 def check_mounts(mounts: Sequence[Mount]) -> None:
-    """Refuse mounts over the root, at or below /proc, /sys and /dev, and owners and modes that
-    there are none of; raises `UsageError`.
+    """Refuse mounts over the root, at or below /proc, /sys and /dev, and invalid owners and modes;
+    raises `UsageError`.
 
-    Where links of the image lead there, the step itself refuses.
+    If links of the image lead there, the step itself refuses.
     """
     for mount in mounts:
         if not (0 <= mount.uid <= MAX_ID and 0 <= mount.gid <= MAX_ID):
@@ -82,9 +82,9 @@ def check_mounts(mounts: Sequence[Mount]) -> None:
 
 
 class SharedInputs:
-    """Contexts written out to be mounted: once for a build, however many steps read one.
+    """Contexts written out for mounting: once per build, however many steps read one.
 
-    All is root's: owners in a context don't count.
+    All files are root's, because owners in a context don't count.
     """
 
     def __init__(self, scratch: Scratch) -> None:
@@ -93,9 +93,9 @@ class SharedInputs:
         self._made: dict[tuple[Fingerprint, int], str] = {}
 
     def directory(self, bound: BoundInput, blobs: Blobs, time: int) -> str:
-        """The directory that holds what an input's selector picks, as `content`.
+        """The directory that holds the part of an input that a selector picks, as `content`.
 
-        Everything in it is of `time`, in seconds since 1970.
+        All entries have the time `time`, in seconds since 1970.
         """
         if not isinstance(bound.selector, Files):
             raise UsageError(f"a mount reads files, not {bound.selector.name!r}")
@@ -170,7 +170,7 @@ class StepMounts:
         self._stack.close()
 
     def prepare(self, instruction: Exec, blobs: Blobs) -> None:
-        """Make everything ready; raises `BuildError` for what is missing, `Cancelled`."""
+        """Prepare everything; raises `BuildError` for a missing requirement, `Cancelled`."""
         check_mounts(instruction.mounts)
         self._mounts = instruction.mounts
         found: list[tuple[Mount, dict[str, Sendable]]] = []
@@ -200,7 +200,9 @@ class StepMounts:
             self._show_times(blobs)
 
     def _show_times(self, blobs: Blobs) -> None:
-        """Show what the caches can tell from what they saw last: see `mount_times`."""
+        """Set file times that the caches can compare with those of their last use: see
+        `mount_times`.
+        """
         parent = self._task.parent or SCRATCH
         state = state_tree(parent, blobs)
         count = state.base_layers
@@ -238,12 +240,12 @@ class StepMounts:
                 self._retime(spec, times)
 
     def _timed(self, times: list[list[Any]]) -> dict[str, Any]:
-        """An overlay in which only times change, to be mounted over other directories."""
+        """An overlay in which only times differ, to be mounted over other directories."""
         upper = self._next("tu")
         return {"at": self._next("ti"), "upper": upper, "work": self._next("tw"), "set": times}
 
     def _retime(self, spec: dict[str, Any], times: list[list[Any]]) -> None:
-        """Put an overlay with other times below what a bind mount shows."""
+        """Put an overlay with other times below the content of a bind mount."""
         lower = spec["overlays"][0]["lower"] if spec["overlays"] else [spec["base"]]
         timed = {**self._timed(times), "lower": lower}
         info = os.stat(lower[0])
@@ -259,7 +261,7 @@ class StepMounts:
     def _see(
         self, mount: Mount, bound: BoundInput, spec: dict[str, Any], start: int, blobs: Blobs
     ) -> None:
-        """Note what a bind mount shows, for the caches."""
+        """Record the files that a bind mount shows, for the caches."""
         if not isinstance(bound.selector, Files):
             return
         if isinstance(bound.subject, State):
@@ -280,7 +282,7 @@ class StepMounts:
 
     @property
     def shown(self) -> ShownTimes:
-        """What the step is shown besides the times of its logical clock."""
+        """The times that the step is shown besides those of its logical clock."""
         return ShownTimes(kept=self._kept, mounted=sorted(self._moments))
 
     def _next(self, kind: str) -> str:
@@ -338,14 +340,16 @@ class StepMounts:
         return {**spec, "base": at, "source": source, "overlays": [layer]}, start
 
     def _later(self, blobs: Blobs) -> int:
-        """A time after everything that the step's own state shows: what is mounted may be newer
-        than anything in there, so it counts as that."""
+        """A time after everything that the step's own state shows, because a mount may be newer
+        than
+        anything in it.
+        """
         instants = clock_of(self._task.parent or SCRATCH, blobs).instants
         # In coarse steps: so that a state is seldom unpacked anew for the next instruction.
         return (instants[-1] // _COARSE + 1) * _COARSE
 
     def _beside(self, subject: State, blobs: Blobs) -> tuple[int, set[int]]:
-        """Where the clock of a mounted state begins, and its moments in ns."""
+        """The start of the clock of a mounted state, and its moments in ns."""
         start = LAYER_TIME
         moments = _moments(subject, blobs, start)
         later = self._later(blobs)
@@ -355,7 +359,7 @@ class StepMounts:
         return start, {moment * 10**9 for moment in moments}
 
     def _start(self, mount: Mount) -> BoundInput | None:
-        """The input that a cache mount begins with, None where it begins empty."""
+        """The input with the initial content of a cache mount, None if it begins empty."""
         return None if mount.role is None else self._input(mount)
 
     def _cache_place(self, mount: Mount) -> str:
@@ -484,7 +488,7 @@ class StepMounts:
 
 
 def _moments(state: State, blobs: Blobs, start: int) -> list[int]:
-    """When a step sees what the layers of a state say was written now."""
+    """The times at which a step sees files that the layers of a state mark as written now."""
     clock = clock_of(state, blobs, start)
     return [
         clock.shown(number, code)

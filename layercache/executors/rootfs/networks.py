@@ -1,6 +1,6 @@
-"""What `--network=default` can be on this machine: a network of its own, or what comes next.
+"""The meaning of `--network=default` on this machine: a network of its own, or the fallback.
 
-A network of its own takes a program that speaks for it, and the kernel's device for that.
+A network of its own needs a program that serves it, and the kernel's device for that.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ _DEVICE: Final = "/dev/net/tun"
 
 @frozen
 class Isolation:
-    """The programs (paths) that can speak for a network, the best first; else why there is none."""
+    """The programs (paths) that can serve a network, the best first; otherwise the reason."""
 
     programs: tuple[str, ...] = ()
     reason: str = ""
 
 
 def find_isolation() -> Isolation:
-    """What this user has here; nothing is tried out."""
+    """The programs that this user has; nothing is tried."""
     found = tuple(path for name in _PROGRAMS if (path := shutil.which(name)))
     if not found:
         return Isolation(reason="neither pasta nor slirp4netns is installed")

@@ -1,4 +1,4 @@
-"""The output of a running command: streamed without secrets, kept in part, quoted on failure."""
+"""The output of a running command: streamed without secrets, partly kept, quoted on failure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _TAIL_LINES = 20
 
 
 class Output:
-    """Takes what a command writes; `log` gets it as it comes, without `masks`."""
+    """Receives a command's output; `log` gets it as it arrives, without `masks`."""
 
     def __init__(self, log: Callable[[bytes], None], masks: Sequence[bytes]) -> None:
         self._log = log
@@ -25,12 +25,12 @@ class Output:
         self._take(self._redactor.feed(chunk))
 
     def end(self) -> bytes:
-        """No more comes; returns what is kept, the middle left out when it is long."""
+        """End the output; returns the part that is kept, without the middle if it is long."""
         self._take(self._redactor.end())
         return shorten(bytes(self._kept))
 
     def tail(self) -> str:
-        """The last lines, each on an indented line of its own, for an error message."""
+        """The last lines, each on its own indented line, for an error message."""
         text = self._kept[-64 * 1024 :].decode("utf-8", "replace").rstrip()
         return "".join(f"\n    {line}" for line in text.splitlines()[-_TAIL_LINES:])
 
@@ -44,7 +44,7 @@ class Output:
 
 
 def shown_command(args: Sequence[str]) -> str:
-    """A command for a message: one line, what a shell runs rather than the shell."""
+    """A command for a message, on one line: the shell's script rather than the shell."""
     text = args[-1] if len(args) >= 3 and args[1] == "-c" else " ".join(args)
     first, _, rest = text.strip().partition("\n")
     return repr(first + (" ..." if rest else ""))

@@ -1,6 +1,6 @@
-"""What this process may: whether it works as root, and whether it may name its host anew.
+"""Privileges of this process: whether it works as root, and whether it may set its host name.
 
-Read from /proc, since it decides traits before anything is tried.
+Read from /proc, because this decides traits before anything is tried.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ _ADMIN = 1 << 21
 
 
 def status() -> dict[str, str]:
-    """The fields of /proc/self/status, none where there is no such file."""
+    """The fields of /proc/self/status, empty if there is no such file."""
     try:
         with open("/proc/self/status", encoding="ascii", errors="replace") as file:
             lines = file.read().splitlines()
@@ -24,18 +24,17 @@ def status() -> dict[str, str]:
 
 
 def is_root() -> bool:
-    """Whether this process is the superuser, with what mounting takes.
+    """Whether this process is the superuser with the capability to mount.
 
-    Root of an ordinary container has that number and not the capability.
+    Root of an ordinary container has the user number but not the capability.
     """
     return os.geteuid() == 0 and bool(int(status().get("CapEff", "0"), 16) & _ADMIN)
 
 
 def may_set_host_name() -> bool:
-    """Whether nothing around this process is known to refuse that, even in a user namespace.
+    """Whether no known filter around this process refuses that, even in a user namespace.
 
-    The filters of container engines let it pass with CAP_SYS_ADMIN only, as given to the
-    container.
+    The filters of container engines permit it only with CAP_SYS_ADMIN, as given to the container.
     """
     found = status()
     filtered = found.get("Seccomp", "0") == "2"

@@ -1,13 +1,13 @@
-"""The scratch directory: what is below it, whose it is, and how it gets empty again.
+"""The scratch directory: its contents, their owners, and its clean-up.
 
-    unpacked/   layers as directories, for all builds    owners/   a lock for each build that runs
+    unpacked/   layers as directories, for all builds    owners/   a lock for each running build
     caches/     contents of cache mounts                 work/     one directory for each step
-    inputs/     contexts that are mounted                trash/    what is to be deleted
+    inputs/     contexts that are mounted                trash/    entries to be deleted
 
 A build holds the lock of one owner number, and so do its helper process and every step, so a
-free lock tells that nothing of that build is left. Names in `work`, `inputs` and `trash` begin
-with the owner's number; whoever finds a lock free may delete what bears its number. Lock files
-are never deleted; there are as many as builds have run at once.
+free lock means that nothing of that build is left. Names in `work`, `inputs` and `trash` begin
+with the owner's number; whoever finds a lock free may delete the entries with its number. Lock
+files are never deleted; there are as many as builds have run at once.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ _MAX_OWNERS = 4096
 class Scratch:
     """One build's hold on a scratch directory. Safe for threads.
 
-    What builds that were killed left behind is deleted on opening. Raises `BuildError` when the
-    directory can't be used.
+    Leftovers of killed builds are deleted on opening. Raises `BuildError` if the directory can't be
+    used.
     """
 
     def __init__(self, directory: str) -> None:
@@ -92,9 +92,10 @@ class Scratch:
         return fd
 
     def leftovers(self, *places: str) -> Iterator[str]:
-        """What builds left that are over: of this build's own number, and numbers not in use.
+        """Leftovers of builds that are over: those with this build's own number, and with unused
+        numbers.
 
-        `places` are the directories to look in, all by default.
+        `places` are the directories to search, all by default.
         """
         found: dict[int, list[str]] = {}
         for place in places or _OWNED:
@@ -114,7 +115,7 @@ class Scratch:
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[bool]:
-        """Whether no other build uses the directory; none begins to while the context lasts."""
+        """Whether no other build uses the directory; none can start while the context lasts."""
         try:
             fcntl.flock(self._use, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -130,7 +131,7 @@ class Scratch:
     # -- directories ------------------------------------------------------------------------
 
     def name(self, place: str) -> str:
-        """A path in `place` that nobody has, not made yet."""
+        """A unique path in `place`, not created yet."""
         with self._lock:
             self._count += 1
             return self.path(place, f"{self.owner}-{self._count}")
@@ -142,10 +143,11 @@ class Scratch:
         return path
 
     def discard(self, path: str, *, unless: Callable[[], bool] | None = None) -> None:
-        """Put what is at `path` away, to be deleted, at the latest when the build ends.
+        """Move `path` to the trash, to be deleted at the latest when the build ends.
 
-        With `unless`, which is asked while no other build discards, only when it is false: what
-        is judged and what is put away are then the same.
+        With `unless`, which is called while no other build discards, only if it returns False, so
+        that
+        the decision and the move refer to the same state.
         """
         trash = self.name("trash")
         try:
@@ -162,6 +164,6 @@ class Scratch:
             self.discarded(trash)
 
     def close(self) -> None:
-        """Let go of the directory; what was this build's must be deleted before."""
+        """Release the directory; this build's entries must be deleted before."""
         os.close(self._use)
         os.close(self.held)

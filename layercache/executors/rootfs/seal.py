@@ -1,7 +1,7 @@
-"""Whether an unpacked layer is still what it was when it was made.
+"""Detection of changes to an unpacked layer since it was made.
 
-The seal is a digest of what `lstat` says of every path: type, mode, owner, size, times of change.
-The change time is set by the kernel alone, so no edit, deletion or addition keeps the seal.
+The seal is a digest of the `lstat` data of every path: type, mode, owner, size, change time. Only
+the kernel sets the change time, so every edit, deletion or addition breaks the seal.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ _ROW: Final = struct.Struct("<IIIQqqQ")
 
 
 def seal_of(directory: str) -> bytes:
-    """The seal of a directory as it is now. Raises `OSError`.
+    """The seal of a directory in its present state. Raises `OSError`.
 
-    Below a directory that this user may not list (another user's in a user namespace) only the
+    Below a directory that this user may not list (another user's in a user namespace), only the
     directory itself counts.
     """
     hasher = blake3(derive_key_context=_CONTEXT)
@@ -69,7 +69,7 @@ def write_seal(path: str) -> None:
 
 
 def is_sealed(path: str) -> bool:
-    """Whether `path`/fs is what it was when it was sealed."""
+    """Whether `path`/fs is unchanged since it was sealed."""
     try:
         with open(os.path.join(path, "seal"), "rb") as file:
             said = file.read(64)
@@ -79,8 +79,9 @@ def is_sealed(path: str) -> bool:
 
 
 def damaged_copies(scratch: str) -> list[str]:
-    """The unpacked copies of a scratch directory that claim to be whole and are not what they
-    were, as paths."""
+    """The paths of unpacked copies in a scratch directory that are marked complete but have
+    changed.
+    """
     place = os.path.join(scratch, "unpacked")
     try:
         names = sorted(os.listdir(place))

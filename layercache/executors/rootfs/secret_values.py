@@ -1,4 +1,4 @@
-"""The values of secrets, as bytes or in files that are read when the executor is made."""
+"""The values of secrets: bytes, or files that are read when the executor is created."""
 
 from __future__ import annotations
 

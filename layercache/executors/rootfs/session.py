@@ -1,4 +1,4 @@
-"""What an executor has open while it is in use: helper process, scratch directory, caches."""
+"""The open resources of an executor in use: helper process, scratch directory, caches."""
 
 from __future__ import annotations
 
@@ -66,22 +66,22 @@ class Session:
         )
 
     def clean(self) -> None:
-        """Delete what was put away."""
+        """Delete the contents of the trash."""
         _delete(self.scratch, self.files, "trash")
 
     def enter(self) -> None:
-        """A step begins."""
+        """Begin a step."""
         with self._left:
             self.users += 1
 
     def leave(self) -> None:
-        """A step has ended."""
+        """End a step."""
         with self._left:
             self.users -= 1
             self._left.notify_all()
 
     def close(self) -> None:
-        """End the steps, wait for their threads to be done with them, delete what is left."""
+        """End the steps, wait for their threads, delete the remaining files."""
         self.runner.stop_steps()
         with self._left:
             self._left.wait_for(lambda: not self.users, _CLOSE_SECONDS)

@@ -1,9 +1,9 @@
-"""SSH agents for commands: a socket of the step's own, through which keys are listed and used.
+"""SSH agents for commands: a socket of the step's own, which permits listing and signing only.
 
-The command never gets the host's socket itself: the one it sees has the owner and mode that the
-mount asks for, is dead when the step is, and lets two requests pass: to list the identities and
-to sign. To all else, to add and remove keys, to lock the agent, to extensions, the answer is
-that it failed, as BuildKit's and that of an agent that is forwarded to be used only.
+The command never gets the host's socket itself: its own socket has the owner and mode that the
+mount requests, is closed with the step, and passes two requests on: to list the identities and to
+sign. All other requests (to add and remove keys, to lock the agent, extensions) are answered with
+failure, as by BuildKit and by a restricted forwarded agent.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _MAX_CLIENTS = 32
 
 
 class AgentProxy:
-    """Listens at `path`, whose directory exists, and asks `agent` what clients may ask."""
+    """Listens at `path`, whose directory exists, and forwards permitted requests to `agent`."""
 
     def __init__(self, path: str, agent: str) -> None:
         self._agent = agent
@@ -53,7 +53,7 @@ class AgentProxy:
         self._accepting.start()
 
     def close(self) -> None:
-        """End all connections and the listener; returns when no thread of it is left."""
+        """End all connections and the listener; returns when all of its threads have ended."""
         with self._lock:
             self._closed = True
             for end in (self._listener, *self._open):
@@ -104,7 +104,7 @@ class AgentProxy:
 
 
 def _converse(client: socket.socket, agent: socket.socket) -> None:
-    """Answer a client's requests, one after the other, until one side has had enough."""
+    """Answer a client's requests, one after the other, until one side closes."""
     while (request := _receive(client)) is not None:
         if request[0] not in _PASSED:
             _send(client, _FAILURE)
@@ -117,7 +117,7 @@ def _converse(client: socket.socket, agent: socket.socket) -> None:
 
 
 def _receive(source: socket.socket) -> bytes | None:
-    """The next message without its length; None at the end, or when it is none of an agent."""
+    """The next message without its length; None at the end, or if it is not an agent's message."""
     head = _exactly(source, 4)
     size = int.from_bytes(head, "big")
     if len(head) < 4 or not 0 < size <= _MAX_MESSAGE:
@@ -139,7 +139,7 @@ def _exactly(source: socket.socket, size: int) -> bytes:
 
 
 def _shut(end: socket.socket) -> None:
-    """Wake up who waits for `end`."""
+    """Wake up the thread that waits for `end`."""
     try:
         end.shutdown(socket.SHUT_RDWR)
     except OSError:

@@ -1,6 +1,6 @@
-"""What every container has that is no part of its image: mount points, /etc/hosts and the like.
+"""Files that every container has outside its image: mount points, /etc/hosts and the like.
 
-The mount points are in a directory below all layers, so they never show up in what a step wrote.
+The mount points are in a directory below all layers, so they never appear in a captured layer.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class Surroundings:
         return _write(path, content)
 
     def files(self, hosts: Sequence[tuple[str, str]], network: str, work: str) -> list[list[str]]:
-        """The files to mount over those of the image: target and path of each."""
+        """The files to mount over the image's own: target and path of each."""
         path = self._hosts
         if hosts:
             path = _write(os.path.join(work, "hosts"), _hosts(hosts))
@@ -93,8 +93,10 @@ def _write(path: str, content: bytes) -> str:
 
 
 def _resolved(host: bytes) -> bytes:
-    """/etc/resolv.conf of a network of its own: the program that speaks for it asks the host's
-    resolvers, also one that listens on the host's loopback address only."""
+    """/etc/resolv.conf for a network of its own: the program that serves the network forwards to
+    the
+    host's resolvers, including one that listens only on the host's loopback address.
+    """
     kept = [line for line in host.splitlines() if line.split()[:1] in ([b"search"], [b"options"])]
     return b"".join(line + b"\n" for line in (b"nameserver " + RESOLVER.encode(), *kept))
 

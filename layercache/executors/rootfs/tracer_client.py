@@ -1,7 +1,7 @@
-"""Traced steps, the build's side: when a step is watched, and what was seen in the end.
+"""The build's side of tracing: when a step is watched, and what was observed in the end.
 
-What was seen counts only if it is all that the result depends on; whatever puts that in doubt
-is a reason to keep the step by its whole parent.
+Observations count only if the result depends on nothing else; any doubt is a reason to reuse the
+step by its whole parent only.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ _ACL: Final = b"system.posix_acl_"
 
 
 def refusal_of(instruction: Exec, parent: State, blobs: Blobs) -> str:
-    """Why a step can't be traced, empty when it can."""
+    """Why a step can't be traced, empty if it can."""
     if instruction.security == "insecure":
         return "with --security=insecure it may change what it is watched by"
     for mount in instruction.mounts:
@@ -75,13 +75,14 @@ def refusal_of(instruction: Exec, parent: State, blobs: Blobs) -> str:
 
 
 def has_attributes(parent: State, blobs: Blobs) -> bool:
-    """Whether anything in the image has extended attributes."""
+    """Whether any entry of the image has extended attributes."""
     return any(blobs.index(layer).xattrs for layer in parent.layers)
 
 
 def identity_of(instruction: Exec, tree: Tree) -> list[Any] | None:
-    """Who runs the command: uid, gid, groups, home; None when there is no such user, or when a
-    mount may cover the accounts: then they are read inside, which is seen as any reading is."""
+    """The user of the command: uid, gid, groups, home; None if there is no such user, or if a mount
+    may cover the accounts: then they are read inside, where reads are observed.
+    """
     if instruction.mounts:
         return None
     found = derive("user", instruction.user, tree)
@@ -92,7 +93,7 @@ def identity_of(instruction: Exec, tree: Tree) -> list[Any] | None:
 
 
 class TracerFailed(Exception):
-    """What a watched step gave counts for nothing: it may have been given wrong answers."""
+    """The result of a watched step is invalid, because it may have received wrong answers."""
 
 
 class Tracer:
@@ -105,7 +106,9 @@ class Tracer:
         self._channel: socket.socket | None = None
 
     def begin(self, lower: Sequence[str], at: str, *, attributes: bool) -> Watch | str:
-        """Serve the directories `lower` at the directory `at`, or say why that can't be."""
+        """Serve the directories `lower` at the directory `at`, or return the reason why it is
+        impossible.
+        """
         ours, theirs = socket.socketpair()
         with theirs:
             try:
@@ -140,7 +143,7 @@ class Tracer:
 
 
 class Watch:
-    """One step being watched. `end` must be called when nothing of the step is left."""
+    """One watched step. `end` must be called when nothing of the step is left."""
 
     def __init__(self, stream: socket.socket) -> None:
         self._stream = stream
@@ -150,7 +153,7 @@ class Watch:
         """Processor seconds that watching took."""
 
     def ask(self, message: Mapping[str, Any]) -> dict[str, Any]:
-        """One question to the tracer, and its answer; it being gone is an answer, too."""
+        """One question to the tracer, and its answer; a dead tracer is also an answer."""
         try:
             _wire.send(self._stream, message)
             answer = _wire.receive(self._stream)
@@ -160,9 +163,9 @@ class Watch:
         return found
 
     def end(self) -> dict[bytes, int] | str:
-        """What was seen (path → bits), or what went wrong with seeing it.
+        """The observations (path → bits), or the failure of tracing.
 
-        `full` says afterwards that it was too much to be noted, and is then empty.
+        `full` then tells that there were too many observations to record, and the result is empty.
         """
         answer = self.ask({})
         self.close()
@@ -178,9 +181,9 @@ class Watch:
 
 
 class Watched(Notes):
-    """The `Blobs` of a step that notes what is looked up in the tree it is compared with.
+    """The `Blobs` of a step that records look-ups in the tree that it is compared with.
 
-    Capturing leaves out what is as it was in the parent: so that was looked at, too.
+    Capturing leaves out entries that are unchanged from the parent, so they count as read, too.
     """
 
     def __init__(self, blobs: Blobs) -> None:
@@ -192,7 +195,7 @@ class Watched(Notes):
         return getattr(self._blobs, name)
 
     def noted(self, tree: Tree) -> Tree:
-        """The capability `Notes`: `tree`, watched."""
+        """The capability `Notes`: `tree`, with look-ups recorded."""
         return _Noting(tree, self)
 
 
@@ -229,11 +232,11 @@ def observations_of(
     tree: Tree,
     user: str,
 ) -> Observations | str | None:
-    """All that a step's result depends on, or why that is in doubt.
+    """All observations that a step's result depends on, or the reason for doubt.
 
-    None where the times of its files depend on more than was seen.
+    None if the times of its files depend on more than the observations.
 
-    `seen` is the tracer's, `captured` what capturing looked at, `index` the layer's.
+    `seen` are the tracer's, `captured` the look-ups of capturing, `index` is the layer's.
     """
     doubt = _unexplained(seen, index, tree) or _mistaken(seen, tree)
     if doubt:
@@ -260,10 +263,9 @@ def observations_of(
 
 
 def _since(index: LayerIndex | None, tree: Tree, seen: Mapping[bytes, int]) -> list[str] | None:
-    """Paths of the parent whose times the layer's entries have; None where one can't be told.
+    """Paths of the parent whose times the layer's entries have; None if one is unknown.
 
-    Such a time says how many instants ago that was, which may change with instructions that
-    nothing else was seen of.
+    Such a time tells the number of instants since then, which unrelated instructions may change.
     """
     kept = [code for code in index.times.codes if _is_age(code)] if index is not None else []
     if index is None or not kept:
@@ -297,8 +299,9 @@ def _has_entry(index: LayerIndex, path: bytes) -> bool:
 
 
 def _unexplained(seen: Mapping[bytes, int], index: LayerIndex | None, tree: Tree) -> str:
-    """A change that nothing was looked up for: overlayfs can't make one, so something was not
-    seen. Empty when there is none."""
+    """A change without a look-up: overlayfs can't make one, so an observation is missing. Empty if
+    there is none.
+    """
     inside: bytes | None = None
     for entry in index or ():
         path = entry.path
@@ -321,7 +324,7 @@ def _beneath_absent(seen: Mapping[bytes, int], path: bytes) -> bool:
 
 
 def _mistaken(seen: Mapping[bytes, int], tree: Tree) -> str:
-    """A path of which the tracer and the layers say something else; empty when there is none."""
+    """A path on which the tracer and the layers disagree; empty if there is none."""
     for path, bits in seen.items():
         if path in _SKELETON:
             continue

@@ -1,7 +1,7 @@
-"""Resource limits of commands: `--ulimit` as Docker writes it, and fixed defaults.
+"""Resource limits of commands: `--ulimit` in Docker's notation, and fixed defaults.
 
-Limits of the calling shell would make results depend on it, so each is always set. Where this
-process may not grant a default, what it may grant is part of the executor's traits.
+Limits of the calling shell would make results depend on it, so each limit is always set. If this
+process may not grant a default, the value that it may grant is part of the executor's traits.
 """
 
 from __future__ import annotations
@@ -45,8 +45,9 @@ Limit = tuple[int, int, int]
 
 
 def lowered_limits(*, rootless: bool) -> str:
-    """The defaults that this process can't grant, as `name=soft:hard` of what it can; empty when
-    it grants all of them."""
+    """The defaults that this process can't grant, as `name=soft:hard` with the values that it can;
+    empty if it grants all of them.
+    """
     found = []
     wanted, raises = _wanted(rootless=rootless)
     for name, (soft, hard) in wanted.items():
@@ -78,7 +79,8 @@ def _raises() -> bool:
 
 def parse_ulimits(texts: Sequence[str], *, rootless: bool = False) -> tuple[Limit, ...]:
     """`name=soft[:hard]` as numbers, the last of a name counts, and a default for every other;
-    raises `UsageError`."""
+    raises `UsageError`.
+    """
     found: dict[str, tuple[int, int]] = {}
     for text in texts:
         name, equals, value = text.partition("=")
@@ -102,7 +104,7 @@ def parse_ulimits(texts: Sequence[str], *, rootless: bool = False) -> tuple[Limi
 
 
 def _possible(number: int, soft: int, hard: int, *, raises: bool) -> Limit:
-    """A default within what this process may grant."""
+    """A default, limited to the values that this process may grant."""
     most = resource.getrlimit(number)[1]
     if raises:
         most = _most_files() if number == resource.RLIMIT_NOFILE else resource.RLIM_INFINITY
@@ -113,7 +115,7 @@ def _possible(number: int, soft: int, hard: int, *, raises: bool) -> Limit:
 
 
 def _most_files() -> int:
-    """What no process at all may have more of."""
+    """The system-wide maximum for open files of a process."""
     try:
         with open("/proc/sys/fs/nr_open", "rb") as file:
             return int(file.read())

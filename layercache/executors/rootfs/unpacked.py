@@ -1,24 +1,24 @@
-"""Layers as directories: disposable copies, made when something must run on them.
+"""Unpacked layers: disposable copies as directories, made when a step must run on them.
 
-    unpacked/<diff id>[-<variant>]/fs      what the layer holds, in overlayfs form
-    unpacked/<diff id>[-<variant>]/state   where and when that is to be trusted
-    unpacked/<diff id>[-<variant>]/seal    a digest of what `lstat` said of it when it was made
+    unpacked/<diff id>[-<variant>]/fs      the content of the layer, in overlayfs form
+    unpacked/<diff id>[-<variant>]/state   when it can be trusted
+    unpacked/<diff id>[-<variant>]/seal    a digest of its `lstat` data when it was made
 
-A directory gets its name by rename, when it is complete and has its `state`. That names the
-boot it was made in; it counts in that boot, or for ever once it was synced before `state` said
-so. Anything else may have been cut short by a power cut, and is deleted and unpacked again from
-the verified blob.
+A directory gets its name by rename, when it is complete and has its `state`. That names the boot in
+which it was made; the directory is valid during that boot, or permanently if it was synced before
+`state` recorded so. Any other directory may have been cut short by a power cut, and is deleted and
+unpacked again from the verified blob.
 
-Before a command sees a copy, it is looked through: whatever was deleted, added or written since it
-was made (by a clean-up of old files, say: what comes from an image looks old) changes the seal.
-Such a copy goes, too. A copy is looked through again where a step begins some seconds later.
+Before a command sees a copy, it is checked: any deletion, addition or write since it was made (by a
+clean-up of old files, say, because files of an image look old) breaks the seal. Such a copy is
+deleted, too. A copy is checked again if a step begins some seconds later.
 
-A layer says nothing of directories that it only puts something into, but overlayfs takes a
-directory's mode and owner from the topmost layer that has it. So they are given what they have
-in the layers below, and where that is not the default the name has a digest of it (`variant`).
-The same goes for deletions of what isn't there, which overlayfs would show, and for the times at
-which a step sees what the layer says was written "now" (`model.logical_clock`): a layer has a
-directory for each place in a state at which it was used.
+A layer has no metadata for directories in which it only changes entries, but overlayfs takes a
+directory's mode and owner from the topmost layer that has it. So they get the metadata of the
+layers below, and if that is not the default, the name has a digest of it (`variant`). The same
+applies to deletions of missing entries, which overlayfs would show, and to the times at which a
+step sees files that the layer marks as written "now" (`model.logical_clock`): a layer has a
+directory for each position in a state at which it was used.
 """
 
 from __future__ import annotations
@@ -66,8 +66,8 @@ _BOOT = "/proc/sys/kernel/random/boot_id"
 class Unpacked:
     """The unpacked layers of a scratch directory. Safe for threads and beside other builds.
 
-    `form` says how owners and overlayfs's attributes are on disk, which differs from one kind of
-    user namespace to another: directories of another form are no use.
+    `form` describes how owners and overlayfs's attributes are stored on disk, which differs between
+    kinds of user namespace: directories of another form are unusable.
     """
 
     def __init__(self, scratch: Scratch, work: FileWork, form: str) -> None:
@@ -87,9 +87,9 @@ class Unpacked:
     # -- for steps --------------------------------------------------------------------------
 
     def lower(self, state: State, blobs: Blobs, start: int = LAYER_TIME) -> list[str]:
-        """The directories that make up `state`, topmost first; unpacks what is missing.
+        """The directories that make up `state`, topmost first; unpacks missing ones.
 
-        With the times of a logical clock that begins at `start`.
+        Times are those of a logical clock that begins at `start`.
         """
         states = []
         while state.layer is not None:
@@ -108,9 +108,9 @@ class Unpacked:
         return list(dict.fromkeys(found[::-1]))
 
     def adopt(self, parent: State, layer: Layer, path: str, blobs: Blobs) -> None:
-        """Keep `path`/fs, the upper directory that `layer` was captured from, as its directory.
+        """Keep `path`/fs, the upper directory from which `layer` was captured, as its directory.
 
-        Nothing happens when there is one already.
+        Has no effect if there is one already.
         """
         name = self._name(parent.plus(layer), blobs, LAYER_TIME)
         with self._lock_of(name):
@@ -118,7 +118,9 @@ class Unpacked:
                 self._place(path, name)
 
     def close(self, *, durable: bool) -> None:
-        """End this build's use; with `durable` what it made is synced and kept over a reboot."""
+        """End this build's use; with `durable` its directories are synced and kept over a
+        reboot.
+        """
         if durable and self._made:
             from layercache.executors.rootfs.inside.syscalls import sync_filesystem
 
@@ -127,7 +129,7 @@ class Unpacked:
                 self._write_state(self._path(name), self._synced)
 
     def prune(self, before: float) -> int:
-        """Discard what was last used before `before` (seconds since 1970); how many it were.
+        """Discard directories last used before `before` (seconds since 1970); returns their number.
 
         Only while no step runs and no other build uses the directory.
         """
@@ -204,7 +206,9 @@ class Unpacked:
         self._made.append(name)
 
     def _usable(self, name: str) -> bool:
-        """Whether there is a directory of this name that can be trusted; one that can't goes."""
+        """Whether there is a trustworthy directory of this name; an untrustworthy one is
+        deleted.
+        """
         if time.monotonic() - self._good.get(name, -_FRESH) < _FRESH:
             return True
         path = self._path(name)
@@ -241,7 +245,7 @@ class Unpacked:
 
 
 def _boot_id() -> str:
-    """What names this boot of the machine; "" (trusted by nobody) where the kernel won't say."""
+    """The identifier of this boot of the machine; "" (never trusted) if the kernel gives none."""
     try:
         with open(_BOOT, encoding="ascii") as file:
             return "boot " + file.read().strip()
@@ -257,7 +261,9 @@ def _name(layer: Layer, rows: tuple[Value, ...]) -> str:
 
 
 def shown_moments(state: State, blobs: Blobs, start: int) -> tuple[int, ...]:
-    """When a step sees what the topmost layer of `state` says was written now, code by code."""
+    """The times at which a step sees files that the topmost layer of `state` marks as written
+    now.
+    """
     assert state.layer is not None
     clock = clock_of(state, blobs, start)
     codes = blobs.index(state.layer).times.codes
@@ -265,10 +271,10 @@ def shown_moments(state: State, blobs: Blobs, start: int) -> tuple[int, ...]:
 
 
 def dependence(index: LayerIndex, parent: Tree) -> tuple[Value, ...]:
-    """What of the layers below decides how a layer looks when it is unpacked for overlayfs.
+    """The facts of lower layers that affect the unpacked form of a layer for overlayfs.
 
-    Metadata of directories that it has no entry for, where it isn't the default; deletions of
-    what isn't there; what an emptied root directory hides.
+    Metadata of directories for which it has no entry, if it isn't the default; deletions of missing
+    entries; entries hidden by an emptied root directory.
     """
     from layercache.layers.state_tree import IMPLIED_DIRECTORY
 

@@ -1,4 +1,4 @@
-"""The upper directory of an overlay: it is what commands see as the root of the overlay."""
+"""The upper directory of an overlay, which commands see as the root of the overlay."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["make_upper", "show_root"]
 
 
 def make_upper(container: str, tree: Tree, files: FileWork) -> str:
-    """The upper directory of a step in `container`, with what the root directory is."""
+    """The upper directory of a step in `container`, with the metadata of the root directory."""
     upper = os.path.join(container, "fs")
     os.mkdir(upper)
     show_root(upper, tree, files)
@@ -24,8 +24,9 @@ def make_upper(container: str, tree: Tree, files: FileWork) -> str:
 
 
 def show_root(directory: str, tree: Tree | None, files: FileWork) -> None:
-    """Give a directory the mode, owner and time of the root of `tree`, else those of a root that
-    nothing is said about: nothing of the caller's umask, nor of the clock."""
+    """Give a directory the mode, owner and time of the root of `tree`, or the defaults for an
+    undescribed root: independent of the caller's umask and of the clock.
+    """
     node = tree.lookup(b"") if tree is not None else None
     mode, time, owner = 0o755, LAYER_TIME, (0, 0)
     if node is not None:

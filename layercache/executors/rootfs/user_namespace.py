@@ -1,4 +1,4 @@
-"""Which user namespace this user can have: a range of users by /etc/subuid, or only itself."""
+"""The user namespace that this user can have: a range of users by /etc/subuid, or only itself."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ __all__ = ["UserNamespace", "user_namespace"]
 class UserNamespace:
     """A user namespace in which this process's user is root.
 
-    `users` and `groups` are first number and count of what it has besides; a count of 0 means
-    that root is its only user. `reason` says why there is no range.
+    `users` and `groups` are first number and count of its further ids; a count of 0 means that root
+    is its only user. `reason` tells why there is no range.
     """
 
     users: tuple[int, int] = (0, 0)
@@ -29,13 +29,13 @@ class UserNamespace:
         return self.users[1] == 0
 
     def arguments(self) -> list[str]:
-        """What the helper process is told."""
+        """The arguments for the helper process."""
         numbers = (*self.users, *self.groups)
         return [str(os.geteuid()), str(os.getegid()), *self.tools, *map(str, numbers)]
 
 
 def user_namespace() -> UserNamespace:
-    """The most that this user can have; nothing is tried out."""
+    """The largest namespace that this user can have; nothing is tried."""
     tools = tuple(shutil.which(name) or "" for name in ("newuidmap", "newgidmap"))
     if not all(tools):
         return UserNamespace(reason="newuidmap and newgidmap are not installed")

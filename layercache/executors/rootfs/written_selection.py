@@ -1,4 +1,4 @@
-"""Selected files of a tree, written out as a directory to mount or to fill a cache with."""
+"""Selected files of a tree, written to a directory to mount it or to fill a cache with it."""
 
 from __future__ import annotations
 
@@ -30,14 +30,17 @@ _COPY_SIZE = 1 << 20
 def write_selection(
     tree: Tree, files: Files, directory: str, time: int, *, attributes: bool = False
 ) -> list[tuple[bytes, int, int]]:
-    """Write what `files` names in `tree` to `directory`/content, as the calling user's.
+    """Write the selection of `files` in `tree` to `directory`/content, as the calling user's files.
 
-    `time`, in seconds since 1970, is that of everything; of a state, what a step on it would see
-    (`Ordered`), but nothing later than `time`. The root of `tree` is shown with mode 0755: what it
-    has is in no fingerprint of a selection, and neither are attributes like labels of the host,
-    unless `attributes` says that they are. Returns the owners that the tree says: paths below
-    `directory`, users and groups, where they are not 0:0. Raises `SourceError` when what is
-    named isn't there.
+    `time`, in seconds since 1970, is the time of everything; for a state, entries have the time
+    that
+    a step would see (`Ordered`), but not later than `time`. The root of `tree` is shown with mode
+    0755: its own mode is in no fingerprint of a selection, and neither are attributes like labels
+    of
+    the host, unless `attributes` says that they are. Returns the owners according to the tree:
+    paths
+    below `directory`, users and groups, if they are not 0:0. Raises `SourceError` for a missing
+    name.
     """
     owners = []
     for selected in select(tree, files):
@@ -59,7 +62,9 @@ def write_selection(
 
 
 def _counted(path: bytes, node: Node) -> Node:
-    """What of a node is in the fingerprint of a selection (`trees.select.fingerprint`)."""
+    """The facts of a node that are in the fingerprint of a selection
+    (`trees.selection.fingerprint`).
+    """
     if not path:
         return evolve(node, mode=stat.S_IFDIR | 0o755, uid=0, gid=0, xattrs=())
     return evolve(node, xattrs=counted_attributes(node)) if node.xattrs else node

@@ -1,4 +1,4 @@
 """The workspace executor: commands of this machine, in a plain directory. It isolates nothing.
 
-Imports what `layercache.executors` may. Start at `executor`, then `processes`.
+Imports the same packages as `layercache.executors`. Start at `executor`, then `processes`.
 """

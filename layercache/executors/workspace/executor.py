@@ -1,8 +1,8 @@
 """The workspace executor: a recipe against a plain directory on the host.
 
-No image, no root, no isolation: commands run as the calling user, with the host's tools, in a
-directory that holds exactly the step's state. What they write outside it is not captured, and
-what else of the host they read is not seen. It runs only when named.
+No image, no root privileges, no isolation: commands run as the calling user, with the host's tools,
+in a directory that holds exactly the step's state. Files written outside it are not captured, and
+reads of other parts of the host are not observed. It runs only when selected by name.
 """
 
 from __future__ import annotations
@@ -63,13 +63,13 @@ class Workspace(ChecksInstructions, Masks, StepTraits, UsesBaseImages, WithSecre
     """Runs steps in `directory`/<stage>/root; see the module for what that means.
 
     Args:
-        directory: a directory of its own for one project; made when needed.
+        directory: a directory for one project; created if necessary.
         secrets: secret id → bytes, given to the steps that mount them.
         tools: host programs whose content counts for every command (the recipe's own tools).
-        step_timeout: seconds that one command may take; None is no limit.
+        step_timeout: the maximum duration of one command in seconds; None is no limit.
 
-    Raises `UsageError` for what a plain directory can't honour: USER, `--chown`, devices,
-    mounts other than secrets, `--network=none`, `--security`.
+    Raises `UsageError` for instructions that a plain directory can't honour: USER, `--chown`,
+    devices, mounts other than secrets, `--network=none`, `--security`.
     """
 
     name = "workspace"
@@ -101,7 +101,7 @@ class Workspace(ChecksInstructions, Masks, StepTraits, UsesBaseImages, WithSecre
         self.__init__(**state)  # type: ignore[misc]
 
     def with_secrets(self, names: Collection[str]) -> Workspace:
-        """The same executor with these of its secrets (`WithSecrets`)."""
+        """The same executor with only the named secrets (`WithSecrets`)."""
         secrets = {name: value for name, value in self._secrets.items() if name in names}
         return Workspace(
             self.directory, secrets=secrets, tools=self._tools, step_timeout=self._timeout
@@ -109,13 +109,14 @@ class Workspace(ChecksInstructions, Masks, StepTraits, UsesBaseImages, WithSecre
 
     @property
     def masks(self) -> tuple[bytes, ...]:
-        """What must not be shown in output."""
+        """The texts that must not be shown in output."""
         return masks_of(self._secrets.values())
 
     @property
     def traits(self) -> Sequence[Field]:
-        """Operating system, ABI, PATH, locale and time zone: what makes the same command do other
-        things elsewhere."""
+        """Operating system, ABI, PATH, locale and time zone: facts that change the results of
+        commands.
+        """
         return (
             Field("executor", _SCHEME),
             Field("operating system", sys.platform),
@@ -152,14 +153,14 @@ class Workspace(ChecksInstructions, Masks, StepTraits, UsesBaseImages, WithSecre
         return None if digest is None else share(Field(f"program {name}", digest))[0]
 
     def root(self, stage: str) -> str:
-        """The root directory of a stage (its name or number), at a path that stays the same."""
+        """The root directory of a stage (given by name or number), at a stable path."""
         safe = "".join(c if c.isalnum() or c in "-_." else "_" for c in stage) or "0"
         return os.path.join(self.directory, safe, "root")
 
     def prune(self) -> int:
-        """Empty the roots of all stages that no build uses now; how many it were.
+        """Empty the roots of all stages that no build is using; returns their number.
 
-        The next command of a stage finds its state restored, as ever. Raises `OSError`.
+        The next command of a stage restores its state as usual. Raises `OSError`.
         """
         from layercache.executors.workspace.materialize import remove
 
@@ -178,7 +179,7 @@ class Workspace(ChecksInstructions, Masks, StepTraits, UsesBaseImages, WithSecre
         return count
 
     def check(self, instruction: Instruction) -> None:
-        """Refuse what a plain directory can't honour; raises `UsageError`."""
+        """Refuse an instruction that a plain directory can't honour; raises `UsageError`."""
         refused = _refusal(instruction)
         if refused:
             raise UsageError(
@@ -239,7 +240,9 @@ class Workspace(ChecksInstructions, Masks, StepTraits, UsesBaseImages, WithSecre
         return Result(layer=self._capture(root, stage, parent, blobs), output=output)
 
     def _scan(self, root: str, stage: str) -> ContextTree:
-        """What the root holds now; the stat cache beside it spares reading what is unchanged."""
+        """The present content of the root; the stat cache beside it avoids reading unchanged
+        files.
+        """
         from layercache.inputs.scan.context_tree import Context
 
         return Context(root, None, cache=os.path.join(stage, "stat-cache")).scan()
@@ -291,7 +294,7 @@ class Workspace(ChecksInstructions, Masks, StepTraits, UsesBaseImages, WithSecre
                     os.rmdir(path)
 
     def _capture(self, root: str, stage: str, parent: Tree, blobs: Blobs) -> Layer | None:
-        """The root's changes against `parent` as a layer; None when there are none."""
+        """The root's changes against `parent` as a layer; None if there are none."""
         if not _is_directory(root):
             raise BuildError("the command removed or replaced the root directory of its workspace")
         with self._scan(root, stage) as after:
@@ -340,7 +343,7 @@ class Workspace(ChecksInstructions, Masks, StepTraits, UsesBaseImages, WithSecre
 
 
 def _layer_order(change: Difference) -> list[tuple[bool, bytes]]:
-    """Depth first by bytes; what a directory deletes comes before what it holds."""
+    """Depth first by bytes; the deletions in a directory come before its entries."""
     parts = [(True, part) for part in change.path.split(b"/")]
     if change.new is None:
         parts[-1] = (False, parts[-1][1])
@@ -348,7 +351,7 @@ def _layer_order(change: Difference) -> list[tuple[bool, bytes]]:
 
 
 def _refusal(instruction: Instruction) -> str:
-    """What of an instruction a plain directory can't honour; empty when nothing."""
+    """The part of an instruction that a plain directory can't honour; empty if there is none."""
     if isinstance(instruction, CopyFiles):
         return "--chown" if instruction.chown else ""
     if not isinstance(instruction, Exec):
@@ -373,19 +376,19 @@ def _refusal(instruction: Instruction) -> str:
 
 
 def _is_directory(path: str) -> bool:
-    """Whether a directory is there, and no link to one."""
+    """Whether it is an existing directory rather than a link to one."""
     return os.path.isdir(path) and not os.path.islink(path)
 
 
 def _require_inside(root: str, path: str, shown: str) -> None:
-    """`path` must be below `root` with every link resolved."""
+    """Check that `path` is below `root` with every link resolved."""
     real = os.path.realpath(path)
     if real != root and not real.startswith(root + os.sep):
         raise BuildError(f"{shown!r} leaves the workspace through a symbolic link")
 
 
 def _make_parents(root: str, directory: str) -> list[str]:
-    """Make `directory` and what is missing above it; returns what was made, the top first."""
+    """Create `directory` and missing parents; returns the created ones, the topmost first."""
     missing: list[str] = []
     while directory != root and not os.path.lexists(directory):
         missing.append(directory)

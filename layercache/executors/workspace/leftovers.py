@@ -1,8 +1,9 @@
-"""Ends what a command left running: it could still write where the next one runs.
+"""Termination of processes that a command left running, since they could still write files.
 
-Its process group ends with it, but a process that began a session of its own (a daemon) is in
-another, and nobody ends anything when the build itself is killed. All of them have the variable
-that only commands of that workspace get. Linux only; elsewhere nothing is found.
+A command's process group ends with it, but a process that began a session of its own (a daemon) is
+in another group, and nothing ends them when the build itself is killed. All of them have an
+environment variable that only commands of that workspace get. Linux only; elsewhere nothing is
+found.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ _MOST = 1 << 20
 def end_leftovers(variable: str, value: str) -> None:
     """Kill the caller's processes that were started with `variable` set to `value`.
 
-    Returns when they are gone, or after a second: something that can't be killed is no reason
-    to fail.
+    Returns when they are gone, or after a second: a process that can't be killed is no reason to
+    fail.
     """
     wanted = os.fsencode(f"{variable}={value}\0")
     for _ in range(_ROUNDS):

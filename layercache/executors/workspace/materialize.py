@@ -1,8 +1,8 @@
-"""Make a directory hold exactly a tree, writing only what differs.
+"""Make a directory hold exactly a tree, writing only the differences.
 
-The directory may be in any condition and hold links that point anywhere: nothing is followed,
-and nothing outside is touched. What a tree does not tell, but a command could see, is made the
-same, too: each path is a file of its own, belongs to the caller, and has no attributes besides.
+The directory may be in any condition and hold links that point anywhere: no link is followed, and
+nothing outside is touched. Facts that are not in a tree but visible to a command are made uniform,
+too: each path is a separate file, belongs to the caller, and has no other attributes.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ _ATTRIBUTES = ("user.", "system.posix_acl_", "security.capability")
 
 
 def materialize(tree: Tree, root: str, current: Tree) -> None:
-    """Make `root` hold `tree`; `current` is what it holds now (a scan of it).
+    """Make `root` hold `tree`; `current` is its present content (a scan of it).
 
     Modes and times (whole seconds) are the tree's, owners the caller's. Raises `BuildError`
-    with the path when the file system refuses.
+    with the path if the file system refuses.
     """
     base = os.fsencode(root)
     touched: set[bytes] = set()
@@ -85,7 +85,7 @@ def _write(target: bytes, path: bytes, tree: Tree) -> None:
 
 
 def remove(target: str) -> None:
-    """Delete what is at `target`, whatever modes its directories have; raises `OSError`."""
+    """Delete `target`, whatever modes its directories have; raises `OSError`."""
     _remove(os.fsencode(target))
 
 
@@ -108,10 +108,11 @@ def _make_removable(directory: bytes) -> None:
 
 
 class _Settling:
-    """Times, modes, owners and attributes of everything below `base`, directories last.
+    """Sets times, modes, owners and attributes of everything below `base`, directories last.
 
-    An earlier command may have left what no layer holds: names that share a file, owners, times
-    of directories. A later one must find the same whether the earlier ran here or was reused.
+    An earlier command may have left facts that no layer holds: hard links, owners, times of
+    directories. A later command must find the same state whether the earlier one ran here or was
+    reused.
     """
 
     def __init__(self, base: bytes, tree: Tree) -> None:
@@ -157,7 +158,7 @@ class _Settling:
     def _alone(
         self, target: bytes, path: bytes, node: Node, found: os.stat_result
     ) -> os.stat_result:
-        """Make a name that shares its file with another one here a file of its own."""
+        """Make a name that shares its file with another one a separate file."""
         identity = (found.st_dev, found.st_ino)
         if identity in self._seen:
             os.unlink(target)
@@ -174,7 +175,7 @@ class _Settling:
 
 
 def _set_attributes(target: bytes, node: Node) -> bool:
-    """Give `target` the attributes of its node and no other; whether something changed."""
+    """Give `target` exactly the attributes of its node; returns whether something changed."""
     wanted = dict(node.xattrs)
     changed = False
     try:
@@ -196,7 +197,7 @@ def _set_attributes(target: bytes, node: Node) -> bool:
 
 
 def set_times(target: bytes, node: Node) -> None:
-    """Give `target` the node's time, of a link its own."""
+    """Give `target` the node's time (a link its own time)."""
     if os.utime in os.supports_follow_symlinks:
         os.utime(target, (node.mtime, node.mtime), follow_symlinks=False)
     elif not node.is_link:

@@ -40,10 +40,12 @@ def run_command(
 ) -> bytes:
     """Run `args`; returns its output (standard output and error, in order), without `masks`.
 
-    Raises `StepFailed` when it can't be started, ends with a status other than 0 or takes more
-    than `timeout` seconds, `Cancelled` when `cancelled` says so, and what `log` raises. Nothing
-    that it started is left running then, where the platform has process groups; `end` ends what
-    left the group. What can't be ended is not waited for, though it may hold the output open.
+    Raises `StepFailed` if it can't be started, ends with a status other than 0 or takes more than
+    `timeout` seconds; `Cancelled` if `cancelled` returns True; and the errors of `log`. Its
+    processes
+    are then ended, on platforms with process groups; `end` ends those that left the group. A
+    process
+    that can't be ended is not waited for, even if it holds the output open.
     """
     try:
         process = subprocess.Popen(
@@ -99,9 +101,9 @@ def _wait(
 
 
 class _Reader:
-    """Takes the output of `process` in a thread of its own, so that it never stands still.
+    """Reads the output of `process` in a thread of its own, so that the process never blocks.
 
-    `error` is what `log` raised; then the rest is read and goes nowhere.
+    `error` is the exception that `log` raised; the rest of the output is then discarded.
     """
 
     def __init__(
@@ -122,9 +124,9 @@ class _Reader:
         self._thread.start()
 
     def finish(self) -> bytes:
-        """The output, when whoever could write it has gone or can't be ended.
+        """The output, once all possible writers are gone or can't be ended.
 
-        What is in the pipe is read, however slow `log` is, but no more than that.
+        The content of the pipe is read, however slow `log` is, but no more than that.
         """
         before, known = self._read, -1
         while self._thread.is_alive() and known < self._read < before + _PIPE_SIZE:
@@ -161,7 +163,7 @@ class _Reader:
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
-    """End the whole process group: a step leaves no process behind, also when it succeeds."""
+    """End the whole process group: a step leaves no process behind, even if it succeeds."""
     if sys.platform != "win32":
         try:
             os.killpg(process.pid, signal.SIGKILL)
@@ -173,7 +175,7 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
 
 
 def shorten(output: bytes, limit: int = MAX_OUTPUT) -> bytes:
-    """`output`, its middle left out when it is longer than `limit` bytes."""
+    """`output`, without its middle if it is longer than `limit` bytes."""
     if len(output) <= limit:
         return output
     half = limit // 2

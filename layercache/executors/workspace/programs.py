@@ -1,4 +1,4 @@
-"""Which host programs a command names, and the digest of their content."""
+"""The host programs that a command names, and the digests of their content."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _BLOCK = 1 << 20
 
 
 def program_names(args: Sequence[str]) -> list[str]:
-    """The programs that a command names: its own, and for `sh -c` the first of each command.
+    """The programs that a command names: its own, and for `sh -c` the first word of each command.
 
-    A plain reading of the shell text, which sees no variables, functions or substitutions: a
-    name that is no program on PATH (a builtin, a keyword) finds no file and counts nowhere.
+    A simple reading of the shell text, without variables, functions or substitutions: a name that
+    is no program on PATH (a builtin, a keyword) has no file and never counts.
     """
     if not args:
         return []
@@ -64,16 +64,18 @@ def _commands(tokens: Iterable[str]) -> list[str]:
 
 
 class Programs:
-    """Digests of programs on PATH, remembered while their stat data stays. Safe for threads."""
+    """Digests of programs on PATH, remembered as long as their stat data is unchanged. Safe for
+    threads.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._known: dict[tuple[int, int, int, int, int], str] = {}
 
     def digest(self, name: str, path: str) -> str | None:
-        """Hex BLAKE3 digest of what `name` runs, links followed; None when there is no such.
+        """Hex BLAKE3 digest of the program `name`, links followed; None if there is none.
 
-        A relative path is one of the workspace, whose content counts anyway.
+        A relative path is a file of the workspace, whose content counts anyway.
         """
         if os.path.dirname(name) and not os.path.isabs(name):
             return None
@@ -95,7 +97,7 @@ class Programs:
 
 
 def _which(name: str, path: str) -> str | None:
-    """As `shutil.which`, which is slow to load and to ask, once for each step."""
+    """Like `shutil.which`, which is slow to load and to call once for each step."""
     if sys.platform == "win32":
         import shutil
 

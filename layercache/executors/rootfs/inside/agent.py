@@ -1,6 +1,6 @@
-"""File work in the user namespace of a build: started by the helper process, asked by the build.
+"""File work in the user namespace of a build: started by the helper process, used by the build.
 
-Unlike the helper it may take its time to start and imports what it likes.
+Unlike the helper, it may start slowly and import anything.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def main(channel: int, single: bool) -> None:
 
 
 class Agent:
-    """Keeps the indexes that it was given; they are sent once."""
+    """Keeps the indexes that it receives, so that each is sent once."""
 
     def __init__(self, single: bool) -> None:
         self._single = single
@@ -63,7 +63,7 @@ class Agent:
         self._indexes: dict[str, LayerIndex] = {}
 
     def do_learn(self, diff_id: str, index: bytes) -> None:
-        """Take the index of a layer."""
+        """Store the index of a layer."""
         self._indexes[diff_id] = LayerIndex.decode(index)
 
     def _tree(self, layers: Sequence[str]) -> StateTree:
@@ -102,12 +102,12 @@ class Agent:
         return None if found is None else (found[0], found[1], found[2].encode(), found[3])
 
     def do_give(self, root: str, owners: Sequence[Sequence[Any]]) -> None:
-        """Change owners below `root`, where there is more than one."""
+        """Change owners below `root`, if there is more than one."""
         if not self._single:
             self._files.give(root, [(path, uid, gid) for path, uid, gid in owners])
 
     def do_delete(self, path: str) -> None:
-        """Have `path` deleted."""
+        """Schedule the deletion of `path`."""
         self._files.delete(path)
 
     def do_settle(self) -> None:
@@ -125,7 +125,9 @@ def _no_content(layer: int, offset: int, size: int) -> BinaryIO:
 
 
 def _without_devices(index: LayerIndex) -> LayerIndex:
-    """A user namespace can't make devices, and its commands could not use them."""
+    """The layer without devices: a user namespace can't make them, and its commands can't use
+    them.
+    """
     if not index.devices:
         return index
     return LayerIndex.of(
@@ -137,7 +139,7 @@ def _without_devices(index: LayerIndex) -> LayerIndex:
 
 
 def _give_owners(index: LayerIndex, tree: Tree, target: str) -> None:
-    """Give what was unpacked from a layer its owners; it was made as root's."""
+    """Set the owners of files unpacked from a layer, which were created as root's."""
     root = os.fsencode(target)
     for entry in index:
         node = tree.lookup(entry.path) if entry.implied else entry.node
@@ -147,7 +149,7 @@ def _give_owners(index: LayerIndex, tree: Tree, target: str) -> None:
 
 
 class _Ownerless:
-    """A tree as it looks where every file is root's."""
+    """A tree in which every file appears to be root's."""
 
     def __init__(self, tree: Tree) -> None:
         self._tree = tree
@@ -161,7 +163,7 @@ class _Ownerless:
 
 
 class _Restoring(LayerWriter):
-    """Writes what is there already with the owner it has: it can't have got another one."""
+    """Keeps the present owner of existing entries, which can't have changed."""
 
     def __init__(self, sink: BinaryIO, tree: Tree) -> None:
         super().__init__(sink)
@@ -183,7 +185,7 @@ class _Restoring(LayerWriter):
 def _capture_as_root(
     upper: str, made: Sequence[Stub], times: RecordedTimes, tar: str
 ) -> tuple[DiffID, int, LayerIndex, bool] | None:
-    """Capture where every file is root's: owners stay what they were."""
+    """Capture where every file is root's: owners are unchanged."""
     from layercache.layers.capture import capture_upper
 
     remove_stubs(upper, made)

@@ -1,7 +1,7 @@
-"""An assembler for the filters of seccomp(2): classic BPF over `struct seccomp_data`.
+"""An assembler for seccomp(2) filters: classic BPF over `struct seccomp_data`.
 
-A program is a list of instructions. Blocks that end in a verdict are put one after another; a
-search over the numbers of calls takes as many comparisons as a binary tree is deep.
+A program is a list of instructions. Blocks that end in a verdict are concatenated; a binary search
+over the numbers of calls selects one.
 """
 
 from __future__ import annotations
@@ -44,31 +44,31 @@ def errno_of(number: int) -> int:
 
 
 def argument(index: int) -> int:
-    """Where the lower half of an argument is, on the little-endian machines there are tables of."""
+    """The offset of the lower half of an argument, on little-endian machines."""
     return 16 + 8 * index
 
 
 def load(offset: int) -> Block:
-    """Take the 32 bits at `offset`."""
+    """Load the 32 bits at `offset`."""
     return [(_LOAD, 0, 0, offset)]
 
 
 def verdict(value: int) -> Block:
-    """Decide."""
+    """Return a verdict."""
     return [(_RETURN, 0, 0, value)]
 
 
 def choose(value: int, then: Block, otherwise: Block, *, mask: int = 0xFFFFFFFF) -> Block:
-    """`then` when what was taken, or the bits of it in `mask`, is `value`; else `otherwise`.
+    """`then` if the loaded value, masked with `mask`, equals `value`; otherwise `otherwise`.
 
-    `then` must end in a verdict. What was taken is without the other bits afterwards.
+    `then` must end in a verdict. Afterwards, the loaded value has only the masked bits.
     """
     test: Block = [] if mask == 0xFFFFFFFF else [(_AND, 0, 0, mask)]
     return [*test, (_IF_EQUAL, 1, 0, value), (_JUMP, 0, 0, len(then)), *then, *otherwise]
 
 
 def search(cases: Sequence[tuple[int, Block]]) -> Block:
-    """The block of the last case whose number is not above what was taken.
+    """The block of the last case whose number is not above the loaded value.
 
     Cases are sorted by number, the first is 0; every block must end in a verdict.
     """
@@ -83,5 +83,5 @@ def search(cases: Sequence[tuple[int, Block]]) -> Block:
 
 
 def assemble(block: Block) -> bytes:
-    """The program as the kernel takes it (`struct sock_filter`)."""
+    """The program in the kernel's format (`struct sock_filter`)."""
     return b"".join(struct.pack("=HBBI", *instruction) for instruction in block)

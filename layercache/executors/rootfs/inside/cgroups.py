@@ -1,8 +1,8 @@
-"""A control group for each step, below the one that the build is in, where it may make one.
+"""A control group for each step, below that of the build, if the build may create one.
 
-A step enters it before it gets its control group namespace: that then begins at the step's own
-group, so whatever mounts the hierarchy there finds nobody else's processes. Limits of a step
-belong on it. Of each hierarchy that the machine has (version 2, and those of version 1) one.
+A step enters it before it gets its control group namespace, which then begins at the step's own
+group, so a mount of the hierarchy shows no other processes. Limits of a step belong on it. There is
+one group in each hierarchy of the machine (version 2, and those of version 1).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _INHERITED = ("cpuset.cpus", "cpuset.mems")
 def open_own() -> list[int]:
     """The directories of this process's own control groups, as descriptors.
 
-    Asked for before the host becomes read-only to this process: what is open stays as it was.
+    Opened before the host becomes read-only for this process: open descriptors stay writable.
     """
     found = []
     for path in _own():
@@ -35,7 +35,7 @@ def open_own() -> list[int]:
 
 
 def _own() -> Iterator[str]:
-    """The path of this process's group in each hierarchy that is mounted."""
+    """The path of this process's group in each mounted hierarchy."""
     groups = {}
     try:
         with open("/proc/self/cgroup", encoding="utf-8", errors="surrogateescape") as file:
@@ -65,7 +65,7 @@ def _own() -> Iterator[str]:
 
 
 class Groups:
-    """The groups of a build's steps; `prefix` begins their names and no other build's."""
+    """The groups of a build's steps; `prefix` begins their names and is unique to the build."""
 
     def __init__(self, bases: Sequence[int], prefix: str) -> None:
         self._bases = list(bases)
@@ -80,7 +80,9 @@ class Groups:
 
     def make(self, number: int) -> list[int]:
         """The group of step `number`: a descriptor for each hierarchy, through which a process
-        enters by writing 0. A hierarchy in which none can be made is left out from then on."""
+        enters by
+        writing 0. A hierarchy that permits no new group is skipped from then on.
+        """
         name = f"{self._prefix}{number}"
         found = []
         for base in tuple(self._bases):
@@ -95,17 +97,17 @@ class Groups:
         return found
 
     def clear(self) -> None:
-        """Remove all groups in which there is nobody."""
+        """Remove all empty groups."""
         self._left = [(base, name) for base, name in self._left if not _remove(base, name)]
 
     def close(self) -> None:
-        """In a forked process: have nothing of it open."""
+        """Close everything in a forked process."""
         for base in {*self._bases, *(base for base, _ in self._left)}:
             os.close(base)
 
 
 def enter(groups: Sequence[int]) -> None:
-    """Move this process to the groups, and close what `make` gave."""
+    """Move this process to the groups, and close the descriptors of `make`."""
     for group in groups:
         try:
             os.write(group, b"0")
@@ -132,7 +134,7 @@ def _inherit(base: int, name: str) -> None:
 
 
 def _remove(base: int, name: str) -> bool:
-    """Remove a group and those below it; False while there is somebody in one."""
+    """Remove a group and those below it; False as long as one contains a process."""
     try:
         os.rmdir(name, dir_fd=base)  # works unless there are groups below
         return True

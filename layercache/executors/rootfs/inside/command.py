@@ -1,6 +1,6 @@
-"""The command of a step: who it is, where it starts, what it may; started and reaped.
+"""The command of a step: its identity, working directory and limits; started and reaped.
 
-Runs in the step's first process, with the image as its root directory (see `_step`).
+Runs in the step's first process, with the image as its root directory (see `step`).
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def _mapped(kind: str, number: int) -> bool:
 
 
 def working_directory(spec: Spec, root: Root, identity: Identity) -> int:
-    """The working directory, open; made for the user where missing (as BuildKit does)."""
+    """The working directory, open; created for the user if missing (as in BuildKit)."""
     uid, gid, _, _ = identity
     try:
         return root.make(spec["cwd"], directory=True, owner=(uid, gid))
@@ -82,9 +82,9 @@ def run_command(
     output: int,
     program: bytes,
 ) -> None:
-    """Start the command, reap what ends until it does, report how it ended.
+    """Start the command, reap processes until it ends, report its outcome.
 
-    `program` is the filter of system calls, which counts unless all is allowed to the command.
+    `program` is the filter of system calls, which applies unless everything is permitted.
     """
     uid, gid, groups, home = identity
     environment = [(name, value) for name, value in spec["env"]]
@@ -143,7 +143,7 @@ def _keep_only(status: int, directory: int) -> int:
 
 
 def _become(spec: Spec, uid: int, gid: int, groups: list[int], program: bytes) -> None:
-    """Limits, keyring, capabilities, filter and identity of the command."""
+    """Set limits, keyring, capabilities, filter and identity of the command."""
     for number, soft, hard in spec["ulimits"]:
         try:
             resource.setrlimit(number, (soft, hard))

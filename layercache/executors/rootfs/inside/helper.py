@@ -1,11 +1,11 @@
 """The helper process: one for a build, forks the first process of every step.
 
-It exists because a build has threads, and a process with threads must not fork. Single
-threaded, nothing imported but what steps need; started with `python -I -S`.
+It exists because a build has threads, and a process with threads must not fork. It is
+single-threaded, imports only what steps need, and is started with `python -I -S`.
 
-First it makes a mount namespace of its own, in which the host is read-only but for the scratch
-directory, and executes itself again from there: should anything of the host be reached from a
-step after all, e.g. this program through /proc/self/exe, it can't be written.
+First it makes a mount namespace of its own, in which the host is read-only except for the scratch
+directory, and executes itself again from there: even if a step reaches something of the host, e.g.
+this program through /proc/self/exe, it can't be written.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ AGENT = "agent"
 
 
 def main(arguments: Sequence[str]) -> None:
-    """What the helper process is started for; the arguments are one of
+    """Run one of the helper's programs; the arguments are one of
 
     `enclose CHANNEL SCRATCH COMMAND...`, which is followed by `serve CHANNEL PREFIX GROUP...`:
     serve the SOCK_SEQPACKET socket CHANNEL until the build closes it or is gone; names of the
-    steps' control groups begin with PREFIX, each GROUP is a descriptor of where they are made;
-    `probe SCRATCH USERXATTR SINGLE`: try what a step needs.
+    steps' control groups begin with PREFIX, each GROUP is a descriptor of their parent directory;
+    `probe SCRATCH USERXATTR SINGLE`: try everything that a step needs.
 
-    `userns` and its arguments before them ask for a user namespace.
+    A leading `userns` and its arguments request a user namespace.
     """
     if arguments[0] == "userns":
         try:
@@ -73,7 +73,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def enclose(scratch: str) -> None:
-    """A mount namespace in which nothing of the host can be written but `scratch`."""
+    """Enter a mount namespace in which only `scratch` is writable."""
     sys_.unshare(sys_.CLONE_NEWNS)
     root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     place = os.open(scratch, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -86,7 +86,7 @@ def enclose(scratch: str) -> None:
 
 
 def _probe(scratch: str, *, userxattr: bool, single: bool) -> int:
-    """Try what a step needs; 0 when all of it works, else the reason is printed."""
+    """Try everything that a step needs; 0 if all of it works, otherwise the reason is printed."""
     machine = sys_.machine()
     program = _seccomp.filter_of(machine, CAPABILITIES)
     if not (sys_.supported() and program):
@@ -108,7 +108,7 @@ def _probe(scratch: str, *, userxattr: bool, single: bool) -> int:
 
 
 class Runner:
-    """The steps that run now: each has a process 1 and a stream to the build."""
+    """The running steps: each has a process 1 and a stream to the build."""
 
     def __init__(self, sock: _socket.socket, groups: _cgroups.Groups) -> None:
         self.sock = sock
@@ -141,7 +141,7 @@ class Runner:
                     return
 
     def request(self) -> bool:
-        """Take one request; False at the end."""
+        """Handle one request; False at the end."""
         size = _socket.CMSG_SPACE(64 * 4)
         data, ancillary, _, _ = self.sock.recvmsg(1 << 17, size)
         if not data:
@@ -165,9 +165,9 @@ class Runner:
         return True
 
     def agent(self, command: list[str], fds: list[int]) -> None:
-        """Start a program in these namespaces; its last argument is to be the first of `fds`.
+        """Start a program in these namespaces; its last argument becomes the first of `fds`.
 
-        No program is the tracer, which needs nothing that is not here already.
+        No program means the tracer, for which everything is already loaded.
         """
         pid = os.fork()
         if pid == 0:
@@ -188,7 +188,7 @@ class Runner:
 
     @staticmethod
     def trace(fds: list[int]) -> None:
-        """In a new process: be the tracer of this build; does not return."""
+        """In a new process: run the tracer of this build; does not return."""
         status = 1
         try:
             for number, fd in enumerate(fds):
@@ -204,11 +204,11 @@ class Runner:
             os._exit(status)
 
     def start(self, number: int, order: dict[str, Any], fds: list[int]) -> None:
-        """Fork process 1 of a step; `fds` are its stream, its output, and what it must hold.
+        """Fork process 1 of a step; `fds` are its stream, its output, and the locks that it holds.
 
-        `order` says which namespaces are new (`flags`), and which programs can speak for its
-        network (`network`, none for the namespace as it is); `reusable` that the step can't
-        change that.
+        `order` tells which namespaces are new (`flags`), and which programs can serve its network
+        (`network`, none for the present namespace); `reusable` means that the step can't change the
+        network.
         """
         network = None
         groups = self.groups.make(number)
@@ -243,7 +243,7 @@ class Runner:
         self.poll.register(pidfd, select.POLLIN)
 
     def child(self, fds: list[int], groups: list[int], network: Network | None) -> None:
-        """In the step's process 1; does not return."""
+        """In the step's process 1: run the step; does not return."""
         status = 1
         try:
             sys_.prctl(sys_.PR_SET_PDEATHSIG, 9)
@@ -271,7 +271,7 @@ class Runner:
             os._exit(status)
 
     def reap(self, pidfd: int) -> None:
-        """A process 1 has ended, and everything in its namespace with it: say so."""
+        """Report that a process 1 has ended, and with it everything in its namespace."""
         pid, _, stream = self.steps.pop(pidfd)
         self.poll.unregister(pidfd)
         os.close(pidfd)
@@ -287,7 +287,7 @@ class Runner:
         self.groups.clear()
 
     def end(self) -> None:
-        """Kill what runs and wait until it is gone."""
+        """Kill running steps and wait until they are gone."""
         for pidfd in (*self.steps, *self.agents):
             _kill(pidfd)
         for pid in (*(pid for pid, _, _ in self.steps.values()), *self.agents.values()):
@@ -297,11 +297,12 @@ class Runner:
 
 
 def _unreachable() -> None:
-    """Make this process, the first of a step, one that nothing of the step can do anything to.
+    """Protect this process, the first of a step, from everything in the step.
 
-    Its namespace lets no signal through that it does not handle, and a handler of the interpreter
-    is one; it can't be traced, nor be looked into, though it has the command's user; and nothing
-    that the scheduler does for a session reaches other steps.
+    Its namespace delivers only signals that it handles, and the interpreter handles one; it can't
+    be
+    traced or inspected, although the command has the same user; and the scheduler's per-session
+    settings don't reach other steps.
     """
     sys_.default_signals()
     sys_.prctl(sys_.PR_SET_DUMPABLE, 0)

@@ -1,9 +1,9 @@
-"""The tree of an image as a step's root directory: what is found in it, and mounted over it.
+"""The tree of an image as a step's root directory: path resolution and mount points.
 
-The image is hostile. Its paths are resolved by the kernel beneath its root, never through the
-links of /proc, and each step of making a mount point goes through a descriptor. /proc, /sys and
-/dev are real directories in it or the step is refused, as with runc; no other mount is attached
-at or below them, whatever links lead there.
+The image is hostile. The kernel resolves its paths beneath its root, never through links of /proc,
+and every step of creating a mount point uses a descriptor. As in runc, /proc, /sys and /dev must be
+real directories, or the step is refused; no other mount is attached at or below them, wherever
+links lead.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _NO_LINKS = sys_.RESOLVE_BENEATH | sys_.RESOLVE_NO_SYMLINKS | sys_.RESOLVE_NO_MA
 
 
 class Refused(Exception):
-    """The step can't start, and it is the recipe's fault; `status` as a shell would give it."""
+    """The step can't start because of the recipe; `status` is what a shell would return."""
 
     def __init__(self, message: str, status: int = 1) -> None:
         super().__init__(message)
@@ -41,10 +41,10 @@ class Refused(Exception):
 class Root:
     """An image's tree behind the open directory `fd`, which it takes over.
 
-    `proc` is an open /proc that nothing of the image can cover: it tells the real path and the
-    mount of a descriptor. `upper` is the open upper directory of the tree, -1 where it has none.
-    `made` lists what had to be created as a mount point: the path in the image with every link
-    resolved, and the inode in the upper directory; each after the directory it is in.
+    `proc` is an open /proc that nothing of the image can cover: it gives the real path and the
+    mount of a descriptor. `upper` is the open upper directory of the tree, -1 if it has none.
+    `made` lists created mount points: the path in the image with every link resolved, and the inode
+    in the upper directory; each after its parent directory.
     """
 
     def __init__(self, fd: int, *, proc: int, upper: int = -1) -> None:
@@ -63,8 +63,10 @@ class Root:
     # -- looking ----------------------------------------------------------------------------
 
     def find(self, path: str) -> int | None:
-        """`path` as a descriptor, None when it is not there; raises ELOOP for links that end
-        nowhere or in a process."""
+        """`path` as a descriptor, None if it is missing; raises ELOOP for links that lead nowhere
+        or to a
+        process.
+        """
         try:
             return sys_.openat2(self.fd, path.lstrip("/") or ".", os.O_PATH, IN_ROOT)
         except OSError as error:
@@ -73,10 +75,10 @@ class Root:
             raise
 
     def read(self, path: str, limit: int = 8 << 20) -> bytes:
-        """The content of a regular file, empty when there is none.
+        """The content of a regular file, empty if there is none.
 
-        What links lead to in /proc, /sys or /dev is none: this process may read more there than
-        the command, and reading may take something away (`/proc/kmsg`).
+        Files that links reach in /proc, /sys or /dev don't count: this process may read more there
+        than the command, and reading may consume data (`/proc/kmsg`).
         """
         try:
             found = self.find(path)
@@ -102,7 +104,7 @@ class Root:
             os.close(fd)
 
     def path_of(self, fd: int) -> str:
-        """Where in the image an open directory is; no link is in the path."""
+        """The path of an open directory in the image, without links."""
         root, path = (os.readlink(f"self/fd/{n}", dir_fd=self._proc) for n in (self.fd, fd))
         if root == "/":
             return path
@@ -113,7 +115,7 @@ class Root:
         return path[len(root) :]
 
     def mount_of(self, fd: int) -> int:
-        """The number of the mount that a descriptor is in."""
+        """The number of the mount that contains a descriptor."""
         info = os.open(f"self/fdinfo/{fd}", os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._proc)
         try:
             text = os.read(info, 4096)
@@ -125,11 +127,12 @@ class Root:
     # -- making -----------------------------------------------------------------------------
 
     def make(self, path: str, *, directory: bool, owner: tuple[int, int] | None = None) -> int:
-        """`path` as a descriptor; it and what is above it are created where missing.
+        """`path` as a descriptor; the path and missing parents are created.
 
-        What is created belongs to `owner`, and stays; without one it is a mount point, which is
-        listed in `made`, and only where mounts are allowed. Raises `Refused` when the image
-        does not let it be made.
+        A created path belongs to `owner` and stays; without an owner it is a mount point, which is
+        listed in `made`, and is created only where mounts are permitted. Raises `Refused` if the
+        image
+        prevents it.
         """
         at = os.path.normpath("/" + path.lstrip("/"))
         try:
@@ -164,7 +167,7 @@ class Root:
         return found
 
     def _deepest(self, at: str) -> tuple[int, list[str]]:
-        """What is there of a path, and the names that are missing, the first one last."""
+        """The existing part of a path, and the missing names, the first one last."""
         missing: list[str] = []
         at = at.rstrip("/")  # of a link to a file, say: mounting tells whether that is right
         while (found := self.find(at)) is None:
@@ -194,8 +197,10 @@ class Root:
         return sys_.openat2(parent, name, os.O_PATH, _NO_LINKS)
 
     def _note(self, parent: int, name: str, before: os.stat_result) -> None:
-        """List a new mount point; its time, and that of the directory it is in, say nothing of
-        when the step ran."""
+        """List a new mount point; reset its time and that of its parent directory, so that they
+        don't
+        show when the step ran.
+        """
         path = os.path.join(self.path_of(parent), name)
         inode = 0
         if self._upper >= 0:
@@ -211,14 +216,14 @@ class Root:
         return self.mount_of(fd) in self._allowed
 
     def _allow(self, fd: int) -> None:
-        """Refuse what is in /proc, /sys or /dev: only the image and other mounts are not."""
+        """Refuse paths in /proc, /sys or /dev: only the image and other mounts are permitted."""
         if not self._allowed_at(fd):
             raise OSError(errno.EPERM, "nothing is mounted at or below /proc, /sys and /dev")
 
     # -- mounting ---------------------------------------------------------------------------
 
     def attach(self, mounted: int, path: str) -> None:
-        """Attach a detached mount at `path`, which is created where missing; closes it."""
+        """Attach a detached mount at `path`, which is created if missing; closes the mount."""
         try:
             target = self.make(path, directory=stat.S_ISDIR(os.fstat(mounted).st_mode))
             try:
@@ -234,9 +239,9 @@ class Root:
 
 
 def attach_system(root: int, name: str, mounted: int, upper: int) -> Stub | None:
-    """Attach /proc, /sys or /dev to an image: a real directory of its root, or it is refused.
+    """Attach /proc, /sys or /dev to an image: it must be a real directory of its root.
 
-    Where the image has none it is made: what is returned is for `Root.made`.
+    A missing directory is created; it is returned for `Root.made`.
     """
     stub = None
     try:
@@ -265,7 +270,7 @@ def attach_system(root: int, name: str, mounted: int, upper: int) -> Stub | None
 
 
 def _link(name: str, parent: int) -> str:
-    """Where the link `name` leads to, empty when it is none."""
+    """The target of the link `name`, empty if it is not a link."""
     try:
         return os.readlink(name, dir_fd=parent)
     except OSError as error:

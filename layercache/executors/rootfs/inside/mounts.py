@@ -1,7 +1,7 @@
 """Detached mounts: new file systems, overlays, bind mounts; each is a descriptor until attached.
 
-Runs in a step's first process and in the tracer, in namespaces of their own. What is hostile is
-resolved beneath its root, never through links of /proc, by descriptor.
+Runs in a step's first process and in the tracer, in namespaces of their own. Hostile paths are
+resolved beneath their root, by descriptor, never through links of /proc.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def filesystem(kind: str, options: Sequence[tuple[str, str | None]], attributes:
 
 
 def _reason(context: int, error: OSError) -> str:
-    """What the kernel wrote about a failure, else its error."""
+    """The kernel's message about a failure, otherwise its error."""
     lines = []
     while True:
         try:
@@ -82,9 +82,9 @@ def overlay(
 ) -> None:
     """Mount an overlay at `target`; `lower` has the topmost layer first.
 
-    `volatile`: the upper file system isn't synced when the overlay goes away; what is kept of
-    a step is made durable by whoever keeps it. Renames of lower directories fail with EXDEV, as
-    everywhere (programs then copy): redirects have no form in a layer.
+    `volatile`: the upper file system isn't synced when the overlay is unmounted; the caller makes
+    kept files durable. Renames of lower directories fail with EXDEV, as everywhere (programs then
+    copy), because a layer can't express redirects.
     """
     fds = [os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC) for path in lower]
     pair = []
@@ -201,7 +201,7 @@ def bind(path: str, attributes: int, *, recursive: bool = False) -> int:
 
 
 def bind_beneath(root: str, path: str, attributes: int) -> int:
-    """A detached bind mount of `path` within `root`, which its links can't leave."""
+    """A detached bind mount of `path` within `root`; links can't leave the root."""
     base = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         found = sys_.openat2(base, path.lstrip("/") or ".", os.O_PATH, IN_ROOT)
@@ -214,7 +214,7 @@ def bind_beneath(root: str, path: str, attributes: int) -> int:
 
 
 def bind_fd(fd: int, attributes: int, *, recursive: bool = False) -> int:
-    """A detached bind mount of what is open as `fd`."""
+    """A detached bind mount of the open file or directory `fd`."""
     extra = sys_.AT_RECURSIVE if recursive else 0
     flags = sys_.OPEN_TREE_CLONE | sys_.AT_EMPTY_PATH | extra
     mounted = sys_.open_tree(fd, "", flags)
@@ -224,7 +224,7 @@ def bind_fd(fd: int, attributes: int, *, recursive: bool = False) -> int:
 
 
 def attach(mounted: int, target: str) -> None:
-    """Attach a detached mount at a path of our own; closes it."""
+    """Attach a detached mount at a path outside the image; closes it."""
     fd = os.open(target, os.O_PATH | os.O_CLOEXEC)
     try:
         sys_.move_mount(mounted, fd)

@@ -1,12 +1,12 @@
-"""Networks of steps by a program that speaks for them: pasta or slirp4netns.
+"""Networks of steps, served by a user-space program: pasta or slirp4netns.
 
-A step has a network namespace with one device. What is sent there such a program takes, and
-talks to the world as an ordinary process of the host. It would also talk to the host's own
-loopback addresses, so the device has a filter in the kernel, which no packet gets around,
-whatever the command may do in its namespace.
+A step has a network namespace with one device. The program takes packets sent there and talks to
+the world as an ordinary process of the host. It would also talk to the host's own loopback
+addresses, so the device has a filter in the kernel, which no packet can bypass, whatever the
+command does in its namespace.
 
-A namespace belongs to one step at a time and is used again by later ones: when a step is gone,
-nothing of it is left there but closed connections.
+A namespace belongs to one step at a time and is reused by later ones: after a step, only closed
+connections are left in it.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ _SIOCSIFHWADDR = 0x8924
 
 
 class Network:
-    """A network namespace, and the process that speaks for it."""
+    """A network namespace, and the process that serves it."""
 
     def __init__(self, namespace: int, process: int, pid: int) -> None:
         self.namespace = namespace
@@ -59,7 +59,7 @@ class Network:
 
     @property
     def alive(self) -> bool:
-        """Whether the process is there."""
+        """Whether the process still runs."""
         poll = select.poll()
         poll.register(self.process, select.POLLIN)
         return not poll.poll(0)
@@ -88,7 +88,7 @@ class Networks:
     def take(self, programs: Sequence[str]) -> Network:
         """A network for one step, by the first of `programs` (paths) that works.
 
-        Raises `OSError` with what each of them said.
+        Raises `OSError` with the message of each of them.
         """
         while self._free:
             network = self._free.pop()
@@ -110,7 +110,7 @@ class Networks:
         raise OSError(0, "; ".join(reasons) or "no program for it was given")
 
     def give_back(self, network: Network, *, reusable: bool) -> None:
-        """The step that had it is gone; `reusable` says that it could change nothing of it."""
+        """Return the network of a step that is gone; `reusable`: the step could not change it."""
         self._used.remove(network)
         if reusable and network.alive:
             self._free.append(network)
@@ -123,13 +123,13 @@ class Networks:
             network.end()
 
     def forget(self) -> None:
-        """In a forked process: have nothing of it open."""
+        """Close everything in a forked process."""
         for network in (*self._used, *self._free):
             network.close()
 
 
 def _start(program: str, namespace: int) -> Network:
-    """Have `program` speak for `namespace`; raises `OSError` with what it said."""
+    """Start `program` for `namespace`; raises `OSError` with its message."""
     ready, told = os.pipe2(os.O_CLOEXEC)
     said = os.memfd_create("said")
     pid = sys_.clone(sys_.CLONE_NEWPID)
@@ -174,10 +174,11 @@ def _start(program: str, namespace: int) -> Network:
 
 
 def _filter_device(process: int, pid: int) -> None:
-    """Put the filter on the device of a program, through its own descriptor of that.
+    """Attach the filter to a program's device, through the program's own descriptor of it.
 
-    It belongs to what the program reads, not to the device: nobody in the namespace sees it, and
-    no way of sending goes around it. Raises `OSError`: without it no step gets the namespace.
+    It applies to what the program reads, not to the device: it is invisible in the namespace, and
+    no
+    way of sending bypasses it. Raises `OSError`: without it no step gets the namespace.
     """
     code = packet_filter()
     held = ctypes.create_string_buffer(code, len(code))
@@ -221,7 +222,7 @@ def _command(program: str, namespace: int, told: int) -> list[str]:
 
 
 def _make_namespace() -> int:
-    """A network namespace with a device; a descriptor of it."""
+    """A descriptor of a new network namespace with a device."""
     read, write = os.pipe2(os.O_CLOEXEC)
     # In the namespace of another user nobody gets back to the one before: a process of its own.
     # Its /proc can be mounted in a user namespace with a process namespace of its own only.
@@ -269,7 +270,7 @@ def loopback_up() -> None:
 
 
 def _allow_ping() -> None:
-    """Let every group use ping's kind of socket, as container engines do."""
+    """Permit ping's kind of socket for every group, as container engines do."""
     mounted = _mounts.filesystem("proc", (), _mounts.SAFE)
     try:
         fd = os.open("sys/net/ipv4/ping_group_range", os.O_WRONLY | os.O_CLOEXEC, dir_fd=mounted)
@@ -287,7 +288,7 @@ def _allow_ping() -> None:
 
 
 def _make_device() -> None:
-    """A tap device that stays; the program attaches to it."""
+    """A persistent tap device; the program attaches to it."""
     device = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC)
     try:
         name = DEVICE.encode().ljust(16, b"\0")
@@ -306,11 +307,12 @@ def _make_device() -> None:
 
 
 def packet_filter() -> bytes:
-    """Which frames leave a namespace: ARP, and IPv4 to anything but the host's loopback.
+    """The filter of frames that may leave a namespace: ARP, and IPv4 except to the host's loopback.
 
-    The programs connect to whatever address a packet has, also 127.0.0.0/8 and 0.0.0.0/8, which
-    are the host's loopback there. So may be the gateway's address, and, where the host's resolver
-    is a local one, that of the resolver, of which only the port of DNS is left.
+    The programs connect to any address in a packet, including 127.0.0.0/8 and 0.0.0.0/8, which mean
+    the host's loopback there. The same may apply to the gateway's address and, if the host's
+    resolver
+    is a local one, to that of the resolver, of which only the DNS port stays open.
     """
     drop, keep = bpf.verdict(0), bpf.verdict(0xFFFFFFFF)
     # What comes in pieces has its ports in the first only; the header has a variable length.

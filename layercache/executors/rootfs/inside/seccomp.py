@@ -1,7 +1,7 @@
-"""The filter of system calls that a command runs behind, made once for a build.
+"""The filter of system calls for commands, made once per build.
 
-It holds for the command and all that it starts, and can't be taken off. Programs for other
-machines that the processor runs too (32 bits, x32) have their own numbers and their own tree.
+It applies to the command and all its descendants, and can't be removed. Programs for other
+machines that the processor can also run (32 bits, x32) have numbers and a search tree of their own.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ MACHINES = ("x86_64", "aarch64")
 
 
 def filter_of(machine: str, capabilities: tuple[int, ...]) -> bytes:
-    """The program for commands with `capabilities` at most; empty where there is none."""
+    """The program for commands with at most `capabilities`; empty if the machine is unsupported."""
     if machine == "x86_64":
         wide = _cases("x86_64", _numbers.x86_64(), capabilities)
         narrow = _cases("x32", _numbers.x32(), capabilities)
@@ -53,7 +53,7 @@ def _tree(machine: str, numbers: dict[str, int], capabilities: tuple[int, ...]) 
 def _cases(
     machine: str, numbers: dict[str, int], capabilities: tuple[int, ...]
 ) -> list[tuple[int, bpf.Block]]:
-    """Numbers and what holds from each on; the first is 0."""
+    """Numbers and the verdict that applies from each on; the first is 0."""
     newest = _numbers.NEWEST | (_numbers.X32_BIT if machine == "x32" else 0)
     allowed = _profile.calls_of(machine, capabilities)
     by_arguments = _profile.arguments_of(capabilities)
@@ -79,7 +79,7 @@ def _cases(
 
 
 def _by_argument(index: int, mask: int, values: tuple[int, ...]) -> bpf.Block:
-    """Allowed where the argument is one of `values`; else refused."""
+    """Allow the call if the argument is one of `values`; otherwise refuse it."""
     block = bpf.verdict(_REFUSED)
     if mask == 0xFFFFFFFF and len(values) > 8:
         cases: list[tuple[int, bpf.Block]] = [(0, bpf.verdict(_REFUSED))]

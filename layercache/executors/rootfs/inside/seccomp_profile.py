@@ -1,9 +1,9 @@
-"""Which system calls a command may make: the default profile of containers.
+"""The permitted system calls: the default profile of containers.
 
-As runc and BuildKit have it (moby, `profiles/seccomp`): what is named is allowed, some of it only
-with certain capabilities or arguments; all else gives EPERM. `clone3` gives ENOSYS, since its
-flags are behind a pointer that a filter can't follow: libraries then use `clone`. So does what
-is newer than the tables, as from a kernel that does not have it.
+As in runc and BuildKit (moby, `profiles/seccomp`): listed calls are allowed, some only with certain
+capabilities or arguments; all others fail with EPERM. `clone3` fails with ENOSYS, since its flags
+are behind a pointer that a filter can't follow: libraries then use `clone`. Calls newer than the
+tables also fail with ENOSYS, as in a kernel that lacks them.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ _BY_MACHINE = {
 
 
 def calls_of(machine: str, capabilities: tuple[int, ...]) -> frozenset[str]:
-    """The calls that are allowed whatever their arguments."""
+    """The calls that are allowed with any arguments."""
     names = set(ALLOWED.split()) | set(_BY_MACHINE[machine].split())
     for number in capabilities:
         names |= set(_BY_CAPABILITY.get(number, "").split())

@@ -1,8 +1,8 @@
 """The first process of a step: builds the root, starts the command, reaps, reports.
 
 It is process 1 of a new process namespace, so nothing of the step outlives it. The image is
-hostile: once its tree is the root directory, no module may be imported, no path of it is
-followed unresolved, and what runs before the command's exec trusts nothing of it.
+hostile: once its tree is the root directory, no module may be imported, every path must be resolved
+safely, and code that runs before the command's exec trusts nothing in it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 def run(stream: _wire.Stream, output: int, program: bytes) -> None:
-    """Do what the next frame of `stream` says.
+    """Execute the order in the next frame of `stream`.
 
     `output` is the command's standard output, `program` its filter of system calls.
     """
@@ -59,7 +59,7 @@ def run(stream: _wire.Stream, output: int, program: bytes) -> None:
 
 
 def probe(scratch: str, *, userxattr: bool, single: bool) -> None:
-    """Mount what every step mounts, in new namespaces; raises `OSError` with the reason."""
+    """Mount everything that a step mounts, in new namespaces; raises `OSError` with the reason."""
     names = ("lower", "upper", "work", "root", "staging")
     at = {name: os.path.join(scratch, name) for name in names}
     for path in at.values():
@@ -75,12 +75,12 @@ def probe(scratch: str, *, userxattr: bool, single: bool) -> None:
 
 
 def report_broken(stream: _wire.Stream, message: str) -> None:
-    """Tell the build that the step could not be set up, through no fault of the recipe."""
+    """Report that the step could not be set up, through no fault of the recipe."""
     _wire.send(stream, {"event": "broken", "message": message})
 
 
 def report_gone(stream: _wire.Stream, code: int) -> None:
-    """Tell the build that nothing of the step is left."""
+    """Report that nothing of the step is left."""
     _wire.send(stream, {"event": "gone", "code": code})
 
 
@@ -118,8 +118,9 @@ def _build(spec: Spec) -> Root:
 
 
 def _enter(path: str, system: dict[str, int], upper: int = -1) -> Root:
-    """Make `path`, a mount point, the root directory, with `system` in it; the old one is gone
-    afterwards."""
+    """Make `path`, a mount point, the root directory, with `system` in it; the old root is
+    detached.
+    """
     # Whatever Python would load from now on would come from the image.
     sys.path.clear()
     sys.meta_path.clear()
@@ -175,7 +176,7 @@ def set_times(root: str, times: Sequence[tuple[bytes, int]]) -> None:
 
 
 def _prepare(spec: Spec, mount: Spec, device: int) -> int:
-    """A detached mount for one `--mount`, made while the host's tree is still there."""
+    """A detached mount for one `--mount`, made while the host's tree is still visible."""
     kind = mount["kind"]
     attributes = device | (sys_.MOUNT_ATTR_RDONLY if mount.get("readonly") else 0)
     if kind == "bind":

@@ -1,7 +1,7 @@
-"""System calls that Python has no name for, through ctypes; raises `OSError` with the call's name.
+"""System calls that Python lacks, through ctypes; raises `OSError` with the call's name.
 
 Numbers from 424 on are the same on all architectures but alpha (asm-generic/unistd.h); clone
-and keyctl have no wrapper that fits and are listed by machine.
+and keyctl have no suitable wrapper and are listed by machine.
 """
 
 from __future__ import annotations
@@ -158,8 +158,10 @@ _OTHER_WIDTH = {
 
 
 def machine() -> str:
-    """The machine whose table of system calls this process uses: the kernel's own name of it may
-    be another one, under a personality or for a program of 32 bits."""
+    """The machine whose table of system calls this process uses; under a personality, or for a
+    32-bit
+    program, the kernel may report another name.
+    """
     name = os.uname().machine
     return _OTHER_WIDTH[ctypes.sizeof(ctypes.c_void_p)].get(name, name)
 
@@ -246,8 +248,10 @@ def pidfd_getfd(pidfd: int, number: int) -> int:
 
 
 def default_signals() -> None:
-    """Unblock all signals and ignore none: what the interpreter ignores (SIGPIPE, SIGXFSZ), and
-    what the build was started with (SIGINT in the background, SIGHUP by nohup)."""
+    """Unblock all signals and ignore none: the interpreter ignores some (SIGPIPE, SIGXFSZ), and so
+    may
+    the caller (SIGINT in the background, SIGHUP by nohup).
+    """
     for number in range(1, 65):
         _libc.signal(ctypes.c_int(number), None)  # those that can't be changed stay
     empty = ctypes.create_string_buffer(128)
@@ -255,8 +259,9 @@ def default_signals() -> None:
 
 
 def plain_execution() -> None:
-    """Undo what else of the caller would last: its personality (another machine name, fixed
-    addresses), the slack of its timers, and bits that change what being root means."""
+    """Reset other inherited settings: the personality (another machine name, fixed addresses), the
+    timer slack, and bits that change the meaning of being root.
+    """
     _check(_libc.personality(ctypes.c_ulong(0)), "personality")
     prctl(PR_SET_TIMERSLACK, 50_000)
     if prctl(PR_GET_SECUREBITS, 0):
@@ -264,9 +269,9 @@ def plain_execution() -> None:
 
 
 def new_session_keyring() -> None:
-    """Leave the caller's session keyring for a new one of this process and what it starts.
+    """Replace the caller's session keyring by a new one for this process and its children.
 
-    Kernels without keyrings, and filters around this process that hide them, are as good.
+    A kernel without keyrings, or a filter that hides them, is equally good.
     """
     try:
         _call("keyctl", _KEYCTL[_MACHINE], _long(1), None)
@@ -280,9 +285,9 @@ class _FilterProgram(ctypes.Structure):
 
 
 def filter_calls(program: bytes) -> None:
-    """Put this process and what it starts behind a filter of system calls (seccomp(2)).
+    """Put this process and its children behind a filter of system calls (seccomp(2)).
 
-    Needs CAP_SYS_ADMIN in this user namespace: the other way would forbid setuid programs.
+    Needs CAP_SYS_ADMIN in this user namespace: the alternative would disable setuid programs.
     """
     filter_ = _FilterProgram(len(program) // 8, program)
     zero = ctypes.c_ulong(0)
@@ -300,7 +305,7 @@ def set_hostname(name: str) -> None:
 
 
 def capset(mask: int) -> None:
-    """Make `mask` the permitted and effective capabilities, and inherit none."""
+    """Set the permitted and effective capabilities to `mask`, and inherit none."""
     header = (ctypes.c_uint32 * 2)(0x20080522, 0)
     low, high = mask & 0xFFFFFFFF, mask >> 32
     data = (ctypes.c_uint32 * 6)(low, low, 0, high, high, 0)

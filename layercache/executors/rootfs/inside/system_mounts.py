@@ -1,7 +1,7 @@
-"""/proc, /sys and /dev of a step, built, masked and frozen before an image is near them.
+"""/proc, /sys and /dev of a step, built, masked and frozen before the image is mounted.
 
-Each is put together at a place of our own, and only then moved over the directory of the image:
-no path of an image decides what is masked.
+Each is assembled outside the image, and only then moved over the image's directory: no path of an
+image can change what is masked.
 """
 
 from __future__ import annotations
@@ -194,7 +194,7 @@ def _freeze(built: Mapping[str, int]) -> None:
 
 
 def _there(built: Mapping[str, int], paths: Sequence[str]) -> list[tuple[str, int]]:
-    """Those of `paths` that this kernel has, each open; closing them is the caller's."""
+    """The `paths` that exist in this kernel, each open; the caller closes them."""
     found = []
     for path in paths:
         name, inner = path[1:].split("/", 1)

@@ -1,14 +1,15 @@
-"""A file system that notes what is asked of it: the lower directory of a traced step.
+"""A file system that records its requests: the lower directory of a traced step.
 
 Speaks the kernel's FUSE protocol (linux/fuse.h, version 7.31) over /dev/fuse, read-only, in one
 process for each traced step, outside of the step's namespaces. Behind it is an overlay of the
-layers of the step's parent, which nobody can change; so what the kernel keeps in its caches is
-right for ever, and each *distinct* question comes here once, whoever asks it how often. What is
-asked of it is a function of what the command does and of the answers: equal answers on another
-parent mean the same questions, and the same result.
+layers of the step's parent, which never changes; so the kernel's caches stay valid for ever, and
+each *distinct* question arrives here once, however often it is asked. The questions are a function
+of what the command does and of the answers: equal answers on another parent mean the same
+questions, and the same result.
 
-Every path has an inode of its own here, also the further names of a file: so a question is about
-a path. Bits are those of `layercache.model.observations`; this module imports nothing for them.
+Every path has an inode of its own here, even further names of one file, so that each question is
+about a path. Bits are those of `layercache.model.observations`; this module imports nothing for
+them.
 """
 
 from __future__ import annotations
@@ -108,11 +109,11 @@ _WORTH_ASKING = (errno.ENOENT, errno.ENOTDIR, errno.ENODATA, errno.ERANGE, errno
 
 
 class TraceFS:
-    """Answers the requests of one connection and notes them in `seen` (path → bits).
+    """Answers the requests of one connection and records them in `seen` (path → bits).
 
-    `root` is an open directory, `device` the connection. `attributes` says whether anything in
-    there has extended attributes. `trouble` is the first thing that should not have happened:
-    then what was seen counts for nothing.
+    `root` is an open directory, `device` the connection. `attributes` tells whether any entry in it
+    has extended attributes. `trouble` is the first unexpected event: then the observations are
+    discarded.
     """
 
     def __init__(self, root: int, device: int, *, attributes: bool) -> None:
@@ -148,7 +149,7 @@ class TraceFS:
     # -- the connection ---------------------------------------------------------------------
 
     def answer_one(self) -> None:
-        """Take one request and answer it; `ended` when the connection is over."""
+        """Answer one request; sets `ended` when the connection is over."""
         try:
             size = os.readv(self._device, self._into)
         except OSError as error:
@@ -189,7 +190,7 @@ class TraceFS:
         self.trouble = self.trouble or what
 
     def note(self, path: bytes, bit: int) -> None:
-        """What was asked."""
+        """Record a question."""
         bits = self.seen.get(path)
         if bits is None:
             if self.full:
@@ -203,7 +204,7 @@ class TraceFS:
         self.seen[path] = bits | bit
 
     def close(self) -> None:
-        """Close what is open."""
+        """Close all descriptors."""
         for fd in self._files.values():
             os.close(fd)
         self._files.clear()
@@ -352,7 +353,7 @@ def _sized(size: int, value: bytes) -> bytes:
 
 
 def _attributes(info: os.stat_result) -> bytes:
-    """A `fuse_attr`; the times of access and change are that of modification."""
+    """A `fuse_attr`; the times of access and change are those of modification."""
     seconds, nanoseconds = divmod(info.st_mtime_ns, 10**9)
     major, minor = os.major(info.st_rdev), os.minor(info.st_rdev)
     device = minor & 0xFF | major << 8 | (minor & ~0xFF) << 12
@@ -395,8 +396,9 @@ def mount_traced(device: int, mode: int, target: str) -> None:
 
 
 def main(channel: int) -> None:
-    """Serve until the socket `channel` is closed: each descriptor that comes through it is a
-    stream, over which a process of its own is told what to serve."""
+    """Serve until the socket `channel` is closed: each descriptor received through it is a stream
+    whose first frame tells a new process what to serve.
+    """
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     sock = _socket.socket(fileno=channel)
     while True:
@@ -422,9 +424,9 @@ def _fork(sock: _socket.socket, fd: int) -> None:
 
 
 def serve(stream: _socket.socket) -> None:
-    """Do what the first frame of `stream` says, tell what was seen at the second.
+    """Execute the order in the first frame of `stream`, report the observations at the second.
 
-    Whatever goes wrong is told as `{"trouble": text}`; the step then runs untraced.
+    Any failure is reported as `{"trouble": text}`; the step then runs untraced.
     """
     spec = _wire.receive(stream)
     if spec is None:
@@ -450,7 +452,7 @@ def serve(stream: _socket.socket) -> None:
 
 
 def report(files: TraceFS) -> dict[str, Any]:
-    """What a connection has seen."""
+    """The observations of a connection."""
     return {
         "trouble": files.trouble,
         "full": files.full,
@@ -462,10 +464,10 @@ def report(files: TraceFS) -> dict[str, Any]:
 
 
 def _until_told(stream: _socket.socket, files: TraceFS) -> None:
-    """Answer requests until the stream says that the step is gone.
+    """Answer requests until the stream reports that the step is gone.
 
-    That comes as a signal, so that nothing but requests has to be waited for. When it comes,
-    nothing can be asked any more that the step would see.
+    The report arrives as a signal, so that the process only has to wait for requests. After it, no
+    question can matter to the step any more.
     """
     told = stream.fileno()
 

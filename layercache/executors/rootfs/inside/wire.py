@@ -1,7 +1,7 @@
-"""What travels between the build and its helper process: typed values in length-prefixed frames.
+"""The protocol between the build and its helper process: typed values in length-prefixed frames.
 
-Plain data only, over a socket pair that nobody else has. Own code, so that the helper, which
-starts anew for each build, imports nothing for it.
+Plain data only, over a private socket pair. Implemented here so that the helper, which is started
+for each build, imports nothing for it.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def send(stream: Stream, value: Sendable) -> None:
 
 
 def receive(stream: Stream):  # type: ignore[no-untyped-def]
-    """The next value; None when the other side is gone."""
+    """The next value; None if the other side is gone."""
     head = _exactly(stream, 10)
     if head is None:
         return None
