@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
 __all__ = ["open_backend"]
 
-_BUILDX_ELSEWHERE = ("gha", "inline", "azblob")
-
 
 def open_backend(location: str, *, durability: str = "batch") -> Backend:
     """The backend behind a URL, a plain path, or a cache written as buildx does.
@@ -28,19 +26,24 @@ def open_backend(location: str, *, durability: str = "batch") -> Backend:
     - `registry://REF`, `oci://REF`: an OCI registry;
     - `obstore+s3://…` and so on: object storage by obstore;
     - any other URL: fsspec;
-    - `type=local,dest=DIR` (or `src=`), `type=registry,ref=REF`,
-      `type=s3,bucket=B[,prefix=P]`.
+    - `HOST/NAME:TAG`, where no such directory is: an OCI registry, as for buildx;
+    - `type=local,dest=DIR` (or `src=`), `type=registry,ref=REF[,registry.insecure=true]`,
+      `type=s3,bucket=B[,region=R][,prefix=P][,endpoint_url=U]` and its credentials.
 
     `durability` counts for directories. Nothing is contacted yet. Raises `UsageError`.
     """
     if not location:
         raise UsageError("a cache needs a directory or a URL; an empty text was given")
     if location.startswith("type="):
-        return _buildx(location, durability)
+        from layercache.store.backends.buildx import open_buildx
+
+        return open_buildx(location, durability)
     scheme, separator, rest = location.partition("://")
     if not separator or len(scheme) == 1:  # C:\… is a path
         if location.startswith("file:"):
             location = location.removeprefix("file:")
+        elif not separator and _is_reference(location):
+            return open_backend("registry://" + location)
         return _local(location, durability)
     _refuse_credentials(scheme, rest)
     if scheme in ("file", "local"):
@@ -66,6 +69,14 @@ def open_backend(location: str, *, durability: str = "batch") -> Backend:
     return FsspecBackend(location).check()
 
 
+def _is_reference(text: str) -> bool:
+    if "/" not in text or text[0] in "/.~":
+        return False
+    from layercache.store.backends.buildx import is_reference
+
+    return is_reference(text)
+
+
 def _local(path: str, durability: str) -> Backend:
     from layercache.store.backends.local import LocalBackend
 
@@ -88,40 +99,3 @@ def _refuse_credentials(scheme: str, rest: str) -> None:
             f"a password in a {scheme} URL is refused: URLs reach logs and process listings; "
             "put it into the environment or the client's configuration"
         )
-
-
-def _buildx(text: str, durability: str) -> Backend:
-    options = {}
-    for part in text.split(","):
-        name, equals, value = part.partition("=")
-        if not equals:
-            raise UsageError("not a cache: type=…, with a part that is no KEY=VALUE")
-        options[name.strip()] = value.strip()
-    kind = options["type"]
-    # Keys alone: a value may be a secret.
-    shown = ",".join([f"type={kind[:40]}", *(f"{name}=…" for name in options if name != "type")])
-    if kind == "local":
-        directory = options.get("dest") or options.get("src")
-        if not directory:
-            raise UsageError(f"not a cache: {shown} (type=local needs dest=DIR or src=DIR)")
-        return _local(directory, durability)
-    if kind == "registry":
-        if not options.get("ref"):
-            raise UsageError(f"not a cache: {shown} (type=registry needs ref=REFERENCE)")
-        return open_backend("registry://" + options["ref"])
-    if kind == "s3":
-        if not options.get("bucket"):
-            raise UsageError(f"not a cache: {shown} (type=s3 needs bucket=NAME)")
-        from layercache.store.backends.fsspec import FsspecBackend
-
-        client = {}
-        if options.get("region"):
-            client["region_name"] = options["region"]
-        if options.get("endpoint_url"):
-            client["endpoint_url"] = options["endpoint_url"]
-        prefix = options.get("prefix", "").strip("/")
-        url = f"s3://{options['bucket']}/{prefix}".rstrip("/")
-        backend = FsspecBackend(url, client_kwargs=client) if client else FsspecBackend(url)
-        return backend.check()
-    hint = " (not supported here)" if kind in _BUILDX_ELSEWHERE else ""
-    raise UsageError(f"not a cache: {shown}: type={kind}{hint}; use local, registry or s3")
