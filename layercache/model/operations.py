@@ -11,6 +11,7 @@ import functools
 from typing import Final
 
 from layercache._base.classes import field, frozen
+from layercache.model.environment import Environment, is_large
 from layercache.model.framing import share
 from layercache.model.instruction import Field, Value
 
@@ -79,13 +80,14 @@ class Exec:
     """An effective RUN: the exact command and everything that it sees.
 
     `env` is ordered as the command sees it, build arguments included; `arguments` names the
-    variables that are build arguments (their values are private). `user` is the value of USER,
-    which the executor resolves in the parent's accounts. `files` are here-documents with `#!`,
+    variables that are build arguments (their values are private). More than 256 variables, or
+    32,768 characters of them, count as one private value. `user` is the value of USER, which the
+    executor resolves in the parent's accounts. `files` are here-documents with `#!`,
     mounted below /dev/pipes. `proxies` reach the command but never count (observed rule 3.5).
     """
 
     args: tuple[str, ...]
-    env: tuple[tuple[str, str], ...] = ()
+    env: tuple[tuple[str, str], ...] | Environment = ()
     arguments: tuple[str, ...] = ()
     user: str = ""
     workdir: str = "/"
@@ -108,7 +110,13 @@ class Exec:
     commands = True
 
     def definition(self) -> tuple[Field, ...]:
-        fields = [Field("command", self.args), *_environment(self.env, self.arguments)]
+        env = self.env
+        if is_large(env):
+            whole = env if isinstance(env, Environment) else Environment(env)
+            seen: tuple[Field, ...] = (Field("environment", whole.digest, private=True),)
+        else:
+            seen = _environment(tuple(env), self.arguments)
+        fields = [Field("command", self.args), *seen]
         fields += [
             Field(f"mount {m.target or m.env or m.id}", _pairs(m.definition()))
             for m in self.ordered_mounts

@@ -183,6 +183,8 @@ def _words(field: Field | None) -> tuple[object, ...]:
 def _classify(label: str) -> tuple[str, str, str]:
     if label.startswith("env "):
         return "environment", "variable", label[4:]
+    if label == "environment":
+        return "environment", "field", label
     if label.startswith("mount "):
         return "instruction", "mount", label[6:]
     return "instruction", "field", label

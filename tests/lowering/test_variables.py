@@ -239,3 +239,39 @@ def test_scopes_agree_with_a_plain_model(
     envs = [s.instruction.env[1:] for s in found]  # type: ignore[attr-defined]
     assert [dict(env) for env in envs] == expected
     assert [[name for name, _ in env] for env in envs] == order
+
+
+_LINES = st.lists(
+    st.tuples(st.sampled_from(["ENV", "ARG", "FROM", "RUN"]), st.sampled_from("ABCDE")),
+    max_size=30,
+)
+
+
+@given(_LINES)
+def test_what_heirs_see_is_the_configuration_behind_the_arguments(
+    lines: list[tuple[str, str]],
+) -> None:
+    """However stages follow each other: arguments first, then the image's variables in their
+    order there."""
+    text, stage = "FROM base AS s0\n", 0
+    config = dict([PATH])
+    seen = dict(config)
+    expected = []
+    for number, (what, name) in enumerate(lines):
+        if what == "FROM":
+            text += f"FROM s{stage} AS s{stage + 1}\n"
+            stage += 1
+            seen = {n: v for n, v in seen.items() if n not in config} | config
+        elif what == "RUN":
+            text += f"RUN {number}\n"
+            expected.append(tuple(seen.items()))
+        else:
+            text += f"{what} {name}={number}\n"
+            seen.pop(name, None)
+            seen[name] = str(number)
+            if what == "ENV":
+                config[name] = str(number)
+    found = lowered(text)
+    made = [one.instruction for one in steps(text)]
+    assert [tuple(one.env) for one in made] == expected  # type: ignore[attr-defined]
+    assert found.config.env == tuple(config.items())

@@ -126,9 +126,7 @@ def _for_platform(config: ImageConfig, platform: str) -> ImageConfig:
     if alike and not variant:
         return config
     version = config.os_version if alike else ""
-    return evolve(
-        config, os=os, architecture=architecture, variant=variant, os_version=version
-    )
+    return evolve(config, os=os, architecture=architecture, variant=variant, os_version=version)
 
 
 _QUIET = ("SOURCE_DATE_EPOCH",)

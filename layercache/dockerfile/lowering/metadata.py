@@ -28,7 +28,7 @@ def _label(fold: StageFold, instruction: written.Label) -> HistoryEntry:
     for name, value in pairs:
         if not name:
             raise UsageError("LABEL: the name is empty")
-        fold.labels[name] = value
+        fold.labels = fold.labels.with_item(name, value)
     return HistoryEntry.of("LABEL " + " ".join(f"{n}={v}" for n, v in pairs))
 
 
@@ -60,7 +60,8 @@ def _expose(fold: StageFold, instruction: written.Expose) -> HistoryEntry:
     for word in sorted(instruction.words):  # as BuildKit, before variables are expanded
         for port in located(instruction, fold.variables.expand_words, word):
             shown += ports(port)
-    fold.ports.update(shown)
+    for port in shown:
+        fold.ports = fold.ports.with_item(port, True)
     return HistoryEntry.of(f"EXPOSE {_go_words(shown)}")
 
 
@@ -68,7 +69,8 @@ def _volume(fold: StageFold, instruction: written.Volume) -> HistoryEntry:
     paths = [located(instruction, fold.variables.expand, path) for path in instruction.words]
     if not all(paths):
         raise UsageError("VOLUME: the path is empty")
-    fold.volumes.update(paths)
+    for path in paths:
+        fold.volumes = fold.volumes.with_item(path, True)
     return HistoryEntry.of(f"VOLUME {_go_words(paths)}")
 
 

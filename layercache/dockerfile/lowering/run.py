@@ -25,14 +25,18 @@ _PIPES = "/dev/pipes/"
 _DIRECTORIES = ("bind", "cache", "tmpfs")
 """Kinds of mounts that are at the working directory where they have no target."""
 
+_SHOWN = 2_048
+"""Characters of arguments in a line of history: all lines together stay linear."""
+
 
 def lower_run(fold: StageFold, run: Run, origin: Origin) -> HistoryEntry | None:
     """Append the step of a RUN; None if an image behind a mount is still missing."""
     args, files = command(fold, run)
     inputs: list[Input] = []
     mounts: list[Mount] = []
+    roles: dict[str, int] = {}
     for mount in run.mounts:
-        lowered = _mount(fold, run, mount, inputs)
+        lowered = _mount(fold, run, mount, inputs, roles)
         if lowered is None:
             return None
         mounts.append(lowered)
@@ -89,16 +93,28 @@ def _only_heredoc(text: str, heredoc: HereDoc) -> bool:
 
 
 def _created_by(fold: StageFold, args: tuple[str, ...]) -> str:
-    """The text for the history: with every argument declared so far, as BuildKit writes it."""
-    values = fold.variables.values
-    used = [f"{name}={values.get(name, given or '')}" for name, given in fold.arguments.items()]
-    prefix = f"|{len(used)} {' '.join(used)} " if used else ""
+    """History text: with the arguments declared so far, as BuildKit writes it, up to a length."""
+    used: list[str] = []
+    left = _SHOWN
+    for name, given in fold.arguments.items():
+        value = fold.variables.get(name)
+        text = f"{name}={(given or '') if value is None else value}"
+        left -= len(text) + 1
+        if left < 0:
+            break
+        used.append(text)
+    cut = ["…"] if len(used) < fold.declared else []
+    prefix = f"|{fold.declared} {' '.join([*used, *cut])} " if fold.declared else ""
     fold.budget.spend(len(prefix) + len(used))
     return f"RUN {prefix}{' '.join(args)}"
 
 
 def _mount(
-    fold: StageFold, run: Run, mount: written.MountFlag, inputs: list[Input]
+    fold: StageFold,
+    run: Run,
+    mount: written.MountFlag,
+    inputs: list[Input],
+    roles: dict[str, int],
 ) -> Mount | None:
     """One mount with its words expanded; appends the input that it reads."""
     from layercache.dockerfile import mounts as written
@@ -140,7 +156,7 @@ def _mount(
             gid=_int(expanded.gid, 0) or 0,
         )
     if isinstance(expanded, written.BindMount):
-        role = _role(target, inputs)
+        role = _role(target, roles)
         source = expanded.source or "/"
         if not _read(fold, run, expanded.from_, source, role, inputs):
             return None
@@ -152,9 +168,9 @@ def _mount(
             readonly=bool(expanded.readonly),
         )
     if isinstance(expanded, written.CacheMount):
-        role = _role(target, inputs)
         source = expanded.source or "/"
         start = expanded.from_ is not None
+        role = _role(target, roles) if start else ""
         # As written, so that a relative target is one cache wherever it is mounted.
         name = expanded.id or posixpath.normpath(expanded.target or "")
         if start and not _read(fold, run, expanded.from_, source, role, inputs):
@@ -185,13 +201,18 @@ def _read_mount(run: Run, mount: written.DeferredMount) -> written.MountFlag:
         raise problem(run, f"--mount={mount.text}: {fault}") from None
 
 
-def _role(target: str, inputs: list[Input]) -> str:
-    """The role of a mount's input, unique even for two mounts of one target."""
-    taken = {known.role for known in inputs}
-    role, number = f"mount {target}", 1
-    while role in taken:
+def _role(target: str, roles: dict[str, int]) -> str:
+    """What the input of a mount is called; two mounts of one target have one each.
+
+    `roles` has those of the step, each with the number that the next of its target begins at.
+    """
+    first = role = f"mount {target}"
+    number = roles.get(first, 1)
+    while role in roles:
         number += 1
-        role = f"mount {target} #{number}"
+        role = f"{first} #{number}"
+    roles[role] = 1
+    roles[first] = number
     return role
 
 

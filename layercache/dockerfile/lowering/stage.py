@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
 from layercache._base.classes import evolve
+from layercache._base.persistent_map import PersistentMap
 from layercache.dockerfile import instructions as written
 from layercache.dockerfile.lowering.options import ImageNeed, Options, ResolvedBase, Row
 from layercache.dockerfile.lowering.origins import (
@@ -23,8 +24,9 @@ from layercache.dockerfile.syntax.limits import Budget
 from layercache.dockerfile.syntax.parser import parse_trigger
 from layercache.errors import UsageError
 from layercache.model.descriptors import SCRATCH
+from layercache.model.environment import Environment
 from layercache.model.graph import Base, GraphBuilder, Input, Origin, Step
-from layercache.model.image_config import HistoryEntry, ImageConfig
+from layercache.model.image_config import DEFAULT_PATH, HistoryEntry, ImageConfig
 from layercache.model.instruction import Instruction
 from layercache.model.operations import PARENT, SOURCE, CopyFiles, CopySource, MakeDirectory
 from layercache.model.selectors import EVERYTHING, Files, Selector
@@ -38,9 +40,10 @@ class StageFold:
 
     After `run`: `vertex` is the result of the stage; `rows` and `history` list its instructions;
     `missing` and `wanted` are the images and stages without which it could not continue;
-    `arguments` are those that ARG declared so far, in order. `labels`, `ports`, `volumes` and
-    `triggers` grow line by line and join the configuration at the end. `handlers` fold the kinds
-    of instructions that the class does not fold itself.
+    `arguments` are the first of those that ARG declared so far, in order, `declared` is their
+    number. `labels`, `ports`, `volumes` and `triggers` grow line by line and join the
+    configuration at the end. `handlers` fold the kinds of instructions that the class does not
+    fold itself.
     """
 
     def __init__(
@@ -67,6 +70,7 @@ class StageFold:
         self.missing: list[ImageNeed] = []
         self.wanted: set[int] = set()
         self.arguments: dict[str, str | None] = {}
+        self.declared = 0
         self.globals = globals
         self.variables = Variables(escape=options.escape, budget=budget)
         self.config = ImageConfig()
@@ -75,14 +79,19 @@ class StageFold:
         self._folds = folds
         self._images = images
         self.budget = budget
-        self._environment: dict[str, str] = {}
-        self.labels: dict[str, str] = {}
-        self.ports: set[str] = set()
-        self.volumes: set[str] = set()
+        # What stages hand on is shared, not copied: a stage may have any number of heirs.
+        self._environment = Environment()
+        self._touched: set[str] = set()
+        self._declared_here: dict[str, None] = {}
+        self._heir: Variables | None = None
+        self._known_arguments: PersistentMap[bool] = PersistentMap()
+        self.labels: PersistentMap[str] = PersistentMap()
+        self.ports: PersistentMap[bool] = PersistentMap()
+        self.volumes: PersistentMap[bool] = PersistentMap()
         self.triggers: list[str] = []
         self.private: set[str] = set()
-        """Those of "user" and "workdir" that were expanded from an argument."""
-        self._private_env: set[str] = set()
+        """What of "user" and "workdir" was expanded from an argument."""
+        self._private_env: PersistentMap[bool] = PersistentMap()
         self._before: StageFold | None = None
         self._scratch: int | None = None
         self._history: list[tuple[HistoryEntry, int | None]] = []
@@ -153,8 +162,8 @@ class StageFold:
         self.config = image.config.inherited()
         self._take_over(self.config)
         if self.options.host_path and "PATH" not in dict(image.config.env):
-            self._environment.pop("PATH", None)
-        for name, value in self._environment.items():
+            self._environment = self._environment.without("PATH")
+        for name, value in self._environment:
             self.variables.set(name, value)
         if image.config.architecture:
             self.platform = _platform_of(image.config)
@@ -163,21 +172,21 @@ class StageFold:
             self._scratch = self.vertex
 
     def _inherit(self, fold: StageFold) -> None:
-        """Begin where another stage ends: its arguments are visible here too (observed rule
-        3.7).
-        """
-        config = fold.finished_config()
-        self._onbuild = config.onbuild
-        self.config = config.inherited()
-        self._take_over(self.config)
-        self.variables = fold.variables.snapshot()
-        self.budget.spend(len(fold.variables.values) + len(fold.arguments))
-        self.arguments = dict(fold.arguments)
-        for name, value in self._environment.items():
-            # The configuration is applied anew, behind arguments and over those of its names.
-            self.variables.set(name, value, private=name in fold._private_env)
+        """Begin where another stage ends: its arguments are seen here too (observed rule 3.7)."""
+        self._onbuild = tuple(fold.triggers)
+        self.config = fold.config.inherited()
+        self._environment = fold._environment
+        self.labels = fold.labels
+        self.ports, self.volumes = fold.ports, fold.volumes
+        self.variables = fold._variables_for_heirs().snapshot()
+        if self.config.os != "windows" and not self._environment.has("PATH"):
+            self._environment = self._environment.with_value("PATH", DEFAULT_PATH)
+            self.variables.set("PATH", DEFAULT_PATH)
+        self.budget.spend(1 + len(fold.arguments))
+        self.arguments, self.declared = dict(fold.arguments), fold.declared
+        self._known_arguments = fold._known_arguments
         self.private = set(fold.private)
-        self._private_env = set(fold._private_env)
+        self._private_env = fold._private_env
         self._before = fold
         self._scratch = fold._scratch
         self.base = fold.base
@@ -185,11 +194,35 @@ class StageFold:
         self.vertex = fold.vertex
         self.bypass = self.bypass or fold.bypass
 
+    def _variables_for_heirs(self) -> Variables:
+        """The variables once the configuration is applied anew, behind arguments and over those
+        of its names.
+
+        Only what this stage touched has to move, however much there is.
+        """
+        if self._heir is None:
+            heir = self._heir = self.variables.snapshot()
+            settled = self._environment
+            for start in list(self._touched):
+                # One is put before the one that follows it in the configuration, which must be
+                # in its place by then.
+                pending = [start] if start in self._touched else []
+                while pending and (after := settled.name_after(pending[-1])) in self._touched:
+                    pending.append(after or "")
+                for name in reversed(pending):
+                    self._touched.discard(name)
+                    value, hidden = settled.get(name) or "", name in self._private_env
+                    heir.set(name, value, private=hidden, before=settled.name_after(name))
+            for name in self._declared_here:
+                if not settled.has(name):
+                    heir.move(name, before=settled.first)
+        return self._heir
+
     def _take_over(self, config: ImageConfig) -> None:
-        self._environment = dict(config.env)
-        self.labels = dict(config.labels)
-        self.ports = set(config.exposed_ports)
-        self.volumes = set(config.volumes)
+        self._environment = Environment(config.env)
+        self.labels = PersistentMap(dict(config.labels))
+        self.ports = PersistentMap(dict.fromkeys(config.exposed_ports, True))
+        self.volumes = PersistentMap(dict.fromkeys(config.volumes, True))
 
     def _copy_context(self, name: str, origin: Origin) -> None:
         """FROM a named context that is a plain directory: its whole content is the root."""
@@ -224,6 +257,8 @@ class StageFold:
 
     def _trigger(self, first: written.From | None, number: int, text: str) -> None:
         line = first.location.line if first is not None and first.location is not None else 0
+        # A stage runs all of another's: the product of the two has to have a bound.
+        self.budget.spend(_TRIGGER + len(text))
         instruction = located(first, parse_trigger, text)
         origin = origin_of(
             instruction,
@@ -239,7 +274,7 @@ class StageFold:
         """The configuration of the stage so far."""
         return evolve(
             self.config,
-            env=tuple(self._environment.items()),
+            env=self._environment.pairs,
             labels=tuple(sorted(self.labels.items())),
             exposed_ports=tuple(sorted(self.ports)),
             volumes=tuple(sorted(self.volumes)),
@@ -388,9 +423,22 @@ class StageFold:
             elif passed is None:
                 passed = self.globals.get(name)
             self.variables.declare(name, passed)
-            self.arguments[name] = passed
+            if passed is not None:
+                self._declared_here.pop(name, None)
+                self._declared_here[name] = None
+                if self._environment.has(name):
+                    self._touched.add(name)
+            self._declare(name, passed)
             shown.append(name if passed is None else f"{name}={passed}")
         return HistoryEntry.of(f"ARG {' '.join(shown)}")
+
+    def _declare(self, name: str, passed: str | None) -> None:
+        """Note the argument for history, which shows the first ones only."""
+        if name not in self._known_arguments:
+            self._known_arguments = self._known_arguments.with_item(name, True)
+            self.declared += 1
+        if name in self.arguments or len(self.arguments) < _SHOWN:
+            self.arguments[name] = passed
 
     def _env(self, instruction: written.Env, origin: Origin) -> HistoryEntry:
         # All values of one line see the variables as they were before the line.
@@ -405,8 +453,12 @@ class StageFold:
         for name, value in pairs:
             ImageConfig().with_env(name, value)  # checks the name
             self.variables.set(name, value, private=name in private)
-            (self._private_env.add if name in private else self._private_env.discard)(name)
-            self._environment[name] = value
+            marks = self._private_env
+            hidden = name in private
+            self._private_env = marks.with_item(name, True) if hidden else marks.without(name)
+            if self._environment.has(name):
+                self._touched.add(name)
+            self._environment = self._environment.with_value(name, value)
         return HistoryEntry.of("ENV " + " ".join(f"{n}={v}" for n, v in pairs))
 
     def _workdir(self, instruction: written.Workdir, origin: Origin) -> HistoryEntry:
@@ -440,6 +492,12 @@ def _platform_of(config: ImageConfig) -> str:
     parts = [config.os or "linux", config.architecture, config.variant]
     return "/".join(part for part in parts if part)
 
+
+_SHOWN: Final = 1_024
+"""Arguments that history can show."""
+
+_TRIGGER: Final = 1_024
+"""Steps that running one trigger counts for."""
 
 Handler: TypeAlias = Callable[[StageFold, Any, Origin], HistoryEntry | None]
 """Folds one kind of instruction; None means that it adds no line of history."""

@@ -127,6 +127,7 @@ def reachable(
 ) -> frozenset[int]:
     """The stages that `roots` need, according to the names in their instructions."""
     found = set(roots)
+    asked: set[int] = set()
     for stage in reversed(stages.all):
         if stage.number not in found:
             continue
@@ -136,7 +137,10 @@ def reachable(
             number = stages.base(stage.number, base, options)
             if number is not None:
                 found.add(number)
-                names += _triggered(stages.all[number])
+                if number not in asked:
+                    # A later heir finds all that an earlier one does: once is enough.
+                    asked.add(number)
+                    names += _triggered(stages.all[number])
         for name in names:
             number = stages.find(stage.number, name, options)
             if number is not None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Final
 
+from layercache._base.persistent_map import PersistentMap
 from layercache.dockerfile.syntax.expansion import process_word, process_words
 from layercache.dockerfile.syntax.limits import Budget
+from layercache.model.environment import Environment, is_large
 
 __all__ = ["NOT_IN_ENVIRONMENT", "PROXIES", "Variables", "automatic_arguments", "proxy_variables"]
 
@@ -35,7 +37,7 @@ def proxy_variables(args: Mapping[str, str], variables: Variables) -> tuple[tupl
     return tuple(
         (name, value)
         for name, value in found.items()
-        if variables.get(name) is None and name not in variables.declared
+        if variables.get(name) is None and not variables.declares(name)
     )
 
 
@@ -59,127 +61,122 @@ def automatic_arguments(target: str, build: str, stage: str | None = None) -> di
 _PAIR: Final = 32
 """Steps that one variable of one command counts for: memory, and not only time."""
 
-_SHARED: Final = 4
-"""The same for a command that sees what the one before it sees: its key still names them all."""
-
 
 class _Noting(Mapping[str, str]):
     """Values for expansion; records whether one that came from a build argument was read."""
 
-    def __init__(self, values: Mapping[str, str], private: set[str], noted: list[bool]) -> None:
-        self._values = values
-        self._private = private
-        self._noted = noted
+    def __init__(self, of: Variables) -> None:
+        self._of = of
+        self.noted = False
 
     def __getitem__(self, name: str) -> str:
-        value = self._values[name]
-        if name in self._private:
-            self._noted[0] = True
+        value = self._of.get(name)
+        if value is None:
+            raise KeyError(name)
+        if self._of.is_private(name):
+            self.noted = True
         return value
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._values)
+        return (name for name, _ in self._of.environment)
 
     def __len__(self) -> int:
-        return len(self._values)
+        return len(self._of.environment)
 
 
 class Variables:
     """Names and values in the order in which a command sees them.
 
-    Setting a name again moves it to the end, as BuildKit does: order counts in keys.
+    Setting a name again moves it to the end, as BuildKit does: order counts in keys. A snapshot
+    costs nothing, however many there are.
     """
 
-    def __init__(
-        self,
-        values: Mapping[str, str] | None = None,
-        *,
-        arguments: frozenset[str] = frozenset(),
-        private: frozenset[str] = frozenset(),
-        escape: str = "\\",
-        budget: Budget | None = None,
-    ) -> None:
-        self._values = dict(values or {})
-        self._arguments = set(arguments)
-        self._private = set(private | arguments)
-        self._noted = [False]
-        self._shown = _Noting(self._values, self._private, self._noted)
+    def __init__(self, *, escape: str = "\\", budget: Budget | None = None) -> None:
+        self.environment = Environment()
+        self._arguments: PersistentMap[bool] = PersistentMap()
+        self._private: PersistentMap[bool] = PersistentMap()
+        self._shown = _Noting(self)
         self._escape = escape
         self._budget = budget or Budget()
         self._declared: set[str] = set()
-        self._items: tuple[tuple[tuple[str, str], ...], tuple[str, ...]] | None = None
-
-    @property
-    def values(self) -> Mapping[str, str]:
-        return self._values
-
-    @property
-    def arguments(self) -> frozenset[str]:
-        """Names whose value comes from ARG and not from ENV."""
-        return frozenset(self._arguments)
+        self._items: tuple[tuple[tuple[str, str], ...] | Environment, tuple[str, ...]] | None = None
 
     @property
     def declared(self) -> frozenset[str]:
         """Names that an ARG of this scope declares, with or without a value."""
         return frozenset(self._declared)
 
-    def seen(self) -> tuple[tuple[tuple[str, str], ...], tuple[str, ...]]:
-        """The variables that a command sees, in order, and the names whose values come from
-        arguments.
+    def declares(self, name: str) -> bool:
+        """Whether an ARG of this scope declares `name`."""
+        return name in self._declared
 
-        Rebuilt only after a change, so that many commands share it. All of it counts for each
-        command: without a bound, computing the keys of many commands after many variables would
-        take
-        minutes.
+    def seen(self) -> tuple[tuple[tuple[str, str], ...] | Environment, tuple[str, ...]]:
+        """What a command sees, in order, and the names whose values come from arguments.
+
+        Made anew only after a change, so that many commands share it. A large environment stays
+        one value, private as a whole: it is never written down for each command.
         """
         if self._items is None:
-            self._budget.spend(_PAIR * len(self._values))
-            pairs = tuple(self._values.items())
-            self._items = (pairs, tuple(n for n, _ in pairs if n in self._private))
-        else:
-            self._budget.spend(_SHARED * len(self._values))
+            if is_large(self.environment):
+                self._items = (self.environment, ())
+            else:
+                pairs = self.environment.pairs
+                self._budget.spend(_PAIR * len(pairs))
+                self._items = (pairs, tuple(n for n, _ in pairs if n in self._private))
+        self._budget.spend(1)
         return self._items
 
     def get(self, name: str) -> str | None:
-        return self._values.get(name)
+        return self.environment.get(name)
 
-    @property
-    def private(self) -> frozenset[str]:
-        """Names whose value is that of an argument, or was expanded from one."""
-        return frozenset(self._private)
+    def is_argument(self, name: str) -> bool:
+        """Whether the value of `name` comes from ARG and not from ENV."""
+        return name in self._arguments
+
+    def is_private(self, name: str) -> bool:
+        """Whether the value of `name` is that of an argument, or was expanded from one."""
+        return name in self._private
 
     def from_argument(self) -> bool:
-        """Whether any expansion since the last call used an argument."""
-        noted, self._noted[0] = self._noted[0], False
+        """Whether anything expanded since this was last asked came from an argument."""
+        noted, self._shown.noted = self._shown.noted, False
         return noted
 
-    def set(self, name: str, value: str, *, private: bool = False) -> None:
-        """ENV; `private` if the value was expanded from an argument."""
+    def set(
+        self, name: str, value: str, *, private: bool = False, before: str | None = None
+    ) -> None:
+        """ENV; `private` if the value was expanded from an argument. At the end, or `before`."""
         self._items = None
-        (self._private.add if private else self._private.discard)(name)
-        self._values.pop(name, None)
-        self._values[name] = value
-        self._arguments.discard(name)
+        self._mark_private(name, private)
+        self.environment = self.environment.with_variable(name, value, before=before)
+        self._arguments = self._arguments.without(name)
+
+    def move(self, name: str, *, before: str | None) -> None:
+        """Put a variable before another, None for the end."""
+        value = self.environment.get(name)
+        if value is not None:
+            self._items = None
+            self.environment = self.environment.with_variable(name, value, before=before)
+
+    def _mark_private(self, name: str, private: bool) -> None:
+        marks = self._private
+        self._private = marks.with_item(name, True) if private else marks.without(name)
 
     def declare(self, name: str, value: str | None) -> None:
         """ARG: without a value it has no effect and leaves an existing variable unchanged."""
         self._declared.add(name)
         self._items = None
         if value is not None and name not in NOT_IN_ENVIRONMENT:
-            self._values.pop(name, None)
-            self._values[name] = value
-            self._arguments.add(name)
-            self._private.add(name)
+            self.environment = self.environment.with_variable(name, value)
+            self._arguments = self._arguments.with_item(name, True)
+            self._mark_private(name, private=True)
 
     def snapshot(self) -> Variables:
-        """A copy, without the declared names."""
-        return Variables(
-            self._values,
-            arguments=self.arguments,
-            private=self.private,
-            escape=self._escape,
-            budget=self._budget,
-        )
+        """A copy; the names declared are not taken along."""
+        copy = Variables(escape=self._escape, budget=self._budget)
+        copy.environment = self.environment
+        copy._arguments, copy._private, copy._items = self._arguments, self._private, self._items
+        return copy
 
     def expand(self, word: str) -> str:
         """Expand one word to one text."""
