@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from layercache._base.classes import field, frozen
+from layercache._os.allowance import MAX_UNPACKED_SIZE
 from layercache.dockerfile.recipe import Dockerfile
 from layercache.errors import UsageError
 from layercache.model.graph import Origin
@@ -36,8 +37,10 @@ class Request:
     step's `Origin`; `no_cache_filter` names stages. `project` names what is built for trails
     (default: context, recipe and target); `against` is a tag of this cache or another cache,
     whose build the reasons compare with. `paranoid` reads every selected file of a context
-    again, where otherwise unchanged stamps stand for unchanged bytes. `outputs` are files and
-    directories that will be written afterwards: like the cache's own, they are in no context.
+    again, where otherwise unchanged stamps stand for unchanged bytes. `max_unpacked_size` bounds
+    the bytes of all base layers, archives, URLs and repositories that the build unpacks or
+    fetches; more is a `HostileArchive`. `outputs` are files and directories that will be written
+    afterwards: like the cache's own, they are in no context.
     `trace` is "off", "auto" or "audit" ("audit=0.2" for the share that is run again), or a
     function that gives one of them for a step's `Origin`.
     """
@@ -59,6 +62,7 @@ class Request:
     ulimits: Sequence[str] = ()
     pull: bool = False
     paranoid: bool = False
+    max_unpacked_size: int = MAX_UNPACKED_SIZE
     project: str | None = None
     against: str | None = None
     trace: str | Callable[[Origin], str] = "off"

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from layercache._base.classes import evolve, frozen
+from layercache._os.allowance import UnpackAllowance
 from layercache.builds.baseline import Against, baseline_of, trail_id
 from layercache.builds.history import BuildHistory
 from layercache.builds.reporter import Reporter
@@ -93,12 +94,14 @@ class RunningBuild:
         self.started = time.monotonic()
         self.executor = wiring.executor
         self._images: BaseImages | None = None
+        self.allowance = UnpackAllowance(request.max_unpacked_size)
         self.inputs = Inputs(
             self.store,
             self._contexts(),
             remote=self._open_remote,
             fetch=self._fetch,
             write=self.execute,
+            allowance=self.allowance,
         )
 
     def run(self) -> BuildResult:
@@ -284,7 +287,7 @@ class RunningBuild:
 
         given = self.wiring.executor_options
         access = Access(given.get("secrets") or {}, given.get("ssh") or {})
-        return open_remote(source, self.store, access)
+        return open_remote(source, self.store, access, allowance=self.allowance)
 
     def _base_images(self) -> BaseImages:
         if self._images is None:
@@ -294,7 +297,12 @@ class RunningBuild:
             if make is None:
                 from layercache.images.sources import default_images
 
-                images = default_images(self.store, pull=self.request.pull, write=self.execute)
+                images = default_images(
+                    self.store,
+                    pull=self.request.pull,
+                    write=self.execute,
+                    allowance=self.allowance,
+                )
             else:
                 images = make(self.store)
             contexts = {name.lower(): at for name, at in self.request.contexts.items()}

@@ -242,6 +242,13 @@ def _recipe_options(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="read every file of a context again, whatever its time stamps say",
     )
+    add(
+        "--max-unpacked-size",
+        default="32g",
+        metavar="SIZE",
+        help="bytes that base layers, archives, URLs and repositories may come to in this build; "
+        "default %(default)s",
+    )
     add("--no-cache", action="store_true", help="execute every step; results are still kept")
     add(
         "--no-cache-filter",

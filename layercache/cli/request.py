@@ -131,6 +131,7 @@ def _request(options: Namespace) -> Request:
         ulimits=options.ulimit,
         pull=options.pull,
         paranoid=options.paranoid,
+        max_unpacked_size=_size(options.max_unpacked_size),
         against=getattr(options, "against", None),
     )
 

@@ -22,6 +22,7 @@ from layercache.model.task import Blobs, Executor, Masks, NewFile, Result, Task,
 from layercache.model.tree import Tree
 
 if TYPE_CHECKING:
+    from layercache._os.allowance import UnpackAllowance
     from layercache.model.layer_index import LayerIndex
     from layercache.store.store import Store
 
@@ -128,6 +129,11 @@ class Window:
             self.log(output)
 
     # -- what an executor sees --------------------------------------------------------------
+
+    @property
+    def allowance(self) -> UnpackAllowance:
+        """Optional capability `Allows`: the bound of the whole build."""
+        return self._inputs.allowance
 
     def open(self, digest: Digest) -> BinaryIO:
         return self._inputs.open(digest)

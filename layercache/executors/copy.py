@@ -28,6 +28,7 @@ from functools import partial
 from typing import TYPE_CHECKING, BinaryIO, Final, cast
 
 from layercache._base.classes import evolve
+from layercache._os.allowance import Allows, UnpackAllowance
 from layercache.errors import BuildError, UsageError
 from layercache.layers.accounts import resolve_owner
 from layercache.layers.acl import with_mode
@@ -65,7 +66,10 @@ def copy_layer(task: Task, blobs: Blobs) -> Result:
     """
     roles = {bound.role: bound.subject for bound in task.inputs}
     parent: Tree = blobs.tree(task.parent or SCRATCH) if _reads_parent(task) else _empty()
-    with CopyPlan(task.instruction, parent, lambda role: blobs.tree(roles[role])) as plan:
+    allowance = blobs.allowance if isinstance(blobs, Allows) else None
+    with CopyPlan(
+        task.instruction, parent, lambda role: blobs.tree(roles[role]), allowance
+    ) as plan:
         output = b"".join(f"warning: {w}\n".encode() for w in plan.warnings)
         if output:
             blobs.log(output)
@@ -113,12 +117,19 @@ class CopyPlan:
     spooled.
 
     `changes` holds the outcome; only `parent` and the trees were read for it, and only archives
-    among the files. `trees` maps a role to its tree. `warnings` are sentences about probable
-    mistakes.
+    among the files, whose content `allowance` counts. `trees` maps a role to its tree.
+    `warnings` are sentences about probable mistakes.
     """
 
-    def __init__(self, instruction: object, parent: Tree, trees: Callable[[str], Tree]) -> None:
+    def __init__(
+        self,
+        instruction: object,
+        parent: Tree,
+        trees: Callable[[str], Tree],
+        allowance: UnpackAllowance | None = None,
+    ) -> None:
         self.changes = Changes(parent)
+        self._allowance = allowance
         self._trees = trees
         self._unpackers: list[Unpacker] = []
         self._derived: list[tuple[str, str]] = []
@@ -234,7 +245,9 @@ class CopyPlan:
         if not wanted or not match.node.is_file:
             return False
         unpacker = Unpacker.of(
-            partial(tree.open, match.path), what=f"{source.pattern} ({instruction.name})"
+            partial(tree.open, match.path),
+            what=f"{source.pattern} ({instruction.name})",
+            allowance=self._allowance,
         )
         if unpacker is None:
             return False

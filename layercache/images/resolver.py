@@ -15,6 +15,7 @@ from functools import partial
 from typing import BinaryIO, Final, Protocol, cast, runtime_checkable
 
 from layercache._base.classes import evolve, field, frozen
+from layercache._os.allowance import UnpackAllowance
 from layercache.errors import CacheError, HostileArchive, NotFound, SourceError, UsageError
 from layercache.images.layouts import FoundImage, ImageFile, open_images
 from layercache.layers.compression import decompressed
@@ -95,7 +96,8 @@ class Images:
     `finders` are asked in order for a plain reference (the cache's own tags, then a registry);
     `platform` is the default platform, that of this machine if None. With `lazy` False, a layer
     whose uncompressed size is known neither from the image nor from an earlier build is fetched
-    when its image is resolved, so that no descriptor has `UNKNOWN_SIZE`.
+    when its image is resolved, so that no descriptor has `UNKNOWN_SIZE`. `allowance`
+    bounds the bytes of all layers that are fetched.
     """
 
     def __init__(
@@ -106,7 +108,9 @@ class Images:
         platform: str | None = None,
         directory: str | Callable[[], str] = os.getcwd,
         lazy: bool = True,
+        allowance: UnpackAllowance | None = None,
     ) -> None:
+        self._allowance = allowance or UnpackAllowance()
         self._content = content
         self._finders = finders
         self._platform = Platform.parse(platform) if platform else None
@@ -165,7 +169,9 @@ class Images:
                 # The cache is at fault; running the step again repairs it.
                 raise NotFound(f"layer {digest} is in no image that this build resolved")
             original, source = place
-            with self.open_original(original, source, digest) as stream:
+            what = f"layer {original.digest}"
+            plain = self.open_original(original, source, digest)
+            with self._allowance.counted(plain, what) as stream:
                 stored = self._content.add_blob(stream, LAYER_TAR)
         if stored.digest != digest:
             raise HostileArchive(f"layer {digest}: stored as {stored.digest}")

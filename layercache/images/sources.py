@@ -9,6 +9,7 @@ from layercache.images.resolver import ImageFinder, Images
 from layercache.images.tags import TaggedImages
 
 if TYPE_CHECKING:
+    from layercache._os.allowance import UnpackAllowance
     from layercache.images.layouts import FoundImage
     from layercache.oci.manifests import BlobSource
     from layercache.oci.platforms import Platform
@@ -45,15 +46,17 @@ def default_images(
     platform: str | None = None,
     write: bool = True,
     insecure: Iterable[str] = (),
+    allowance: UnpackAllowance | None = None,
 ) -> Images:
     """The resolver for one build over `store`.
 
     Tags of the cache take precedence over registries; with `pull`, registries come first, and a
     tag serves only images that no registry has. `write` False stores no responses of registries
-    (for a plan); `insecure` names registries that may be contacted without verified TLS.
+    (for a plan); `allowance` bounds the
+    bytes that are fetched; `insecure` names registries that may be contacted without verified TLS.
     """
     tags = TaggedImages(store)
     registry = LazyRegistry(store, write=write, insecure=insecure)
     finders = (registry, tags) if pull else (tags, registry)
     # Stores check sizes, so layers used by a build need one. A plan fetches nothing.
-    return Images(store, finders=finders, platform=platform, lazy=not write)
+    return Images(store, finders=finders, platform=platform, lazy=not write, allowance=allowance)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, BinaryIO, cast
 
 from blake3 import blake3
 
+from layercache._os.allowance import UnpackAllowance
 from layercache.dockerfile.lowering.remote import url_name
 from layercache.errors import SourceError, UsageError
 from layercache.http.client import Response, masked, parse_address, reason, send
@@ -32,20 +33,26 @@ __all__ = ["FileTree", "open_remote"]
 
 _BLOCK = 1 << 18
 _TIMEOUT = 60.0
-_MAX_BYTES = 1 << 36
 _REDIRECTS = 10
 _LONGEST_DATE = 100
 
 
-def open_remote(source: Source, store: Store, access: Access = NOTHING) -> Tree:
+def open_remote(
+    source: Source,
+    store: Store,
+    access: Access = NOTHING,
+    *,
+    allowance: UnpackAllowance | None = None,
+) -> Tree:
     """Fetch `source` once and return it as a tree; raises `SourceError`.
 
-    `access` holds the credentials that may be used for it.
+    `access` holds the credentials that may be used for it; `allowance` bounds its bytes.
     """
+    allowance = allowance or UnpackAllowance()
     if isinstance(source, UrlSource):
-        return _fetch(source, store, access)
+        return _fetch(source, store, access, allowance)
     if isinstance(source, GitSource):
-        return _checkout(source, access)
+        return _checkout(source, access, allowance)
     fetch = getattr(source, "fetch", None)
     if fetch is None:
         raise SourceError(
@@ -99,7 +106,7 @@ class FileTree:
         return self._store.open_blob(cast("object", self._digest))  # type: ignore[arg-type]
 
 
-def _fetch(source: UrlSource, store: Store, access: Access) -> FileTree:
+def _fetch(source: UrlSource, store: Store, access: Access, allowance: UnpackAllowance) -> FileTree:
     content = blake3()
     checked = hashlib.sha256()
     name = url_name(source.url)
@@ -109,8 +116,7 @@ def _fetch(source: UrlSource, store: Store, access: Access) -> FileTree:
             size = 0
             while block := answer.body.read(_BLOCK):
                 size += len(block)
-                if size > _MAX_BYTES:
-                    raise SourceError(f"{what}: more than {_MAX_BYTES} bytes")
+                allowance.take(len(block), what)
                 content.update(block)
                 checked.update(block)
                 spool.write(block)
@@ -207,8 +213,8 @@ class _Checkout(Closes):
         self._remove()
 
 
-def _checkout(source: GitSource, access: Access) -> Tree:
-    from layercache.inputs.git import Git
+def _checkout(source: GitSource, access: Access, allowance: UnpackAllowance) -> Tree:
+    from layercache.inputs.git import Git, size_below
     from layercache.inputs.scan.context_tree import Context
 
     what = f"ADD {masked(source.url)}"
@@ -219,7 +225,7 @@ def _checkout(source: GitSource, access: Access) -> Tree:
         root, home = os.path.join(directory, "tree"), os.path.join(directory, "home")
         os.mkdir(root, 0o755)
         os.mkdir(home, 0o700)
-        git = Git(source.url, home, access)
+        git = Git(source.url, home, access, allowance, directory)
         git.run(root, "init", "-q", "--template=")
         _fetch_commit(git, source, root, what)
         commit = git.run(root, "rev-parse", "HEAD").decode().strip()
@@ -233,6 +239,7 @@ def _checkout(source: GitSource, access: Access) -> Tree:
             _remake(git, source, root, commit, directory)
         else:
             _without_git(root)
+        allowance.take(size_below(directory), what)
         below = _below(root, source.subdirectory)
         if below is None:
             raise SourceError(f"{what}: there is no directory {source.subdirectory!r}")

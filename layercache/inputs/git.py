@@ -14,15 +14,21 @@ import subprocess
 import time
 import urllib.parse
 from collections.abc import Mapping
-from typing import Final
+from typing import Final, TypeAlias
 
+from layercache._os.allowance import UnpackAllowance
 from layercache.errors import SourceError
 from layercache.http.client import masked, words
 from layercache.inputs.access import Access
 
-__all__ = ["Git"]
+__all__ = ["Git", "size_below"]
 
 _SECONDS: Final = 3600.0
+_PAUSE: Final = 0.25
+_BLOCK: Final = 512
+"""What a name alone counts for: a repository can be nothing but names."""
+
+_Said: TypeAlias = "tuple[bytes, bytes]"
 _KEPT: Final = (
     "PATH", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR", "CURL_CA_BUNDLE", "GIT_SSL_CAINFO",
     "http_proxy", "https_proxy", "all_proxy", "no_proxy",
@@ -70,11 +76,17 @@ _SETTINGS: Final[Mapping[str, str]] = {
 class Git:
     """Runs git for one repository `url`; `home` is an empty directory.
 
-    All that it runs together may take an hour, so that no server keeps a build for ever.
+    All that it runs together may take an hour, so that no server keeps a build for ever. All that
+    comes to lie below `place` is held to what `allowance` has left: measured while git runs,
+    since a few bytes of a repository can stand for any number of files.
     """
 
-    def __init__(self, url: str, home: str, access: Access) -> None:
+    def __init__(
+        self, url: str, home: str, access: Access, allowance: UnpackAllowance, place: str
+    ) -> None:
         self._shown = masked(url)
+        self._allowance = allowance
+        self._place = place
         self._environment = _environment(url, home, access)
         self._deadline = time.monotonic() + _SECONDS
 
@@ -92,9 +104,7 @@ class Git:
             umask=0o022,  # modes are content, so they must not depend on the user's umask
         )
         try:
-            said, complaint = process.communicate(
-                data, timeout=max(0.0, self._deadline - time.monotonic())
-            )
+            said, complaint = self._communicate(process, data)
         except BaseException as error:
             try:
                 os.killpg(process.pid, signal.SIGKILL)
@@ -108,6 +118,40 @@ class Git:
             lines = [line for line in complaint.strip().splitlines() if line] or [b"git failed"]
             raise SourceError(f"ADD {self._shown}: {words(lines[-1])}")
         return said
+
+    def _communicate(self, process: subprocess.Popen[bytes], data: bytes | None) -> _Said:
+        pause = _PAUSE
+        while True:  # the input goes along once
+            try:
+                return process.communicate(data, timeout=pause)
+            except subprocess.TimeoutExpired:
+                data = None
+                began = time.monotonic()
+                if began > self._deadline:
+                    raise
+                size = size_below(self._place)
+                if size > self._allowance.left:
+                    self._allowance.take(size, f"ADD {self._shown}")
+                # Looking takes the longer the more there is: a tenth of the time at most.
+                pause = max(_PAUSE, 9 * (time.monotonic() - began))
+
+
+def size_below(directory: str) -> int:
+    """Bytes of the files below a directory, and a block for each name; follows no link."""
+    total = 0
+    pending = [directory]
+    while pending:
+        try:
+            with os.scandir(pending.pop()) as entries:
+                for entry in entries:
+                    total += _BLOCK
+                    if entry.is_dir(follow_symlinks=False):
+                        pending.append(entry.path)
+                    else:
+                        total += entry.stat(follow_symlinks=False).st_size
+        except OSError:
+            continue  # it went while it was looked at
+    return total
 
 
 def _environment(url: str, home: str, access: Access) -> dict[str, str]:

@@ -25,6 +25,7 @@ from layercache.trees.order import ordered_fingerprint
 from layercache.trees.selection import fingerprint
 
 if TYPE_CHECKING:
+    from layercache._os.allowance import UnpackAllowance
     from layercache.inputs.observed import Values
     from layercache.layers.state_tree import StateTree
     from layercache.model.layer_index import LayerIndex
@@ -61,6 +62,7 @@ class Inputs:
     `contexts` makes the tree of a context on first use; `remote` the tree of any other source
     (by default those that `layercache.inputs.fetch` supports);
     `fetch` brings the bytes of a base image's layer into the store (True if it could).
+    `allowance` bounds the bytes that are unpacked and fetched.
     `write`: store derived facts (facts about states, indexes) for later builds.
     """
 
@@ -72,8 +74,10 @@ class Inputs:
         fetch: Callable[[Layer], bool] | None = None,
         *,
         write: bool = True,
+        allowance: UnpackAllowance | None = None,
     ) -> None:
         self._store = store
+        self._allowance = allowance
         self._contexts = contexts
         self._remote = remote
         self._fetch = fetch
@@ -85,6 +89,16 @@ class Inputs:
         self._indexes: dict[DiffID, LayerIndex] = {}
         self._layers: dict[Digest, Layer] = {}
         self.known = KnownSelectors(store)
+
+    @property
+    def allowance(self) -> UnpackAllowance:
+        """The bound on what the build unpacks and fetches; in another process one of its own."""
+        if self._allowance is None:
+            from layercache._os.allowance import UnpackAllowance
+
+            with self._lock:
+                self._allowance = self._allowance or UnpackAllowance()
+        return self._allowance
 
     def elsewhere(self, given: Mapping[Source, State]) -> Inputs:
         """The form of this object for another process: sources become states that hold the parts
@@ -134,7 +148,7 @@ class Inputs:
             return self._remote(source)
         from layercache.inputs.fetch import open_remote
 
-        return open_remote(source, self._store)
+        return open_remote(source, self._store, allowance=self.allowance)
 
     def fingerprint(self, subject: State | Source, selector: Selector) -> Fingerprint:
         """The fingerprint of the part of `subject` that `selector` picks; facts about states are

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import BinaryIO, cast
 
 from layercache._base.classes import evolve
+from layercache._os.allowance import UnpackAllowance
 from layercache.errors import BuildError, HostileArchive
 from layercache.layers.changes import Changes, LayerChange, shown
 from layercache.layers.compression import decompressed
@@ -33,9 +34,16 @@ class Unpacker:
 
     @classmethod
     def of(
-        cls, open_file: Callable[[], BinaryIO], *, what: str, limits: Limits = DEFAULT_LIMITS
+        cls,
+        open_file: Callable[[], BinaryIO],
+        *,
+        what: str,
+        limits: Limits = DEFAULT_LIMITS,
+        allowance: UnpackAllowance | None = None,
     ) -> Unpacker | None:
         """The archive in a file, compressed or not; None if the file is not an archive.
+
+        `allowance` counts the bytes it unpacks to.
 
         Raises `HostileArchive` for an archive that violates a rule, `MissingExtra` for one
         compressed
@@ -55,6 +63,8 @@ class Unpacker:
             with open_file() as stream:
                 plain = decompressed(stream, limits=limits, what=what)
                 while chunk := plain.read(CHUNK):
+                    if allowance is not None:
+                        allowance.take(len(chunk), what)
                     spool.write(chunk)
             spool.seek(0)
             entries = list(read_archive(spool, limits=limits, what=what))
