@@ -15,6 +15,7 @@ from layercache.builds.exporting import export
 from layercache.builds.result import BuildResult
 from layercache.errors import LayerCacheError, UsageError
 from layercache.images import writers
+from layercache.images.atomic_files import atomic_file
 from layercache.store.backends.local import LocalBackend
 from layercache.store.store import Store
 from tests.store.test_faulty_storage import CONTEXT, RECIPE, Writes
@@ -68,7 +69,7 @@ def test_an_interrupted_export_is_taken_up_again(
     """Whichever file could not be written: the next export into the directory completes it."""
     result = _build(tmp_path / "cache")
     export(result, f"type=oci,tar=false,dest={tmp_path}/right")
-    whole, count = writers.atomic_file, 0
+    whole, count = atomic_file, 0
 
     def failing(path: str, **options: bool) -> object:
         nonlocal count

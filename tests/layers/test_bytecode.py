@@ -37,6 +37,7 @@ def compiled(directory: Path, moment: int) -> Path:
     made = py_compile.compile(
         str(source), dfile="/m.py", invalidation_mode=py_compile.PycInvalidationMode.TIMESTAMP
     )
+    assert made is not None
     return Path(made)
 
 

@@ -62,7 +62,8 @@ def build(
 def read(result: BuildResult, path: str) -> bytes:
     """A file of the last stage."""
     with result.tree().open(path.lstrip("/").encode()) as content:
-        return content.read()
+        data: bytes = content.read()
+        return data
 
 
 def sources(a: str, b: str = "b\n") -> dict[str, bytes]:

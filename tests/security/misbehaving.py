@@ -59,7 +59,11 @@ def listening(answer: Callable[[socket.socket], None]) -> Iterator[int]:
 @contextmanager
 def hanging() -> Iterator[int]:
     """Takes connections and never says anything."""
-    with listening(lambda connection: threading.Event().wait(20) and None) as port:
+
+    def wait(connection: socket.socket) -> None:
+        threading.Event().wait(20)
+
+    with listening(wait) as port:
         yield port
 
 

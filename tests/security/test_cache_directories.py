@@ -16,6 +16,7 @@ from layercache.errors import Cancelled, NotFound
 from layercache.events import Note
 from layercache.store.backends.local import LocalBackend
 from layercache.store.collection import collect, usage, verify
+from layercache.store.small_objects import StoreEvent
 from layercache.store.store import Store
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="modes and links of POSIX")
@@ -186,7 +187,7 @@ def test_a_wait_for_a_collection_ends(tmp_path: Path, monkeypatch: pytest.Monkey
 
     build(tmp_path)
     monkeypatch.setattr(range_locks, "_LONGEST_HOLD", 0.05)
-    events = []
+    events: list[StoreEvent] = []
     backend = LocalBackend(tmp_path)
     names = [info.name for info in backend.list("blobs/")]
     with backend.seize(names), Store(LocalBackend(tmp_path), on_event=events.append) as store:

@@ -26,7 +26,7 @@ from layercache.builds.builder import Builder
 from layercache.builds.exporting import export
 from layercache.builds.result import BuildResult
 from layercache.errors import CacheError
-from layercache.store.backend import Backend
+from layercache.store.backend import Backend, BatchReader
 from layercache.store.backends.fsspec import FsspecBackend
 from layercache.store.backends.local import LocalBackend
 from layercache.store.backends.memory import MemoryBackend
@@ -291,6 +291,8 @@ def test_an_object_without_end_is_given_up(protocol: str, stated: str) -> None:
             head += b"Transfer-Encoding: chunked\r\n\r\n"
             piece = b"100000\r\n" + piece + b"\r\n"
     with listening(endless) as port, suppress(CacheError):
-        found = OPENED[protocol](port).read_many(["ac/00/" + "0" * 64])
+        backend = OPENED[protocol](port)
+        assert isinstance(backend, BatchReader)
+        found = backend.read_many(["ac/00/" + "0" * 64])
         assert all(len(data) <= 5 for data in found.values())
     assert sent < 100 << 20

@@ -61,7 +61,8 @@ def test_a_store_that_is_copied_or_put_behind_another_signs_alike() -> None:
     """The scope is applied once."""
     backend, remote = MemoryBackend(), MemoryBackend()
     store = Store(backend, verifier=KeyedVerifier(SECRET), namespace="team")
-    with tiered(store, cache_to=[remote]) as both:
+    both = tiered(store, cache_to=[remote])
+    with both:
         build(both)
         assert both.flush(30)
     plain = Store(remote, verifier=KeyedVerifier(SECRET), namespace="team")

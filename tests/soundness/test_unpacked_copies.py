@@ -7,6 +7,8 @@ import os
 import shutil
 import sys
 import time
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -26,7 +28,9 @@ SECOND = FIRST + "RUN ls -R /d > /listing; cat /d/e/f /d/g > /content\n"
 def build(tmp_path):
     if sys.platform != "linux" or os.geteuid() != 0 or not shutil.which("busybox"):
         pytest.skip("needs root on Linux and a static busybox")
-    make_layout(tmp_path / "layout", [busybox_layer()], {"Env": ["PATH=/bin"]})
+    layer = busybox_layer()
+    assert layer is not None
+    make_layout(tmp_path / "layout", [layer], {"Env": ["PATH=/bin"]})
     base = f"oci-layout://{tmp_path / 'layout'}"
 
     def run(text, cache="cache"):
@@ -59,14 +63,19 @@ def rewrite(root):
     os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
 
 
-DAMAGE = {
+def relink(root: Path) -> None:
+    (root / "d/l").unlink()
+    (root / "d/l").symlink_to("e")
+
+
+DAMAGE: dict[str, Callable[[Path], object]] = {
     "old files deleted": age,
     "one file": lambda root: (root / "d/e/f").unlink(),
     "a directory": lambda root: shutil.rmtree(root / "d/e"),
     "a file more": lambda root: (root / "d/more").write_text("x"),
     "same size and times": rewrite,
     "a mode": lambda root: (root / "d/g").chmod(0o600),
-    "a link": lambda root: ((root / "d/l").unlink(), (root / "d/l").symlink_to("e")),
+    "a link": relink,
     "an owner": lambda root: os.chown(root / "d/g", 1, 1),
     "all of it": shutil.rmtree,
 }
