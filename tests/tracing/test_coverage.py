@@ -28,7 +28,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
         pytest.skip("needs root")
     if program() is None:
         pytest.skip("no C compiler with static libraries: apt-get install gcc libc6-dev")
-    made = Bench(tmp_path_factory.mktemp("scratch"), battery_base(), allow_insecure=True)
+    made = Bench(tmp_path_factory.mktemp("scratch"), battery_base())
     result = observe(made, "/observe", "nothing")
     if result.observed is None:
         made.executor.close()
@@ -40,10 +40,8 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
 @pytest.mark.parametrize("kind", EXPECTED)
 def test_every_kind_of_observation_is_seen(bench: Bench, kind: str) -> None:
     """A command that looks in this way is seen to look at just that path, in that respect."""
-    # What steps are denied by their filter can be had with all privileges.
-    security = "insecure" if kind.startswith("uring") else "sandbox"
     try:
-        result = observe(bench, "/observe", kind, security=security)
+        result = observe(bench, "/observe", kind)
     except StepFailed as error:
         if error.status == 77:
             pytest.skip(f"this kernel has no {kind}")
