@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import gc
+import hashlib
 import os
 import shutil
 import subprocess
@@ -16,7 +17,8 @@ from typing import Any
 
 import pytest
 
-from layercache.errors import SourceError
+from layercache import Builder, Dockerfile
+from layercache.errors import LayerCacheError, SourceError
 from layercache.inputs.fetch import open_remote
 from layercache.model.digests import Digest, sha256
 from layercache.model.sources import GitSource, UrlSource
@@ -75,6 +77,39 @@ def test_a_file(served: tuple[Path, str], store: Store) -> None:
     assert again.digest(b"") == tree.digest(b"")
     (root / "f.txt").write_bytes(b"two\n")
     assert open_remote(UrlSource(f"{url}/f.txt"), store).digest(b"") != tree.digest(b"")
+
+
+def test_a_checksum_that_is_added_reuses_the_step(served: tuple[Path, str]) -> None:
+    """The same URL with its digest is the same step, and is not fetched again."""
+    root, url = served
+    (root / "f").write_bytes(b"text")
+    digest = hashlib.sha256(b"text").hexdigest()
+    with Builder() as builder:
+        first = builder.build(Dockerfile.parse(f"FROM scratch\nADD {url}/f /d/\n"))
+        (root / "f").unlink()
+        text = f"FROM scratch\nADD --checksum=sha256:{digest} {url}/f /d/\n"
+        second = builder.build(Dockerfile.parse(text))
+        other = f"FROM scratch\nADD --checksum=sha256:{'0' * 64} {url}/f /d/\n"
+        with pytest.raises(LayerCacheError):
+            builder.build(Dockerfile.parse(other))
+    assert [step.decision for step in second.steps if step.decision] == ["hit"]
+    assert first.state == second.state
+
+
+@pytest.mark.parametrize("scheme", ["HTTP", "Http", "hTTp"])
+def test_a_scheme_in_capitals(served: tuple[Path, str], scheme: str) -> None:
+    """Letter case of a scheme means nothing, for ADD and for what COPY refuses."""
+    root, url = served
+    (root / "f").write_bytes(b"text")
+    written = scheme + url.removeprefix("http") + "/f"
+    with Builder() as builder:
+        plain = builder.build(Dockerfile.parse(f"FROM scratch\nADD {url}/f /d/\n"))
+        found = builder.build(Dockerfile.parse(f"FROM scratch\nADD {written} /d/\n"))
+        assert found.state == plain.state
+        with pytest.raises(LayerCacheError, match="use ADD"):
+            builder.build(Dockerfile.parse(f"FROM scratch\nCOPY {written} /d/\n"))
+        with pytest.raises(LayerCacheError, match="user information"):
+            builder.build(Dockerfile.parse("FROM scratch\nADD HTTPS://u:p@h/f /d/\n"))
 
 
 def test_a_checksum(served: tuple[Path, str], store: Store) -> None:

@@ -21,6 +21,7 @@ from layercache.dockerfile.lowering.remote import url_name
 from layercache.errors import SourceError, UsageError
 from layercache.http.client import Response, masked, parse_address, reason, send
 from layercache.inputs.access import NOTHING, Access
+from layercache.model.digests import Digest
 from layercache.model.instruction import Source
 from layercache.model.sources import GitSource, UrlSource
 from layercache.model.tree import Closes, Node, Tree, directory_digest, node_digest
@@ -77,11 +78,12 @@ def open_remote(
 class FileTree:
     """A tree of one regular file at its root, stored as a blob."""
 
-    def __init__(self, name: bytes, node: Node, store: Store, digest: str) -> None:
+    def __init__(self, name: bytes, node: Node, store: Store, digest: Digest) -> None:
         self._name = name
         self._node = node
         self._store = store
-        self._digest = digest
+        self.blob = digest
+        """The digest of its bytes."""
 
     def lookup(self, path: bytes) -> Node | None:
         """See `Tree.lookup`."""
@@ -103,7 +105,7 @@ class FileTree:
         """See `Tree.open`."""
         if path != self._name:
             raise SourceError(f"{os.fsdecode(path)!r} was not fetched")
-        return self._store.open_blob(cast("object", self._digest))  # type: ignore[arg-type]
+        return self._store.open_blob(self.blob)
 
 
 def _fetch(source: UrlSource, store: Store, access: Access, allowance: UnpackAllowance) -> FileTree:

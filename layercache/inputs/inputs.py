@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, runtime_checkable
 
 from layercache.errors import CorruptObject, NotFound, SourceError
 from layercache.model.descriptors import Layer, State
@@ -36,6 +36,14 @@ __all__ = ["Inputs", "selector_digest"]
 
 _RULES = "2"
 """Version of the rules for accounts; facts derived by other rules are not reused."""
+
+
+@runtime_checkable
+class OneFile(Protocol):
+    """Optional: a tree that is one fetched file, with the digest of its bytes."""
+
+    @property
+    def blob(self) -> Digest: ...
 
 
 def selector_digest(selector: Selector) -> str:
@@ -188,6 +196,9 @@ class Inputs:
         if isinstance(selector, Observed):
             return self.values(subject, self.known.observations(selector)).fingerprint
         tree = self.tree(subject)
+        if isinstance(subject, UrlSource) and isinstance(tree, OneFile):
+            # As with a checksum: whoever adds one to a recipe pins what is there.
+            return Fingerprint(tree.blob)
         if isinstance(selector, Everything):
             return Fingerprint(tree.digest(b"").hex())
         if not isinstance(selector, Files):

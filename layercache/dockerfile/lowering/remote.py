@@ -21,6 +21,7 @@ __all__ = ["check_trigger", "file_name", "remote_source", "url_name"]
 
 _SCP = expression(r"[A-Za-z0-9_.-]+@[A-Za-z0-9.-]+:[^:]")
 _COMMIT = expression(r"[0-9a-f]{7,64}")
+_SCHEMES: Final = ("http", "https", "git", "ssh")
 _LONGEST_NAME: Final = 255
 _QUERY: Final = frozenset(
     {"ref", "tag", "branch", "commit", "checksum", "subdir", "keep-git-dir", "submodules"}
@@ -54,7 +55,13 @@ def file_name(instruction: AnyInstruction, name: str, what: str) -> str:
 
 
 def remote_source(text: str, copy: Copy | Add, checksum: str | None) -> Source | None:
-    """The URL or repository that a source names, None for a path. COPY accepts neither."""
+    """The URL or repository that a source names, None for a path. COPY accepts neither.
+
+    A scheme may be written in capitals (RFC 3986): `HTTPS://` is no path.
+    """
+    scheme, colon, rest = text.partition("://")
+    if colon and scheme.lower() in _SCHEMES:
+        text = scheme.lower() + colon + rest
     web = text.startswith(("http://", "https://"))
     if isinstance(copy, Copy):
         if web or _is_git(text, copy):
@@ -76,7 +83,7 @@ def check_trigger(onbuild: AnyInstruction, trigger: object) -> None:
     """Refuse a URL with user information in a trigger, which would be stored in the image."""
     for word in trigger.sources if isinstance(trigger, Add) else ():
         if isinstance(word, str) and "://" in word:
-            _without_user(word, onbuild, named=word.startswith("ssh://"))
+            _without_user(word, onbuild, named=word[:6].lower() == "ssh://")
 
 
 def _without_user(url: str, copy: AnyInstruction, *, named: bool = False) -> None:
