@@ -58,7 +58,9 @@ def _export(result: BuildResult, wanted: OutputSpec) -> BuildResult:
         config_digest=exported.config_digest,
         manifest_digest=exported.manifest_digest,
     )
-    return evolve(result, report=evolve(result.report, image=image))
+    names = tuple(dict.fromkeys((*result.names, *exported.names)))
+    report = evolve(result.report, image=image)
+    return evolve(result, report=report, manifest=exported.manifest, names=names)
 
 
 def tag(result: BuildResult) -> None:

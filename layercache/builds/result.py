@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from layercache._base.classes import frozen
 from layercache.errors import SourceError
 from layercache.inputs.inputs import Inputs
-from layercache.model.descriptors import Layer, State
+from layercache.model.descriptors import Descriptor, Layer, State
 from layercache.model.graph import Graph
 from layercache.reports.report import ImageReport, Report, StepReport
 from layercache.solver.protocol import Decision
@@ -49,6 +49,10 @@ class BuildResult:
     decisions: tuple[Decision, ...]
     notes: tuple[str, ...] = ()
     """What `export` left out, a sentence each."""
+    manifest: Descriptor | None = None
+    """The manifest that `export` wrote last."""
+    names: tuple[str, ...] = ()
+    """The complete names under which `export` wrote the image."""
     content: ResultContent
 
     @property

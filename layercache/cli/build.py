@@ -13,7 +13,7 @@ from layercache.builds.result import BuildResult
 from layercache.cli.request import prepare, print_json
 from layercache.cli.status import of_the_system, status_of
 from layercache.cli.summary import plan_summary, summary
-from layercache.errors import Cancelled, LayerCacheError, UsageError
+from layercache.errors import Cancelled, LayerCacheError, SourceError, UsageError
 from layercache.reports.report import ErrorReport, Report
 from layercache.reports.visible import visible, without_sequences
 
@@ -115,12 +115,24 @@ def perform(options: Namespace, *, execute: bool) -> tuple[BuildResult, bool]:
     files += [path for path in (options.iidfile, options.metadata_file, *options.report) if path]
     request = evolve(request, outputs=files)
     try:
+        if execute:
+            _remove_files(options)
         result = builder.run(request, execute=execute)
         if execute:
             if outputs:
                 from layercache.builds.exporting import export
+            pushed = None
             for spec in outputs:
                 result = export(result, spec)
+                if spec.type == "registry":
+                    pushed = result
+            if pushed is not None:
+                # Outputs may differ in compression, and so in digest: others pull the registry's.
+                result = evolve(
+                    result,
+                    manifest=pushed.manifest,
+                    report=evolve(result.report, image=pushed.report.image),
+                )
             for note in result.notes:
                 print(f"note: {visible(note)}", file=sys.stderr)
             _write_files(options, result)
@@ -149,6 +161,16 @@ def _outputs(options: Namespace) -> list[Any]:
     return [parse_output(text) for text in texts]
 
 
+def _remove_files(options: Namespace) -> None:
+    """A build that fails leaves no digests of the one before."""
+    for path in (options.iidfile, options.metadata_file):
+        if path and os.path.isfile(path):
+            try:
+                os.unlink(path)
+            except OSError as error:
+                raise SourceError(f"can't write {path}: {error.strerror}") from error
+
+
 def _write_files(options: Namespace, result: BuildResult) -> None:
     image = result.report.image
     if image is None:
@@ -158,11 +180,16 @@ def _write_files(options: Namespace, result: BuildResult) -> None:
     if options.metadata_file:
         import json
 
-        value = {
+        from layercache.oci.encoding import descriptor_to_json
+
+        named = map(str, result.built.references()) if result.built is not None else ()
+        value: dict[str, object] = {
             "containerimage.config.digest": image.config_digest,
             "containerimage.digest": image.manifest_digest,
-            "image.name": ",".join(options.tag),
+            "image.name": ",".join(dict.fromkeys((*named, *result.names))),
         }
+        if result.manifest is not None:
+            value["containerimage.descriptor"] = descriptor_to_json(result.manifest)
         _write(options.metadata_file, json.dumps(value, indent=2) + "\n")
 
 

@@ -38,6 +38,7 @@ class Exported:
     dest: str | None = None
     config_digest: Digest | None = None
     manifest_digest: Digest | None = None
+    manifest: Descriptor | None = None
     names: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     """One sentence for each thing that was not written."""
@@ -127,6 +128,7 @@ def _export_image(
         dest=spec.dest,
         config_digest=done.config.digest,
         manifest_digest=done.written()[0].digest,
+        manifest=done.written()[0],
         names=tuple(map(str, image.references())),
     )
 

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import urllib.request
+import uuid
 from pathlib import Path
 
 import pytest
 
 from tests.cli.conftest import RECIPE, Project
+from tests.store.servers import registry_server
+
+MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 
 
 def test_the_walk_through(project: Project) -> None:
@@ -392,3 +398,43 @@ def test_an_unreadable_file_of_the_context_is_named(project: Project) -> None:
 
     assert ran.status in {0, 1}
     assert ran.status == 0 or "second.txt" in ran.json["error"]["message"]
+
+
+def test_the_digest_is_that_of_what_was_pushed(project: Project, tmp_path: Path) -> None:
+    """Outputs of other compressions have other manifests; others pull the registry's."""
+    name = uuid.uuid4().hex
+    project.write(Dockerfile="FROM scratch\nCOPY Dockerfile /\n")
+    with registry_server(tmp_path) as host:
+        reference = f"{host}/team/{name}:1"
+        for order in ([0, 1], [1, 0]):
+            metadata = project.directory / "metadata"
+            outputs = ["type=registry,compression=gzip", "type=oci,dest=image.tar"]
+            options = [word for at in order for word in ("--output", outputs[at])]
+            ran = project.build(*options, "-t", reference, "--metadata-file", str(metadata))
+            assert ran.status == 0
+            written = json.loads(metadata.read_text())
+            where = f"http://{host}/v2/team/{name}/manifests/1"
+            asked = urllib.request.Request(where, headers={"Accept": MANIFEST})
+            with urllib.request.urlopen(asked) as answer:
+                data = answer.read()
+            digest = "sha256:" + hashlib.sha256(data).hexdigest()
+            assert written["containerimage.digest"] == digest
+            assert ran.json["image"]["manifest_digest"] == digest
+            assert written["containerimage.descriptor"] == {
+                "mediaType": MANIFEST,
+                "digest": digest,
+                "size": len(data),
+            }
+            assert written["image.name"] == reference
+
+
+def test_a_failed_build_leaves_no_files_of_the_one_before(project: Project) -> None:
+    """Whoever reads them after it would take the old image for the new one."""
+    iid, metadata = project.directory / "iid", project.directory / "metadata"
+    options = ("--iidfile", str(iid), "--metadata-file", str(metadata))
+    assert project.build(*options).status == 0
+    assert iid.exists()
+    project.write(Dockerfile="FROM scratch\nCOPY nothing-here /\n")
+    assert project.build(*options).status != 0
+    assert not iid.exists()
+    assert not metadata.exists()
