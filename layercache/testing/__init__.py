@@ -1,10 +1,10 @@
-"""The testing kit: unit tests of cache semantics that run nothing, and suites for plug-ins.
+"""The testing kit: unit tests of cache behaviour that run nothing, and suites for plug-ins.
 
-Imports everything but `cli`; nothing of the library imports it. Start at `layers` (tests of a
-recipe; `pytest_plugin` has it as a fixture), then at the suite of your plug point: `execution`,
-`instructions`, `keys`, `walks`, `storage`. `executors`, `commands` and `bases` run in memory,
-`oracle` builds without a cache, `laws` checks edit histories against it, `wrong` has what the
-suites must catch.
+Imports everything but `cli`; no other package imports it. Start at `layers` (tests of a recipe;
+`pytest_plugin` provides it as a fixture), then at the suite of your plug point: `execution`,
+`instructions`, `keys`, `walks`, `storage`. `executors`, `commands` and `base_images` run in memory,
+`oracle` builds without a cache, `laws` compares edit histories with it, `wrong` holds
+implementations that the suites must reject.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ __all__ = [
     "tar_of",
 ]
 
-if not TYPE_CHECKING:  # a type checker shall know a misspelt name when it sees one
+if not TYPE_CHECKING:  # hidden from type checkers, so that they still report misspelt names
     __getattr__, __dir__ = lazily(
         __name__,
         {

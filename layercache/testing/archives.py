@@ -1,7 +1,7 @@
-"""Archives that break the rules of safe reading, one rule each: for tests of anything that unpacks.
+"""Archives that violate the rules of safe reading, one rule each, for tests of unpacking code.
 
-`hostile_archives` gives some hundred small tars. None may make a reader write or read outside
-its directory; each must be refused whole. `header`, `entry`, `pax` and `archive` build more.
+`hostile_archives` returns some hundred small tars. None may make a reader write or read outside its
+directory; each must be rejected as a whole. `header`, `entry`, `pax` and `archive` build more.
 """
 
 from __future__ import annotations
@@ -20,8 +20,10 @@ END: Final = bytes(2 * BLOCK)
 
 @frozen
 class Hostile:
-    """One archive. `as_layer` and `as_archive` tell where it is to be refused: read as the layer
-    of an image, or given to ADD (some tricks mean nothing there)."""
+    """One archive. `as_layer` and `as_archive` tell where it must be rejected: read as the layer of
+    an
+    image, or given to ADD (some tricks have no effect there).
+    """
 
     name: str
     data: bytes = field(repr=False)
@@ -43,7 +45,7 @@ def header(
     magic: bytes = b"ustar\00000",
     checksum: bytes | None = None,
 ) -> bytes:
-    """One header block with any field as it is given; bytes go in unchanged."""
+    """One header block with any field as given; bytes are used unchanged."""
 
     def number(value: int | bytes, width: int) -> bytes:
         text = b"%0*o" % (width - 1, value) if isinstance(value, int) else value
@@ -73,7 +75,7 @@ def header(
 
 
 def padded(data: bytes) -> bytes:
-    """`data` filled up to whole blocks."""
+    """`data` padded to whole blocks."""
     return data + bytes(-len(data) % BLOCK)
 
 
@@ -92,18 +94,18 @@ def record(key: bytes, value: bytes) -> bytes:
 
 
 def pax(*records: tuple[bytes, bytes] | bytes, kind: bytes = b"x") -> bytes:
-    """A pax header; a record given as bytes goes in unchanged."""
+    """A pax header; a record given as bytes is used unchanged."""
     body = b"".join(r if isinstance(r, bytes) else record(*r) for r in records)
     return entry(b"PaxHeaders/x", body, kind)
 
 
 def archive(*parts: bytes, end: bytes = END) -> bytes:
-    """A tar of `parts`, after an innocent first file that makes it look like one."""
+    """A tar of `parts`, after a harmless first file that makes it look ordinary."""
     return b"".join((entry(b"first", b"innocent\n"), *parts, end))
 
 
 def hostile_archives() -> tuple[Hostile, ...]:
-    """All of them."""
+    """All hostile archives."""
     found: list[Hostile] = []
     for make in (_paths, _links, _deletions, _devices, _format, _pax_headers, _codecs):
         found += make()

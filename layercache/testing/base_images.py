@@ -1,4 +1,4 @@
-"""Base images made of dictionaries: what `FROM name` finds in tests, without a registry."""
+"""Base images made of dictionaries: found by `FROM name` in tests, without a registry."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["MemoryImage", "MemoryImages"]
 
 @frozen(kw_only=True)
 class MemoryImage:
-    """A base image: the files of its one layer, and what of its configuration matters."""
+    """A base image: the files of its one layer, and the relevant parts of its configuration."""
 
     files: Mapping[str, str | bytes | tuple[Node, bytes]] = field(factory=dict)
     config: ImageConfig = field(factory=lambda: ImageConfig.scratch("amd64"))
@@ -63,7 +63,7 @@ class MemoryImages:
 
 
 class _Resolver(Images):
-    """Images whose layers are made in a store of their own, and brought over when needed."""
+    """Images whose layers are made in a separate store, and copied when needed."""
 
     def __init__(self, images: Mapping[str, MemoryImage], store: Store) -> None:
         super().__init__(store)

@@ -1,6 +1,6 @@
 """A catalogue of the library's operations: for each field, values that must change a key.
 
-`tests` fail where an operation has a field that is not here, so that none is forgotten.
+`tests` fail if an operation has a field that is not listed here, so that none is forgotten.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ["OPERATIONS", "Case", "Variant", "variants"]
 class Case:
     """One operation: a value of it, and for each field other values.
 
-    `counts` are changes that may change a result, `cosmetic` those that can't.
+    `counts` are changes that may change a result, `cosmetic` changes that can't.
     """
 
     name: str
@@ -150,7 +150,7 @@ OPERATIONS: Final = (
             files=((), (("EOF", b"#!/bin/sh\n1"),), (("END", b"#!/bin/sh\n"),)),
             tools=((), ("gcc", "make")),
         ),
-        # What is private is kept otherwise, and proxies reach a command without counting.
+        # Private values are stored differently, and proxies reach a command without counting.
         cosmetic=_changes(
             _EXEC,
             arguments=(("A",), ()),

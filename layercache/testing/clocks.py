@@ -1,4 +1,4 @@
-"""Time that passes only when a test says so."""
+"""Time that passes only when a test advances it."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ __all__ = ["VirtualClock"]
 class VirtualClock:
     """A clock whose sleepers wake when it is advanced; safe for threads.
 
-    Give `clock.sleep` to a `SlowExecutor`, wait with `wait_for` until as many steps sleep as
-    should run side by side, and let time pass with `advance`.
+    Pass `clock.sleep` to a `SlowExecutor`, use `wait_for` to wait until as many steps sleep as
+    should run in parallel, and let time pass with `advance`.
     """
 
     def __init__(self, now: float = 0.0) -> None:
@@ -35,7 +35,7 @@ class VirtualClock:
 
     @property
     def sleepers(self) -> int:
-        """How many sleep now."""
+        """The number of present sleepers."""
         return self._sleepers
 
     def advance(self, seconds: float) -> None:
@@ -45,7 +45,7 @@ class VirtualClock:
             self._changed.notify_all()
 
     def wait_for(self, sleepers: int, timeout: float = 30.0) -> None:
-        """Return when so many sleep; `TimeoutError` after `timeout` seconds of real time."""
+        """Return when so many sleep; raises `TimeoutError` after `timeout` seconds of real time."""
         with self._changed:
             if not self._changed.wait_for(lambda: self._sleepers >= sleepers, timeout):
                 raise TimeoutError(f"{self._sleepers} sleep after {timeout} s, not {sleepers}")

@@ -38,8 +38,8 @@ _OPERATORS = ("&&", "||", ">>", ";", "|", ">", "<", "\n")
 class MemoryShell:
     """Runs commands on `files`.
 
-    `sees` is everything else that a command can look at, its variables included: it counts in
-    what unknown commands give. `random` and `fetch` are the windows to what no key sees.
+    `sees` is everything else that a command can read, its variables included: it counts in the
+    result of unknown commands. `random` and `fetch` provide data that no key covers.
     """
 
     files: MemoryFiles
@@ -53,9 +53,9 @@ class MemoryShell:
     output: bytearray = field(factory=bytearray)
 
     def run(self, args: Sequence[str]) -> None:
-        """Run a command in exec form; one that is a shell gets its script interpreted.
+        """Run a command in exec form; if it is a shell, its script is interpreted.
 
-        Raises `StepFailed` with the status of what failed.
+        Raises `StepFailed` with the status of the failed command.
         """
         if len(args) > 2 and args[-2].startswith("-") and args[-2].endswith("c"):
             status = self.script(args[-1])
@@ -71,7 +71,7 @@ class MemoryShell:
             )
 
     def script(self, text: str) -> int:
-        """Run a script; returns the status of its last command, or of one that ended it."""
+        """Run a script; returns the status of its last command, or of the one that ended it."""
         status = 0
         for operator, pipeline in _pipelines(_tokens(text, self.environment)):
             if (operator == "&&" and status) or (operator == "||" and not status):
@@ -101,7 +101,7 @@ class MemoryShell:
         return status
 
     def _begin_target(self, command: _Command) -> bytes:
-        """Make the file that output goes to, as a shell does before it runs a command."""
+        """Create the target of output, as a shell does before it runs a command."""
         if command.target is None:
             return b""
         path = self._path(command.target)
@@ -206,7 +206,9 @@ def _tokens(text: str, environment: Mapping[str, str]) -> list[tuple[str, bool]]
 
 
 def _expand(text: str, at: int, environment: Mapping[str, str], word: list[str]) -> int:
-    """Put one character, an escaped one, or the value of a variable; returns where to go on."""
+    """Append one character, an escaped one, or the value of a variable; returns the next
+    position.
+    """
     char = text[at]
     if char == "\\" and at + 1 < len(text):
         word.append("" if text[at + 1] == "\n" else text[at + 1])

@@ -52,15 +52,15 @@ __all__ = [
 
 
 class AskedTwice(AssertionError):
-    """A walk asked for something that it had asked for before."""
+    """A walk repeated a question."""
 
 
 @frozen
 class Say:
-    """An instruction for walks; `fails` that it can't be executed, `still` that it changes nothing.
+    """An instruction for walks; `fails`: it can't be executed, `still`: it changes nothing.
 
-    What it gives depends on its text and its inputs only; `vague` inputs tell little, so that
-    different ones often come to the same.
+    Its result depends only on its text and its inputs; `vague` inputs have few fingerprints, so
+    that different contents often look the same.
     """
 
     text: str
@@ -81,13 +81,13 @@ def made_layer(text: str) -> Layer:
 
 
 class World:
-    """What is outside of a walk: the store's records, contents, and what executing gives.
+    """The environment of a walk: the store's records, contents, and the results of executions.
 
-    `unstable`: executing gives another layer each time. `missing` names contexts that can't be
-    read. `log` has every execution: instruction, parent, inputs → the diff IDs that it gave.
+    `unstable`: each execution produces another layer. `missing` names unreadable contexts. `log`
+    holds every execution: instruction, parent, inputs → the diff IDs that it produced.
 
-    A COPY looks at some of its parent only, and its record is kept under that, too: `narrow`
-    has those records, `selectors` what is known of a step without its parent.
+    A COPY reads only some of its parent, and its record is also kept under that part: `narrow`
+    holds those records, `selectors` the selectors known for a step without its parent.
     """
 
     def __init__(self, *, unstable: bool = False, missing: Collection[str] = ()) -> None:
@@ -101,10 +101,10 @@ class World:
         self._missing = missing
 
     def fingerprint(self, subject: State | Source, selector: Selector) -> Fingerprint | None:
-        """What a selector picks; None for what can't be read."""
+        """The fingerprint of a selector on a subject; None if it is unreadable."""
         definition = tuple((f.label, f.value) for f in selector.definition())
         if isinstance(subject, State):
-            # Few different answers: other contents often look the same through a selector.
+            # Few different answers: different contents often look the same through a selector.
             text = f"state {sum(subject.chain_id.encode()) % 3} {definition}"
         elif subject.name in self._missing:
             return None
@@ -115,7 +115,7 @@ class World:
     def layer(
         self, instruction: Any, parent: State, fingerprints: Sequence[Fingerprint]
     ) -> Layer | None:
-        """What executing on `parent` gives; `fingerprints` are of all inputs, in order."""
+        """The result of executing on `parent`; `fingerprints` are of all inputs, in order."""
         if getattr(instruction, "still", False):
             return None
         seen = frame(tuple((f.label, f.value) for f in instruction.definition()))
@@ -128,7 +128,7 @@ class World:
         return made_layer(f"{seen!r} {inputs} {salt}")
 
     def execute(self, ask: AskExecute) -> Record:
-        """Execute, and keep the record."""
+        """Execute, and store the record."""
         self.executed += 1
         task = ask.task
         parent = task.parent or SCRATCH
@@ -151,7 +151,7 @@ class World:
         return record
 
     def place(self, task: Task) -> tuple[Any, ...]:
-        """What a layer was made of: the instruction, what it looked at of the parent, the rest."""
+        """The inputs of a layer: the instruction, the part of the parent that it read, the rest."""
         others = tuple((b.role, b.fingerprint) for b in task.inputs if b.role != PARENT)
         parent = task.parent or SCRATCH
         if getattr(task.instruction, "link", False):
@@ -162,17 +162,19 @@ class World:
 
 
 def _looks(instruction: Any) -> Selector | None:
-    """What a COPY looks at of its parent; None for what depends on all of it, or on nothing."""
+    """The part of the parent that a COPY reads; None for an instruction that reads all or
+    nothing.
+    """
     if isinstance(instruction, CopyFiles) and not instruction.link:
         return Observed(f"what {instruction.destination} is", evidence="rebase")
     return None
 
 
 class Driver:
-    """Answers the asks of one walk from a world, in an order that `choices` decide.
+    """Answers the questions of one walk from a world, in an order that `choices` decide.
 
     Raises `AskedTwice`. `declines`: nothing is executed. `losses`: percentage of answers that
-    take a hit back instead. Without `choices` answers come first in, first out.
+    revoke a hit instead. Without `choices`, answers come first in, first out.
     """
 
     def __init__(
@@ -193,7 +195,7 @@ class Driver:
         self._choices = choices
         self._declines = declines
         self._losses = losses
-        # As in the engine, what this walk adds it does not use: or the order would count.
+        # As in the engine, a walk does not use what it adds; otherwise the order would matter.
         self._narrow = dict(world.narrow)
         self._selectors = {key: tuple(found) for key, found in world.selectors.items()}
         self._seen: set[Any] = set()
@@ -235,7 +237,7 @@ class Driver:
             self._seen.add(name)
 
     def answer(self, ask: Ask) -> None:
-        """Answer one ask from the world."""
+        """Answer one question from the world."""
         tell = self.walk.tell
         if isinstance(ask, AskLookup):
             self._find(ask)
@@ -263,7 +265,7 @@ class Driver:
                 self.walk.tell(Found(found))
 
     def _loses(self, ask: Ask | None) -> bool:
-        """Whether a hit that `ask` relies on, or any, is taken back now."""
+        """Whether a hit that `ask` relies on, or any hit, is revoked now."""
         if isinstance(ask, AskLookup | AskSelectors) or not self._losses:
             return False
         assert self._choices is not None
@@ -334,7 +336,7 @@ def any_graph(choices: Choices, size: int = 12, *, bypass: bool = False) -> Grap
 
 
 def chain_graph(length: int, width: int = 1) -> Graph:
-    """`length` steps, one on the other, each reading a context too where `width` is 2."""
+    """`length` steps, one on the other, each also reading a context if `width` is 2."""
     graph = GraphBuilder()
     vertex = graph.source(Base("scratch", SCRATCH))
     context = graph.source(ContextSource())
@@ -347,9 +349,9 @@ def chain_graph(length: int, width: int = 1) -> Graph:
 
 
 def reference(graph: Graph, keys: KeyStrategy, world: World) -> dict[int, State]:
-    """The state of every vertex that is needed, by the meaning of the graph alone.
+    """The state of every needed vertex, by the meaning of the graph alone.
 
-    For strategies by content: where a key stands for a parent, commands here depend on it.
+    For strategies by content: if a key stands for a parent, commands here depend on it.
     """
     states: dict[int, State] = {}
     needed = graph.needed()

@@ -30,9 +30,10 @@ __all__ = ["ExecutorSuite", "GuardedTree"]
 
 
 class ExecutorSuite:
-    """What every executor must do: exactly what the key saw, and leave a layer of just that.
+    """The contract of every executor: see exactly what the key covers, and return exactly the
+    changes.
 
-    Override `make`, `base` where commands need files to run, and set `mounts` to False where
+    Override `make`; override `base` if commands need files to run, and set `mounts` to False if
     bind mounts are refused.
     """
 
@@ -86,7 +87,7 @@ class ExecutorSuite:
                 assert issubclass(kind, capability), f"{kind.__name__}: {capability.__name__}"
 
     def own(self, bench: Workbench, state: State) -> dict[str, Any]:
-        """What of a state is not the base's."""
+        """The part of a state that is not the base's."""
         base = snapshot(bench.tree(self.base(bench)))
         return {p: e for p, e in snapshot(bench.tree(state)).items() if base.get(p) != e}
 
@@ -281,9 +282,9 @@ def _traits(executor: Executor, instruction: Instruction) -> tuple[Field, ...]:
 
 
 class GuardedTree:
-    """A tree that notes every look at a file's content or node that was not selected.
+    """A tree that records every access to a file's content or node that was not selected.
 
-    Directories on the way to what was selected may be looked at.
+    Access to directories on the way to selected files is permitted.
     """
 
     def __init__(self, tree: Tree, selector: Files, note: Callable[[bytes], None]) -> None:
@@ -315,7 +316,7 @@ class GuardedTree:
 
 
 class _GuardedBench(Workbench):
-    """A workbench that notes what an executor reads of a context beyond a selection."""
+    """A workbench that records an executor's reads of a context beyond a selection."""
 
     def __init__(self, contexts: Mapping[str, Any]) -> None:
         super().__init__(contexts)

@@ -47,7 +47,7 @@ _PIPES: Final = "/dev/pipes/"
 
 
 def command_text(instruction: Instruction) -> str:
-    """What a person would call the step: the script of a RUN, else the instruction's name."""
+    """A step's name for people: the script of a RUN, otherwise the instruction's name."""
     if isinstance(instruction, Exec):
         args = instruction.args
         return args[-1] if len(args) > 2 and args[-2] == "-c" else " ".join(args)
@@ -56,9 +56,9 @@ def command_text(instruction: Instruction) -> str:
 
 @frozen
 class Call:
-    """One execution: what was run on what, and what came of it (None: it failed).
+    """One execution: its task and its result (None: it failed).
 
-    `inputs` are role and fingerprint of everything but the parent; `choice` is what an
+    `inputs` are role and fingerprint of everything but the parent; `choice` is the number that an
     `UnstableExecutor` drew for it.
     """
 
@@ -71,12 +71,12 @@ class Call:
 
     @property
     def text(self) -> str:
-        """What a person would call the step."""
+        """The step's name for people."""
         return command_text(self.instruction)
 
     @classmethod
     def of(cls, task: Task, result: Result | None) -> Call:
-        """The call that executed `task`; a `result` of None says that it failed."""
+        """The call that executed `task`; a `result` of None means that it failed."""
         return cls(
             instruction=task.instruction,
             parent=(task.parent or SCRATCH).chain_id,
@@ -89,17 +89,17 @@ class Call:
 class MemoryExecutor(Masks, UsesBaseImages):
     """Runs `Exec` over trees in memory with the commands of `layercache.testing.commands`.
 
-    Nothing of the host is used. All mounts work: bind and tmpfs as they should, cache mounts in
-    this object, secrets from `secrets`. It knows what a command looks at, so steps can be traced.
+    Nothing of the host is used. All mounts work: bind and tmpfs as usual, cache mounts in this
+    object, secrets from `secrets`. It observes what a command reads, so steps can be traced.
 
     Args:
         traits: further facts that count in the keys of commands.
         secrets: secret id → bytes.
-        world: what `fetch NAME` gives; no key sees it.
-        seed: of what `random` gives; None takes another one each time.
+        world: the results of `fetch NAME`, which no key covers.
+        seed: the seed of `random`; None uses a new one each time.
         base_images: False makes FROM an identity only, so that any name will do.
 
-    `calls` lists every execution; it is safe for threads, and pickled without them.
+    `calls` lists every execution; it is safe for threads, and left out of pickles.
     """
 
     def __init__(
@@ -131,12 +131,12 @@ class MemoryExecutor(Masks, UsesBaseImages):
 
     @property
     def base_images(self) -> bool:
-        """Whether the files of base images are of use."""
+        """Whether the executor needs the files of base images."""
         return self._base_images
 
     @property
     def masks(self) -> tuple[bytes, ...]:
-        """What must not be shown in output."""
+        """The texts that must not be shown in output."""
         return tuple(self.secrets.values())
 
     @property
@@ -213,7 +213,7 @@ class MemoryExecutor(Masks, UsesBaseImages):
         task: Task,
         blobs: Blobs,
     ) -> Value:
-        """Mount it; returns what of it a command may read and a key sees."""
+        """Mount it; returns the part that a command may read and a key covers."""
         bound = next((b for b in task.inputs if mount.role and b.role == mount.role), None)
         seen: Value = (mount.target, bound.fingerprint if bound else None)
         if mount.type == "secret":
@@ -265,7 +265,7 @@ class MemoryExecutor(Masks, UsesBaseImages):
 
 
 class _Wrapper(ChecksInstructions, Masks, StepTraits, UsesBaseImages):
-    """Passes everything on to `inner`."""
+    """Delegates everything to `inner`."""
 
     def __init__(self, inner: Executor) -> None:
         self.inner = inner
@@ -315,10 +315,10 @@ class CountingExecutor(_Wrapper):
 
 
 class FailingExecutor(_Wrapper):
-    """Fails when told to; `inner` runs the rest.
+    """Fails on request; `inner` runs the rest.
 
     `when` is a predicate of the task, the texts of commands, or the numbers of calls (from 1).
-    `error` makes what is raised: a `StepFailed` with status 1 by default.
+    `error` makes the exception: a `StepFailed` with status 1 by default.
     """
 
     def __init__(
@@ -352,7 +352,7 @@ class FailingExecutor(_Wrapper):
 class SlowExecutor(_Wrapper):
     """Takes `seconds` for each step before `inner` runs it; `sleep` may be a `VirtualClock`'s.
 
-    Ends with `Cancelled` when the build is cancelled meanwhile.
+    Ends with `Cancelled` if the build is cancelled meanwhile.
     """
 
     def __init__(
@@ -377,10 +377,10 @@ class SlowExecutor(_Wrapper):
 
 
 class ScriptedExecutor(_Wrapper):
-    """Gives what a script says for a command; `inner` (a `MemoryExecutor`) runs the others.
+    """Returns the result in a script for a command; `inner` (a `MemoryExecutor`) runs the others.
 
     `script` maps the text of a command (or the name of an instruction) to files to write (path →
-    content, None removes), an exception to raise, or what makes a `Result` of task and blobs.
+    content, None removes), an exception to raise, or a function from task and blobs to a `Result`.
     """
 
     def __init__(
@@ -417,12 +417,12 @@ class ScriptedExecutor(_Wrapper):
 
 
 class UnstableExecutor(_Wrapper):
-    """Non-deterministic: an execution leaves a file of its own with a number in it.
+    """Non-deterministic: each execution writes a file of its own with a number in it.
 
-    `chance` is how often (0 to 1). The number is the choice that the execution made; an odd one
-    also makes it read /app/a.txt, so that what is looked at varies, too. `log` lists every
-    execution with the layer that came of it and its choice, so that a test can tell which layer
-    was made on which state, and what the same choice gives on another (`again`).
+    `chance` is the probability (0 to 1). The number is the choice that the execution made; an odd
+    one also makes it read /app/a.txt, so that its reads vary, too. `log` lists every execution with
+    its resulting layer and its choice, so that a test can tell which layer was made on which state,
+    and which layer the same choice produces on another (`again`).
     """
 
     def __init__(self, inner: Executor, seed: int, chance: float = 1.0) -> None:

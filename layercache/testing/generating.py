@@ -2,7 +2,7 @@
 
 Everything is drawn through `Choices`. Files, contents and commands come from small sets, so that
 coincidences (the same step twice, an edit undone, a file renamed to another's name) are common:
-that is where caches go wrong.
+caches tend to fail in these cases.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ BASES = ("base:1", "base:2")
 
 
 class Choices(Protocol):
-    """Where decisions come from."""
+    """A source of decisions."""
 
     def pick(self, options: Sequence[T]) -> T:
         """One of `options`."""
@@ -68,7 +68,7 @@ class Choices(Protocol):
 
 
 class SeededChoices:
-    """Choices of a pseudo-random generator: `SeededChoices(seed)` always decides alike."""
+    """Choices of a pseudo-random generator: the same `seed` always decides alike."""
 
     def __init__(self, seed: int) -> None:
         self.random = random.Random(seed)
@@ -261,7 +261,7 @@ def any_instruction(choices: Choices, stages: Sequence[str] = ()) -> DockerfileI
 
 @frozen
 class Stage:
-    """A FROM and what follows it."""
+    """A FROM and the instructions that follow it."""
 
     first: From
     body: tuple[DockerfileInstruction, ...]
@@ -269,7 +269,7 @@ class Stage:
 
 @frozen(kw_only=True)
 class ContextVersion:
-    """One state of a project: what a build is given.
+    """One state of a project: the inputs of a build.
 
     `options` are further arguments of `Builder.build`.
     """
@@ -357,7 +357,7 @@ def _any_stage(choices: Choices, number: int) -> Stage:
 
 
 def any_edit(choices: Choices, version: ContextVersion) -> ContextVersion:
-    """`version` after one change that a person would make, or none."""
+    """`version` after one realistic change, or none."""
     kind = choices.number(1, 20)
     if kind <= 8:
         return evolve(version, context=_edit_context(choices, version.context))
@@ -445,7 +445,7 @@ def _edit_options(choices: Choices, version: ContextVersion) -> ContextVersion:
 
 
 def any_history(choices: Choices, builds: int) -> tuple[ContextVersion, ...]:
-    """`builds` versions of one project; each is one to three edits from the one before."""
+    """`builds` versions of one project; each is one to three edits away from the previous one."""
     versions = [any_version(choices)]
     while len(versions) < builds:
         version = versions[choices.number(0, len(versions) - 1)] if _chance(choices, 15) else None

@@ -1,4 +1,4 @@
-"""Images for tests: OCI layouts of any layers, and a busybox base image made on the spot."""
+"""Images for tests: OCI layouts of any layers, and a busybox base image made locally."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ tty umount uname uniq unlink vi wc wget which whoami xargs yes zcat
 
 @frozen
 class MadeImage:
-    """What `make_layout` wrote: digests of the manifest and configuration, and diff IDs."""
+    """The result of `make_layout`: digests of the manifest and configuration, and diff IDs."""
 
     manifest: Digest
     config: Digest
@@ -129,7 +129,7 @@ def tar_of(files: Mapping[str, bytes | str | None], *, mode: int = 0o644) -> byt
 def busybox_layer(
     busybox: str | None = None, extra: Mapping[str, bytes | str | None] | None = None
 ) -> bytes | None:
-    """A root file system of a static busybox as a layer; None where there is no such program.
+    """A root file system of a static busybox as a layer; None if the program is not installed.
 
     It has the applets as links in /bin, /etc/passwd and /etc/group with root, app (1000) and
     other (1001), /tmp, /proc, /sys, /dev, and the files of `extra`.

@@ -40,16 +40,16 @@ def key_of(instruction: Instruction) -> str:
 
 
 class InstructionSuite:
-    """What every instruction must be: a frozen value whose definition tells all of it.
+    """The contract of every instruction: a frozen value whose definition is complete.
 
     Override `instructions`; `cosmetic` names fields that change no result, `changed` gives other
-    values for fields where the suite can't think of one.
+    values for fields for which the suite can't think of one.
     """
 
     cosmetic: frozenset[str] = frozenset()
 
     def instructions(self) -> Sequence[Instruction]:
-        """Some values, no two of which do the same."""
+        """Some values that all do different things."""
         raise TypeError("a suite says what it is about: override instructions(self)")
 
     def changed(self, instruction: Instruction) -> Mapping[str, Any]:
@@ -142,7 +142,7 @@ def _fields(instruction: Instruction) -> list[str]:
 
 
 def _another(value: Any) -> Any:
-    """A value of the same type that is another one."""
+    """A different value of the same type."""
     match value:
         case bool():
             return not value

@@ -24,17 +24,18 @@ _EXEC = next(case.base for case in OPERATIONS if case.name == "Exec")
 
 
 class KeyStrategySuite:
-    """What every strategy must do: count whatever can change a result, and nothing else.
+    """The contract of every strategy: count everything that can change a result, and nothing else.
 
-    Override `make`. `histories` is how many random edit histories are built by the strategy and
-    compared with clean builds; `seed` is where they begin.
+    Override `make`. `histories` is the number of random edit histories that are built with the
+    strategy
+    and compared with clean builds; `seed` is the first seed.
     """
 
     histories = 30
     seed = 1
 
     def make(self) -> KeyStrategy:
-        """The strategy on trial."""
+        """The strategy under test."""
         raise TypeError("a suite says how to make its strategy: override make(self)")
 
     def key(self, step: Step, *inputs: str) -> CacheKey:

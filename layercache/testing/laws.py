@@ -1,13 +1,13 @@
 """The laws of caching, checked over edit histories.
 
-- With deterministic commands a cached build leaves what a clean build leaves, to the byte.
-- Whatever commands do, a cached build equals *some* clean build: each layer of it is one that its
-  step can give on exactly the state below it, from exactly the inputs of this build. One that
-  was reused by its whole parent was made there. One that was reused by a trace was made on
-  another state, by an execution that gives it on this one, too, when what it chose (what no key
-  sees: the clock, random numbers, the network) is held fast.
+- With deterministic commands, a cached build gives the same result as a clean build, to the byte.
+- With any commands, a cached build equals *some* clean build: each layer is one that its step can
+  produce on exactly the state below it, from exactly the inputs of this build. A layer that was
+  reused by its whole parent was made there. A layer that was reused by a trace was made on another
+  state, by an execution that produces it on this state, too, if its choices (data that no key
+  covers: the clock, random numbers, the network) are held fixed.
 
-Both hold whatever happens to the store meanwhile: records and blobs may go or rot.
+Both hold whatever happens to the store meanwhile: records and blobs may be lost or damaged.
 """
 
 from __future__ import annotations
@@ -60,12 +60,12 @@ BASE_IMAGES = {
 
 
 class LawBroken(AssertionError):
-    """A law does not hold; the message tells the whole history."""
+    """A law is violated; the message contains the whole history."""
 
 
 @define
 class Tally:
-    """What a run of histories did, to show that it did something."""
+    """Counts of a run of histories, to show that it exercised the cache."""
 
     histories: int = 0
     builds: int = 0
@@ -90,17 +90,17 @@ class Tally:
 
 
 class LawWorld:
-    """Everything that outlives a build: the store's objects, machines, what was ever executed.
+    """Everything that outlives a build: the store's objects, machines, all executions so far.
 
     Args:
-        keys: the key strategy on trial.
-        walker: the walker on trial.
+        keys: the key strategy under test.
+        walker: the walker under test.
         machines: how many build in turn; each has an executor of its own, all share the store.
-        unstable: seed of commands that give another layer each time; None: they are faithful.
-        trace: whether commands are reused by what they were seen to read: "off" or "auto".
+        unstable: seed of commands that produce another layer each time; None: deterministic ones.
+        trace: whether commands are reused by their observed reads: "off" or "auto".
         executor: wraps the executor of each machine.
-        store: opens the store of a machine (its number) over the objects that all share; by
-            default each works on them directly.
+        store: opens the store of a machine (its number) over the shared objects; by default each
+            works on them directly.
     """
 
     def __init__(
@@ -178,7 +178,7 @@ class LawWorld:
                 **version.options,
             )
         )
-        # Which of two faults is met first is not promised.
+        # The order in which two faults are met is not defined.
         if (error is None) != (clean_error is None):
             raise LawBroken(f"the cached build ended with {error!r}, a clean one {clean_error!r}")
         if cached is not None and clean is not None and cached.state != clean.state:
@@ -194,7 +194,9 @@ class LawWorld:
     def _check_links(
         self, version: ContextVersion, store: Store, graph: Graph, walk: _Bound
     ) -> None:
-        """Each bound state is its parent's plus a layer that its step can give on just that."""
+        """Each bound state is its parent's plus a layer that its step can produce on exactly
+        that.
+        """
         calls = [call for executor in self._unstable for call in executor.log]
         made: dict[tuple[Instruction, ChainID, _Inputs], set[DiffID | None]] = {}
         for call in calls:
@@ -241,7 +243,9 @@ class LawWorld:
     def _is_possible(
         self, task: Task, diff_id: DiffID | None, calls: Iterable[Call], bench: Workbench
     ) -> bool:
-        """Whether an execution that once gave this layer gives it for `task`, choices held."""
+        """Whether an execution that once produced this layer produces it for `task` with equal
+        choices.
+        """
         wanted = Call.of(task, None)
         once = {
             call.choice
@@ -262,7 +266,7 @@ class LawWorld:
     # -- mishaps ----------------------------------------------------------------------------
 
     def mishap(self, choices: Choices) -> None:
-        """Something happens to the store: anything in it may go or rot."""
+        """A random mishap of the store: any object may be lost or damaged."""
         names = sorted(info.name for info in self.backend.list(""))
         victims = [name for name in names if not name.startswith("format")]
         if not victims:
@@ -287,8 +291,9 @@ def check_history(
 ) -> None:
     """Build all versions in order and check the laws after each; raises `LawBroken`.
 
-    `mishaps`: percentage of builds before which something happens to the store. Who builds,
-    in an old or a new process, from values or from text, is chosen at random.
+    `mishaps`: percentage of builds that a mishap of the store precedes. The machine, an old or a
+    new
+    process, and values or text as the recipe are chosen at random.
     """
     world.tally.histories += 1
     for number, version in enumerate(history):
@@ -311,7 +316,7 @@ _Inputs = tuple[tuple[str, Fingerprint], ...]
 
 
 class _Bound(Protocol):
-    """What is needed of a walk that is over."""
+    """The needed facts of a finished walk."""
 
     def decisions(self) -> Sequence[Decision]: ...
 
@@ -336,7 +341,7 @@ def _outcome(
 
 
 def _task(step: Step, walk: _Bound, bench: Workbench) -> Task:
-    """The task that executing `step` now would be given."""
+    """The task that executing `step` now would get."""
     bound = tuple(_bound(edge, walk.state(edge.vertex), bench) for edge in step.inputs)
     return Task(step.instruction, bound, step.traits, step.bypass)
 

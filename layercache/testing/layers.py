@@ -1,4 +1,4 @@
-"""Cache semantics as short assertions: `Layers` builds a project that lives in memory.
+"""Cache behaviour as short assertions: `Layers` builds a project that lives in memory.
 
     layers = Layers()
     layers.build(DOCKERFILE, {"package.json": "{}", "server.js": "1"})
@@ -37,8 +37,8 @@ __all__ = ["Build", "Layers"]
 class Build:
     """One build, or plan, of a `Layers`, with assertions that can be chained.
 
-    A step is named by its text in the Dockerfile (white space counts as one blank), else as
-    `--no-cache-step` names steps: `RUN`, `build:3`, `RUN npm *`. Then all of them are meant.
+    A step is named by its text in the Dockerfile (white space counts as one blank), otherwise as in
+    `--no-cache-step`: `RUN`, `build:3`, `RUN npm *`, which select all matching steps.
     """
 
     def __init__(self, result: BuildResult, executions: list[str]) -> None:
@@ -53,15 +53,15 @@ class Build:
 
     @property
     def files(self) -> dict[str, MemoryEntry]:
-        """Every path of the result, with what is there."""
+        """Every path of the result, with its entry."""
         return snapshot(self.result.tree())
 
     def decision(self, step: str) -> str | None:
-        """What was decided for the one step of this name."""
+        """The decision for the one step of this name."""
         return self.find(step)[0].decision
 
     def find(self, name: str) -> list[StepReport]:
-        """The steps of this name; raises `AssertionError` when there is none."""
+        """The steps of this name; raises `AssertionError` if there is none."""
         wanted = " ".join(name.split())
         found = [step for step in self.steps if " ".join(step.text.split()) == wanted]
         if not found:
@@ -77,15 +77,15 @@ class Build:
         return found
 
     def assert_reused(self, *steps: str) -> Self:
-        """Each of these was a hit; without arguments: every step that decides was."""
+        """Each of these was a hit; without arguments: every step with a decision was."""
         __tracebackhide__ = True
         return self._assert("hit", "reused", steps)
 
     def assert_rebuilt(self, *steps: str, because: str | None = None) -> Self:
         """Each of these was executed (or, in a plan, would be).
 
-        `because` is a path or name that changed, the text of the earlier step that brought it
-        on, or a cause such as "no-cache".
+        `because` is a path or name that changed, the text of the earlier step that caused it, or a
+        cause such as "no-cache".
         """
         __tracebackhide__ = True
         self._assert(("miss", "would-run"), "rebuilt", steps)
@@ -142,13 +142,13 @@ class Build:
 
 
 class Layers:
-    """A project in memory, built again and again over one cache.
+    """A project in memory, built repeatedly over one cache.
 
     Args:
         executor: runs commands; a `MemoryExecutor` by default.
-        keys: the key strategy on trial.
-        store: the cache; another `Layers` over the same one is another machine.
-        images: base images by name; without, FROM takes any name as an empty image.
+        keys: the key strategy under test.
+        store: the cache; another `Layers` over the same one acts as another machine.
+        images: base images by name; without it, FROM takes any name as an empty image.
     """
 
     def __init__(
@@ -198,7 +198,7 @@ class Layers:
         return self
 
     def remove(self, path: str) -> Self:
-        """Remove a file of the context, or all below a directory."""
+        """Remove a file of the context, or everything below a directory."""
         gone = [name for name in self.files if name == path or name.startswith(path + "/")]
         if not gone:
             raise UsageError(f"{path!r} is not in the context")
@@ -231,10 +231,10 @@ class Layers:
         files: Mapping[str, str | bytes | tuple[Node, bytes]] | None = None,
         **options: Any,
     ) -> Build:
-        """Build the project; `dockerfile` and `files` replace what it was.
+        """Build the project; `dockerfile` and `files` replace the present ones.
 
-        `options` are those of `Builder.build` (no_cache, args, target, …). Raises what a build
-        raises.
+        `options` are those of `Builder.build` (no_cache, args, target, …). Raises the errors of a
+        build.
         """
         return self._run(dockerfile, files, options, plan=False)
 
@@ -244,7 +244,7 @@ class Layers:
         files: Mapping[str, str | bytes | tuple[Node, bytes]] | None = None,
         **options: Any,
     ) -> Build:
-        """What `build` would do; nothing is executed and nothing written."""
+        """The plan for `build`; nothing is executed and nothing written."""
         return self._run(dockerfile, files, options, plan=True)
 
     def _run(

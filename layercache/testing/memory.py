@@ -1,4 +1,4 @@
-"""A state's files in memory, to be changed by a step, and the layer that the changes make."""
+"""A state's files in memory, changed by a step, and the layer of the changes."""
 
 from __future__ import annotations
 
@@ -48,12 +48,12 @@ _KINDS = {
 
 
 class NotPermitted(BuildError):
-    """What a command asked of the files can't be done; the message says why."""
+    """A command requested an impossible file operation; the message gives the reason."""
 
 
 @frozen
 class MemoryEntry:
-    """One path of a snapshot: everything about it that a build may decide.
+    """One path of a snapshot: all facts about it that a build may determine.
 
     `content` is a file's bytes or a link's target; `mode` the permission bits; `mtime` seconds
     since 1970, 0 for directories (which a layer need not mention).
@@ -68,7 +68,7 @@ class MemoryEntry:
 
 
 def snapshot(tree: Tree) -> dict[str, MemoryEntry]:
-    """Every path of `tree` but its root, with what is there: to compare whole trees."""
+    """Every path of `tree` but its root, with its entry, to compare whole trees."""
     found = {}
     for path, node in _nodes(tree):
         content = node.link
@@ -101,12 +101,12 @@ def _join(parent: bytes, name: bytes) -> bytes:
 
 
 class MemoryFiles:
-    """A tree that one step changes; as a `Tree` it knows `lookup`, `children` and `open`.
+    """A tree that one step changes; as a `Tree` it supports `lookup`, `children` and `open`.
 
-    Paths are absolute or relative to the root, links in them are followed inside it. Whatever
-    is written is root's unless `owner` is set, and has the time that layers give to what
-    commands write. Raises `NotPermitted` for what a file system would refuse. What of the beginning
-    was looked at is noted: `observed`.
+    Paths are absolute or relative to the root; links in them are followed inside it. New files are
+    root's unless `owner` is set, and have the time that layers give to files of commands. Raises
+    `NotPermitted` for operations that a file system would refuse. Reads of the initial state are
+    recorded: `observed`.
     """
 
     def __init__(self, base: Tree, owner: tuple[int, int] = (0, 0)) -> None:
@@ -128,11 +128,11 @@ class MemoryFiles:
 
     @property
     def observed(self) -> Observations | None:
-        """All of the beginning that the layer depends on; None when that is everything."""
+        """All facts of the initial state that the layer depends on; None if that is everything."""
         return None if self._all_seen else Observations.of(self._seen)
 
     def _note(self, path: bytes, bits: int) -> None:
-        """A look at `path`, unless this step itself put or removed what is there."""
+        """Record a read of `path`, unless this step itself wrote or removed the entry."""
         if path in self._own or self._mount_of(path) is not None:
             return
         if path not in self._before:
@@ -143,7 +143,7 @@ class MemoryFiles:
         self._note(path, WHOLE | (LISTING if self._nodes[path].is_dir else 0))
 
     def _claim(self, path: bytes) -> None:
-        """From here on `path` is what this step makes of it."""
+        """Mark `path` as determined by this step."""
         self._note(path, WHOLE)
         if self._mount_of(path) is None:
             self._own.add(path)
@@ -171,7 +171,7 @@ class MemoryFiles:
         return io.BytesIO(self._content(path))
 
     def resolve(self, path: str, *, last: bool = True) -> Resolved:
-        """Where `path` leads inside the root; `last`: a link at its end is followed, too."""
+        """The target of `path` inside the root; `last`: a link at its end is followed, too."""
         return resolve(cast(Tree, self), path.encode("utf-8", "surrogateescape"), last)
 
     def read(self, path: str) -> bytes:
@@ -192,7 +192,7 @@ class MemoryFiles:
             return source.read()
 
     def digest_of_all(self) -> bytes:
-        """A digest over everything that a command could see here, times included."""
+        """A digest of everything that a command could see here, including times."""
         self._all_seen = True
         hasher = blake3()
         for path in sorted(self._nodes):
@@ -221,7 +221,7 @@ class MemoryFiles:
         self._put(found.path, node, data)
 
     def make_directory(self, path: str, *, parents: bool = False) -> None:
-        """Make a directory, and with `parents` what is missing above it."""
+        """Make a directory, and with `parents` its missing parents."""
         found = self.resolve(path)
         if found.node is not None:
             if parents and found.node.is_dir:
@@ -242,7 +242,7 @@ class MemoryFiles:
         self._put(found.path, evolve(self._made(_LINK), size=len(text), link=text))
 
     def remove(self, path: str, *, recursive: bool = False) -> None:
-        """Remove a file or link, with `recursive` also a directory and all that is below."""
+        """Remove a file or link, with `recursive` also a directory and everything below."""
         found = self.resolve(path, last=False)
         if found.node is None:
             raise NotPermitted(f"{path}: no such file")
@@ -262,7 +262,7 @@ class MemoryFiles:
             self._elsewhere.pop(here, None)
 
     def rename(self, old: str, new: str) -> None:
-        """Move a file, link or directory; a file that is in the way is replaced."""
+        """Move a file, link or directory; an existing file at the target is replaced."""
         source = self.resolve(old, last=False)
         if source.node is None:
             raise NotPermitted(f"{old}: no such file")
@@ -362,11 +362,11 @@ class MemoryFiles:
         writable: bool,
         counts: bool = True,
     ) -> None:
-        """Show what `source` holds at `at` (None: nothing) at `target`.
+        """Show the content of `source` at `at` (None: nothing) at `target`.
 
-        What is done below it is no part of the layer; see `unmount`. Times are what a copy
-        would have, so that nothing shows which no key sees. What does not count is left out of
-        `digest_of_all`.
+        Changes below it are not part of the layer; see `unmount`. Times are those of a copy, so
+        that
+        no uncovered fact is visible. Facts that don't count are left out of `digest_of_all`.
         """
         goal = self.resolve(target).path
         above = goal
@@ -397,7 +397,7 @@ class MemoryFiles:
             self._uncounted.add(goal)
 
     def mounted(self, target: str) -> dict[bytes, tuple[Node, bytes]]:
-        """What is below the mount `target` now, relative to it; for mounts that are kept."""
+        """The present content of the mount `target`, relative to it; for mounts that are kept."""
         goal = self.resolve(target).path
         return {
             path[len(goal) + 1 :]: (node, self._content(path) if node.is_file else b"")
@@ -406,7 +406,7 @@ class MemoryFiles:
         }
 
     def unmount(self) -> None:
-        """Take all mounts away: what they covered shows again."""
+        """Remove all mounts: covered entries are visible again."""
         for path in [p for p in self._nodes if self._mount_of(p) is not None]:
             del self._nodes[path]
             self._data.pop(path, None)
@@ -433,14 +433,14 @@ class MemoryFiles:
     # -- the layer --------------------------------------------------------------------------
 
     def become(self, tree: Tree) -> None:
-        """Make everything that of `tree`."""
+        """Replace everything by the content of `tree`."""
         self._all_seen = True
         self._nodes = {b"": self._nodes[b""], **dict(_nodes(tree))}
         self._data.clear()
         self._elsewhere = {path: (tree, path) for path in self._nodes}
 
     def layer(self, blobs: Blobs) -> Layer | None:
-        """What differs from the beginning, as a layer in `blobs`; None when nothing does."""
+        """The differences from the initial state as a layer in `blobs`; None if there are none."""
         sink = io.BytesIO()
         writer = LayerWriter(sink)
         before, after = self._before, self._nodes
@@ -464,7 +464,9 @@ class MemoryFiles:
         return layer
 
     def _shows(self, directory: bytes) -> bool:
-        """Whether a directory of the beginning is still one, so that a deletion must be said."""
+        """Whether a directory of the initial state is still a directory, so that a deletion is
+        needed.
+        """
         before, after = self._before.get(directory), self._nodes.get(directory)
         return before is not None and before.is_dir and after is not None and after.is_dir
 

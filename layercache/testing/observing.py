@@ -1,4 +1,4 @@
-"""What happened in builds, kept for assertions: an observer, and a walker that remembers."""
+"""Recorders of builds, for assertions: an observer, and a walker that remembers."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ class RecordingObserver:
         return [(event.origin.text, event.outcome) for event in self.of(StepFinished)]
 
     def clear(self) -> None:
-        """Forget all."""
+        """Forget all events."""
         with self._guard:
             self.events.clear()
 
 
 class RecordingWalker:
-    """Another walker's walks, with the graphs they were of: newest last."""
+    """Remembers another walker's walks with their graphs, the newest last."""
 
     def __init__(self, inner: Walker | None = None) -> None:
         self.inner = inner or GraphWalker()

@@ -1,8 +1,8 @@
-"""What a build gives without any cache: the truth that cached builds are compared with.
+"""The result of a build without any cache: the truth that cached builds are compared with.
 
-`PlainWalker` knows no keys, no records and no sharing of work: it executes each step once, in
-the order of the graph, on exactly the state below it. It is the meaning of a recipe in a few
-lines, and a reference for walkers.
+`PlainWalker` has no keys, no records and no shared work: it executes each step once, in the order
+of the graph, on exactly the state below it. It is the meaning of a recipe in a few lines, and a
+reference for walkers.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ __all__ = ["PlainWalker", "clean_build", "oracle"]
 def oracle(
     recipe: Any, context: Any = None, *, executor: Executor | None = None, **options: Any
 ) -> dict[str, MemoryEntry]:
-    """Path → type, mode, owner, content and time of all that a clean build leaves.
+    """Path → type, mode, owner, content and time of the whole result of a clean build.
 
     Arguments are those of `Builder.build`; `executor` is a `MemoryExecutor` by default. Raises
-    what the build raises.
+    the errors of the build.
     """
     return snapshot(clean_build(recipe, context, executor=executor, **options).tree())
 
@@ -80,7 +80,7 @@ class PlainWalker:
 
 
 class PlainWalk:
-    """One step at a time: what is read of each input, then the execution, then the next."""
+    """One step at a time: the fingerprint of each input, then the execution, then the next step."""
 
     def __init__(self, graph: Graph) -> None:
         self._graph = graph
@@ -144,7 +144,7 @@ class PlainWalk:
         return self._done[vertex][0] if vertex in self._done else None
 
     def decisions(self) -> Sequence[Decision]:
-        """All misses, as far as the build came."""
+        """All misses, as far as the build got."""
         found = []
         for number, vertex in enumerate(self._graph.vertices):
             if not isinstance(vertex, Step):

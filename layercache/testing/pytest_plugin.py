@@ -20,5 +20,5 @@ __all__ = ["layers"]
 
 @pytest.fixture
 def layers() -> Layers:
-    """A project in memory with a cache of its own."""
+    """A project in memory with its own cache."""
     return Layers()

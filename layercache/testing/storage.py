@@ -1,6 +1,7 @@
-"""Conformance suites for backends and stores, in one module since they share what they look with.
+"""Conformance suites for backends and stores, in one module since they share their helpers.
 
-Subclass a suite in a test module, say how to make one, and pytest does the rest:
+Subclass a suite in a test module, override the method that makes your plug-in, and pytest does the
+rest:
 
     class TestMine(BackendSuite):
         def make(self, tmp_path):
@@ -44,7 +45,7 @@ PRIVATE: Final = "correct horse battery staple"
 
 
 def make_record(store: Store | None, number: int, content: bytes | None = None) -> Record:
-    """A record that looks like a RUN's; its layer is put into `store` (None: it has no layer).
+    """A record like that of a RUN; its layer is stored in `store` (None: it has no layer).
 
     `content` is the layer's, the number by default.
     """
@@ -74,7 +75,7 @@ def make_record(store: Store | None, number: int, content: bytes | None = None) 
 
 
 class BackendSuite:
-    """What every backend must do. Override `make`; `reopen` where another handle differs."""
+    """The contract of every backend. Override `make`; `reopen` if another handle differs."""
 
     def make(self, tmp_path: Any) -> Backend:
         """A new, empty backend."""
@@ -366,7 +367,7 @@ def _together(calls: Sequence[Callable[[], None]]) -> None:
 
 
 class StoreSuite:
-    """What every store must do, over any backend. Override `make`.
+    """The contract of every store, over any backend. Override `make`.
 
     `make` is called several times with one `tmp_path` and must open the same objects then.
     """

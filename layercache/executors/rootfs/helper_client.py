@@ -1,10 +1,4 @@
-"""One helper process, started at the first step. Safe for threads.
-
-`scratch` is the only directory of the host that it and its steps can write to. `held` are
-descriptors of locks that must last until the last process of every step is gone. Names of the
-steps' control groups begin with `prefix`, which is unique among running builds. With
-`namespace` everything happens in this user namespace.
-"""
+"""The build's side of the helper process: start it, give it steps, follow each to its end."""
 
 from __future__ import annotations
 
@@ -71,10 +65,10 @@ class Ended:
 class HelperClient:
     """One helper process, started at the first step. Safe for threads.
 
-    `scratch` is the one directory of the host that it and its steps can write. `held` are
-    descriptors of locks that must last until the last process of every step is gone. Names of
-    the steps' control groups begin with `prefix`, which no other build that runs has. With
-    `namespace` everything happens in such a user namespace.
+    `scratch` is the only directory of the host that it and its steps can write to. `held` are
+    descriptors of locks that must last until the last process of every step is gone. Names of the
+    steps' control groups begin with `prefix`, which is unique among running builds. With
+    `namespace` everything happens in this user namespace.
     """
 
     def __init__(
@@ -100,7 +94,7 @@ class HelperClient:
     # -- the process ------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Start the helper when it isn't running; raises `BuildError` when that fails."""
+        """Start the helper if it isn't running; raises `BuildError` on failure."""
         with self._lock:
             if self._process is not None and self._process.poll() is None:
                 return
@@ -135,7 +129,7 @@ class HelperClient:
         self._errors = errors
 
     def stop_steps(self) -> None:
-        """End every step, and let no further one run; returns when they are gone."""
+        """End every step and accept no further ones; returns when they are gone."""
         self._stopping = True
         deadline = time.monotonic() + _CLOSE_SECONDS
         with self._ended:
@@ -165,7 +159,7 @@ class HelperClient:
             self._errors = None
 
     def said(self) -> str:
-        """What the helper wrote before it died."""
+        """The helper's output before it died."""
         if self._errors is None:
             return ""
         # The helper writes through the same open file: its position is not to be moved.
@@ -187,10 +181,12 @@ class HelperClient:
     ) -> Ended:
         """Run a step to its end, when nothing of it is left.
 
-        `network` are programs that can speak for a network of its own, the best first; without
-        any it has none. `held` are further locks that it holds, `log` gets its output as it
-        comes. Raises `Cancelled` when `cancelled` says so, `BuildError` when the step can't be
-        set up. Whatever is raised, the step's processes are gone.
+        `network` are programs that can serve a network of its own, the best first; without any, the
+        step has none. `held` are further locks that it holds, `log` receives its output as it
+        arrives.
+        Raises `Cancelled` if `cancelled` returns True, `BuildError` if the step can't be set up.
+        Even
+        if it raises, the step's processes are gone.
         """
         self.start()
         namespace = self._namespace
@@ -238,12 +234,14 @@ class HelperClient:
                 self._ended.notify_all()
 
     def agent(self) -> socket.socket:
-        """Start an agent beside the steps; what it is asked through. Closing that ends it."""
+        """Start an agent beside the steps; returns the channel for requests. Closing it ends the
+        agent.
+        """
         single = self._namespace is not None and self._namespace.single
         return self.program(agent_command(single=single))
 
     def program(self, command: Sequence[str]) -> socket.socket:
-        """Start a program of ours beside the steps, in their mount namespace."""
+        """Start one of this package's programs beside the steps, in their mount namespace."""
         self.start()
         ours, theirs = socket.socketpair()
         with theirs:
@@ -257,7 +255,7 @@ class HelperClient:
         return ours
 
     def kill(self, number: int) -> None:
-        """Kill a step; nothing happens when it has ended."""
+        """Kill a step; has no effect if it has ended."""
         with self._lock:
             if self._channel is not None:
                 try:
