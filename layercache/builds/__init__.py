@@ -1,5 +1,5 @@
-"""Builds as users know them: builder, request, result.
+"""Builds in the form that users see: builder, request, result.
 
-Imports everything but `testing` and `cli`; its public names are those of `layercache` itself.
-Start at `builder`, then `reporter`.
+Imports everything but `testing` and `cli`; its public names are exported by `layercache` itself.
+Start at `builder`, then `running` and `reporter`.
 """

@@ -1,4 +1,4 @@
-"""What is said of an observer that raised."""
+"""The warning about an observer that raised."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The builder: what stays from build to build, and may be used from several threads."""
+"""The builder: everything that outlives a build; may be used from several threads."""
 
 from __future__ import annotations
 
@@ -40,15 +40,15 @@ class Builder:
 
     Args:
         cache: URL or directory of the store, a `Store`, or None for one in memory.
-        executor: who runs steps; None takes the strongest root file system mode that works
-            here, when a step needs one.
+        executor: runs steps; None selects the strongest root file system mode that works here,
+            when a step needs one.
         keys: the key strategy; `ContentKeys()` by default.
         walker: the invalidation walker; `GraphWalker()` by default.
         images: makes the resolver of base images for one build; None finds tags of the cache,
             OCI layouts, archives and registries.
         observers: called with every `Event`, one at a time.
-        jobs: steps that may run at once; the number of processors by default.
-        pool: any `concurrent.futures.Executor` to carry the executions.
+        jobs: the number of steps that may run at once; the number of processors by default.
+        pool: any `concurrent.futures.Executor` to run the executions.
         executor_options: for the executor that None stands for (secrets, ssh, step_timeout).
     """
 
@@ -96,18 +96,23 @@ class Builder:
     def build(self, recipe: Dockerfile | Sequence[Any], **options: Any) -> BuildResult:
         """Build `recipe`; options are the fields of `Request`.
 
-        Raises what went wrong as a `LayerCacheError`, whose `report` has the steps so far. A
-        `KeyboardInterrupt` while steps are decided or executed goes on to the caller, when what
-        runs has ended; its `__cause__` is a `Cancelled` with such a report.
+        Raises failures as a `LayerCacheError`, whose `report` has the steps so far. A
+        `KeyboardInterrupt` while steps are decided or executed is passed on to the caller once
+        running
+        steps have ended; its `__cause__` is a `Cancelled` with such a report.
         """
         return self.run(Request(recipe=checked_recipe(recipe), **options))
 
     def plan(self, recipe: Dockerfile | Sequence[Any], **options: Any) -> BuildResult:
-        """What `build` would do: executes nothing, writes nothing, and never raises for a miss."""
+        """The decisions that `build` would make: executes nothing, writes nothing, never raises
+        for a miss.
+        """
         return self.run(Request(recipe=checked_recipe(recipe), **options), execute=False)
 
     def close(self) -> None:
-        """End what the builder itself started (its own executor); the store stays open."""
+        """End resources that the builder itself started (its own executor); the store stays
+        open.
+        """
         with self._lock:
             executor, self._own_executor = self._own_executor, None
         if isinstance(executor, Closes):
@@ -120,7 +125,7 @@ class Builder:
         self.close()
 
     def cancel(self) -> None:
-        """End every build and probe of this builder that is under way; they raise `Cancelled`."""
+        """Cancel every running build and probe of this builder; they raise `Cancelled`."""
         with self._lock:
             for event in self._cancels:
                 event.set()

@@ -1,4 +1,4 @@
-"""What builds leave for those after them: a trail for each project, and counts of all builds."""
+"""Data that a build leaves for later ones: a trail for each project, and counts of all builds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Turns the decisions of a walk into a report and a result."""
+"""Conversion of a walk's decisions to a report and a result."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a build or plan is asked for, as one value."""
+"""The options of a build or plan, as one value."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ ContextLike = str | os.PathLike[str] | Mapping[str, object] | Tree
 
 @frozen(kw_only=True)
 class Request:
-    """One build or plan, as asked for. Every field has a default.
+    """One requested build or plan. Every field has a default.
 
-    `recipe` is a `Dockerfile` or instructions; `context` a directory, a tree or a mapping of
-    paths to contents; `contexts` further ones by name (`oci-layout://PATH` and
-    `docker-image://NAME` are images). `no_cache` is True for all steps, or a predicate of a
-    step's `Origin`; `no_cache_filter` names stages. `project` names what is built for trails
-    (default: context, recipe and target); `against` is a tag of this cache or another cache,
-    whose build the reasons compare with. `paranoid` reads every selected file of a context
-    again, where otherwise unchanged stamps stand for unchanged bytes. `max_unpacked_size` bounds
-    the bytes of all base layers, archives, URLs and repositories that the build unpacks or
-    fetches; more is a `HostileArchive`. `outputs` are files and directories that will be written
-    afterwards: like the cache's own, they are in no context.
-    `trace` is "off", "auto" or "audit" ("audit=0.2" for the share that is run again), or a
-    function that gives one of them for a step's `Origin`.
+    `recipe` is a `Dockerfile` or instructions; `context` a directory, a tree or a mapping of paths
+    to
+    contents; `contexts` are further ones by name (`oci-layout://PATH` and `docker-image://NAME` are
+    images). `no_cache` is True for all steps, or a predicate of a step's `Origin`;
+    `no_cache_filter`
+    names stages. `project` names the project for trails (default: context, recipe and target);
+    `against` is a tag of this cache or another cache, with whose build the reasons compare.
+    `paranoid`
+    reads every selected file of a context again, instead of relying on unchanged stamps. `trace` is
+    "off", "auto" or "audit" ("audit=0.2" sets the share that is run again), or a function that
+    returns
+    one of them for a step's `Origin`.
     """
 
     recipe: Dockerfile | Sequence[Any]

@@ -1,4 +1,4 @@
-"""What a build gives back: its report, its state, and what can be made of them."""
+"""The result of a build: its report, its state, and conversions."""
 
 from __future__ import annotations
 
@@ -37,9 +37,10 @@ class ResultContent:
 class BuildResult:
     """A finished build, or a plan.
 
-    `report` is the whole as plain values; `state` the stack of layers of the target (None in a
-    plan that would run something); `built` what image files are written from; `graph` and
-    `decisions` what was walked and how it ended.
+    `report` holds all facts as plain values; `state` is the stack of layers of the target (None in
+    a
+    plan that would run something); `built` is the input for writing image files; `graph` and
+    `decisions` are the walked graph and the final decisions.
     """
 
     report: Report

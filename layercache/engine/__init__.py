@@ -1,5 +1,5 @@
-"""The engine: answers what a walk asks, runs steps side by side, keeps what they gave.
+"""The engine: answers the walk's questions, runs steps in parallel, records their results.
 
-Imports `executors`, `inputs`, `store` and what is before them. Start at `driver`, then
+Imports `executors`, `inputs`, `store` and the packages before them. Start at `driver`, then
 `executions` (one execution for all who wait for it) and `window`.
 """

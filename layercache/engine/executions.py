@@ -1,4 +1,4 @@
-"""Executing what a walk asks for: adopt what a twin just made, or run, record and keep.
+"""Executing the tasks of a walk: adopt a twin's fresh record, or run the step and record it.
 
 A fault of the cache costs the record, never the step.
 """

@@ -1,8 +1,8 @@
-"""Probing: reused steps are run again on the state they were recorded on, and compared.
+"""Probing: reused steps are run again on the state that they were recorded on, and compared.
 
-Nothing is replaced: the layers of a probe are thrown away, the records stay. What differs from
-run to run breaks early cutoff after it, and would show in images; it is named, with what
-usually mends it.
+Nothing is replaced: the layers of a probe are discarded, the records stay. Results that differ from
+run to run prevent early cutoff after the step, and would show in images; they are reported with the
+usual remedy.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The window of a step narrowed to what its key saw: an executor can't look at more by mistake."""
+"""The window of a step, narrowed to the part that its key covers."""
 
 from __future__ import annotations
 

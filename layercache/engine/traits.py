@@ -1,4 +1,4 @@
-"""The steps of a graph with what their executor adds to their keys, and whether it takes them."""
+"""The executor's traits for the steps of a graph, and its check of each step."""
 
 from __future__ import annotations
 

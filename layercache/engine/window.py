@@ -1,4 +1,4 @@
-"""Executing one task, wherever that is: the window that a running step sees, and who runs it."""
+"""The execution of one task in any process: the window that a running step sees."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""Deciding: which steps run, which are reused, and under which keys.
+"""The solver: decides which steps run, which are reused, and under which keys.
 
-Imports `trees`, `model` and what is before them, and does no I/O: a walk asks and is answered.
-Start at `protocol` (asks and answers), then `walker`, `strategies` and `narrowing`.
+Imports `trees`, `model` and the packages before them, and does no I/O: a walk asks questions and is
+told the answers. Start at `protocol` (asks and answers), then `walker`, `strategies` and
+`narrowing`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Reuse on another parent: the narrower keys of a step whose key by the whole parent has no record.
+"""Reuse on another parent: narrower keys for a step without a record for its whole-parent key.
 
-A step without its parent (its *weak key*) is known to look at certain things only: those are
-selectors on the parent, and each gives a key of its own. They are tried in the order in which
-they are known, the first alone, since it mostly fits, then all others at once. Pure.
+A step without its parent (its *weak key*) is known to read only certain facts: each set of them is
+a selector on the parent and gives a key of its own. They are tried in the order in which they are
+known, the first alone, since it usually matches, then all others at once. Pure.
 """
 
 from __future__ import annotations

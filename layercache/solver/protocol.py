@@ -1,7 +1,7 @@
 """One build as a conversation: the walk asks, the engine answers.
 
-The walk never touches a store, a clock or a file. Anything can drive it: threads, asyncio,
-another machine, a log, a test. It ends when `asks` gives nothing and no answer is owed.
+The walk never touches a store, a clock or a file. Anything can drive it: threads, asyncio, another
+machine, a log, a test. It ends when `asks` returns nothing and no answer is pending.
 """
 
 from __future__ import annotations

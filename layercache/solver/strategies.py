@@ -40,11 +40,13 @@ def _material(
 
 @frozen
 class ContentKeys(Narrows):
-    """A step is what it says and the content of what it reads.
+    """A step's key is made of its definition and the content that it reads.
 
-    The parent counts with everything (its chain ID), except for COPY and ADD `--link`, which
-    read nothing of it. A step that ran again and came out as before leaves its users hit. Where
-    the whole parent is another one, a step is also reused if what it looked at is the same.
+    The parent counts as a whole (its chain ID), except for COPY and ADD `--link`, which read
+    nothing of
+    it. If a step runs again and produces the same result as before, the steps that read it hit. If
+    the
+    whole parent differs, a step is also reused if the facts that it read are unchanged.
     """
 
     salt: str = ""
@@ -57,7 +59,7 @@ class ContentKeys(Narrows):
         return source.selector
 
     def narrows(self, step: Step) -> str | None:
-        """COPY, ADD and WORKDIR by what they looked at; RUN by what it was seen to read."""
+        """COPY, ADD and WORKDIR by the facts that they read; RUN by its observed reads."""
         instruction = step.instruction
         if isinstance(instruction, Exec):
             return None if step.trace == "off" else "trace"
@@ -76,8 +78,9 @@ class ContentKeys(Narrows):
 class ChainKeys:
     """Docker's classic rule: the parent counts by its *key*, not by its content.
 
-    All keys are known before anything runs. For tools whose outputs can't be hashed. There is
-    no early cutoff: a step that runs again makes all after it run again.
+    All keys are known before anything runs. For tools whose outputs can't be hashed. There is no
+    early
+    cutoff: if a step runs again, all steps after it run again.
     """
 
     salt: str = ""

@@ -1,6 +1,6 @@
-"""The cache: records by key, layers by digest, trails of builds, tags; and what forgets them.
+"""The cache: records by key, layers by digest, trails of builds, tags, and their collection.
 
-Imports `oci`, `layers` and what is before them; the places where objects are kept are in
+Imports `oci`, `layers` and the packages before them; the media on which objects are kept are in
 `backends`. Start at `backend` (protocols), then `store`, `blobs` and `collection`.
 """
 
@@ -111,7 +111,7 @@ __all__ = [
     "verify",
 ]
 
-if not TYPE_CHECKING:  # a type checker shall know a misspelt name when it sees one
+if not TYPE_CHECKING:  # hidden from type checkers, so that they still report misspelt names
     __getattr__, __dir__ = lazily(
         __name__,
         {

@@ -1,9 +1,10 @@
 """The storage backend interface: named, opaque, immutable objects.
 
-A backend is dumb on purpose. Meaning (records, blobs, trails), verification and healing are the
-store's (`layercache.store.store`), so that one rule holds for every backend. Four methods are
-enough. What else one can do it declares: by deriving from the abstract classes here, or by
-registering with them (`Stats.register(MyBackend)`). A method of that name alone declares nothing.
+A backend is deliberately simple. The store (`layercache.store.store`) adds meaning (records, blobs,
+trails), verification and repair, so that one rule holds for every backend. Four methods are enough.
+A backend declares further capabilities by deriving from the abstract classes here, or by
+registering with them (`Stats.register(MyBackend)`). A method with a matching name alone declares
+nothing.
 """
 
 from __future__ import annotations
@@ -78,7 +79,7 @@ def check_name(name: str) -> str:
 
 
 class Allowance:
-    """Bytes that one batch may still bring, shared by the threads that fetch it."""
+    """Bytes that one batch may still transfer, shared by the threads that fetch it."""
 
     __slots__ = ("_left",)
 
@@ -86,17 +87,18 @@ class Allowance:
         self._left = size
 
     def take(self, count: int, name: str) -> None:
-        """Count bytes that came; raises `CacheError` once they are too many."""
+        """Count received bytes; raises `CacheError` if they exceed the limit."""
         self._left -= count  # a lost update of another thread's costs a chunk, not the bound
         if self._left < 0:
             raise CacheError(f"{name} and what was asked for with it have too many bytes")
 
 
 def read_bounded(content: BinaryIO, name: str, allowance: Allowance | None = None) -> bytes:
-    """All bytes of a small object; raises `CacheError` once they are more than one ever has.
+    """All bytes of a small object; raises `CacheError` if they exceed the limit for one.
 
-    So a medium that sends without end costs neither all memory nor all time. `allowance` bounds
-    what several reads bring together.
+    So a medium that sends without end costs bounded memory and time. `allowance` bounds the total
+    of
+    several reads.
     """
     parts = []
     size = 0
@@ -121,11 +123,12 @@ class ObjectInfo:
 
 @runtime_checkable
 class Backend(Protocol):
-    """Named objects; a write is all or nothing and may replace.
+    """Named objects; a write is all or nothing and may replace an object.
 
-    Names are relative, of `[a-z0-9._-]` segments joined by `/`. Methods may be called from
-    several threads and processes at once. Failures of the medium are `CacheError`; a name that
-    is not there is `NotFound` (from `read`), and no error for `delete`.
+    Names are relative, of `[a-z0-9._-]` segments joined by `/`. Methods may be called from several
+    threads and processes at once. Failures of the medium are `CacheError`; for a missing name,
+    `read`
+    raises `NotFound` and `delete` does nothing.
     """
 
     def read(self, name: str) -> BinaryIO:
@@ -135,10 +138,12 @@ class Backend(Protocol):
         """Store all of `content` under `name`, visible only when complete."""
 
     def delete(self, name: str) -> None:
-        """Remove; nothing happens when it is not there."""
+        """Remove the object; a missing one is ignored."""
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
-        """Objects whose name begins with `prefix`, in no given order, never from a cache."""
+        """Objects whose name begins with `prefix`, in no given order, never from a cached
+        listing.
+        """
 
 
 class BatchReader(ABC):
@@ -148,21 +153,22 @@ class BatchReader(ABC):
 
     @abstractmethod
     def read_many(self, names: Sequence[str]) -> Mapping[str, bytes]:
-        """The bytes of those that are there.
+        """The bytes of the existing objects among these.
 
-        One that can't be read is left out, like one that is not there; `CacheError` when the
-        medium as a whole fails.
+        An object that can't be read is left out, like a missing one; `CacheError` if the medium as
+        a whole
+        fails.
         """
 
 
 class Stats(ABC):
-    """Optional: a cheap look at one object. A backend where it costs a request has none."""
+    """Optional: a cheap look at one object. A backend for which it costs a request lacks it."""
 
     __slots__ = ()
 
     @abstractmethod
     def stat(self, name: str) -> ObjectInfo | None:
-        """What is known of the object without reading it; None when it is not there."""
+        """The facts about the object without reading it; None if it is missing."""
 
 
 class Syncs(ABC):
@@ -174,45 +180,49 @@ class Syncs(ABC):
     def sync(self) -> None:
         """Return when everything written before is durable.
 
-        Free of charge when nothing was. After a `CacheError` none of it may be relied on, also
-        when it can be read: the caller removes it and writes anew.
+        Costs nothing if nothing was written. After a `CacheError`, none of it may be relied on,
+        even if it
+        can be read: the caller removes it and writes it again.
         """
 
 
 class Stages(ABC):
-    """Optional: small objects that others may see before what they rely on is durable.
+    """Optional: small objects that others may see before their blobs are durable.
 
-    A staged object is gone after a restart of the machine unless it was published. So a record
-    can be shared at once, and still never outlive a power cut that its blob did not.
+    A staged object is gone after a restart of the machine unless it was published. So a record can
+    be
+    shared at once, and still never survives a power cut that its blob did not survive.
     """
 
     __slots__ = ()
 
     @abstractmethod
     def stage(self, name: str, content: bytes) -> None:
-        """Keep `content` aside under `name`, visible to `staged` of every process here."""
+        """Store `content` under `name` in the staging area, visible to `staged` of every process
+        here.
+        """
 
     @abstractmethod
     def staged(self, name: str) -> bytes | None:
-        """What was staged under `name` since the machine started; None when nothing."""
+        """The content staged under `name` since the machine started; None if there is none."""
 
     @abstractmethod
     def publish(self, names: Iterable[str]) -> None:
-        """Move what is staged into place; call it between two `sync`. Absent ones are skipped."""
+        """Move staged objects into place; call it between two `sync`. Missing ones are skipped."""
 
     @abstractmethod
     def list_staged(self, prefix: str) -> Iterator[ObjectInfo]:
-        """As `list`, of what is staged."""
+        """Like `list`, for staged objects."""
 
 
 class Releases(ABC):
-    """Optional: a backend that holds something open between calls."""
+    """Optional: a backend that holds resources open between calls."""
 
     __slots__ = ()
 
     @abstractmethod
     def release(self) -> None:
-        """Give it up for now; the next call takes it again."""
+        """Close them for now; the next call opens them again."""
 
 
 class Touches(ABC):
@@ -222,7 +232,7 @@ class Touches(ABC):
 
     @abstractmethod
     def touch(self, names: Iterable[str]) -> None:
-        """Renew the stamps of those that are there."""
+        """Renew the stamps of the existing objects among these."""
 
 
 class LocalFiles(ABC):
@@ -232,7 +242,7 @@ class LocalFiles(ABC):
 
     @abstractmethod
     def path(self, name: str) -> str:
-        """Where the object is, or would be; the file must be opened for reading only."""
+        """The path of the object, existing or not; the file must be opened for reading only."""
 
 
 class Adopts(ABC):
@@ -246,11 +256,11 @@ class Adopts(ABC):
 
     @abstractmethod
     def adopt(self, path: str, name: str) -> bool:
-        """Move the file at `path` to `name`; False, and nothing done, where it can't move."""
+        """Move the file at `path` to `name`; False, without any effect, if it can't be moved."""
 
 
 class Locks(ABC):
-    """Optional: who works on something. A lock saves work and never carries correctness."""
+    """Optional: mutual exclusion. A lock saves work and never carries correctness."""
 
     __slots__ = ()
 
@@ -258,21 +268,22 @@ class Locks(ABC):
     def lock(
         self, name: str, give_up: Callable[[], bool] | None = None
     ) -> AbstractContextManager[bool]:
-        """Wait until nobody else holds `name`; gives False where locks don't work here.
+        """Wait until nobody else holds `name`; yields False if locks don't work here.
 
-        A holder that dies lets go. `give_up` is asked now and then while waiting; once it says
-        True the wait ends with False.
+        The lock of a dead holder is released. `give_up` is called now and then while waiting; once
+        it
+        returns True, the wait ends with False.
         """
 
 
 class Holds(ABC):
-    """Optional: says which objects running builds rely on, so that collection spares them."""
+    """Optional: marks objects that running builds rely on, so that collection spares them."""
 
     __slots__ = ()
 
     @abstractmethod
     def hold(self, names: Iterable[str]) -> None:
-        """Keep these from being seized until `unhold`; waits for a seizer to finish."""
+        """Protect these from being seized until `unhold`; waits for a running seizure to finish."""
 
     @abstractmethod
     def unhold(self) -> None:
@@ -280,7 +291,7 @@ class Holds(ABC):
 
     @abstractmethod
     def seize(self, names: Sequence[str]) -> AbstractContextManager[Sequence[str]]:
-        """Those of `names` that nobody holds; nobody gets a hold on them meanwhile."""
+        """Those of `names` that nobody holds; meanwhile nobody can hold them."""
 
 
 class InDirectory(ABC):
@@ -293,13 +304,13 @@ class InDirectory(ABC):
 
 
 class Cleans(ABC):
-    """Optional: a backend that may leave debris behind when a process dies."""
+    """Optional: a backend that may keep debris of dead processes."""
 
     __slots__ = ()
 
     @abstractmethod
     def clean(self, dry_run: bool = False) -> int:
-        """Remove what no living process is writing; the number of bytes freed."""
+        """Remove files that no living process is writing; returns the number of bytes freed."""
 
 
 CAPABILITIES: Final[tuple[type, ...]] = (

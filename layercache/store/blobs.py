@@ -1,7 +1,7 @@
 """Content by digest over one backend: written once, verified whenever it is read.
 
-A blob that the backend does not take (a full disk, a broken network) is kept beside it for the
-life of the store object, so that a build goes on and only loses what it would have shared.
+A blob that the backend does not accept (a full disk, a broken network) is kept beside it for the
+life of the store object, so that a build continues and only loses sharing.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def blob_name(digest: Digest) -> str:
 
 
 def is_old(stamp: float) -> bool:
-    """Whether what has this stamp must be renewed by whoever relies on it."""
+    """Whether a build that relies on an object with this stamp must renew it."""
     return stamp < time.time() - GRACE / 2
 
 
@@ -84,15 +84,15 @@ class BlobStore:
     # -- presence -----------------------------------------------------------------------------
 
     def kept_aside(self, digest: Digest) -> bool:
-        """Whether the blob is here only, because the backend did not take it."""
+        """Whether the blob is only here, because the backend did not accept it."""
         return digest in self._aside
 
     def damaged(self, digest: Digest) -> bool:
-        """Whether this store saw the blob damaged and nobody has written it again."""
+        """Whether this store found the blob damaged and it has not been written again."""
         return digest in self._damaged
 
     def stamp(self, descriptor: Descriptor) -> float | None:
-        """When the blob was last written or touched; None unless it is there, of this size."""
+        """The time of the blob's last write or touch; None unless it exists with this size."""
         if descriptor.digest in self._damaged:
             return None
         name = self.name(descriptor.digest)
@@ -107,7 +107,7 @@ class BlobStore:
         return None if info is None or info.size != descriptor.size else info.stamp
 
     def hold(self, digest: Digest) -> None:
-        """Keep collections from taking the blob until the backend is released."""
+        """Protect the blob from collections until the backend is released."""
         if self._holds is not None:
             try:
                 self._holds.hold((self.name(digest),))
@@ -115,7 +115,7 @@ class BlobStore:
                 self._trouble(self.name(digest), error)
 
     def has(self, descriptor: Descriptor) -> bool:
-        """Whether the blob is there, by name and size."""
+        """Whether the blob exists, by name and size."""
         return self.kept_aside(descriptor.digest) or self.stamp(descriptor) is not None
 
     # -- reading ------------------------------------------------------------------------------
@@ -123,8 +123,9 @@ class BlobStore:
     def open(self, digest: Digest, size: int | None = None) -> VerifyingReader:
         """A reader that verifies at the end; raises `NotFound` or `CacheError`.
 
-        A blob that once could not be read counts as absent for this object until it is written
-        again, also when the reason passes: whoever needs it makes it again, and that heals.
+        A blob that could not be read once counts as absent for this object until it is written
+        again,
+        even if the cause disappears: the build makes it again, which repairs the cache.
         """
         path = self._aside.get(digest)
         source: BinaryIO
@@ -158,8 +159,8 @@ class BlobStore:
     def verified_path(self, descriptor: Descriptor) -> str:
         """A file with the verified bytes, for reading by offset while this store is open.
 
-        It is read once; later calls only look whether it is still the same file. Raises
-        `NotFound` or `CorruptObject`.
+        It is read once; later calls only check that it is still the same file. Raises `NotFound` or
+        `CorruptObject`.
         """
         digest = descriptor.digest
         path = self._aside.get(digest)
@@ -195,7 +196,7 @@ class BlobStore:
     # -- writing ------------------------------------------------------------------------------
 
     def add(self, content: BinaryIO, media_type: str) -> Descriptor:
-        """Store all of `content`; what the backend refuses is kept aside."""
+        """Store all of `content`; if the backend refuses it, it is kept aside."""
         path, digest, size = self._spool(content, self._spool_directory())
         return self.add_file(path, media_type, digest, size)
 
@@ -242,9 +243,10 @@ class BlobStore:
         return descriptor
 
     def _stays(self, name: str, stamp: float) -> bool:
-        """Whether a collection will leave a blob that is there, now that somebody relies on it.
+        """Whether a collection will leave an existing blob, now that a build relies on it.
 
-        One that may soon be old enough to go is renewed, where that can be done, or written anew.
+        A blob that may soon be old enough to be collected is renewed, if possible, or written
+        again.
         """
         if not is_old(stamp):
             return True
@@ -257,7 +259,7 @@ class BlobStore:
         return True
 
     def _degraded(self, name: str, what: str, error: Exception) -> None:
-        """Say what a failure leads to: once, not for each blob."""
+        """Report the consequence of a failure: once, not for each blob."""
         with self._guard:
             known = what in self._told
             self._told.add(what)
@@ -360,7 +362,7 @@ class BlobStore:
         return kept
 
     def rescue(self) -> None:
-        """The backend can't promise what it took: keep it aside instead, and remove it there."""
+        """Keep aside a blob whose durability the backend can't promise, and remove it there."""
         with self._guard:
             written, self.written = list(self.written), set()
         for digest in written:
@@ -376,7 +378,7 @@ class BlobStore:
                 self._trouble(self.name(digest), error)
 
     def close(self) -> None:
-        """Remove what was kept aside."""
+        """Remove blobs that were kept aside."""
         with self._guard:
             scratch, self._scratch = self._scratch, None
             self._aside.clear()

@@ -1,7 +1,7 @@
 """Stored forms: values as bytes, the sealed envelope of small objects, records.
 
-Deterministic, versioned and strict: what was not written by `seal` under the same kind and name
-is `CorruptObject`. Nothing here executes what it reads. `docs/reference/store-format.md` is the
+Deterministic, versioned and strict: any bytes that were not written by `seal` under the same kind
+and name are `CorruptObject`. Stored data is never executed. `docs/reference/store-format.md` is the
 published description; a change here is a change of the format's version there.
 """
 
@@ -60,7 +60,7 @@ _HEAD: Final = struct.Struct("<3sBH32s")
 
 @runtime_checkable
 class Verifier(Protocol):
-    """Signs what this store writes, and says whose writing it takes for true.
+    """Signs the objects that this store writes, and decides whose objects it trusts.
 
     `message` is a digest over kind, name and content. Symmetric and asymmetric schemes fit.
     """
@@ -121,7 +121,7 @@ def pack(value: Packed) -> bytes:
 
 
 def unpack(data: bytes) -> Any:
-    """The value that `pack` made `data` of; raises `CorruptObject` for anything else.
+    """The inverse of `pack`; raises `CorruptObject` for any other bytes.
 
     Linear in the size of `data`, without recursion.
     """
@@ -202,7 +202,7 @@ def seal(kind: str, name: str, payload: bytes, verifier: Verifier | None = None)
 
 
 def unseal(kind: str, name: str, data: bytes, verifier: Verifier | None = None) -> bytes:
-    """The payload; raises `CorruptObject` when anything about the envelope is not right."""
+    """The payload; raises `CorruptObject` if anything about the envelope is wrong."""
     if len(data) < _HEAD.size:
         raise CorruptObject(f"{kind} {name} is cut short")
     magic, version, size, checksum = _HEAD.unpack_from(data)
@@ -293,7 +293,7 @@ def _field(field: Field) -> Packed:
 
 
 def record_from(value: Any) -> Record:
-    """The record that `record_value` gave; raises `CorruptObject` for another shape."""
+    """The inverse of `record_value`; raises `CorruptObject` for another shape."""
     try:
         return _record(value)
     except (TypeError, ValueError) as error:
@@ -391,7 +391,7 @@ def encode_record(record: Record, verifier: Verifier | None = None) -> bytes:
 def decode_record(key: CacheKey, data: bytes, verifier: Verifier | None = None) -> Record:
     """The record stored under `key`; raises `CorruptObject` for any other bytes.
 
-    Its material stays as it is stored until somebody asks for it.
+    Its material stays encoded until it is needed.
     """
     record = record_from(unpack(unseal("record", key, data, verifier)))
     if record.key != key:

@@ -1,8 +1,8 @@
-"""Looking through a store: what is in it, what takes the space, what is damaged, what may go.
+"""Inspection of a store: contents, space, damage, and collection.
 
-Removal is safe beside running builds and after a crash at any step: records go before the blobs
-that they refer to, so nothing that is left refers to something that is gone; what was written or
-relied on within the grace period stays. Ages compare the backend's own stamps, never a clock.
+Removal is safe beside running builds and after a crash at any step: records are removed before the
+blobs that they refer to, so no remaining object refers to a removed one; objects that were written
+or used within the grace period stay. Ages compare the backend's own stamps, never a clock.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Usage:
 
 @frozen
 class Damage:
-    """One object that is not what it should be, and whether it was removed."""
+    """One damaged object, and whether it was removed."""
 
     name: str
     message: str
@@ -71,7 +71,7 @@ class Damage:
 
 @frozen(kw_only=True)
 class Collected:
-    """What a collection did, or would do: a verdict for each record, the objects removed."""
+    """The result of a collection or a dry run: a verdict for each record, the objects removed."""
 
     verdicts: tuple[Verdict, ...]
     removed: tuple[str, ...]
@@ -172,7 +172,7 @@ def _blobs(record: Record) -> tuple[Digest, ...]:
 
 
 def entries_of(store: Store) -> tuple[CacheEntry, ...]:
-    """Every record of the store, as retention sees it, the most valuable first."""
+    """Every record of the store, in the form that retention uses, the most valuable first."""
     contents = _look(store)
     now = _now(store, contents.infos, write=False)
     entries = _entries(store, contents)
@@ -245,12 +245,13 @@ def collect(
     pinned: Pinned | None = None,
     everything: bool = False,
 ) -> Collected:
-    """Let go what the policies let go, and whatever nothing refers to any more.
+    """Remove the records that the policies release, and all unreferenced objects.
 
-    `everything` lets all records and tags go (the grace period still holds for what was used
-    just now unless `grace` is 0). With `dry_run` nothing changes. Raises `UsageError` where no
-    cache of ours is, `CacheError` when the backend fails; what was removed by then was removed in
-    an order that leaves nothing dangling.
+    `everything` releases all records and tags (the grace period still protects objects in recent
+    use
+    unless `grace` is 0). With `dry_run` nothing changes. Raises `UsageError` if the place is not a
+    cache, `CacheError` if the backend fails; objects removed by then were removed in an order that
+    leaves no dangling reference.
     """
     if not is_cache(store):
         return Collected(verdicts=(), removed=(), freed=0, dry_run=dry_run)
@@ -396,7 +397,7 @@ def _free(store: Store) -> int | None:
 
 
 def usage(store: Store) -> Usage:
-    """What takes the space, by kind of object."""
+    """The space used, by kind of object."""
     objects: dict[str, int] = {}
     size: dict[str, int] = {}
     names = {"ac": "records", "refs": "references"}
@@ -411,11 +412,12 @@ def usage(store: Store) -> Usage:
 def verify(
     store: Store, *, repair: bool = False, progress: Callable[[int], None] | None = None
 ) -> tuple[Damage, ...]:
-    """Read everything and check it: records, blobs by digest, and that records and tags find
-    their blobs.
+    """Read and check everything: records, blobs by digest, and that records and tags find their
+    blobs.
 
-    With `repair` what is damaged is removed, so that the next build makes it again. `progress`
-    is told the bytes read so far.
+    With `repair`, damaged objects are removed, so that the next build makes them again. `progress`
+    is
+    called with the bytes read so far.
     """
     contents = _look(store)
     found = [Damage(name, message) for name, message in contents.damaged.items()]

@@ -1,7 +1,7 @@
-"""A backend as a store sees it: whatever it raises is a `CacheError`, which fails no build.
+"""A backend as a store sees it: any exception becomes a `CacheError`, which fails no build.
 
-Backends are written by others, over libraries with errors of their own. What they forget to
-translate must cost hits, like any failure of the medium, and not the build.
+Backends are written by others, over libraries with errors of their own. An exception that they
+forget to translate must cost hits, like any failure of the medium, and not the build.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What says that a place is a cache of ours: its `format` object.
+"""The `format` object, which marks a place as a layercache cache.
 
-Other things lie in folders named `blobs`, `index` or `results`: OCI layouts, the local caches of
-other builders, anybody's work. Without the object nothing there is listed, removed or checked.
+Other data may lie in folders named `blobs`, `index` or `results`: OCI layouts, local caches of
+other builders, a user's own work. Without the object, nothing there is listed, removed or checked.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ class _Store(Protocol):
 
 
 def is_cache(store: _Store) -> bool:
-    """Whether a cache of ours is there; False where nothing is there at all.
+    """Whether the place is a layercache cache; False if nothing exists there.
 
-    Raises `UsageError` where something else is, `CacheError` when the backend fails.
+    Raises `UsageError` if something else is there, `CacheError` if the backend fails.
     """
     data = store.read_small(["format"]).get("format")
     if data is not None and data.startswith(MARKER):

@@ -1,4 +1,4 @@
-"""Where caches are: the platform's default, and a store opened from what a person wrote."""
+"""Locations of caches: the platform's default, and opening a store from a user's notation."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ __all__ = ["default_cache", "open_store"]
 
 
 def default_cache(environment: Mapping[str, str] = os.environ) -> str:
-    """LAYERCACHE_CACHE, else the platform's place for caches of this user, our name below it."""
+    """LAYERCACHE_CACHE, otherwise `layercache` below the platform's cache directory of this
+    user.
+    """
     if chosen := environment.get("LAYERCACHE_CACHE"):
         return chosen
     if sys.platform == "win32":
@@ -36,8 +38,8 @@ def open_store(
 ) -> Store:
     """The store at a directory or URL; `None` is one in memory.
 
-    `cache_from` are further caches to read, `cache_to` further ones to write. Raises
-    `UsageError` for a location that can't be one.
+    `cache_from` are further caches to read from, `cache_to` further ones to write to. Raises
+    `UsageError` for an invalid location.
     """
     from layercache.store.store import Store
 

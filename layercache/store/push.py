@@ -1,8 +1,8 @@
-"""Sending to a remote cache while the build goes on.
+"""Uploads to a remote cache while the build runs.
 
-The queue is bounded by dropping: a record that was dropped is found again when the trail of its
-target is sent, which compares it with the one there. The trail goes last, so whatever it names
-is there, and an unchanged one costs one request.
+The queue is bounded by dropping entries: a dropped record is found again when the trail of its
+target is uploaded, which compares it with the remote's trail. The trail goes last, so everything
+that it names is there, and an unchanged trail costs one request.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Local(Protocol):
 
 
 class Pusher:
-    """One remote that is written, by one thread in the background."""
+    """One remote that is written to by one background thread."""
 
     def __init__(self, store: Local, remote: Remote) -> None:
         self.remote = remote
@@ -75,32 +75,36 @@ class Pusher:
     # -- from the build -----------------------------------------------------------------------
 
     def record(self, record: Record) -> None:
-        """Send a record that was just made, soon."""
+        """Schedule the upload of a record that was just made."""
         self._add(record)
 
     def derived(self, kind: str, name: str, payload: bytes) -> None:
-        """Send a derived object, soon, and after the records that were made before it."""
+        """Schedule the upload of a derived object, after the records that were made before it."""
         self._add(_Derived(kind, name, payload))
 
     def trail(self, trail: Trail) -> None:
-        """Send what the remote lacks of `trail`, and the trail itself."""
+        """Upload everything of `trail` that the remote lacks, then the trail itself."""
         self._add(trail)
 
     def knows(self, target: str, trail: Trail | None, data: bytes) -> None:
-        """The remote's trail was just read; it need not be asked for again."""
+        """Report that the remote's trail was just read, so that it need not be read again."""
         self._there[target] = (trail, data)
 
     def blob(self, digest: Digest, size: int) -> None:
-        """Send a blob now, if it is not there; raises `CacheError` when it can't be."""
+        """Upload a blob now unless the remote has it; raises `CacheError` on failure."""
         self._send_blob(digest, size, ask=True)
 
     def suspect(self, digest: Digest) -> None:
-        """A blob could not be had from the remote: send it again, whatever it says it has."""
+        """A blob could not be read from the remote: upload it even if the remote claims to have
+        it.
+        """
         self._suspects.add(digest)
         self._blobs.discard(digest)
 
     def flush(self, seconds: float) -> bool:
-        """Wait until nothing waits, at most so long; whether all was sent."""
+        """Wait until the queue is empty, at most this long; returns whether everything was
+        uploaded.
+        """
         end = time.monotonic() + seconds
         with self._wake:
             while self._jobs or self._busy:
@@ -111,7 +115,7 @@ class Pusher:
             return not self._failed
 
     def stop(self) -> None:
-        """Send nothing more."""
+        """Stop all uploads."""
         with self._wake:
             self._stopped = True
             self._jobs.clear()

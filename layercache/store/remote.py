@@ -1,7 +1,7 @@
-"""A cache at a distance: every call has a deadline, and one that fails does not fail a build.
+"""A remote cache: every call has a deadline, and a failed call never fails a build.
 
-After a failure the remote is left alone for a while, longer each time, and said once to be so;
-the first call that works again ends that.
+After a failure the remote is not used for a while, longer each time, and this is reported once; the
+first call that works again ends the pause.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _AT_ONCE: Final = 64 << 20
 
 
 class Unavailable(CacheError):
-    """The remote is not asked for now, or did not answer in time."""
+    """The remote is paused, or did not answer in time."""
 
 
 class Transfer:
@@ -83,10 +83,11 @@ class _State:
 
 
 class Remote:
-    """One remote store, asked with a deadline of `deadline` seconds for a call.
+    """One remote store, used with a deadline of `deadline` seconds per call.
 
-    Content gets more time, as long as it keeps coming. `report` is told (kind, name, message).
-    A remote that can be read and not written is read on.
+    Content gets more time, as long as it keeps arriving. `report` is called with (kind, name,
+    message).
+    A remote that can be read but not written is still read.
     """
 
     def __init__(
@@ -121,10 +122,12 @@ class Remote:
         write: bool = False,
         transfer: Transfer | None = None,
     ) -> T:
-        """What `function` gives, within the deadline for `size` bytes and what `transfer` moved.
+        """The result of `function`, within the deadline for `size` bytes and the progress of
+        `transfer`.
 
-        Raises `NotFound`, `CorruptObject` and what is no failure of the remote as they are; else
-        `Unavailable`.
+        `NotFound`, `CorruptObject` and errors that are no failure of the remote are raised
+        unchanged; all
+        others as `Unavailable`.
         """
         if not (self.writable if write else self.available):
             raise Unavailable(f"{self.name} failed and is not asked for now")
@@ -197,7 +200,7 @@ class Remote:
         return self.call(lambda: self.store.read_small(names), (len(names) - 1) * _EACH)
 
     def records(self, keys: Sequence[CacheKey]) -> dict[CacheKey, Record]:
-        """Verified records; what is damaged or not trusted is left out."""
+        """Verified records; damaged or untrusted ones are left out."""
         names = {self.store.record_name(key): key for key in keys}
         found = {}
         for name, data in self.small(list(names)).items():

@@ -1,8 +1,8 @@
-"""Retention: which records go, which stay, and why. Pure; `collecting` carries it out.
+"""Retention: which records are removed, which stay, and why. Pure; `collection` carries it out.
 
-Policies compose: an entry goes when one of them says so and nothing pins it; `Only` narrows one
-to the builds of some labels. Where space is the reason, the entries that save the fewest seconds
-for each byte, long unused, go first.
+Policies compose: an entry is removed if one of them releases it and nothing pins it; `Only`
+restricts a policy to the builds with certain labels. If space is the reason, the entries that save
+the fewest seconds per byte and are long unused are removed first.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ class Policy(Protocol):
 
 @frozen
 class KeepDuration:
-    """What was not used for `seconds` goes."""
+    """Release entries that were not used for `seconds`."""
 
     seconds: float
 
@@ -107,7 +107,7 @@ class KeepDuration:
 
 @frozen
 class KeepBuilds:
-    """Only what one of the last `count` builds used stays."""
+    """Release entries that none of the last `count` builds used."""
 
     count: int
 
@@ -121,7 +121,7 @@ class KeepBuilds:
 
 @frozen
 class KeepStorage:
-    """At most `size` bytes stay; what saves least for its size goes first."""
+    """Keep at most `size` bytes; entries that save least for their size are released first."""
 
     size: int
 
@@ -131,7 +131,7 @@ class KeepStorage:
 
 @frozen
 class MinFree:
-    """At least `size` bytes of the medium are to be free, where that is known."""
+    """Keep at least `size` bytes of the medium free, if its free space is known."""
 
     size: int
 
@@ -147,7 +147,7 @@ class MinFree:
 
 @frozen
 class AnyEntry:
-    """All goes. Useful where `Only` narrows it."""
+    """Release every entry. Useful with `Only`."""
 
     def goes(self, entries: Sequence[CacheEntry], situation: Situation) -> dict[CacheKey, str]:
         return {entry.key: "asked for" for entry in entries}
@@ -271,10 +271,11 @@ def judge(
     grace: float = 0.0,
     pinned: Pinned | None = None,
 ) -> tuple[Verdict, ...]:
-    """What becomes of each entry, in the order given.
+    """The verdict for each entry, in the order given.
 
-    Policies are asked in order, each with what the ones before it left. An entry that was used
-    within `grace` seconds stays whatever they say: a build may be relying on it.
+    Policies are applied in order, each to the entries that the ones before it left. An entry that
+    was
+    used within `grace` seconds always stays, because a build may rely on it.
     """
     if pinned is not None:
         entries = [evolve(entry, pins=pinned.pins(entry)) for entry in entries]

@@ -1,6 +1,7 @@
-"""How many different results a key has had: kept beside the records, seen when a step runs again.
+"""The number of different results of a key, recorded beside the records when a step runs again.
 
-A key that gives other layers from run to run is of a step that is no function of what it reads.
+A key with different layers from run to run belongs to a step whose result is no function of its
+inputs.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""The selectors that are known for a step without its parent: values in the store.
+"""The selectors that are known for a step without its parent, stored as values.
 
     selectors/<weak key>   up to 16 observations, the newest first; why the last was not kept
-    untraced/<weak key>    the step is not traced any more, and why
+    untraced/<weak key>    why the step is no longer traced
 
-Sets and their values are in there where they are small, else blobs. All of it is a prediction:
-what is missing or outdated costs an execution, and the key says whether a record fits.
+Small sets and their values are stored inline, larger ones as blobs. All of it is a prediction: a
+missing or outdated entry costs an execution, and the key decides whether a record matches.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Small sealed objects over a backend: trails, facts, derived objects, references.
 
-What the store's two caches share is here too: the format marker, names, verified reading, and
-saying what went wrong once.
+The common parts of the store's two caches are here too: the format marker, names, verified reading,
+and reporting each problem once.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ class Objects:
         """
 
     def put_trail(self, trail: Trail) -> None:
-        """Keep `trail`; where it says what the stored one says only its stamp is renewed."""
+        """Store `trail`; if it equals the stored one, only its stamp is renewed."""
         name = f"{self._prefix}trails/{trail.target}"
         data = encode_trail(trail, self._verifier)
         if self._get_small(name) == data:
@@ -138,7 +138,7 @@ class Objects:
                 pass  # a cache that can't be written is read as it is
 
     def get_fact(self, subject: str, selector: str) -> Fingerprint | None:
-        """What the selector of this digest picks from the state with this chain ID."""
+        """The fingerprint of the selector with this digest on the state with this chain ID."""
         name = self._fact_name(subject, selector)
         payload = self._get_sealed("fact", name, subject + " " + selector)
         return None if payload is None else Fingerprint(payload.decode("ascii", "replace"))
@@ -157,7 +157,7 @@ class Objects:
         self._put_small(name, sealed)
 
     def get_derived(self, kind: str, name: str) -> bytes | None:
-        """A thing computed from others that was kept to spare computing it again."""
+        """A derived object that was stored to avoid computing it again."""
         return self._get_sealed("derived", self._derived_name(kind, name), kind + " " + name)
 
     def get_beginning(self, names: Sequence[str]) -> str | None:
@@ -215,7 +215,7 @@ class Objects:
         return dict(sorted(found.items()))
 
     def get_reference(self, name: str) -> bytes | None:
-        """What `name` refers to."""
+        """The payload of the reference `name`."""
         stored = self.reference_name(name)
         payload = self._get_sealed("reference", stored, stored.removeprefix(self._prefix))
         if payload is None:
@@ -228,9 +228,9 @@ class Objects:
         return value if text == name else None
 
     def put_reference(self, name: str, payload: bytes) -> None:
-        """Let `name` refer to `payload`; acknowledged by `commit`.
+        """Set the reference `name` to `payload`; acknowledged by `commit`.
 
-        Raises `CacheError` when the backend does not take it: what stood there then stays.
+        Raises `CacheError` if the backend does not accept it: the previous reference then stays.
         """
         stored = self.reference_name(name)
         bound = stored.removeprefix(self._prefix)
@@ -239,7 +239,7 @@ class Objects:
             raise CacheError(f"{name} can't be written in the cache {self.backend!r}")
 
     def delete_reference(self, name: str) -> bool:
-        """Forget `name`; whether it was there. Raises `CacheError` when it can't."""
+        """Remove `name`; returns whether it existed. Raises `CacheError` on failure."""
         there = self.get_reference(name) is not None
         stored = self.reference_name(name)
         with self._guard:
@@ -249,12 +249,12 @@ class Objects:
         return there
 
     def write(self, name: str, content: BinaryIO) -> None:
-        """Write an object by its full name; raises `CacheError`. For those who copy stores."""
+        """Write an object by its full name; raises `CacheError`. For code that copies stores."""
         self._mark_format()
         self.medium.write(name, content)
 
     def report(self, kind: str, name: str, message: str) -> None:
-        """Tell whoever listens."""
+        """Notify all listeners."""
         self._report(kind, name, message)
 
     @property

@@ -1,9 +1,9 @@
 """The store: an action cache (key → record) and a CAS (digest → blob) over one backend.
 
-The reader verifies: every record by a checksum bound to its key, every blob by size and digest.
-What is missing, damaged or of another key is a miss and an event, and is replaced by the next
-write. A failure of the backend never fails a build: what it does not take is kept for the life
-of this object.
+The reader verifies: every record by a checksum bound to its key, every blob by size and digest. An
+object that is missing, damaged or stored under another key is a miss and an event, and is replaced
+by the next write. A failure of the backend never fails a build: objects that it does not accept are
+kept for the life of this object.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Tags of images, as references of the store.
+"""Tags of images, stored as references.
 
 A reference is JSON: schema, name, manifest descriptor, configuration, and for each layer the
 descriptor of its uncompressed tar. All layers are in the store when a tag is written.

@@ -1,8 +1,8 @@
-"""A local store with others behind it: read through, written back while the build goes on.
+"""A local store with remote ones behind it: read through, written back while the build runs.
 
-Nothing a remote does can fail a build or make it wrong: what comes from there is verified like
-everything else, what does not come in time is a miss. What could not be sent is sent by a later
-build of the same target: the trail there is written last, and says what there is.
+A remote can neither fail a build nor make it wrong: everything that it returns is verified, and
+objects that do not arrive in time are misses. Objects that could not be uploaded are uploaded by a
+later build of the same target: its trail is written last, and lists the uploaded objects.
 """
 
 from __future__ import annotations

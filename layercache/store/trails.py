@@ -1,7 +1,7 @@
-"""Trails: predictions of what a build will need, packed so that one request brings it.
+"""Trails: predictions of the objects that a build will need, packed into one request.
 
-A trail is never evidence. Each record in it is verified as if it had been fetched alone, and
-the walk checks the chain link by link; a wrong, stale or missing trail costs time only.
+A trail is never evidence. Each record in it is verified as if it had been fetched alone, and the
+walk checks the chain link by link; a wrong, stale or missing trail costs time only.
 """
 
 from __future__ import annotations
@@ -77,9 +77,11 @@ def _opened(record: Record | _Sealed | None) -> Record | None:
 class TrailStep:
     """One step as the last build left it.
 
-    `stage`, `index`, `op` and `text` are for people; `text` is as written, before expansion.
-    `key` and `chain_id` are empty where the step made no decision. `fields` are further facts
-    for explanations; private ones are stored as digests only.
+    `stage`, `index`, `op` and `text` are for people; `text` is as written, before expansion. `key`
+    and
+    `chain_id` are empty if the step involved no decision. `fields` are further facts for
+    explanations;
+    only digests of private ones are stored.
     """
 
     stage: int

@@ -1,6 +1,6 @@
-"""Whose records count: authentication with a keyed digest, for each trust domain.
+"""Authentication of records with a keyed digest, for each trust domain.
 
-Whoever holds a domain's secret can write for it and check it. Another scheme (asymmetric
+Anyone who holds a domain's secret can write for it and check it. Another scheme (asymmetric
 signatures, a key service) is another `Verifier` (`layercache.store.codec`).
 """
 

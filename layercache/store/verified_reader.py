@@ -1,4 +1,4 @@
-"""Reading what has a digest: the bytes come with the verdict."""
+"""Verified reading of blobs: the last bytes are delivered only after the check."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ _CHUNK: Final = 1 << 18
 class VerifyingReader(io.RawIOBase):
     """Reads a blob and raises `CorruptObject` at its end unless size and digest are right.
 
-    The last bytes come with the verdict: whoever has read all of them knows. Until then nothing
-    is known. `size` None takes the source's own length, where it has one.
+    The last bytes are delivered only after the check, so a consumer that has read all bytes knows
+    that
+    they are right; until then, nothing is known. `size` None takes the source's own length, if any.
     """
 
     def __init__(

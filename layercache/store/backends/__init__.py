@@ -1,7 +1,7 @@
-"""Backends: where named objects are kept.
+"""Backends: the media on which named objects are kept.
 
-Imports what `layercache.store` may, each backend when it is first used. Start at `open_backend`
-(which picks one by URL), then `local`.
+Imports the same packages as `layercache.store`, and each backend on first use. Start at
+`open_backend` (which selects one by URL), then `local`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The way to the files of a cache directory, through no link in it.
+"""Access to the files of a cache directory that follows no link in it.
 
-Whoever may write the directory can put a link there. What it leads to is neither read nor
-written, listed or removed. The directory itself may be reached through links.
+Anyone who may write to the directory can put a link there. Its target is never read, written,
+listed or removed. The directory itself may be reached through links.
 """
 
 from __future__ import annotations

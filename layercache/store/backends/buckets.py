@@ -1,6 +1,6 @@
-"""Buckets and containers that are not there: said by name, and never made.
+"""Missing buckets and containers: reported by name, and never created.
 
-A name that is mistyped must not become a bucket of one's own, in which nothing is ever found.
+A mistyped name must not become a new bucket, in which nothing would ever be found.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _LOOKED_AT: Final = 4096
 
 
 def lacks_bucket(error: BaseException) -> bool:
-    """Whether a client's error says that the bucket, not the object, is what is not there."""
+    """Whether a client's error means that the bucket, not the object, is missing."""
     at: BaseException | None = error
     for _ in range(_DEPTH):
         if at is None:

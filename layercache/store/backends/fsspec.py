@@ -1,9 +1,10 @@
 """Any file system of fsspec as a backend.
 
-What is read is read as it comes and counted, where the file system can; else a range is asked
-for that is no longer than an object may be. Only whole, complete objects are sent (`pipe_file`,
-`put_file`): a handle that is opened for writing commits its partial content when its body fails.
-Listing caches are off, `exists` decides nothing, and a forked process makes its own instance.
+Content is read as a stream and counted, if the file system supports that; otherwise a range is
+requested that is no longer than an object may be. Only whole, complete objects are sent
+(`pipe_file`, `put_file`): a handle opened for writing commits its partial content if its body
+fails. Listing caches are off, `exists` decides nothing, and a forked process makes its own
+instance.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ _ABSENT: Final = (FileNotFoundError, NotADirectoryError, KeyError)
 
 
 class FsspecBackend(BatchReader):
-    """Objects below `url`. Chained URLs are refused; `options` go to the file system.
+    """Objects below `url`. Chained URLs are refused; `options` are passed to the file system.
 
     Nothing is contacted before the first call.
     """
@@ -71,7 +72,9 @@ class FsspecBackend(BatchReader):
         return f"FsspecBackend({masked(self.url)!r})"
 
     def check(self) -> FsspecBackend:
-        """Itself, when what the URL needs is installed; raises `UsageError` or `MissingExtra`."""
+        """This backend, if the packages for the URL are installed; raises `UsageError` or
+        `MissingExtra`.
+        """
         self._class()
         return self
 

@@ -1,11 +1,11 @@
 """A directory of this machine as a backend, by plain operating system calls.
 
-Every object is one file, made beside and renamed into place. Readers never see a part of one.
-`durability` says when a written object survives a power cut:
+Every object is one file, written to a temporary name and renamed into place. Readers never see a
+partial one. `durability` determines when a written object survives a power cut:
 
 - `full`: when the write returns (the file and its directory are synced);
-- `batch`: when `sync` returns (one `syncfs` for all that was written);
-- `none`: at the operating system's leisure.
+- `batch`: when `sync` returns (one `syncfs` for everything written);
+- `none`: when the operating system has written it back.
 """
 
 from __future__ import annotations
@@ -78,10 +78,10 @@ class LocalBackend(
     Syncs,
     Touches,
 ):
-    """Objects as files below `directory`, which is made at the first write.
+    """Objects as files below `directory`, which is created at the first write.
 
     Any number of threads and processes may use one directory. It may be read-only or another
-    user's: then reading works, and writing is a `CacheError` that says so.
+    user's: then reading works, and writing raises a `CacheError` with the reason.
     """
 
     def __init__(self, directory: str | os.PathLike[str], *, durability: str = "batch") -> None:
@@ -362,7 +362,7 @@ class LocalBackend(
     # -- debris -------------------------------------------------------------------------------
 
     def clean(self, dry_run: bool = False) -> int:
-        """Remove unfinished files of processes that are gone, and what was staged and lost."""
+        """Remove unfinished files of dead processes, and staged objects that were lost."""
         freed = 0
         boot = boot_id()
         try:

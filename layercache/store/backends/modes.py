@@ -1,8 +1,8 @@
-"""Whom files of a cache directory are for: those who may write the directory itself.
+"""Permission modes of a cache directory's files: for the users who may write the directory.
 
-A directory that only its owner may write is private, and so is everything in it: layers hold
-files that the image keeps from others. One that is shared on purpose says so by its own mode:
-writable by its group, or with the set-group-ID bit, for the group; writable by all, for all.
+A directory that only its owner may write to is private, and so are its files: layers hold files
+that the image protects from other users. A directory that is shared on purpose shows it by its own
+mode: group-writable or with the set-group-ID bit for the group; world-writable for all.
 """
 
 from __future__ import annotations

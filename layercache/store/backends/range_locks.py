@@ -1,7 +1,7 @@
-"""Locks between threads and processes of one machine, that the kernel drops with their holder.
+"""Locks between threads and processes of one machine, which the kernel releases with their holder.
 
 On Linux one file with open-file-description locks on single bytes, so that any number of names
-needs one file and two names hardly ever meet; elsewhere `flock` on a bounded set of files. No
+needs one file and two names hardly ever collide; elsewhere `flock` on a bounded set of files. No
 lock file is ever removed: that would let two holders in.
 """
 
@@ -70,10 +70,10 @@ class RangeLocks:
 
 
 class RangeHolds:
-    """Shared locks by name, that keep a collection from seizing what running builds rely on.
+    """Shared locks by name, which keep a collection from removing objects that running builds use.
 
-    Only where there are open-file-description locks; elsewhere holding does nothing, and a
-    collection goes by age alone.
+    Only with open-file-description locks; elsewhere holding has no effect, and a collection goes by
+    age alone.
     """
 
     def __init__(self, directory: str, modes: Callable[[], Modes] = lambda: PRIVATE) -> None:

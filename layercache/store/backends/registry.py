@@ -1,7 +1,7 @@
-"""An OCI registry as a backend: any registry keeps what it takes for artifacts.
+"""An OCI registry as a backend, which it sees as artifacts.
 
 Blobs are the registry's own blobs. Every object has a manifest under a tag made from its name;
-a small one's bytes are inside it, so that reading or writing it is one request; a large one's
+a small object's bytes are inside it, so that reading or writing it is one request; a large one's
 are the manifest's layer, so that the registry's own collection keeps them.
 """
 
