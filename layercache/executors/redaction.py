@@ -31,6 +31,7 @@ class Redactor:
     def __init__(self, masks: Iterable[bytes]) -> None:
         self._masks = tuple(sorted(masks, key=len, reverse=True))
         self._held = b""
+        self._borders: dict[int, list[int]] = {}
 
     def feed(self, chunk: bytes) -> bytes:
         """The part of the stream that can be shown so far."""
@@ -66,13 +67,34 @@ class Redactor:
         return b"".join(shown)
 
     def _suspicious(self, data: bytes, start: int) -> int:
-        """The first position from which all of `data` is the beginning of some mask."""
-        view, first = memoryview(data), len(data)
-        for mask in self._masks:
+        """The first position from which all of `data` is the beginning of some mask.
+
+        Linear in the part of `data` that a mask could begin in, however often a mask repeats
+        itself (the search of Knuth, Morris and Pratt).
+        """
+        first = len(data)
+        for number, mask in enumerate(self._masks):
             place = data.find(mask[:1], max(start, len(data) - len(mask) + 1), first)
-            while place >= 0:
-                if mask.startswith(view[place:]):
-                    first = place
-                    break
-                place = data.find(mask[:1], place + 1, first)
+            matched = 0
+            while 0 <= place < len(data):
+                byte = data[place]
+                while matched and mask[matched] != byte:
+                    matched = self._borders_of(number)[matched - 1]
+                matched += mask[matched] == byte
+                place = place + 1 if matched else data.find(mask[:1], place + 1)
+            first = min(first, len(data) - matched)
         return first
+
+    def _borders_of(self, number: int) -> list[int]:
+        """For each beginning of a mask the length of its longest proper one that also ends it."""
+        known = self._borders.get(number)
+        if known is None:
+            mask = self._masks[number]
+            known = self._borders[number] = [0] * len(mask)
+            matched = 0
+            for place in range(1, len(mask)):
+                while matched and mask[matched] != mask[place]:
+                    matched = known[matched - 1]
+                matched += mask[matched] == mask[place]
+                known[place] = matched
+        return known

@@ -70,3 +70,31 @@ def test_long_lines_of_a_key_count_alone() -> None:
 def test_short_secrets_don_t_garble_everything() -> None:
     """A value of one or two letters can't be told from text and is no mask."""
     assert masks_of([b"a", b"", b"\n"]) == ()
+
+
+@given(
+    st.lists(st.text("ab", min_size=1, max_size=12).map(str.encode), min_size=1, max_size=3),
+    st.text("abc", max_size=60).map(str.encode),
+    st.lists(st.integers(0, 60), max_size=5),
+)
+def test_masks_that_repeat_themselves(masks: list[bytes], text: bytes, cuts: list[int]) -> None:
+    """What is held back is exactly what may still become a mask, wherever the text is cut."""
+    redactor, whole = Redactor(masks), Redactor(masks)
+    edges = sorted({0, len(text), *(min(cut, len(text)) for cut in cuts)})
+    shown = b"".join(redactor.feed(text[start:end]) for start, end in pairwise(edges))
+    last = redactor.end()
+    held = [
+        size for size in range(1, len(text) + 1) if any(m.startswith(text[-size:]) for m in masks)
+    ]
+    assert len(last) <= max(held, default=0) * len(MASK)
+    assert shown + last == whole.feed(text) + whole.end()
+    assert not any(mask in shown + last for mask in masks)
+
+
+def test_a_long_mask_that_repeats_itself_is_looked_for_in_linear_time() -> None:
+    """A megabyte of one letter against a secret of that letter: compared again from each place,
+    this would be half a million million comparisons."""
+    size = 1 << 20
+    redactor = Redactor([b"a" * size])
+    text = b"a" * (size - 2) + b"b"
+    assert redactor.feed(text) == text
