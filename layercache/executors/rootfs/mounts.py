@@ -337,6 +337,10 @@ class StepMounts:
             layer["upper"], layer["work"] = self._next("up"), self._next("wk")
             shown = blobs.tree(bound.subject) if isinstance(bound.subject, State) else None
             show_root(layer["upper"], shown, self._files)
+            if shown is not None:
+                # The time that a read-only mount shows: that of the mounted state's own clock.
+                moment = os.stat(lower[0]).st_mtime_ns
+                os.utime(layer["upper"], ns=(moment, moment))
         return {**spec, "base": at, "source": source, "overlays": [layer]}, start
 
     def _later(self, blobs: Blobs) -> int:
