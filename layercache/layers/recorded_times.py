@@ -79,10 +79,20 @@ class RecordedTimes(Times):
         self._state = state
         self._kept = kept or {}
         self._ranks = {ns: len(mounted) - 1 - n for n, ns in enumerate(sorted(set(mounted)))}
-        self._moments: dict[int, int] = {}
-        for path, ns in self._kept.items():
-            moment = state.moment(path) if state.code(path) is not None else LAYER_TIME
-            self._moments[ns] = max(moment, self._moments.get(ns, 0))
+        self._others = frozenset(self._kept.values())
+        self._moments: dict[int, int] | None = None
+
+    def _moment(self, found: int) -> int:
+        """When by the clock what was shown with the other time `found` was written."""
+        if self._moments is None:
+            # Few steps write anything with such a time: only a copy that keeps times does.
+            self._moments = {}
+            for path, ns in self._kept.items():
+                moment = LAYER_TIME
+                if self._state.code(path) is not None:
+                    moment = self._state.moment(path)
+                self._moments[ns] = max(moment, self._moments.get(ns, 0))
+        return self._moments[found]
 
     def kept(self, path: bytes, base: Node) -> int:
         return self._kept.get(path, base.mtime * _SECOND)
@@ -104,8 +114,8 @@ class RecordedTimes(Times):
             if self._state.code(path) is not None:
                 return self._clock.code(self._state.moment(path))
             return MAX_CODE if base.mtime > LAYER_TIME else None
-        if found in self._moments:
-            moment = self._moments[found]
+        if found in self._others:
+            moment = self._moment(found)
             return MAX_CODE if moment <= LAYER_TIME else self._clock.code(moment)
         rank = self._ranks.get(found)
         if rank is not None:

@@ -200,6 +200,12 @@ class StateTree(HardLinks, Linked, Timed, Ordered):
             self._clock = Clock.of([index.times for index in self._indexes])
         return self._clock
 
+    def clock_from(self, start: int) -> Clock:
+        """The logical clock of the state with another start than its own, in seconds."""
+        if start == LAYER_TIME:
+            return self.clock
+        return Clock.of([index.times for index in self._indexes], start)
+
     def shown(self, clock: Clock | None = None) -> StateTree:
         """The state with the times at which a running step sees it.
 

@@ -217,7 +217,8 @@ def clock_of(state: State, blobs: Blobs, start: int = LAYER_TIME) -> Clock:
 
 def shown_state(state: State, blobs: Blobs, start: int = LAYER_TIME) -> StateTree:
     """A state with the times at which a step sees it, with a clock that begins at `start`."""
-    return state_tree(state, blobs).shown(clock_of(state, blobs, start))
+    tree = state_tree(state, blobs)
+    return tree.shown(tree.clock_from(start))
 
 
 def capture_directory(

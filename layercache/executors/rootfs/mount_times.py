@@ -28,6 +28,7 @@ __all__ = ["Seen", "Table", "base_of", "show"]
 
 _MAGIC: Final = b"layercache times 1\n"
 _ROW: Final = struct.Struct("<q16sI")
+_HEAD: Final = struct.Struct("<3I")
 _WIDTH: Final = 16
 _TICK: Final = 1_000
 """Nanoseconds between what was written one after the other and is new in the same use."""
@@ -46,7 +47,7 @@ class Seen:
     @classmethod
     def of(cls, node: Node, moment: int) -> Seen:
         """`moment` in seconds."""
-        head = struct.pack("<3I", node.mode, node.uid, node.gid)
+        head = _HEAD.pack(node.mode, node.uid, node.gid)
         return cls(blake3(head + node.content).digest(_WIDTH), moment * 10**9)
 
 

@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING
 from blake3 import blake3
 
 from layercache.errors import BuildError, CorruptObject
-from layercache.executors.rootfs.file_work import clock_of, shown_state
+from layercache.executors.rootfs.file_work import state_tree
 from layercache.executors.rootfs.scratch import Scratch
 from layercache.executors.rootfs.seal import is_sealed, write_seal
 from layercache.model.descriptors import SCRATCH, Layer, State
@@ -44,7 +44,9 @@ from layercache.model.layer_times import LAYER_TIME
 
 if TYPE_CHECKING:
     from layercache.executors.rootfs.file_work import FileWork
+    from layercache.layers.state_tree import StateTree
     from layercache.model.layer_index import LayerIndex
+    from layercache.model.logical_clock import Clock
     from layercache.model.task import Blobs
     from layercache.model.tree import Tree
 
@@ -156,9 +158,11 @@ class Unpacked:
         assert layer is not None
         name = self._names.get((state.chain_id, start))
         if name is None:
-            shown = shown_state(state, blobs, start)
+            tree = state_tree(state, blobs)
+            clock = tree.clock_from(start)
+            shown = tree.shown(clock)
             rows = dependence(shown.indexes[-1], shown.below)
-            moments = shown_moments(state, blobs, start)
+            moments = shown_moments(tree, clock)
             name = _name(layer, (*rows, ("times", *moments)) if moments else rows)
             self._names[state.chain_id, start] = name
         return name
@@ -260,14 +264,12 @@ def _name(layer: Layer, rows: tuple[Value, ...]) -> str:
     return f"{digits}-{blake3(frame(rows)).hexdigest()[:24]}" if rows else digits
 
 
-def shown_moments(state: State, blobs: Blobs, start: int) -> tuple[int, ...]:
-    """The times at which a step sees files that the topmost layer of `state` marks as written
-    now.
+def shown_moments(tree: StateTree, clock: Clock) -> tuple[int, ...]:
+    """The times at which a step sees files that the topmost layer of a state marks as written
+    now, code by code.
     """
-    assert state.layer is not None
-    clock = clock_of(state, blobs, start)
-    codes = blobs.index(state.layer).times.codes
-    return tuple([clock.shown(len(clock.layers) - 1, code) for code in codes])
+    top = len(clock.layers) - 1
+    return tuple([clock.shown(top, code) for code in tree.indexes[top].times.codes])
 
 
 def dependence(index: LayerIndex, parent: Tree) -> tuple[Value, ...]:
