@@ -84,6 +84,7 @@ class TieredStore(Store):
         self._derived: dict[tuple[str, str], bytes | None] = {}
         self._asked: dict[str, Trail | None] = {}
         """What remotes said of the trails that this build asked for; emptied at the end of any."""
+        self._announced: tuple[Sequence[str], Callable[[], Sequence[str]]] | None = None
         self._bringing: dict[Digest, threading.Lock] = {}
 
     def __getstate__(self) -> dict[str, object]:
@@ -111,6 +112,8 @@ class TieredStore(Store):
                 found[key] = seen
             elif key not in self._absent:
                 missing.append(key)
+        if missing and self._ask_as_announced():
+            return self.lookup(keys)
         for remote in self._sources:
             if not missing:
                 break
@@ -277,6 +280,7 @@ class TieredStore(Store):
             self._trails.setdefault(target, trail)
             if self._complete(trail):
                 return trail
+        self._ask_as_announced()
         if target not in self._asked:
             self._ask_for([target])
         return trail or self._asked.pop(target, None)
@@ -284,8 +288,20 @@ class TieredStore(Store):
     def prefetch(
         self, names: Sequence[str], beginnings: Callable[[], Sequence[str]] = tuple
     ) -> None:
-        if not self._sources:
-            return
+        """As `Store.prefetch`, once something is not here: a build that is complete asks nobody."""
+        with self._guard:
+            self._announced = (tuple(names), beginnings) if self._sources else None
+
+    def _ask_as_announced(self) -> bool:
+        """Fetch the trails that `prefetch` named, unless that was done; whether it was now."""
+        with self._guard:
+            announced, self._announced = self._announced, None
+        if announced is None:
+            return False
+        self._fetch_trails(*announced)
+        return True
+
+    def _fetch_trails(self, names: Sequence[str], beginnings: Callable[[], Sequence[str]]) -> None:
         local = super().get_trail
         own = [trail for name in names if (trail := local(name)) is not None]
         here = {trail.target for trail in own if self._complete(trail)}
@@ -339,7 +355,10 @@ class TieredStore(Store):
         self._trails[trail.target] = trail
 
     def get_fact(self, subject: str, selector: str) -> Fingerprint | None:
-        fingerprint = super().get_fact(subject, selector) or self._facts.get((subject, selector))
+        fingerprint = super().get_fact(subject, selector)
+        if fingerprint is None:
+            self._ask_as_announced()
+            fingerprint = self._facts.get((subject, selector))
         if fingerprint is not None:
             self._used[subject, selector] = fingerprint
         return fingerprint
@@ -396,6 +415,7 @@ class TieredStore(Store):
         trails, self._trails = list(self._trails.values()), {}
         self._absent.clear()
         self._asked.clear()
+        self._announced = None
         self._derived.clear()
         for pusher in self._pushers:
             for trail in trails:

@@ -11,6 +11,7 @@ import time
 import attrs
 import pytest
 
+from layercache import Dockerfile
 from layercache.builds.builder import Builder
 from layercache.dockerfile.instructions import Copy, From, Run
 from layercache.errors import CacheError, NotFound
@@ -633,3 +634,26 @@ def _whole(store, content=b"from the context"):
     builder = Builder(store, executor=Writes(), jobs=1)
     result = builder.build(recipe, context={"input": content}, project="p")
     return [layer.diff_id for layer in result.state.layers]
+
+
+def test_a_build_that_is_complete_here_asks_nobody(tmp_path):
+    """Not even for a trail; what another recipe lacks is asked for as before."""
+    remote = MemoryBackend()
+    first = "FROM scratch AS x\nCOPY a /\nFROM scratch\nCOPY --from=x /a /b\n"
+    other = "FROM scratch\nCOPY a /\nCOPY b /\n"
+
+    def build(text):
+        counting = CountingBackend(remote)
+        store = TieredStore(LocalBackend(tmp_path / "c"), cache_from=[Store(counting)])
+        with store:
+            recipe = Dockerfile.parse(text)
+            result = Builder(store).build(recipe, context={"a": "1", "b": "2"})
+        return [step.decision for step in result.steps if step.decision], counting.round_trips
+
+    assert build(first)[0] == ["miss", "miss"]
+    for _ in range(2):
+        assert build(first) == (["hit", "hit"], 0)
+    decisions, round_trips = build(other)
+    assert decisions == ["hit", "miss"]
+    assert 1 <= round_trips <= 6
+    assert build(other) == (["hit", "hit"], 0)
