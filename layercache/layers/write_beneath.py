@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from layercache._os.names import checked_name, parted
-from layercache._os.xattrs import list_xattrs, remove_xattr, set_xattr
+from layercache._os.xattrs import get_xattr, list_xattrs, remove_xattr, set_xattr
 from layercache.errors import BuildError
-from layercache.model.tree import Node
+from layercache.model.tree import ACCESS_ACL, Node
 
 __all__ = ["WriteBeneath"]
 
@@ -24,6 +24,8 @@ _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEEDED: Final = (b"security.capability", b"user.")
 """Extended attributes that are content; others are set only if the file system accepts them."""
+
+_DEFAULT_ACL: Final = b"system.posix_acl_default"
 
 Fill = Callable[[int], None]
 """Writes a file's bytes to a descriptor."""
@@ -48,6 +50,8 @@ class WriteBeneath:
         self._chain: list[tuple[bytes, int]] = [(b"", descriptor)]
         self._plain = {descriptor: self._gives_mine(descriptor)}
         """Descriptor → whether what is made in that directory belongs to this process."""
+        self._bequeaths = {descriptor: _bequeaths(descriptor)}
+        """Descriptor → whether what is made in that directory inherits an access control list."""
         self._pending: dict[bytes, tuple[Node | None, int | None]] = {}
 
     def __enter__(self) -> WriteBeneath:
@@ -90,6 +94,7 @@ class WriteBeneath:
                 raise _trouble(path, error) from error
             self._chain.append((path, descriptor))
             self._plain[descriptor] = self._gives_mine(descriptor)
+            self._bequeaths[descriptor] = _bequeaths(descriptor)
         return descriptor
 
     def _leave(self) -> None:
@@ -130,6 +135,8 @@ class WriteBeneath:
             directory, name = self._place(path)
             try:
                 os.mkdir(name, 0o700, dir_fd=directory)
+                if self._bequeaths[directory]:
+                    _disown(_place_of(directory, name))
             except OSError as error:
                 raise _trouble(path, error) from error
         self._pending[path] = (node, None)
@@ -194,6 +201,8 @@ class WriteBeneath:
         try:
             descriptor = os.open(name, _CREATE, 0o600, dir_fd=directory)
             try:
+                if self._bequeaths[directory]:
+                    _disown(descriptor)
                 if fill is not None:
                     fill(descriptor)
                 owned = (node.uid, node.gid) == self._mine and self._plain[directory]
@@ -215,15 +224,15 @@ class WriteBeneath:
             else:
                 device = os.makedev(*node.device)
                 os.mknod(name, stat.S_IFMT(node.mode) | 0o600, device, dir_fd=directory)
+                if self._bequeaths[directory]:
+                    _disown(_place_of(directory, name))
             if self._owners:
                 os.chown(name, node.uid, node.gid, dir_fd=directory, follow_symlinks=False)
             if not node.is_link:
                 # Just created, so it is no link that could be followed; no call refuses links here.
                 os.chmod(name, stat.S_IMODE(node.mode), dir_fd=directory)
             if node.xattrs:
-                # No call takes a descriptor of the directory: /proc names the very one.
-                place = b"/proc/self/fd/%d/" % directory + name
-                self._attributes(path, place, node, follow=False)
+                self._attributes(path, _place_of(directory, name), node, follow=False)
             times = (node.mtime * 10**9,) * 2
             os.utime(name, ns=times, dir_fd=directory, follow_symlinks=False)
         except OSError as error:
@@ -283,6 +292,29 @@ class WriteBeneath:
                 needed = name.startswith(_NEEDED) and (self._owners or name.startswith(b"user."))
                 if needed and not (node.is_link and error.errno == errno.EPERM):
                     raise _trouble(path, error) from error
+
+
+def _place_of(directory: int, name: bytes) -> bytes:
+    """A path of an entry, for calls that take no descriptor of the directory: /proc names it."""
+    return b"/proc/self/fd/%d/" % directory + name
+
+
+def _bequeaths(directory: int) -> bool:
+    """Whether a directory has a default access control list, which overrides modes."""
+    try:
+        return bool(get_xattr(directory, _DEFAULT_ACL))
+    except OSError:
+        return False
+
+
+def _disown(target: int | bytes) -> None:
+    """Take away the access control lists that a new entry inherited: a layer says what it has."""
+    for name in (_DEFAULT_ACL, ACCESS_ACL):
+        try:
+            remove_xattr(target, name, follow_symlinks=isinstance(target, int))
+        except OSError as error:
+            if error.errno not in (errno.ENODATA, errno.ENOTSUP):
+                raise
 
 
 class _Walk:
