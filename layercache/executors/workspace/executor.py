@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final, cast
 
 from layercache._base.classes import evolve
 from layercache._os.filelock import locked
-from layercache.errors import BuildError, UsageError
+from layercache.errors import BuildError, NotFound, UsageError
 from layercache.executors.redaction import masks_of
 from layercache.executors.workspace.leftovers import end_leftovers
 from layercache.executors.workspace.programs import Programs, program_names
-from layercache.model.descriptors import LAYER_TAR, SCRATCH, Layer
+from layercache.model.descriptors import LAYER_TAR, SCRATCH, Layer, State
 from layercache.model.digests import Digest
 from layercache.model.framing import share
 from layercache.model.instruction import Field, Instruction
@@ -42,6 +42,7 @@ from layercache.trees.compare import Difference, differences
 
 if TYPE_CHECKING:
     from layercache.inputs.scan.context_tree import ContextTree
+    from layercache.layers.recorded_times import Times
 
 __all__ = ["ALLOWED_ENVIRONMENT", "Workspace"]
 
@@ -56,7 +57,7 @@ _COUNTED: Final = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ")
 """What changes the output of everyday commands (`sort`, `ls`, `date`), where it is set."""
 
 ROOT_VARIABLE: Final = "LAYERCACHE_ROOT"
-_SCHEME: Final = "workspace/1"
+_SCHEME: Final = "workspace/2"
 
 
 class Workspace(ChecksInstructions, Masks, StepTraits, UsesBaseImages, WithSecrets):
@@ -207,6 +208,7 @@ class Workspace(ChecksInstructions, Masks, StepTraits, UsesBaseImages, WithSecre
         from layercache.executors.workspace.processes import run_command
 
         parent = blobs.tree(task.parent or SCRATCH)
+        times = _times_of(task.parent or SCRATCH, blobs)
         running = os.path.join(stage, "running")
         if os.path.exists(running):  # the build that made it was killed
             end_leftovers(ROOT_VARIABLE, root)
@@ -214,7 +216,7 @@ class Workspace(ChecksInstructions, Masks, StepTraits, UsesBaseImages, WithSecre
             os.unlink(root)  # an earlier command put it there: nothing outside is touched
         os.makedirs(root, exist_ok=True)
         with self._scan(root, stage) as current:
-            materialize(parent, root, current)
+            materialize(parent, root, current, times.before)
         workdir = os.path.join(root, instruction.workdir.lstrip("/"))
         _require_inside(root, workdir, instruction.workdir)
         if not os.path.isdir(workdir):
@@ -237,7 +239,7 @@ class Workspace(ChecksInstructions, Masks, StepTraits, UsesBaseImages, WithSecre
                 )
             finally:
                 os.unlink(running)
-        return Result(layer=self._capture(root, stage, parent, blobs), output=output)
+        return Result(layer=self._capture(root, stage, parent, times, blobs), output=output)
 
     def _scan(self, root: str, stage: str) -> ContextTree:
         """The present content of the root; the stat cache beside it avoids reading unchanged
@@ -293,21 +295,22 @@ class Workspace(ChecksInstructions, Masks, StepTraits, UsesBaseImages, WithSecre
                 with contextlib.suppress(OSError):  # a command put something there: it stays
                     os.rmdir(path)
 
-    def _capture(self, root: str, stage: str, parent: Tree, blobs: Blobs) -> Layer | None:
+    def _capture(
+        self, root: str, stage: str, parent: Tree, times: Times, blobs: Blobs
+    ) -> Layer | None:
         """The root's changes against `parent` as a layer; None if there are none."""
         if not _is_directory(root):
             raise BuildError("the command removed or replaced the root directory of its workspace")
         with self._scan(root, stage) as after:
-            return self._write_layer(root, stage, parent, after, blobs)
+            return self._write_layer(root, stage, parent, after, times, blobs)
 
     def _write_layer(
-        self, root: str, stage: str, parent: Tree, after: Tree, blobs: Blobs
+        self, root: str, stage: str, parent: Tree, after: Tree, times: Times, blobs: Blobs
     ) -> Layer | None:
         import tempfile
 
         from layercache.executors.workspace.materialize import set_times
         from layercache.layers.writer import LayerWriter
-        from layercache.model.layer_times import clamped_time
 
         changes = sorted(differences(parent, after), key=_layer_order)
         if not changes:
@@ -326,13 +329,19 @@ class Workspace(ChecksInstructions, Masks, StepTraits, UsesBaseImages, WithSecre
                         raise BuildError(
                             f"{os.fsdecode(path)!r} is a device: a plain directory can't hold it"
                         )
-                    node = evolve(node, mtime=clamped_time(node.mtime))
+                    found = node.mtime * 10**9
+                    code = times.code(path, times.before.lookup(path), found)
+                    content = node.content if node.is_file else None
+                    shown = times.shown(code, found)
+                    node = evolve(node, mtime=times.recorded(code, found, content))
                     if node.is_file:
-                        with after.open(path) as content:
-                            writer.add(path, node, content)
+                        with after.open(path) as file:
+                            writer.add(path, node, file)
                     else:
                         writer.add(path, node)
-                    set_times(os.path.join(base, path), node)
+                    if shown is not None:
+                        on_disk = evolve(node, mtime=shown // 10**9)
+                        set_times(os.path.join(base, path), on_disk)
                 diff_id, size, _ = writer.finish()
                 out.flush()
                 descriptor = blobs.add_file(out.name, LAYER_TAR, Digest(diff_id), size)
@@ -340,6 +349,17 @@ class Workspace(ChecksInstructions, Masks, StepTraits, UsesBaseImages, WithSecre
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(out.name)
         return Layer(descriptor, diff_id)
+
+
+def _times_of(state: State, blobs: Blobs) -> Times:
+    """The times at which a command sees `state`, and their meaning after it."""
+    from layercache.layers.recorded_times import RecordedTimes
+    from layercache.layers.state_tree import StateTree
+
+    def nothing(_layer: int, _offset: int, _size: int) -> BinaryIO:
+        raise NotFound("only the times of this tree are looked at")
+
+    return RecordedTimes(StateTree([blobs.index(layer) for layer in state.layers], nothing))
 
 
 def _layer_order(change: Difference) -> list[tuple[bool, bytes]]:

@@ -26,10 +26,11 @@ _ATTRIBUTES = ("user.", "system.posix_acl_", "security.capability")
 """Attributes that commands set; others are the system's own labels."""
 
 
-def materialize(tree: Tree, root: str, current: Tree) -> None:
+def materialize(tree: Tree, root: str, current: Tree, times: Tree | None = None) -> None:
     """Make `root` hold `tree`; `current` is its present content (a scan of it).
 
-    Modes and times (whole seconds) are the tree's, owners the caller's. Raises `BuildError`
+    Modes and times (whole seconds) are the tree's, owners the caller's; `times` is the same tree
+    with other times, to be set instead. Raises `BuildError`
     with the path if the file system refuses.
     """
     base = os.fsencode(root)
@@ -46,7 +47,7 @@ def materialize(tree: Tree, root: str, current: Tree) -> None:
                 f"can't restore {os.fsdecode(change.path)!r} below {root!r}: {error.strerror}"
             ) from error
     try:
-        _Settling(base, tree).run()
+        _Settling(base, tree, tree if times is None else times).run()
     except OSError as error:
         where = os.fsdecode(error.filename) if error.filename else root
         raise BuildError(f"can't restore {where!r}: {error.strerror}") from error
@@ -115,9 +116,10 @@ class _Settling:
     reused.
     """
 
-    def __init__(self, base: bytes, tree: Tree) -> None:
+    def __init__(self, base: bytes, tree: Tree, times: Tree) -> None:
         self._base = base
         self._tree = tree
+        self._times = times
         self._seen: set[tuple[int, int]] = set()
         self._owner = (os.geteuid(), os.getegid()) if hasattr(os, "geteuid") else None
 
@@ -143,7 +145,7 @@ class _Settling:
                     self._settle(entry.path, prefix + entry.name, os.lstat(entry.path))
 
     def _settle(self, target: bytes, path: bytes, found: os.stat_result) -> None:
-        node = self._tree.lookup(path)
+        node = self._times.lookup(path)
         if node is None:
             return  # it has only just appeared: a command that is still running elsewhere
         if found.st_nlink > 1 and node.is_file:
