@@ -41,7 +41,7 @@ _CONTAINER_LEFTOVERS = frozenset(
 )
 _KNOWN = frozenset(
     {"User", "ExposedPorts", "Env", "Entrypoint", "Cmd", "Volumes", "WorkingDir", "Labels"}
-    | {"StopSignal", "ArgsEscaped", "HealthcheckConfig", "OnBuild", "Shell"}
+    | {"StopSignal", "ArgsEscaped", "Healthcheck", "OnBuild", "Shell"}
 )
 _PORT = expression(r"(\d{1,5})(?:-(\d{1,5}))?", re.ASCII)
 _SIGNAL = expression(
@@ -212,7 +212,7 @@ class ImageConfig:
             inner = {}
         if not isinstance(inner, Mapping):
             raise UsageError("image configuration: 'config' is not an object")
-        health = inner.get("HealthcheckConfig")
+        health = inner.get("Healthcheck")
         history = value.get("history") or ()
         if not isinstance(history, Sequence) or not all(isinstance(h, Mapping) for h in history):
             raise UsageError("image configuration: 'history' is not a list of objects")
@@ -262,13 +262,13 @@ class ImageConfig:
             ("Labels", dict(self.labels)),
             ("StopSignal", self.stop_signal),
             ("ArgsEscaped", self.args_escaped),
-            ("HealthcheckConfig", self.healthcheck.to_oci() if self.healthcheck else None),
+            ("Healthcheck", self.healthcheck.to_oci() if self.healthcheck else None),
             ("OnBuild", list(self.onbuild)),
             ("Shell", list(self.shell)),
         ]
         found = {key: value for key, value in values if value}
         if self.healthcheck is not None:
-            found["HealthcheckConfig"] = self.healthcheck.to_oci()
+            found["Healthcheck"] = self.healthcheck.to_oci()
         return found | {key: json.loads(text) for key, text in self.unknown}
 
     def to_oci(
