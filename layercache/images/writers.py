@@ -227,7 +227,9 @@ def _others(path: str, entries: Sequence[Mapping[str, Any]]) -> list[Mapping[str
 
 
 def _identity(entry: Mapping[str, Any]) -> tuple[str | None, str]:
-    annotations = entry.get("annotations") or {}
+    annotations = entry.get("annotations")
+    if not isinstance(annotations, dict):
+        annotations = {}
     name = annotations.get(_IMAGE_NAME) or annotations.get(_REF_NAME)
     return name, json.dumps(entry.get("platform"), sort_keys=True)
 

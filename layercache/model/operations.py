@@ -46,6 +46,11 @@ class Mount:
     required: bool = False
     env: str | None = None
 
+    @property
+    def label(self) -> str:
+        """The label of the field that a step's definition has for the mount."""
+        return f"mount {self.target or self.env or self.id}"
+
     def definition(self) -> tuple[Field, ...]:
         """The facts that count: never contents; for a cache neither id nor sharing (observed rule
         9.2).
@@ -117,10 +122,7 @@ class Exec:
         else:
             seen = _environment(tuple(env), self.arguments)
         fields = [Field("command", self.args), *seen]
-        fields += [
-            Field(f"mount {m.target or m.env or m.id}", _pairs(m.definition()))
-            for m in self.ordered_mounts
-        ]
+        fields += [Field(mount.label, _pairs(mount.definition())) for mount in self.ordered_mounts]
         fields += _surroundings(
             self.user,
             self.workdir,

@@ -58,5 +58,13 @@ def redact(key: CacheKey, material: KeyMaterial) -> KeyMaterial:
         material,
         fields=redact_fields(key, material.fields),
         traits=redact_fields(key, material.traits),
+        inputs=tuple(
+            [
+                evolve(read, selector=redact_fields(key, read.selector))
+                if any(field.private for field in read.selector)
+                else read
+                for read in material.inputs
+            ]
+        ),
         salt=salt,
     )

@@ -121,6 +121,9 @@ class Files:
     wildcards: bool = True
     named: bool = True
     fixed_mode: bool = False
+    private: tuple[str, ...] = field(default=(), eq=False)
+    """Which of "patterns" and "exclude" were expanded from build arguments; only their digests
+    are stored."""
 
     name = "content"
 
@@ -135,8 +138,10 @@ class Files:
             patterns = tuple(map(_base, self.patterns))
         return (
             _FILES,
-            Field("patterns", patterns),
-            Field("exclude", self.exclude) if self.exclude else _NO_EXCLUDE,
+            Field("patterns", patterns, private="patterns" in self.private),
+            Field("exclude", self.exclude, private="exclude" in self.private)
+            if self.exclude
+            else _NO_EXCLUDE,
             *_MANNERS[self.parents, self.wildcards],
             *((_FIXED_MODE,) if self.fixed_mode else ()),
         )

@@ -103,6 +103,19 @@ def test_what_an_export_that_died_left_is_no_obstacle(tmp_path: Path) -> None:
     assert os.listdir(tmp_path / "other") == ["thesis.txt"]
 
 
+@pytest.mark.parametrize("annotations", [[1], "x", {"io.containerd.image.name": {}}, None])
+def test_odd_entries_of_a_layout_stay(tmp_path: Path, annotations: object) -> None:
+    """What others wrote into the index of a layout is kept, whatever it is."""
+    result = _build(tmp_path / "cache")
+    place = tmp_path / "image"
+    place.mkdir()
+    (place / "oci-layout").write_text('{"imageLayoutVersion":"1.0.0"}')
+    odd = {"digest": "x", "annotations": annotations, "platform": []}
+    (place / "index.json").write_text(json.dumps({"manifests": [odd]}))
+    export(result, f"type=oci,tar=false,dest={place}")
+    assert odd in json.loads((place / "index.json").read_text())["manifests"]
+
+
 @pytest.mark.parametrize("name", ["index.json", "blob", "blobs", "blobs/sha256", "oci-layout"])
 def test_links_in_a_layout_lead_nowhere(tmp_path: Path, name: str) -> None:
     """A layout of somebody else may hold links: what they lead to is not written."""

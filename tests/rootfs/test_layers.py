@@ -197,9 +197,11 @@ def test_damaged_unpacked_layers_are_not_used(bench: Bench) -> None:
             (place / "state").unlink()
         else:
             (place / "state").write_text(mark)
+    (places[-1] / "state").unlink(missing_ok=True)
+    (places[-1] / "state").mkdir()
     for place in places:
         (place / "fs" / "junk").write_text("torn")
-        if (place / "state").exists():
+        if (place / "state").is_file():
             (place / "state").write_text("boot 0")
 
     assert bench.out("cat /x; ls /junk 2>&1 || true", state=state).startswith("good\nls: /junk")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from layercache.errors import Cancelled, LayerCacheError, StepFailed
+from layercache.errors import BuildError, Cancelled, LayerCacheError, StepFailed
 from layercache.executors.rootfs import RootfsExecutor
 from layercache.executors.rootfs.deletion import delete_tree
 from layercache.executors.rootfs.scratch import Scratch
@@ -321,3 +321,23 @@ def test_pruning(make_bench: Callable[..., Bench], tmp_path: Path) -> None:
     one.executor.prune(caches=True)
 
     assert one.out("cat /x; ls /c", state=state, mounts=(mount,)) == "x\n"
+
+
+def test_odd_names_in_a_scratch_directory_are_left(tmp_path: Path) -> None:
+    """What no build has named so is nobody's leftover, and stops nobody."""
+    names = ["\u00b2-1", "\u0661-1", "-1", "x"]
+    for name in names:
+        (tmp_path / "work" / name).mkdir(parents=True)
+    scratch = Scratch(str(tmp_path))
+    assert list(scratch.leftovers()) == []
+    scratch.close()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives a directory away")
+@pytest.mark.parametrize("name", sorted(KEPT))
+def test_directories_of_another_user_are_refused(tmp_path: Path, name: str) -> None:
+    """Whoever owns one could change what is unpacked in it."""
+    (tmp_path / name).mkdir()
+    os.chown(tmp_path / name, 1, 1)
+    with pytest.raises(BuildError, match="belongs to another user"):
+        Scratch(str(tmp_path))

@@ -72,7 +72,17 @@ def lower_copy(fold: StageFold, copy: Copy | Add, origin: Origin) -> HistoryEntr
         vertex = fold.input_of(copy.from_ if isinstance(copy, Copy) else None, copy)
         if vertex is None:
             return None
-        files = Files(tuple(patterns), exclude, parents, fixed_mode=_is_octal(chmod))
+        files = Files(
+            tuple(patterns),
+            exclude,
+            parents,
+            fixed_mode=_is_octal(chmod),
+            private=tuple(
+                label
+                for label, found in (("patterns", "sources"), ("exclude", "exclude"))
+                if found in private
+            ),
+        )
         inputs.append(Input(SOURCE, vertex, files))
     destination = located(copy, expand, copy.destination)
     if from_argument() or ("workdir" in fold.private and not destination.startswith("/")):

@@ -35,11 +35,14 @@ def lower_run(fold: StageFold, run: Run, origin: Origin) -> HistoryEntry | None:
     inputs: list[Input] = []
     mounts: list[Mount] = []
     roles: dict[str, int] = {}
+    private = list(fold.private_fields())
+    fold.variables.from_argument()
     for mount in run.mounts:
         lowered = _mount(fold, run, mount, inputs, roles)
         if lowered is None:
             return None
         mounts.append(lowered)
+        private += [lowered.label] * fold.variables.from_argument()
     inputs.sort(key=lambda known: known.role)  # the order of mounts does not count
     options, variables = fold.options, fold.variables
     env, arguments = variables.seen()
@@ -61,7 +64,7 @@ def lower_run(fold: StageFold, run: Run, origin: Origin) -> HistoryEntry | None:
         platform=fold.platform,
         files=files,
         proxies=proxies,
-        private=fold.private_fields(),
+        private=tuple(private),
     )
     fold.add(operation, origin, inputs)
     return HistoryEntry.of(_created_by(fold, args), layer=True)

@@ -55,6 +55,11 @@ class Scratch:
                     raise BuildError(
                         f"{self.path(name)} is a link: what it leads to would be cleared. Remove it"
                     )
+                if os.stat(self.path(name)).st_uid != os.geteuid():
+                    raise BuildError(
+                        f"{self.path(name)} belongs to another user, who could change what "
+                        "commands run on: remove it, or name a scratch directory of your own"
+                    )
             self.owner, self.held = self._take()
             self._use = self._open_lock("use")
             fcntl.flock(self._use, fcntl.LOCK_SH)
@@ -101,7 +106,7 @@ class Scratch:
         for place in places or _OWNED:
             for name in os.listdir(self.path(place)):
                 number = name.partition("-")[0]
-                if number.isdigit():
+                if number.isascii() and number.isdigit():
                     found.setdefault(int(number), []).append(self.path(place, name))
         for owner, paths in found.items():
             fd = None

@@ -232,8 +232,8 @@ class Unpacked:
             with open(os.path.join(path, "state"), encoding="utf-8") as file:
                 said = file.read(1000)
             there = stat.S_ISDIR(os.lstat(os.path.join(path, "fs")).st_mode)
-        except (FileNotFoundError, NotADirectoryError):
-            return False
+        except (OSError, UnicodeDecodeError):
+            return False  # whatever is there instead, it is made anew
         known = said == self._synced or (bool(said) and said == self._boot)
         return there and known and is_sealed(path)
 
