@@ -453,7 +453,12 @@ def _prefix(namespace: str, salt: str) -> str:
         from blake3 import blake3
 
         context = "layercache 2026-11 store salt"
-        parts.append("salted/" + blake3(salt.encode(), derive_key_context=context).hexdigest()[:32])
+        parts.append(
+            "salted/"
+            + blake3(
+                salt.encode("utf-8", "surrogateescape"), derive_key_context=context
+            ).hexdigest()[:32]
+        )
     return "".join(part + "/" for part in parts)
 
 
