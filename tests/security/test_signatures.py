@@ -129,3 +129,16 @@ def test_a_salt_disowns_all_that_is_stored(tmp_path: Path) -> None:
             assert not [name for name in before if name.startswith(other.prefix or "ac/")]
             again = Builder(other).build(recipe, context={"a": "1"}, project="p")
             assert "hit" not in [step.decision for step in again.steps]
+
+
+def test_what_is_derived_counts_only_when_it_is_signed() -> None:
+    """Accounts, indexes and facts of a cache that others write decide keys like records."""
+    backend = MemoryBackend()
+    other, mine = Store(backend), Store(backend, verifier=KeyedVerifier(SECRET))
+    for kind in ("accounts", "index", "selectors"):
+        other.put_derived(kind, "x", b"not signed")
+        assert mine.get_derived(kind, "x") is None
+        mine.put_derived(kind, "y", b"signed")
+        assert mine.get_derived(kind, "y") == b"signed"
+    other.put_fact("", "0" * 64, Fingerprint("1" * 64))
+    assert mine.get_fact("", "0" * 64) is None
