@@ -40,13 +40,16 @@ def _export(result: BuildResult, wanted: OutputSpec) -> BuildResult:
             f"--output type={wanted.type}: the base image was a name only, so there is no "
             "whole image to write: begin with FROM scratch, or use --executor rootfs"
         )
+    epoch = result.built.epoch
+    if epoch is None:
+        epoch = source_date(os.environ.get("SOURCE_DATE_EPOCH"))
     exported = export_image(
         result.built,
         wanted,
         content=result.content.store,
         fetch=result.content.fetch,
         tree=result.tree,
-        epoch=source_date(os.environ.get("SOURCE_DATE_EPOCH")),
+        epoch=epoch,
         registry=None,
     )
     if exported.notes:

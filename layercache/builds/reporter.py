@@ -196,7 +196,7 @@ class Reporter:
         state: State,
         base: BaseImage | None,
     ) -> BuiltImage:
-        from layercache.images.built import BuiltImage
+        from layercache.images.built import BuiltImage, source_date
 
         history = []
         for entry, vertex in lowered.history:
@@ -211,6 +211,7 @@ class Reporter:
             layers=state.layers,
             base=base,
             history=tuple(history),
+            epoch=source_date(lowered.source_date),
         )
 
 

@@ -22,6 +22,7 @@ __all__ = [
     "is_image",
     "one_spelling",
     "project_of",
+    "with_source_date",
 ]
 
 ContextLike = str | os.PathLike[str] | Mapping[str, object] | Tree
@@ -119,6 +120,12 @@ def arguments_of(args: Mapping[str, str | None]) -> dict[str, str]:
         if taken is not None:
             found[name] = taken
     return found
+
+
+def with_source_date(args: Mapping[str, str]) -> dict[str, str]:
+    """SOURCE_DATE_EPOCH of the environment means what it means as a build argument."""
+    value = os.environ.get("SOURCE_DATE_EPOCH")
+    return dict(args) if not value else {"SOURCE_DATE_EPOCH": value, **args}
 
 
 def is_image(context: object) -> bool:

@@ -23,6 +23,7 @@ from layercache.builds.request import (
     is_image,
     one_spelling,
     project_of,
+    with_source_date,
 )
 from layercache.builds.result import BuildResult, ResultContent
 from layercache.dockerfile.lowering.lower import lower
@@ -124,6 +125,14 @@ class RunningBuild:
             self.wiring.observe(BuildStarted(steps, time.time()))
             for name in lowered.unused_args:
                 self._note(f"the build argument {name} was given, but no ARG declares it")
+            for name in lowered.idle_args:
+                self._note(f"the build argument {name} is for BuildKit and does nothing here")
+            for name in lowered.unnamed:
+                self._note(f"no stage is named {name!r}: no_cache_filter selects nothing by it")
+            if lowered.source_date is not None:
+                from layercache.images.built import source_date
+
+                source_date(lowered.source_date)  # a wrong one is said before anything runs
             engine = Engine(
                 lowered.graph,
                 self.store,
@@ -225,7 +234,7 @@ class RunningBuild:
         instructions = recipe.instructions if isinstance(recipe, Dockerfile) else tuple(recipe)
         host = self._host_platform()
         options = Options(
-            args=arguments_of(request.args),
+            args=with_source_date(arguments_of(request.args)),
             target=request.target,
             contexts={n.lower(): is_image(c) for n, c in request.contexts.items()},
             platform=one_spelling(request.platform) or host,

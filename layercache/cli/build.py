@@ -14,6 +14,7 @@ from layercache.cli.request import prepare, print_json
 from layercache.cli.status import of_the_system, status_of
 from layercache.cli.summary import plan_summary, summary
 from layercache.errors import Cancelled, LayerCacheError, SourceError, UsageError
+from layercache.model.graph import Step
 from layercache.reports.report import ErrorReport, Report
 from layercache.reports.visible import visible, without_sequences
 
@@ -118,6 +119,7 @@ def perform(options: Namespace, *, execute: bool) -> tuple[BuildResult, bool]:
         if execute:
             _remove_files(options)
         result = builder.run(request, execute=execute)
+        _note_idle_selectors(options, result)
         if execute:
             if outputs:
                 from layercache.builds.exporting import export
@@ -144,6 +146,19 @@ def perform(options: Namespace, *, execute: bool) -> tuple[BuildResult, bool]:
         builder.close()
         builder.store.close()
     return result, bool(outputs)
+
+
+def _note_idle_selectors(options: Namespace, result: BuildResult) -> None:
+    """Say which `--no-cache-step` no step answers to: most likely it is a typing mistake."""
+    if not options.no_cache_step:
+        return
+    from layercache.solver.step_filter import step_selector
+
+    origins = [step.origin for step in result.graph.vertices if isinstance(step, Step)]
+    for text in options.no_cache_step:
+        selects = step_selector(text)
+        if not any(map(selects, origins)):
+            print(f"note: --no-cache-step {visible(text)} selects no step", file=sys.stderr)
 
 
 def _outputs(options: Namespace) -> list[Any]:

@@ -348,7 +348,8 @@ class _Copier:
         target, node = self._prepare()
         if node is not None and not node.is_dir:
             raise BuildError(
-                f"can't copy the directory {shown(source)} to {shown(target)}, which is a file"
+                f"can't copy the directory {shown(source)} to {shown(target)}, which is "
+                f"{_what(node)}"
             )
         self._make(target)
         return target
@@ -361,7 +362,9 @@ class _Copier:
             if there is None:
                 self._changes.put(path, LayerChange(self._copied(node, 0)))
             elif not there.is_dir:
-                raise BuildError(f"can't copy below {shown(path)}: it is not a directory")
+                raise BuildError(
+                    f"can't copy below {shown(path)}, which is {_what(there)} and no directory"
+                )
 
     # -- what -------------------------------------------------------------------------------
 
@@ -395,7 +398,9 @@ class _Copier:
         there = self._changes.lookup(target)
         if there is not None and there.is_dir != node.is_dir:
             if node.is_dir:
-                raise BuildError(f"can't copy a directory to {shown(target)}, which is a file")
+                raise BuildError(
+                    f"can't copy a directory to {shown(target)}, which is {_what(there)}"
+                )
             raise BuildError(f"can't replace the directory {shown(target)} with a file")
         copied = self._copied(node, rank)
         self._changes.put(target, LayerChange(copied, content if copied.size else None, same_file))
@@ -429,6 +434,11 @@ class _Copier:
             device=node.device,
             xattrs=xattrs,
         )
+
+
+def _what(node: Node) -> str:
+    """What stands in the way of a directory, for a message."""
+    return f"a symbolic link to {os.fsdecode(node.link)!r}" if node.is_link else "a file"
 
 
 def _shared(role: str, tree: Tree, path: bytes) -> object | None:

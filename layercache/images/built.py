@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from layercache._base.classes import evolve, frozen
 from layercache.errors import SourceError, UsageError
@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 __all__ = ["Assembled", "BuiltImage", "assemble", "complete_history", "rfc3339", "source_date"]
 
 
+CREATED: Final = "2020-09-13T12:26:40Z"
+"""When every image was made that says nothing else: the time of layers (`LAYER_TIME`)."""
+
+
 @frozen(kw_only=True)
 class BuiltImage:
     """The resulting image of a build.
@@ -26,7 +30,7 @@ class BuiltImage:
     `layers` are all layers, the base's first; `history` holds the entries that this build adds to
     the base's (one for each instruction; as many non-empty ones as there are layers of its own).
     `names` are the tags; `annotations` are those of the manifest. `created` is RFC 3339 text; None
-    leaves the time out, so that equal builds are equal images. SOURCE_DATE_EPOCH sets it.
+    is `CREATED`, so that equal builds are equal images. SOURCE_DATE_EPOCH sets it.
     """
 
     config: ImageConfig
@@ -36,6 +40,8 @@ class BuiltImage:
     names: tuple[str, ...] = ()
     annotations: tuple[tuple[str, str], ...] = ()
     created: str | None = None
+    epoch: int | None = None
+    """SOURCE_DATE_EPOCH of the build."""
 
     @property
     def own_layers(self) -> int:
@@ -88,10 +94,11 @@ def assemble(
     stack = [layer.diff_id for layer in image.layers] if diff_ids is None else list(diff_ids)
     base_layers = len(image.layers) - image.own_layers
     history = complete_history(image.config.history, base_layers)
-    history += tuple([entry.dated(image.created) for entry in image.history])
+    created = image.created or CREATED
+    history += tuple([entry.dated(created) for entry in image.history])
     if not image.history:
         history = complete_history(history, len(image.layers), "layer")
-    data = encode(image.config.to_oci(stack, image.created, history))
+    data = encode(image.config.to_oci(stack, created, history))
     config = Descriptor(CONFIG, sha256(data), len(data))
     if any(descriptor.size < 0 for descriptor in wire):
         return Assembled(config, data, None, None)

@@ -58,11 +58,12 @@ def export(
 
     `fetch` brings a base image's layer into `content` (`Images.ensure`); `tree` returns the root
     file system for `local` and `tar`; `epoch` is SOURCE_DATE_EPOCH: it sets times that `created`
-    and the history leave open, and clamps times if requested. Raises `SourceError` if something
-    can't be read or written, `UsageError` for an impossible request.
+    and the history leave open, and clamps times if requested. Without it these times are
+    constant, or the present where `spec` asks for it. Raises `SourceError` if something can't be
+    read or written, `UsageError` for an impossible request.
     """
-    if epoch is not None:
-        image = evolve(image, created=image.created or rfc3339(epoch))
+    if epoch is not None or spec.created == "now":
+        image = evolve(image, created=image.created or _created(epoch))
     if spec.names:
         image = evolve(image, names=(*image.names, *spec.names))
     image.references()  # a wrong name is reported before anything is written
@@ -93,6 +94,13 @@ def export(
         place = spec.dest or error.filename or spec.type
         why = error.strerror or error
         raise SourceError(f"can't write the output {place}: {why}") from error
+
+
+def _created(epoch: int | None) -> str:
+    """When the image was made, as it says itself: at `epoch`, else now."""
+    import time
+
+    return rfc3339(time.time() if epoch is None else epoch)
 
 
 def _export_image(

@@ -38,7 +38,8 @@ class OutputSpec:
     files, so that equal images have equal bytes whatever the machine's codecs and no time is spent
     on it; gzip for a push, which travels over a network. `force_compression` compresses base
     layers anew instead of using their original bytes. `rewrite_timestamp` clamps the times in the
-    build's own layers to SOURCE_DATE_EPOCH.
+    build's own layers to SOURCE_DATE_EPOCH. `created` "now" dates the image with the present;
+    otherwise it has the time of SOURCE_DATE_EPOCH, or one that is the same for every build.
     """
 
     type: str
@@ -50,8 +51,11 @@ class OutputSpec:
     names: tuple[str, ...] = ()
     annotations: tuple[Annotation, ...] = ()
     rewrite_timestamp: bool = False
+    created: str | None = None
 
     def __attrs_post_init__(self) -> None:
+        if self.created not in (None, "now"):
+            raise UsageError(f"--output: created={self.created!r}: expected now")
         if self.type not in TYPES:
             raise UsageError(
                 f"--output: not a type: {self.type!r} (expected one of {', '.join(TYPES)})"
@@ -113,6 +117,7 @@ def parse_output(text: str) -> OutputSpec:
         "compression-level": _level,
         "force-compression": lambda v: _flag("force-compression", v),
         "name": lambda v: tuple(filter(None, (n.strip() for n in v.split(",")))),
+        "created": str.lower,
         "rewrite-timestamp": lambda v: _flag("rewrite-timestamp", v),
     }
     if not _flag("oci-mediatypes", values.pop("oci-mediatypes", "true")):

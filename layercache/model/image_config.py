@@ -360,6 +360,8 @@ class ImageConfig:
         """WORKDIR: an absolute `path` as written, another one below `directory`, cleaned."""
         if path.startswith("/"):
             return evolve(self, workdir=path)
+        if not path:  # a variable without a value
+            return evolve(self, workdir=self.workdir or "/")
         return evolve(self, workdir=_clean(posixpath.join(self.directory, path)))
 
     @property

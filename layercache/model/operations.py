@@ -105,6 +105,8 @@ class Exec:
     ulimits: tuple[str, ...] = ()
     platform: str = ""
     files: tuple[tuple[str, bytes], ...] = ()
+    hostname: str = ""
+    """The host name that the command sees; empty leaves it to the executor."""
     proxies: tuple[tuple[str, str], ...] = field(default=(), eq=False)
     private: tuple[str, ...] = field(default=(), eq=False)
     """Labels of fields that were expanded from build arguments; only their digests are stored."""
@@ -136,6 +138,8 @@ class Exec:
         )
         fields.append(Field("files", self.files) if self.files else _NO_FILES)
         fields.append(Field("tools", self.tools) if self.tools else _NO_TOOLS)
+        if self.hostname:
+            fields.append(Field("hostname", self.hostname))
         return _with_private(tuple(fields), self.private)
 
     @property

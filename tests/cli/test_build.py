@@ -164,6 +164,15 @@ def test_no_cache_step(project: Project, selector: str) -> None:
     assert ["hit", "miss", "hit"] == project.build("--no-cache-step", selector).decisions
 
 
+def test_selectors_that_select_nothing(project: Project) -> None:
+    """They are most likely typing mistakes, and are named; one that selects a step is not."""
+    selectors = ["--no-cache-step", "RUN nothing *", "--no-cache-step", "RUN", "--no-cache-filter"]
+    said = project.run("build", *selectors, "nowhere").err
+    assert "note: --no-cache-step RUN nothing * selects no step" in said
+    assert "no stage is named 'nowhere'" in said
+    assert "--no-cache-step RUN selects" not in said
+
+
 def test_no_cache_filter(project: Project) -> None:
     """A stage by its name, in any case; other stages are reused."""
     project.write(

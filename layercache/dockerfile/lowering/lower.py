@@ -32,7 +32,12 @@ from layercache.dockerfile.lowering.stage_graph import (
     reachable,
     split_stages,
 )
-from layercache.dockerfile.lowering.variables import PROXIES, Variables, automatic_arguments
+from layercache.dockerfile.lowering.variables import (
+    HOSTNAME,
+    PROXIES,
+    Variables,
+    automatic_arguments,
+)
 from layercache.dockerfile.syntax.limits import Budget
 from layercache.model.graph import GraphBuilder
 from layercache.model.image_config import ImageConfig
@@ -106,6 +111,7 @@ def lower(
         config = config.with_label(name, value)
     if options.platform_asked:
         config = _for_platform(config, options.platform)
+    active = _ACTIVE | _declared_in(instructions)
     declared = variables.declared.union(*(fold.variables.declared for fold in folds.values()))
     return Lowered(
         graph=graph.build([last.vertex]),
@@ -115,6 +121,11 @@ def lower(
         history=tuple(last.history()),
         base=last.base,
         unused_args=tuple(sorted(_unused(options.args, declared, frozenset(automatic)))),
+        idle_args=tuple(
+            sorted(n for n in options.args if n.startswith("BUILDKIT_") and n not in active)
+        ),
+        source_date=options.args.get(_SOURCE_DATE) or variables.get(_SOURCE_DATE),
+        unnamed=tuple(sorted(options.no_cache_stages - {s.label for s in stages.all})),
     )
 
 
@@ -129,7 +140,15 @@ def _for_platform(config: ImageConfig, platform: str) -> ImageConfig:
     return evolve(config, os=os, architecture=architecture, variant=variant, os_version=version)
 
 
-_QUIET = ("SOURCE_DATE_EPOCH",)
+def _declared_in(instructions: Sequence[AnyInstruction]) -> frozenset[str]:
+    """Names that any ARG declares, in a stage that is needed or not."""
+    declared = (i.arguments for i in instructions if isinstance(i, Arg))
+    return frozenset(name for arguments in declared for name, _ in arguments)
+
+
+_SOURCE_DATE: Final = "SOURCE_DATE_EPOCH"
+_QUIET = (_SOURCE_DATE,)
+_ACTIVE: Final = frozenset({HOSTNAME})
 
 
 def _unused(args: Mapping[str, str], declared: frozenset[str], known: frozenset[str]) -> set[str]:

@@ -109,3 +109,9 @@ class Lowered:
     history: tuple[tuple[HistoryEntry, int | None], ...]
     base: ImageNeed | None = None
     unused_args: tuple[str, ...] = ()
+    idle_args: tuple[str, ...] = ()
+    """Arguments that BuildKit acts on and this builder does not."""
+    source_date: str | None = None
+    """SOURCE_DATE_EPOCH as passed, or as an ARG before the first FROM sets it."""
+    unnamed: tuple[str, ...] = ()
+    """Names of `no_cache_stages` that no stage has."""

@@ -9,7 +9,7 @@ from layercache.dockerfile.instructions import Run
 from layercache.dockerfile.lowering.origins import located, problem
 from layercache.dockerfile.lowering.remote import file_name
 from layercache.dockerfile.lowering.stage import StageFold
-from layercache.dockerfile.lowering.variables import proxy_variables
+from layercache.dockerfile.lowering.variables import HOSTNAME, proxy_variables
 from layercache.dockerfile.syntax.heredocs import HereDoc
 from layercache.model.graph import Input, Origin
 from layercache.model.image_config import HistoryEntry
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 __all__ = ["lower_run"]
 
 _PIPES = "/dev/pipes/"
+_MAX_HOSTNAME = 64
+_IN_HOSTNAME = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-.")
 _DIRECTORIES = ("bind", "cache", "tmpfs")
 """Kinds of mounts that are at the working directory where they have no target."""
 
@@ -63,8 +65,9 @@ def lower_run(fold: StageFold, run: Run, origin: Origin) -> HistoryEntry | None:
         ulimits=options.ulimits,
         platform=fold.platform,
         files=files,
+        hostname=_host_name(run, options.args.get(HOSTNAME, "")),
         proxies=proxies,
-        private=tuple(private),
+        private=(*private, "hostname"),
     )
     fold.add(operation, origin, inputs)
     return HistoryEntry.of(_created_by(fold, args), layer=True)
@@ -202,6 +205,13 @@ def _read_mount(run: Run, mount: written.DeferredMount) -> written.MountFlag:
         return mount_of(mount.pairs)
     except Fault as fault:
         raise problem(run, f"--mount={mount.text}: {fault}") from None
+
+
+def _host_name(run: Run, name: str) -> str:
+    """The host name of a build argument; raises `DockerfileError` for what is none."""
+    if name and (len(name) > _MAX_HOSTNAME or not set(name) <= _IN_HOSTNAME):
+        raise problem(run, f"{HOSTNAME}={name!r} is no host name: letters, digits, '-' and '.'")
+    return name
 
 
 def _role(target: str, roles: dict[str, int]) -> str:

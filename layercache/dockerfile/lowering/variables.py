@@ -10,7 +10,14 @@ from layercache.dockerfile.syntax.expansion import process_word, process_words
 from layercache.dockerfile.syntax.limits import Budget
 from layercache.model.environment import Environment, is_large
 
-__all__ = ["NOT_IN_ENVIRONMENT", "PROXIES", "Variables", "automatic_arguments", "proxy_variables"]
+__all__ = [
+    "HOSTNAME",
+    "NOT_IN_ENVIRONMENT",
+    "PROXIES",
+    "Variables",
+    "automatic_arguments",
+    "proxy_variables",
+]
 
 PROXIES: Final = tuple(
     name
@@ -20,6 +27,9 @@ PROXIES: Final = tuple(
 """Arguments that reach every command undeclared, and count in no key then (Dockerfile
 reference, "Predefined ARGs")."""
 
+
+HOSTNAME: Final = "BUILDKIT_SANDBOX_HOSTNAME"
+"""The argument that gives the host name of all commands."""
 
 NOT_IN_ENVIRONMENT: Final = frozenset({"BUILDKIT_SBOM_SCAN_CONTEXT", "BUILDKIT_SBOM_SCAN_STAGE"})
 """Arguments for the builder itself: even if declared, they reach no command."""

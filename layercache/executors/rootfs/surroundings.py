@@ -69,17 +69,21 @@ class Surroundings:
         path = os.path.join(self._directory, name)
         return _write(path, content)
 
-    def files(self, hosts: Sequence[tuple[str, str]], network: str, work: str) -> list[list[str]]:
-        """The files to mount over the image's own: target and path of each."""
-        path = self._hosts
-        if hosts:
-            path = _write(os.path.join(work, "hosts"), _hosts(hosts))
+    def files(
+        self, hosts: Sequence[tuple[str, str]], network: str, work: str, name: str = ""
+    ) -> list[list[str]]:
+        """The files to mount over those of the image: target and path of each."""
+        path, hostname = self._hosts, self._hostname
+        if hosts or name:
+            path = _write(os.path.join(work, "hosts"), _hosts(hosts, name or HOSTNAME))
+        if name:
+            hostname = _write(os.path.join(work, "hostname"), name.encode() + b"\n")
         resolver = {"none": self._no_resolver, "isolated": self._own_resolver}.get(
             network, self._resolver
         )
         return [
             ["/etc/hosts", path],
-            ["/etc/hostname", self._hostname],
+            ["/etc/hostname", hostname],
             ["/etc/resolv.conf", resolver],
         ]
 
@@ -101,8 +105,8 @@ def _resolved(host: bytes) -> bytes:
     return b"".join(line + b"\n" for line in (b"nameserver " + RESOLVER.encode(), *kept))
 
 
-def _hosts(extra: Sequence[tuple[str, str]]) -> bytes:
-    lines = _HOSTS.format(name=HOSTNAME)
+def _hosts(extra: Sequence[tuple[str, str]], own: str = HOSTNAME) -> bytes:
+    lines = _HOSTS.format(name=own)
     for name, address in extra:
         # With the host's network, the host is where the command is.
         lines += f"{'127.0.0.1' if address == _GATEWAY else address}\t{name}\n"

@@ -230,7 +230,12 @@ class Root:
                 self._allow(target)
                 sys_.move_mount(mounted, target)
             except OSError as error:
-                raise Refused(f"nothing can be mounted at {path}: {error.strerror}") from error
+                why = error.strerror
+                there, what = (stat.S_ISDIR(os.fstat(fd).st_mode) for fd in (target, mounted))
+                if there != what:
+                    kinds = {True: "a directory", False: "a file"}
+                    why = f"it is {kinds[there]} in the image, what is mounted is {kinds[what]}"
+                raise Refused(f"nothing can be mounted at {path}: {why}") from error
             finally:
                 os.close(target)
             self._allowed.add(self.mount_of(mounted))
