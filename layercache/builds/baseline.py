@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from layercache._base.classes import frozen
+from layercache.builds.history import tag_project, trail_id
 from layercache.errors import UsageError
 from layercache.store.trails import Trail
 
 if TYPE_CHECKING:
     from layercache.store.store import Store
 
-__all__ = ["Against", "baseline_of", "tag_project", "trail_id"]
+__all__ = ["Against", "baseline_of"]
 
 
 @frozen
@@ -23,13 +24,6 @@ class Against:
     store: Store
     trail: Trail
     name: str
-
-
-def tag_project(tag: str) -> str:
-    """The project name under which the trail of a tagged image is kept."""
-    from layercache.oci.references import Reference
-
-    return f"tag\0{Reference.parse(tag).tagged()}"
 
 
 def baseline_of(store: Store, name: str, texts: Sequence[str]) -> Against:
@@ -60,13 +54,3 @@ def baseline_of(store: Store, name: str, texts: Sequence[str]) -> Against:
     if best is None:
         raise UsageError(f"--against {name}: that cache has no build with these steps")
     return Against(other, best, name)
-
-
-def trail_id(project: str) -> str:
-    """The name of a project's trail: a digest, so that paths stay private."""
-    from blake3 import blake3
-
-    context = "layercache 2026-11 trail of a project"
-    return blake3(
-        project.encode("utf-8", "surrogateescape"), derive_key_context=context
-    ).hexdigest()

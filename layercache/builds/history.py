@@ -6,7 +6,6 @@ import functools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from layercache.builds.baseline import tag_project, trail_id
 from layercache.dockerfile.lowering.options import Lowered
 from layercache.engine.driver import WalkResult
 from layercache.errors import CacheError
@@ -20,7 +19,7 @@ from layercache.store.trails import Trail, TrailStep
 if TYPE_CHECKING:
     from layercache.store.store import Store
 
-__all__ = ["BuildHistory"]
+__all__ = ["BuildHistory", "tag_project", "trail_id"]
 
 
 class BuildHistory:
@@ -113,3 +112,20 @@ def _trail_step(origin: Origin, record: Record, state: State) -> TrailStep:
         chain_id=state.chain_id,
         record=record,
     )
+
+
+def tag_project(tag: str) -> str:
+    """The project name under which the trail of a tagged image is kept."""
+    from layercache.oci.references import Reference
+
+    return f"tag\0{Reference.parse(tag).tagged()}"
+
+
+def trail_id(project: str) -> str:
+    """The name of a project's trail: a digest, so that paths stay private."""
+    from blake3 import blake3
+
+    context = "layercache 2026-11 trail of a project"
+    return blake3(
+        project.encode("utf-8", "surrogateescape"), derive_key_context=context
+    ).hexdigest()

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from layercache._base.classes import evolve
-from layercache.builds.baseline import Against
 from layercache.builds.history import BuildHistory
 from layercache.builds.result import BuildResult, ResultContent
 from layercache.dockerfile.lowering.options import Lowered, Row
@@ -20,9 +19,9 @@ from layercache.model.keys import KeyStrategy
 from layercache.reports.report import ErrorReport, ImageReport, Report, StepReport
 from layercache.solver.narrowing import weak_key
 from layercache.solver.protocol import Decision
-from layercache.store.seen_results import results_of
 
 if TYPE_CHECKING:
+    from layercache.builds.baseline import Against
     from layercache.builds.reasons import Reasons
     from layercache.images.built import BuiltImage
     from layercache.images.resolver import BaseImage
@@ -166,6 +165,8 @@ class Reporter:
         record = decision.record
         if record is None or not record.generation:
             return 1
+        from layercache.store.seen_results import results_of
+
         return max(1, len(results_of(self._store, record.key)))
 
     def _untraced(self, decision: Decision, run: WalkResult, lowered: Lowered) -> str | None:

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from layercache._base.classes import evolve, frozen
 from layercache._os.allowance import UnpackAllowance
-from layercache.builds.baseline import Against, baseline_of, trail_id
-from layercache.builds.history import BuildHistory
+from layercache.builds.history import BuildHistory, trail_id
 from layercache.builds.reporter import Reporter
 from layercache.builds.request import (
     Request,
@@ -42,7 +41,6 @@ from layercache.model.instruction import Source
 from layercache.model.keys import KeyStrategy
 from layercache.model.task import Executor, UsesBaseImages
 from layercache.model.tree import Tree
-from layercache.solver.could_match import could_match
 from layercache.solver.protocol import Walker
 from layercache.store.trails import beginnings_of, definition_of
 
@@ -50,6 +48,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor as Pool
 
     from layercache.builds.base_images import BaseImages
+    from layercache.builds.baseline import Against
     from layercache.images.resolver import Images
     from layercache.store.store import Store
 
@@ -187,6 +186,8 @@ class RunningBuild:
         records = self.store.all_records(_MAX_RECORDS) if waiting else None
         if records is None:
             return run
+        from layercache.solver.could_match import could_match
+
         decisions = []
         for decision in run.decisions:
             step = lowered.graph.vertices[decision.vertex]
@@ -221,6 +222,8 @@ class RunningBuild:
         recipe = self.request.recipe
         instructions = recipe.instructions if isinstance(recipe, Dockerfile) else tuple(recipe)
         texts = [getattr(i, "text", getattr(i, "name", "")) for i in instructions]
+        from layercache.builds.baseline import baseline_of
+
         return baseline_of(self.store, self.request.against, texts)
 
     def _note(self, message: str) -> None:

@@ -14,7 +14,6 @@ import sys
 import threading
 from collections.abc import Sequence
 
-from layercache.cli.status import FAILED, INTERRUPTED, of_the_system, status_of
 from layercache.errors import LayerCacheError
 
 __all__ = ["main", "script"]
@@ -33,12 +32,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return command(options)
     except KeyboardInterrupt:
         print("layercache: interrupted", file=sys.stderr)
+        from layercache.cli.status import INTERRUPTED
+
         return INTERRUPTED
     except BrokenPipeError:
         # The reader of the output is gone; keep the interpreter from complaining at exit.
         sys.stdout = None
+        from layercache.cli.status import FAILED
+
         return FAILED
     except (LayerCacheError, OSError) as raised:
+        from layercache.cli.status import of_the_system, status_of
+
         error = raised if isinstance(raised, LayerCacheError) else of_the_system(raised)
         from layercache.reports.visible import visible
 

@@ -11,7 +11,7 @@ import attrs
 from layercache.advice.advise import Advice
 from layercache.advice.advise import advise as proposals
 from layercache.advice.versions import plain_graph, recorded_seconds, steps_of, versions_of
-from layercache.builds.baseline import trail_id
+from layercache.builds.history import trail_id
 from layercache.builds.request import project_of
 from layercache.cli.request import prepare, print_json
 from layercache.dockerfile.recipe import Dockerfile, beneath

@@ -11,29 +11,27 @@ from typing import Any
 from layercache._base.classes import evolve
 from layercache.builds.result import BuildResult
 from layercache.cli.request import prepare, print_json
-from layercache.cli.status import of_the_system, status_of
-from layercache.cli.summary import plan_summary, summary
 from layercache.errors import Cancelled, LayerCacheError, SourceError, UsageError
 from layercache.model.graph import Step
 from layercache.reports.report import ErrorReport, Report
-from layercache.reports.visible import visible, without_sequences
 
 __all__ = ["run_advise", "run_build", "run_explain", "run_plan", "run_probe"]
 
 
 def run_build(options: Namespace) -> int:
     """`layercache build`."""
-    return _run(options, execute=True, show=summary)
+    return _run(options, execute=True, show=_summary)
 
 
 def run_plan(options: Namespace) -> int:
     """`layercache plan`."""
-    return _run(options, execute=False, show=plan_summary)
+    return _run(options, execute=False, show=_plan_summary)
 
 
 def run_explain(options: Namespace) -> int:
     """`layercache explain`."""
     from layercache.reports.step_text import explain_step
+    from layercache.reports.visible import visible
 
     def show(report: Report) -> str:
         steps = [step for step in report.steps if step.decision is not None]
@@ -63,6 +61,8 @@ def _run(
     show: Callable[[Report], str],
     print_shown: bool = False,
 ) -> int:
+    from layercache.reports.visible import visible
+
     result: BuildResult | None = None
     status = 0
     try:
@@ -73,6 +73,8 @@ def _run(
             print_json(_interrupted(interrupt).to_dict())
         raise
     except (LayerCacheError, OSError) as raised:
+        from layercache.cli.status import of_the_system, status_of
+
         error = raised if isinstance(raised, LayerCacheError) else of_the_system(raised)
         found = error.report
         report = found if isinstance(found, Report) else bare_failure(error)
@@ -104,12 +106,26 @@ def _interrupted(interrupt: KeyboardInterrupt) -> Report:
     return found if isinstance(found, Report) else bare_failure(Cancelled("interrupted"))
 
 
+def _summary(report: Report) -> str:
+    from layercache.cli.summary import summary  # a quiet build shows none
+
+    return summary(report)
+
+
+def _plan_summary(report: Report) -> str:
+    from layercache.cli.summary import plan_summary
+
+    return plan_summary(report)
+
+
 def bare_failure(error: LayerCacheError) -> Report:
     return Report(ok=False, error=ErrorReport(error.code, str(error), error.line))
 
 
 def perform(options: Namespace, *, execute: bool) -> tuple[BuildResult, bool]:
     """Build or plan as the options request; returns whether something was exported."""
+    from layercache.reports.visible import visible
+
     outputs = _outputs(options)
     builder, request = prepare(options)
     files = [spec.dest for spec in outputs if spec.dest not in (None, "-")]
@@ -236,6 +252,8 @@ def rendered(result: BuildResult, path: str) -> str:
 
 def _show_outputs(result: BuildResult, raw: bool) -> None:
     """Show the recorded output of reused steps."""
+    from layercache.reports.visible import visible, without_sequences
+
     for step in result.steps:
         if step.decision == "hit" and (output := result.log(step)):
             title = f"[{step.stage}.{step.index}] {step.text} (reused)"

@@ -7,8 +7,6 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Final, NoReturn, TypeAlias
 
-from layercache._version import __version__
-
 __all__ = ["Command", "parse"]
 
 Command: TypeAlias = Callable[[argparse.Namespace], int]
@@ -114,6 +112,8 @@ class _Version(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
         import sys
         from importlib.metadata import PackageNotFoundError, version
+
+        from layercache._version import __version__
 
         print(f"layercache {__version__}")
         try:
@@ -291,6 +291,8 @@ def _recipe_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _trace(text: str) -> str:
+    if text == "off":  # the default needs no check
+        return text
     from layercache.errors import UsageError
     from layercache.solver.trace_mode import trace_mode
 

@@ -11,12 +11,9 @@ from typing import Any
 from layercache._base.classes import evolve
 from layercache.builds.builder import Builder
 from layercache.builds.request import Request, project_of
-from layercache.cli.summary import JsonLines, Plain
 from layercache.dockerfile.recipe import Dockerfile
 from layercache.errors import MissingExtra, UsageError
 from layercache.model.graph import Origin
-from layercache.reports.visible import visible
-from layercache.solver.step_filter import any_of, step_selector
 
 __all__ = ["prepare", "print_json"]
 
@@ -31,11 +28,13 @@ def print_json(value: Mapping[str, Any]) -> None:
 
 def prepare(options: Namespace) -> tuple[Builder, Request]:
     """The builder and the request that the options describe."""
-    from layercache.oci.references import Reference
     from layercache.store.open import default_cache, open_store
 
-    for name in options.tag:
-        Reference.parse(name)  # invalid values are refused before anything is built
+    if options.tag:
+        from layercache.oci.references import Reference
+
+        for name in options.tag:
+            Reference.parse(name)  # invalid values are refused before anything is built
     store = open_store(
         options.cache or default_cache(),
         durability=options.durability,
@@ -47,8 +46,12 @@ def prepare(options: Namespace) -> tuple[Builder, Request]:
     observers: list[Any] = []
     raw = bool(getattr(options, "raw_output", False))
     if options.progress == "json":
+        from layercache.cli.summary import JsonLines
+
         observers.append(JsonLines())
     elif not options.quiet and (options.progress == "plain" or not options.json):
+        from layercache.cli.summary import Plain
+
         observers.append(_terminal(raw) if options.progress == "auto" else Plain(raw=raw))
     if options.otel:
         from layercache.observers.otel import OtelSpans
@@ -57,7 +60,7 @@ def prepare(options: Namespace) -> tuple[Builder, Request]:
     secrets = dict(map(_secret, options.secret))
     executor: Any = None
     if options.executor == "workspace":
-        from layercache.builds.baseline import trail_id
+        from layercache.builds.history import trail_id
         from layercache.executors.auto import scratch_directory
         from layercache.executors.workspace.executor import Workspace
 
@@ -91,10 +94,14 @@ def _terminal(raw: bool) -> Any:
             return Live()
         except MissingExtra:
             pass  # the plain display shows the same
+    from layercache.cli.summary import Plain
+
     return Plain(raw=raw)
 
 
 def _request(options: Namespace) -> Request:
+    from layercache.reports.visible import visible
+
     context = _context(options)
     if options.file == "-":
         recipe = Dockerfile.parse(sys.stdin.buffer.read(), "standard input")
@@ -107,9 +114,13 @@ def _request(options: Namespace) -> Request:
             print(f"layercache: warning: {visible(str(warning))}", file=sys.stderr)
     no_cache: bool | Callable[[Origin], bool] = options.no_cache
     if options.no_cache_step and not options.no_cache:
+        from layercache.solver.step_filter import any_of, step_selector
+
         no_cache = any_of([step_selector(text) for text in options.no_cache_step])
     trace: str | Callable[[Origin], str] = options.trace
     if options.no_trace_step and options.trace != "off":
+        from layercache.solver.step_filter import any_of, step_selector
+
         untraced = any_of([step_selector(text) for text in options.no_trace_step])
         trace = lambda origin: "off" if untraced(origin) else options.trace  # noqa: E731
     return Request(

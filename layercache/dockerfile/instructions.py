@@ -31,7 +31,6 @@ from layercache.dockerfile._instruction import (
 from layercache.dockerfile.syntax.heredocs import HereDoc, find_heredocs
 from layercache.dockerfile.syntax.words import SPACE, json_text, split_first, split_words
 from layercache.errors import UsageError
-from layercache.model.units import parse_duration
 
 if TYPE_CHECKING:
     from layercache.dockerfile.mounts import (
@@ -711,6 +710,8 @@ def _mode(value: str | int | None) -> str | None:
 
 
 def _duration(value: str | int | None, flag: str) -> str | None:
+    from layercache.model.units import parse_duration
+
     if value is None:
         return None
     text = f"{value}s" if type(value) is int else text_of(value, f"--{flag}")

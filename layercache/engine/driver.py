@@ -15,7 +15,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from layercache._base.classes import evolve, field, frozen
-from layercache.engine.audit import Auditor
 from layercache.engine.executions import (
     Adopted,
     CacheFailed,
@@ -27,15 +26,9 @@ from layercache.engine.executions import (
 )
 from layercache.errors import BuildError, CacheError, Cancelled, LayerCacheError, SourceError
 from layercache.events import Event, Note, Observer, StepExecuted, StepFinished
-from layercache.inputs.inputs import Inputs
 from layercache.model.descriptors import Layer, State
-from layercache.model.digests import CacheKey, DiffID
 from layercache.model.graph import Graph, Step
-from layercache.model.instruction import Source
-from layercache.model.keys import KeyStrategy
-from layercache.model.records import Record
 from layercache.model.selectors import Observed, Selector
-from layercache.model.task import Executor
 from layercache.solver.protocol import (
     AskExecute,
     AskFingerprint,
@@ -52,11 +45,18 @@ from layercache.solver.protocol import (
     Walk,
     Walker,
 )
-from layercache.store.selectors_seen import Known
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor as Pool
 
+    from layercache.engine.audit import Auditor
+    from layercache.inputs.inputs import Inputs
+    from layercache.model.digests import CacheKey, DiffID
+    from layercache.model.instruction import Source
+    from layercache.model.keys import KeyStrategy
+    from layercache.model.records import Record
+    from layercache.model.task import Executor
+    from layercache.store.selectors_seen import Known
     from layercache.store.store import Store
 
 __all__ = ["Engine", "WalkResult"]
@@ -133,15 +133,7 @@ class Engine:
             stopping=self._ending,
             pool=pool,
         )
-        self._auditor = Auditor(
-            graph,
-            self._walk,
-            inputs,
-            store,
-            execute=self._executions.again,
-            trouble=lambda error: self._executions.trouble("audit", error),
-            note=self._note,
-        )
+        self._auditor: Auditor | None = None
         self._seconds: dict[int, float] = {}
         self._healed: set[DiffID] = set()
         self._repeated: set[CacheKey] = set()
@@ -205,7 +197,7 @@ class Engine:
             self._executions.started,
             self._executions.refusals,
             self._executions.evidence.before,
-            self._auditor.paths,
+            self._auditor.paths if self._auditor is not None else {},
             interrupt,
         )
 
@@ -250,10 +242,27 @@ class Engine:
         """Run a share of the hits by a trace again; whether one of them was taken back."""
         if self._declines or self._errors or self._cancelled.is_set():
             return False
+        if self._auditor is None:
+            if all(decision.evidence != "trace" for decision in self._walk.decisions()):
+                return False
+            self._auditor = self._make_auditor()
         return self._auditor.audit()
 
+    def _make_auditor(self) -> Auditor:
+        from layercache.engine.audit import Auditor
+
+        return Auditor(
+            self._graph,
+            self._walk,
+            self._inputs,
+            self._store,
+            execute=self._executions.again,
+            trouble=lambda error: self._executions.trouble("audit", error),
+            note=self._note,
+        )
+
     def _attempt(self, ask: AskExecute) -> Outcome:
-        made = self._auditor.made.get(ask.key)
+        made = self._auditor.made.get(ask.key) if self._auditor is not None else None
         return self._executions.attempt(ask) if made is None else Made(made)
 
     def _start_some(self) -> None:

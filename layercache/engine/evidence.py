@@ -9,15 +9,14 @@ from layercache._base.classes import evolve
 from layercache.model.descriptors import SCRATCH
 from layercache.model.digests import CacheKey, Digest
 from layercache.model.keys import KeyMaterial, cache_key
-from layercache.model.observations import Observations
-from layercache.model.records import Record
 from layercache.solver.narrowing import narrowed, weak_key
-from layercache.store.seen_results import note_results
-from layercache.store.selectors_seen import Known
 
 if TYPE_CHECKING:
     from layercache.inputs.inputs import Inputs
+    from layercache.model.observations import Observations
+    from layercache.model.records import Record
     from layercache.model.task import Task
+    from layercache.store.selectors_seen import Known
     from layercache.store.store import Store
 
 __all__ = ["MAX_OBSERVATIONS", "Evidence"]
@@ -88,6 +87,8 @@ class Evidence:
                 self.replaced[key] = self._store.lookup([key]).get(key)
             earlier = self.replaced[key]
         if earlier is not None:
+            from layercache.store.seen_results import note_results
+
             note_results(self._store, key, (earlier.layer, record.layer))
         self._store.put(narrow, replace=again)
         self._inputs.known.add(weak, candidate)

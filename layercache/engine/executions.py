@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 from layercache._base.classes import evolve, frozen
 from layercache.engine.evidence import Evidence
 from layercache.engine.traits import stage_of
-from layercache.engine.window import Window, masks_of, perform
 from layercache.errors import BuildError, CacheError, Cancelled, CorruptObject, LayerCacheError
 from layercache.events import CacheTrouble, Event, Note, StepOutput, StepStarted
 from layercache.inputs.inputs import Inputs
@@ -26,13 +25,13 @@ from layercache.model.records import Record
 from layercache.model.selectors import ByKey, Files, Nothing
 from layercache.model.task import Executor, Result, Task
 from layercache.solver.protocol import AskExecute
-from layercache.store.seen_results import note_results
 from layercache.trees.listing import encode_listing, listing
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor as Pool
 
     from layercache.engine.carrying import Carrier
+    from layercache.engine.window import Window
     from layercache.store.store import Store
 
 __all__ = [
@@ -195,6 +194,8 @@ class Executions:
                     return Made(record)
                 stands = store.put(record, replace=fresh or found is not None)
                 if found is not None:
+                    from layercache.store.seen_results import note_results
+
                     note_results(store, ask.key, (found.layer, record.layer))
                     record = evolve(record, generation=stands.generation)
                 self._keep_evidence(ask, record, result, barred, again=fresh or bool(self.lost))
@@ -257,6 +258,8 @@ class Executions:
 
     def _window(self, ask: AskExecute) -> Window:
         """What the step of `ask` sees; its output becomes events."""
+        from layercache.engine.window import Window, masks_of
+
         origin = self.origin(ask.vertex)
         return Window(
             self._store,
@@ -267,6 +270,8 @@ class Executions:
         )
 
     def _perform(self, ask: AskExecute, task: Task, window: Window) -> Result:
+        from layercache.engine.window import perform
+
         try:
             if self.carrier is None:
                 return perform(self._executor, task, window)

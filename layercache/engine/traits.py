@@ -11,7 +11,6 @@ from layercache.model.framing import share
 from layercache.model.graph import Graph, Origin, Step, Vertex
 from layercache.model.instruction import Field, Instruction
 from layercache.model.task import ChecksInstructions, Executor, StepTraits
-from layercache.solver.trace_mode import trace_mode
 
 __all__ = ["check_steps", "stage_of", "traits_of", "with_traits"]
 
@@ -35,7 +34,11 @@ def with_traits(
         return graph
     steps = [step for _, step in commands]
     for (number, step), traits in zip(commands, _traits_of(steps, executor()), strict=True):
-        mode = trace_mode(trace(step.origin) if callable(trace) else trace)
+        mode = trace(step.origin) if callable(trace) else trace
+        if mode != "off":  # the default needs no check
+            from layercache.solver.trace_mode import trace_mode
+
+            mode = trace_mode(mode)
         vertices[number] = evolve(step, traits=traits, trace=mode)
     return Graph(tuple(vertices), graph.targets)
 

@@ -5,6 +5,7 @@ One object per build; each subject is opened once. Safe for threads.
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, runtime_checkable
@@ -18,10 +19,7 @@ from layercache.model.selectors import Everything, Files, Observed, Selector
 from layercache.model.sources import ContextSource, UrlSource
 from layercache.model.tree import Closes, Tree
 from layercache.store.codec import pack, unpack
-from layercache.store.selectors_seen import KnownSelectors
 from layercache.trees.listing import Selects
-from layercache.trees.mount_digest import mount_fingerprint
-from layercache.trees.order import ordered_fingerprint
 from layercache.trees.selection import fingerprint
 
 if TYPE_CHECKING:
@@ -30,6 +28,7 @@ if TYPE_CHECKING:
     from layercache.layers.state_tree import StateTree
     from layercache.model.layer_index import LayerIndex
     from layercache.model.observations import Observations
+    from layercache.store.selectors_seen import KnownSelectors
     from layercache.store.store import Store
 
 __all__ = ["Inputs", "selector_digest"]
@@ -96,7 +95,13 @@ class Inputs:
         self._states: dict[ChainID, StateTree] = {}
         self._indexes: dict[DiffID, LayerIndex] = {}
         self._layers: dict[Digest, Layer] = {}
-        self.known = KnownSelectors(store)
+
+    @functools.cached_property
+    def known(self) -> KnownSelectors:
+        """What the store knows of steps without their parent."""
+        from layercache.store.selectors_seen import KnownSelectors
+
+        return KnownSelectors(self._store)
 
     @property
     def allowance(self) -> UnpackAllowance:
@@ -205,7 +210,11 @@ class Inputs:
             raise SourceError(f"{subject} can't be read by the selector {selector.name!r}")
         if isinstance(subject, State):
             if not selector.named:
+                from layercache.trees.mount_digest import mount_fingerprint
+
                 return mount_fingerprint(tree, selector)
+            from layercache.trees.order import ordered_fingerprint
+
             return ordered_fingerprint(tree, selector)
         if isinstance(tree, Selects):
             return tree.fingerprint(selector)

@@ -11,13 +11,15 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from typing import BinaryIO, Final, cast
+from typing import TYPE_CHECKING, BinaryIO, Final, cast
 
 from layercache.errors import CacheError, CorruptObject, NotFound
 from layercache.model.descriptors import Descriptor
 from layercache.model.digests import Digest
 from layercache.store.backend import Adopts, Backend, Holds, LocalFiles, Stats, Touches
-from layercache.store.verified_reader import VerifyingReader
+
+if TYPE_CHECKING:
+    from layercache.store.verified_reader import VerifyingReader
 
 __all__ = ["GRACE", "BlobStore", "blob_name", "is_old"]
 
@@ -137,6 +139,8 @@ class BlobStore:
         except CacheError:
             self.distrust(digest)
             raise
+        from layercache.store.verified_reader import VerifyingReader
+
         return VerifyingReader(source, digest, size, lambda how: self._ended(digest, how))
 
     def _ended(self, digest: Digest, how: CacheError | None) -> None:

@@ -22,6 +22,7 @@ from layercache.model.records import Record
 
 __all__ = [
     "FORMAT",
+    "MARKER",
     "Packed",
     "Verifier",
     "check_record",
@@ -38,6 +39,9 @@ __all__ = [
 
 FORMAT: Final = 1
 """The version of the store format that this code writes and reads."""
+
+MARKER: Final = b"layercache store, format "
+"""What the object `format` of a cache begins with; the version of the format follows."""
 
 Packed: TypeAlias = "bool | int | float | str | bytes | tuple[Packed, ...] | None"
 """What `pack` takes: the values of fields, and floating point numbers."""

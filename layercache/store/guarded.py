@@ -14,20 +14,13 @@ from typing import Any, BinaryIO, Final, cast
 from layercache.errors import CacheError, LayerCacheError
 from layercache.store.backend import CAPABILITIES, Backend, ObjectInfo
 
-__all__ = ["medium_of"]
-
-_TRUE_TO_IT: Final = frozenset(
-    {"layercache.store.backends.local", "layercache.store.backends.memory"}
-)
-"""Where they translate everything themselves, and are called too often to look twice."""
+__all__ = ["guarded"]
 
 _LISTS: Final = ("list", "list_staged")
 
 
-def medium_of(backend: Backend) -> Backend:
-    """`backend`, or something with the same capabilities that raises `LayerCacheError` only."""
-    if type(backend).__module__ in _TRUE_TO_IT:
-        return backend
+def guarded(backend: Backend) -> Backend:
+    """Something with the capabilities of `backend` that raises `LayerCacheError` only."""
     capabilities = tuple(one for one in CAPABILITIES if isinstance(backend, one))
     names = {name for one in capabilities for name in vars(one) if not name.startswith("_")}
     special: dict[str, Callable[..., object]] = {"read": _read, "lock": _lock, "seize": _seize}

@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from layercache.errors import UsageError
 from layercache.store.backend import InDirectory
+from layercache.store.codec import MARKER
 
 if TYPE_CHECKING:
     from layercache.store.backend import Backend
 
-__all__ = ["MARKER", "foreign", "is_cache"]
-
-MARKER: Final = b"layercache store, format "
+__all__ = ["foreign", "is_cache"]
 
 _BESIDE: Final = frozenset({"locks", "tmp", "scan", "rootfs", "workspaces"})
 """What a build that stored nothing may leave in a directory."""

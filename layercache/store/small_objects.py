@@ -25,9 +25,7 @@ from layercache.store.backend import (
     Touches,
     read_bounded,
 )
-from layercache.store.codec import FORMAT, Verifier, pack, seal, unpack, unseal
-from layercache.store.guarded import medium_of
-from layercache.store.marker import MARKER, foreign
+from layercache.store.codec import FORMAT, MARKER, Verifier, pack, seal, unpack, unseal
 from layercache.store.trails import Trail, decode_trail, encode_trail
 
 __all__ = ["Objects", "StoreEvent"]
@@ -79,7 +77,7 @@ class Objects:
         self._told: set[tuple[str, str]] = set()
         self._marked = False
         # Looking for a capability costs more than using it: once is enough.
-        self.medium = medium = medium_of(backend)
+        self.medium = medium = _medium_of(backend)
         """The backend, with whatever it raises as `CacheError`."""
         self._stats = medium if isinstance(medium, Stats) else None
         self._touches = medium if isinstance(medium, Touches) else None
@@ -407,6 +405,8 @@ class Objects:
         if data is None:
             backend = self.backend
             directory = backend.directory if isinstance(backend, InDirectory) else None
+            from layercache.store.marker import foreign
+
             found = foreign(directory) if directory is not None else None
             if found is not None:
                 raise UsageError(
@@ -436,6 +436,20 @@ class Objects:
                 self.medium.write("format", io.BytesIO(MARKER + b"%d\n" % FORMAT))
             except CacheError as error:
                 self._trouble("format", error)
+
+
+_TRUE_TO_IT: Final = frozenset(
+    {"layercache.store.backends.local", "layercache.store.backends.memory"}
+)
+"""Backends that raise nothing but `LayerCacheError`, and are called too often to look twice."""
+
+
+def _medium_of(backend: Backend) -> Backend:
+    if type(backend).__module__ in _TRUE_TO_IT:
+        return backend
+    from layercache.store.guarded import guarded
+
+    return guarded(backend)
 
 
 def _reference(payload: bytes) -> tuple[str, bytes]:

@@ -14,15 +14,17 @@ and a `*` or `?` inside brackets are literal.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from layercache._base.classes import field, frozen
 from layercache._base.paths import clean
 from layercache.errors import DockerfileError, Problem, UsageError
-from layercache.trees._automaton import Machine, PatternState
 from layercache.trees._components import PatternSyntax
 
-__all__ = ["Glob", "Ignore", "PatternState", "Rule", "clean", "has_wildcards"]
+if TYPE_CHECKING:
+    from layercache.trees._automaton import Machine, PatternState
+
+__all__ = ["Glob", "Ignore", "Rule", "clean", "has_wildcards"]
 
 MAX_TEXT: Final = 1 << 20
 """The maximum size of an ignore file in bytes: far above real files, to bound parsing."""
@@ -74,6 +76,8 @@ def _compile(rules: Sequence[Rule], doublestar: bool) -> Machine:
     for rule in rules:
         if len(rule.pattern) > MAX_PATTERN:
             raise UsageError(f"pattern of {len(rule.pattern)} characters; at most {MAX_PATTERN}")
+    from layercache.trees._automaton import Machine
+
     return Machine([(rule.pattern, rule.negated) for rule in rules], doublestar)
 
 

@@ -13,7 +13,7 @@ import struct
 from abc import ABC, abstractmethod
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from blake3 import blake3
 
@@ -31,7 +31,10 @@ from layercache.model.tree import (
     directory_digest,
     node_digest,
 )
-from layercache.trees.patterns import Glob, Ignore, PatternState, has_wildcards
+from layercache.trees.patterns import Glob, Ignore, has_wildcards
+
+if TYPE_CHECKING:
+    from layercache.trees._automaton import PatternState
 
 __all__ = [
     "Excludes",

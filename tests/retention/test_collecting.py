@@ -94,21 +94,18 @@ def test_what_was_written_just_now_stays(store: Store) -> None:
     assert collect(store, [KeepStorage(0)]).removed == ()
 
 
-class Crashing:
+class Crashing(LocalBackend):
     """A backend whose k-th removal, and all after it, fail: the process is gone."""
 
     def __init__(self, backend: LocalBackend, allowed: int) -> None:
-        self._backend = backend
+        super().__init__(backend.directory)
         self._allowed = allowed
-
-    def __getattr__(self, name: str) -> object:
-        return getattr(self._backend, name)
 
     def delete(self, name: str) -> None:
         if self._allowed <= 0:
             raise CacheError("gone")
         self._allowed -= 1
-        self._backend.delete(name)
+        super().delete(name)
 
 
 def test_a_crash_at_any_step_leaves_nothing_dangling(tmp_path: Path) -> None:

@@ -64,6 +64,16 @@ HEAVY = (
     "layercache.reports.markdown",
     "layercache.observers",
     "layercache.testing",
+    "layercache.cli.status",
+    "layercache.engine.audit",
+    "layercache.engine.selected_window",
+    "layercache.engine.window",
+    "layercache.builds.baseline",
+    "layercache.builds.exporting",
+    "layercache.executors.redaction",
+    "layercache.model.layer_index",
+    "layercache.solver.could_match",
+    "layercache.store.guarded",
     "layercache.store.tiered",
 )
 """No build that reuses everything loads one of these, or anything below it."""

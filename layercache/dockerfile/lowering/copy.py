@@ -6,7 +6,6 @@ import posixpath
 
 from layercache.dockerfile.instructions import Add, Copy
 from layercache.dockerfile.lowering.origins import located, problem
-from layercache.dockerfile.lowering.remote import file_name, remote_source, url_name
 from layercache.dockerfile.lowering.stage import StageFold
 from layercache.dockerfile.syntax.heredocs import HereDoc
 from layercache.model.graph import Input, Origin
@@ -38,11 +37,17 @@ def lower_copy(fold: StageFold, copy: Copy | Add, origin: Origin) -> HistoryEntr
             continue
         text = located(copy, expand, word)
         texts.append(text)
-        remote = remote_source(text, copy, checksum)
+        remote = None
+        if ":" in text:  # what every URL and repository has
+            from layercache.dockerfile.lowering.remote import remote_source
+
+            remote = remote_source(text, copy, checksum)
         if remote is not None:
             role = f"remote {len(sources)}"
             name = "."
             if not isinstance(remote, GitSource):
+                from layercache.dockerfile.lowering.remote import file_name, url_name
+
                 name = file_name(copy, url_name(remote.name), "the URL")
             keep_git_dir = keep_git_dir or getattr(remote, "keep_git_dir", False)
             sources.append(CopySource(role=role, pattern=name, remote=True))
@@ -52,6 +57,8 @@ def lower_copy(fold: StageFold, copy: Copy | Add, origin: Origin) -> HistoryEntr
             patterns.append(pattern)
             sources.append(CopySource(role=SOURCE, pattern=pattern))
     for document in documents:  # they follow all paths, wherever they were written
+        from layercache.dockerfile.lowering.remote import file_name
+
         file_name(copy, document.name, "a here-document")
         body = document.body
         if document.expand:

@@ -9,7 +9,7 @@ need are listed but not lowered.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from layercache._base.classes import evolve
 from layercache.dockerfile.instructions import Add, Arg, Copy, Run, Workdir
@@ -24,7 +24,6 @@ from layercache.dockerfile.lowering.options import (
     Row,
 )
 from layercache.dockerfile.lowering.origins import AnyInstruction, is_dockerfile, located, origin_of
-from layercache.dockerfile.lowering.run import lower_run
 from layercache.dockerfile.lowering.stage import Handler, StageFold, platform_of
 from layercache.dockerfile.lowering.stage_graph import (
     StageText,
@@ -39,14 +38,23 @@ from layercache.dockerfile.lowering.variables import (
     automatic_arguments,
 )
 from layercache.dockerfile.syntax.limits import Budget
-from layercache.model.graph import GraphBuilder
-from layercache.model.image_config import ImageConfig
+from layercache.model.graph import GraphBuilder, Origin
+
+if TYPE_CHECKING:
+    from layercache.model.image_config import HistoryEntry, ImageConfig
 
 __all__ = ["lower"]
 
+
+def _lower_run(fold: StageFold, run: Run, origin: Origin) -> HistoryEntry | None:
+    from layercache.dockerfile.lowering.run import lower_run  # many recipes run nothing
+
+    return lower_run(fold, run, origin)
+
+
 _HANDLERS: Final[Mapping[type, Handler]] = {
     **METADATA,
-    Run: lower_run,
+    Run: _lower_run,
     Copy: lower_copy,
     Add: lower_copy,
 }

@@ -8,11 +8,9 @@ from typing import Any, Final
 
 from layercache.dockerfile import instructions as written
 from layercache.dockerfile.lowering.origins import located
-from layercache.dockerfile.lowering.remote import check_trigger
 from layercache.dockerfile.lowering.stage import Handler, StageFold
 from layercache.errors import UsageError
 from layercache.model.image_config import HealthcheckConfig, HistoryEntry, ports
-from layercache.model.units import parse_duration
 
 __all__ = ["METADATA"]
 
@@ -81,11 +79,15 @@ def _stop_signal(fold: StageFold, instruction: written.Stopsignal) -> HistoryEnt
 
 
 def _onbuild_line(fold: StageFold, instruction: written.Onbuild) -> None:
+    from layercache.dockerfile.lowering.remote import check_trigger
+
     check_trigger(instruction, instruction.trigger)
     fold.triggers.append(instruction.expression)  # no line of history
 
 
 def _healthcheck(fold: StageFold, instruction: written.Healthcheck) -> HistoryEntry:
+    from layercache.model.units import parse_duration
+
     command = instruction.command
     if command is None:
         test: tuple[str, ...] = ("NONE",)

@@ -17,7 +17,6 @@ from layercache.dockerfile.lowering.origins import (
     origin_of,
     problem,
 )
-from layercache.dockerfile.lowering.own_types import check_definition, reads_of
 from layercache.dockerfile.lowering.stage_graph import RecipeStages, StageText
 from layercache.dockerfile.lowering.variables import Variables
 from layercache.dockerfile.syntax.limits import Budget
@@ -385,6 +384,8 @@ class StageFold:
 
         `reads_parent` narrows the part of the parent that it reads from everything to a selector.
         """
+        from layercache.dockerfile.lowering.own_types import check_definition, reads_of
+
         check_definition(instruction)
         inputs = []
         for role, subject, selector in reads_of(instruction):

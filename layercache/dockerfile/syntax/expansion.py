@@ -11,13 +11,15 @@ exhaust Python's stack, and every character read or copied is counted in a `Budg
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from layercache._base.classes import define, field, frozen
 from layercache.dockerfile.syntax.limits import Budget, RecipeLimits
-from layercache.dockerfile.syntax.shell_patterns import Pattern
 from layercache.dockerfile.syntax.words import SPACE
 from layercache.errors import DockerfileError, Problem
+
+if TYPE_CHECKING:
+    from layercache.dockerfile.syntax.shell_patterns import Pattern
 
 __all__ = ["Expansion", "expand", "process_word", "process_words"]
 
@@ -438,6 +440,8 @@ class _Lexer:
             raise self._error(
                 f"a pattern is longer than {self.limits.pattern_chars:,} characters", level.start
             )
+        from layercache.dockerfile.syntax.shell_patterns import Pattern
+
         try:
             return Pattern.parse(text)
         except ValueError as error:

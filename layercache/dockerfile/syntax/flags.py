@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Final
 from layercache.dockerfile.instructions import Device
 from layercache.dockerfile.syntax.faults import Fault, nearest
 from layercache.errors import UsageError
-from layercache.model.units import parse_bool
 
 if TYPE_CHECKING:
     from layercache.dockerfile.mounts import MountFlag
@@ -168,6 +167,8 @@ def mount_of(pairs: Sequence[tuple[str, str | None]]) -> MountFlag:
 
 def _option(kind: str, key: str, value: str | None) -> tuple[str | None, Any]:
     """The field that an option of a mount sets, and its value. None: it states the default."""
+    from layercache.model.units import parse_bool
+
     mounts = _mounts()
     keys = mounts[kind].keys
     field = keys.get(key)
@@ -199,6 +200,8 @@ def _option(kind: str, key: str, value: str | None) -> tuple[str | None, Any]:
 
 def parse_device(text: str) -> Device:
     """Read the value of `RUN --device=`. Raises `Fault`."""
+    from layercache.model.units import parse_bool
+
     name = ""
     required = False
     for index, field in enumerate(_fields(text, "--device")):

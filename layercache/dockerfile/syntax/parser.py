@@ -22,7 +22,6 @@ from layercache.dockerfile.syntax.words import (
     split_words,
 )
 from layercache.errors import DockerfileError, Problem, UsageError
-from layercache.model.units import parse_integer
 
 __all__ = ["Parsed", "parse", "parse_trigger"]
 
@@ -392,6 +391,8 @@ def _single(make: Callable[..., DockerfileInstruction]) -> Callable[[_Context], 
 
 
 def _healthcheck(c: _Context) -> DockerfileInstruction:
+    from layercache.model.units import parse_integer
+
     expected = "HEALTHCHECK [flags] CMD COMMAND, or HEALTHCHECK NONE"
     c.need(c.rest, expected)
     at = next((i for i, char in enumerate(c.rest) if char in SPACE), len(c.rest))

@@ -17,11 +17,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, cast
 
 from layercache._base.classes import evolve
-from layercache._os.filelock import locked
 from layercache.errors import BuildError, NotFound, UsageError
-from layercache.executors.redaction import masks_of
-from layercache.executors.workspace.leftovers import end_leftovers
-from layercache.executors.workspace.programs import Programs, program_names
 from layercache.model.descriptors import LAYER_TAR, SCRATCH, Layer, State
 from layercache.model.digests import Digest
 from layercache.model.framing import share
@@ -38,11 +34,12 @@ from layercache.model.task import (
     WithSecrets,
 )
 from layercache.model.tree import Tree
-from layercache.trees.compare import Difference, differences
 
 if TYPE_CHECKING:
+    from layercache.executors.workspace.programs import Programs
     from layercache.inputs.scan.context_tree import ContextTree
     from layercache.layers.recorded_times import Times
+    from layercache.trees.compare import Difference
 
 __all__ = ["ALLOWED_ENVIRONMENT", "Workspace"]
 
@@ -88,7 +85,7 @@ class Workspace(ChecksInstructions, Masks, StepTraits, UsesBaseImages, WithSecre
         self._secrets = dict(secrets or {})
         self._tools = tuple(tools)
         self._timeout = step_timeout
-        self._programs = Programs()
+        self._programs: Programs | None = None
 
     def __getstate__(self) -> dict[str, object]:
         return {
@@ -111,6 +108,8 @@ class Workspace(ChecksInstructions, Masks, StepTraits, UsesBaseImages, WithSecre
     @property
     def masks(self) -> tuple[bytes, ...]:
         """The texts that must not be shown in output."""
+        from layercache.executors.redaction import masks_of
+
         return masks_of(self._secrets.values())
 
     @property
@@ -137,6 +136,8 @@ class Workspace(ChecksInstructions, Masks, StepTraits, UsesBaseImages, WithSecre
         for instruction, stage in steps:
             fields = roots[stage]
             if isinstance(instruction, Exec):
+                from layercache.executors.workspace.programs import program_names
+
                 path = dict(instruction.env).get("PATH", inherited)
                 names = [*program_names(instruction.args), *self._tools, *instruction.tools]
                 fields += tuple(
@@ -150,6 +151,10 @@ class Workspace(ChecksInstructions, Masks, StepTraits, UsesBaseImages, WithSecre
         return found
 
     def _program(self, name: str, path: str) -> Field | None:
+        if self._programs is None:
+            from layercache.executors.workspace.programs import Programs
+
+            self._programs = Programs()
         digest = self._programs.digest(name, path)
         return None if digest is None else share(Field(f"program {name}", digest))[0]
 
@@ -170,6 +175,8 @@ class Workspace(ChecksInstructions, Masks, StepTraits, UsesBaseImages, WithSecre
             path = os.path.join(self.directory, stage)
             if os.path.islink(path) or not os.path.isdir(path):
                 continue  # not ours
+            from layercache._os.filelock import locked
+
             with locked(os.path.join(path, "lock"), wait=False) as alone:
                 if not alone:
                     continue
@@ -200,6 +207,8 @@ class Workspace(ChecksInstructions, Masks, StepTraits, UsesBaseImages, WithSecre
         root = next((str(f.value) for f in task.traits if f.label == "root"), self.root("0"))
         stage = os.path.dirname(root)
         os.makedirs(stage, exist_ok=True)
+        from layercache._os.filelock import locked
+
         with locked(os.path.join(stage, "lock")):
             return self._run_in(root, stage, instruction, task, blobs)
 
@@ -209,6 +218,8 @@ class Workspace(ChecksInstructions, Masks, StepTraits, UsesBaseImages, WithSecre
 
         parent = blobs.tree(task.parent or SCRATCH)
         times = _times_of(task.parent or SCRATCH, blobs)
+        from layercache.executors.workspace.leftovers import end_leftovers
+
         running = os.path.join(stage, "running")
         if os.path.exists(running):  # the build that made it was killed
             end_leftovers(ROOT_VARIABLE, root)
@@ -311,6 +322,7 @@ class Workspace(ChecksInstructions, Masks, StepTraits, UsesBaseImages, WithSecre
 
         from layercache.executors.workspace.materialize import set_times
         from layercache.layers.writer import LayerWriter
+        from layercache.trees.compare import differences
 
         changes = sorted(differences(parent, after), key=_layer_order)
         if not changes:

@@ -9,7 +9,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from functools import partial
 from threading import RLock
-from typing import BinaryIO, Final
+from typing import TYPE_CHECKING, BinaryIO, Final
 
 from blake3 import blake3
 
@@ -25,7 +25,7 @@ from layercache.model.digests import Fingerprint
 from layercache.model.selectors import Files
 from layercache.model.tree import CAPABILITY, Closes, HardLinks, Node, node_digest
 from layercache.trees.listing import Listed, Lists, Selects, list_by_walking, listed_digest
-from layercache.trees.patterns import Ignore, PatternState
+from layercache.trees.patterns import Ignore
 from layercache.trees.selection import (
     Excludes,
     Filtered,
@@ -34,6 +34,9 @@ from layercache.trees.selection import (
     refuse_whiteout,
     select,
 )
+
+if TYPE_CHECKING:
+    from layercache.trees._automaton import PatternState
 
 __all__ = ["Context", "ContextTree"]
 

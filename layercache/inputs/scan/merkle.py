@@ -8,6 +8,7 @@ from __future__ import annotations
 import struct
 from bisect import bisect_right
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from layercache.errors import SourceError
 from layercache.inputs.scan.columns import DIGEST, IGNORED, UNREADABLE, Columns
@@ -15,7 +16,9 @@ from layercache.inputs.scan.hashing import hash_range
 from layercache.inputs.scan.read_beneath import ReadBeneath, shown
 from layercache.inputs.scan.scanning import Counts
 from layercache.model.tree import pack_directory
-from layercache.trees.patterns import PatternState
+
+if TYPE_CHECKING:
+    from layercache.trees._automaton import PatternState
 
 __all__ = ["Merkle"]
 

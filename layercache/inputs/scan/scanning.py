@@ -13,7 +13,7 @@ from bisect import bisect_right
 from collections.abc import Iterator
 from itertools import starmap
 from operator import ne
-from typing import Final, cast
+from typing import TYPE_CHECKING, Final, cast
 
 from layercache.errors import SourceError
 from layercache.inputs.scan.columns import (
@@ -27,7 +27,9 @@ from layercache.inputs.scan.columns import (
     row_of,
 )
 from layercache.inputs.scan.read_beneath import ReadBeneath, shown
-from layercache.trees.patterns import PatternState
+
+if TYPE_CHECKING:
+    from layercache.trees._automaton import PatternState
 
 __all__ = ["Counts", "refresh"]
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from layercache._base.urls import user_of
 from layercache.errors import UsageError
 
 if TYPE_CHECKING:
@@ -93,6 +92,8 @@ def _path_of(rest: str) -> str:
 
 
 def _refuse_credentials(scheme: str, rest: str) -> None:
+    from layercache._base.urls import user_of
+
     user = user_of(rest)
     if ":" in user and scheme not in ("redis", "rediss"):
         raise UsageError(
