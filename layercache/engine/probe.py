@@ -29,9 +29,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Probed", "advice_for", "probe_steps"]
 
-MAX_SHOWN = 50
-"""Paths named for one step."""
-
 
 @frozen(kw_only=True)
 class Probed:

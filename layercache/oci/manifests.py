@@ -10,7 +10,7 @@ from layercache._base.classes import evolve, frozen
 from layercache.errors import HostileArchive, SourceError, UsageError
 from layercache.model.descriptors import LAYER_TAR, LAYER_TAR_GZIP, LAYER_TAR_ZSTD, Descriptor
 from layercache.model.digests import DiffID, Digest, check_digest
-from layercache.oci.encoding import CONFIG, MANIFEST, encode, manifest_to_json
+from layercache.oci.encoding import CONFIG, MANIFEST, encode
 from layercache.oci.platforms import Platform
 from layercache.oci.streams import Checked, read_bounded
 
@@ -31,7 +31,6 @@ __all__ = [
 INDEX: Final = "application/vnd.oci.image.index.v1+json"
 DOCKER_MANIFEST: Final = "application/vnd.docker.distribution.manifest.v2+json"
 DOCKER_LIST: Final = "application/vnd.docker.distribution.manifest.list.v2+json"
-DOCKER_CONFIG: Final = "application/vnd.docker.container.image.v1+json"
 
 MANIFESTS: Final = frozenset({MANIFEST, DOCKER_MANIFEST})
 INDEXES: Final = frozenset({INDEX, DOCKER_LIST})
@@ -124,10 +123,6 @@ class Manifest:
             layers.append(evolve(found, media_type=media_type))
         config = _descriptor(value.get("config"), what)
         return cls(config, tuple(layers), _annotations(value, what))
-
-    def to_json(self) -> dict[str, Any]:
-        """The object of an OCI manifest, in a fixed order of keys."""
-        return manifest_to_json(self.config, self.layers, self.annotations)
 
 
 def decode(data: bytes, *, what: str) -> dict[str, Any]:

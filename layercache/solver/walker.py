@@ -9,7 +9,7 @@ One class holds it all: the states of a step and the answers that move it are on
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final, TypeAlias
 
 from layercache.errors import LayerCacheError, UsageError
@@ -230,32 +230,18 @@ class GraphWalk:
         """Take an answer, in any order; raises `UsageError` for one that was not asked for."""
         match answer:
             case Found(records):  # the most frequent one
-                for key, found in records.items():
-                    if key not in self._looked:
-                        raise UsageError(f"no such key was asked for: {key}")
-                    self._found.setdefault(key, found)
-                    self._look_again((key, False))
-                    if users := self._narrowings.users(key):
-                        self._look_at(users)
+                self._take_records(records)
             case (
                 Fingerprinted(AskFingerprint(selector=Observed()) as ask)
                 | Failed(AskFingerprint(selector=Observed()) as ask)
                 | Declined(AskFingerprint(selector=Observed()) as ask)
             ):
-                # A selector that is only tried: without its fingerprint it does not fit.
-                known = answer.fingerprint if isinstance(answer, Fingerprinted) else None
-                keys = self._narrowings.take_fingerprint(ask, known)
-                if isinstance(answer, Declined):
-                    self._open.update(keys)
-                self._look_at(keys)
+                self._take_tried(answer, ask)
             case Selectors(selectors):
                 for weak, known_selectors in selectors.items():
                     self._look_at(self._narrowings.take_selectors(weak, known_selectors))
             case Fingerprinted(ask, fingerprint):
-                wanted = (ask.subject, ask.selector)
-                self._answers[wanted] = fingerprint
-                for number, place in self._take_readers(wanted):
-                    self._resolve(number, place, fingerprint)
+                self._take_fingerprint((ask.subject, ask.selector), fingerprint)
             case Executed(key, record, reused):
                 self._take_execution(key, record, reused)
             case Failed(AskFingerprint() as ask, error):
@@ -271,6 +257,28 @@ class GraphWalk:
                 if lost_ask is not None:
                     self._ask_again(lost_ask)
         self._run()
+
+    def _take_records(self, records: Mapping[CacheKey, Record | None]) -> None:
+        for key, found in records.items():
+            if key not in self._looked:
+                raise UsageError(f"no such key was asked for: {key}")
+            self._found.setdefault(key, found)
+            self._look_again((key, False))
+            if users := self._narrowings.users(key):
+                self._look_at(users)
+
+    def _take_tried(self, answer: Fingerprinted | Failed | Declined, ask: AskFingerprint) -> None:
+        """A selector that is only tried: without its fingerprint it does not fit."""
+        known = answer.fingerprint if isinstance(answer, Fingerprinted) else None
+        keys = self._narrowings.take_fingerprint(ask, known)
+        if isinstance(answer, Declined):
+            self._open.update(keys)
+        self._look_at(keys)
+
+    def _take_fingerprint(self, wanted: _Wanted, fingerprint: Fingerprint) -> None:
+        self._answers[wanted] = fingerprint
+        for number, place in self._take_readers(wanted):
+            self._resolve(number, place, fingerprint)
 
     def state(self, vertex: int) -> State | None:
         """The state a vertex is bound to, None while it has none."""

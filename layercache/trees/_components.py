@@ -75,7 +75,9 @@ _ONE: Final = Part("?")
 _STAR: Final = Part("*")
 
 
-def tokenize(pattern: str, *, doublestar: bool) -> list[Part]:
+# Moby's rules for one character each, read in one loop over the pattern: divided, they would share
+# its position and the literal text so far.
+def tokenize(pattern: str, *, doublestar: bool) -> list[Part]:  # noqa: C901
     """The tokens of `pattern`; raises `PatternSyntax` where Go's `filepath.Match` does.
 
     Without `doublestar`, `**` is `*` twice. With it the rules are moby's: `**/` swallows its
