@@ -174,6 +174,8 @@ def _note_idle_selectors(options: Namespace, result: BuildResult) -> None:
     for text in options.no_cache_step:
         selects = step_selector(text)
         if not any(map(selects, origins)):
+            from layercache.reports.visible import visible
+
             print(f"note: --no-cache-step {visible(text)} selects no step", file=sys.stderr)
 
 
