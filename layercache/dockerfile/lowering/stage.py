@@ -1,4 +1,7 @@
-"""The fold of one stage: variables, configuration and state, instruction by instruction."""
+"""The fold of one stage: variables, configuration and state, instruction by instruction.
+
+It is one class, because each instruction reads and changes what those before it left.
+"""
 
 from __future__ import annotations
 
