@@ -1,6 +1,7 @@
 """Preparation of `RUN --mount`: the directory, file or socket behind each, and its content.
 
 `Mounts` lives as long as one step and releases its resources (locks, agents) on closing.
+It is one class: all kinds share the step's directories, order and what is given back.
 """
 
 from __future__ import annotations
