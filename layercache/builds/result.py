@@ -111,5 +111,5 @@ class BuildResult:
     def tree(self) -> Any:
         """The result's root file system as a `Tree`."""
         if self.state is None:
-            raise SourceError("this plan would run something: there is no result to look at")
+            raise SourceError("this plan would run something, so it has no result to read")
         return self.content.inputs.tree(self.state)

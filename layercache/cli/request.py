@@ -155,9 +155,9 @@ def _context(options: Namespace) -> str:
     if context == "-":
         why = "a context can't come from standard input; only a Dockerfile can: -f - DIRECTORY"
     elif "://" in context or context.startswith("git@"):
-        why = f"a context is a local directory, and {context} is none: fetch it first"
+        why = f"the context {context} is not a local directory: fetch it first"
     elif os.path.lexists(context):
-        why = f"a context is a directory, and {context} is none"
+        why = f"the context {context} is not a directory"
     else:
         why = f"there is no directory {context} to build from"
     raise UsageError(why)

@@ -103,7 +103,9 @@ class Carrier:
                 if result.layer is None or self._store.obtain(result.layer.descriptor):
                     window.catch_up(result.output)
                     return self._counted(result)
-                reason = "what its worker stored can't be had here: the store is not shared"
+                reason = (
+                    "the result stored by the worker is not available here: the store is not shared"
+                )
                 break
             if answer.error is not None and not isinstance(answer.error, CacheError):
                 raise answer.error

@@ -91,7 +91,7 @@ class Graph:
                         )
         for target in self.targets:
             if not 0 <= target < len(self.vertices):
-                raise UsageError(f"target {target} is no vertex of the graph")
+                raise UsageError(f"target {target} is not a vertex of the graph")
 
     def needed(self) -> frozenset[int]:
         """The vertices that the targets depend on, themselves included."""

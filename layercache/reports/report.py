@@ -156,7 +156,7 @@ class Report:
                 saved_seconds=value["saved_seconds"],
             )
         except (KeyError, TypeError) as error:
-            raise UsageError(f"this is no complete report: {error}") from error
+            raise UsageError(f"this is not a complete report: {error}") from error
 
 
 def _step(value: Mapping[str, Any]) -> StepReport:

@@ -310,7 +310,7 @@ def _record(value: Any) -> Record:
     if type(seconds) is not float or type(created) is not float or type(generation) is not int:
         raise TypeError("a number is something else")
     if not (0.0 <= seconds < _INFINITE and -_INFINITE < created < _INFINITE):
-        raise ValueError("a time is none")
+        raise ValueError("a time is malformed")
     if not 0 <= generation < _LARGEST:
         raise ValueError("a generation is out of bounds")
     if type(material) is not bytes:
@@ -332,7 +332,7 @@ def _checked(digest: Any) -> str:
     """A digest that names an object."""
     text = _text(digest)
     if not is_digest(text):
-        raise ValueError("a digest is none")
+        raise ValueError("a digest is malformed")
     return text
 
 

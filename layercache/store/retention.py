@@ -171,7 +171,7 @@ class LabelFilter:
         name, valued, value = rest.partition("=")
         if not equals or kind not in {"label", "label!"} or not name:
             raise UsageError(
-                f"{text!r} is no filter: expected label=NAME[=VALUE] or label!=NAME[=VALUE]"
+                f"{text!r} is not a filter: expected label=NAME[=VALUE] or label!=NAME[=VALUE]"
             )
         return cls(name, value if valued else None, kind == "label!")
 

@@ -62,7 +62,7 @@ class DictTree:
             if path:
                 parent, _, base = path.rpartition(b"/")
                 if not self._nodes[parent].is_dir:
-                    raise UsageError(f"{parent!r} is no directory but {path!r} is below it")
+                    raise UsageError(f"{parent!r} is not a directory, but {path!r} is below it")
                 self._children.setdefault(parent, []).append(base)
         for names in self._children.values():
             names.sort()

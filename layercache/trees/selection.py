@@ -285,12 +285,12 @@ def _matches(tree: Tree, base: bytes, start: PatternState) -> Iterator[bytes]:
 
 
 def _missing(tree: Tree, path: bytes) -> SourceError:
-    message = f"{_decode(path)} is not there to be copied"
+    message = f"{_decode(path)} was not found"
     rule = tree.excluded(path) if isinstance(tree, Excludes) else None
     if rule is not None:
         message += f": it is excluded by {rule}"
     elif (node := tree.lookup(path)) is not None and node.is_link:
-        message += f": it is a link to {_decode(node.link)!r}, which is not in there"
+        message += f": it is a link to {_decode(node.link)!r}, whose target does not exist there"
     else:
         near = _near(tree, path)
         if near is not None:

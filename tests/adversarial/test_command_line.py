@@ -35,7 +35,7 @@ def status(arguments: str) -> int:
 
 MISTAKES = {
     "build nowhere": "there is no directory nowhere",
-    "build context/a": "context/a is none",
+    "build context/a": "context/a is not a directory",
     "build -": "-f - DIRECTORY",
     "build https://example.com/x.git": "fetch it first",
     "build --buildarg A=1 context": "did you mean --build-arg?",

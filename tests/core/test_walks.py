@@ -331,7 +331,7 @@ def test_a_graph_in_disorder_is_refused():
     step = Step(Say("a"), (Input(PARENT, 1),))
     with pytest.raises(UsageError, match="an input must come before its reader"):
         Graph((step, Base("scratch", SCRATCH)), (0,))
-    with pytest.raises(UsageError, match="no vertex"):
+    with pytest.raises(UsageError, match="not a vertex"):
         Graph((), (0,))
 
 

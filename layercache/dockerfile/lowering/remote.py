@@ -46,7 +46,7 @@ def file_name(instruction: AnyInstruction, name: str, what: str) -> str:
     try:
         size = len(name.encode())
     except UnicodeEncodeError:
-        raise problem(instruction, f"{what} gives a file name that is no text") from None
+        raise problem(instruction, f"{what} gives a file name that is not valid text") from None
     reserved = name in ("", ".", "..") or name.startswith(".wh.")  # a layer's deletion
     if reserved or "/" in name or "\0" in name or size > _LONGEST_NAME:
         shown = repr(name if len(name) < 60 else name[:60] + "…")
@@ -115,7 +115,7 @@ def _parsed(url: str, copy: AnyInstruction) -> SplitResult:
     try:
         return urlsplit(url)
     except ValueError:
-        raise problem(copy, "a source that begins like a URL is none") from None
+        raise problem(copy, "the source begins like a URL but is not a valid one") from None
 
 
 def _git_source(text: str, add: Add, checksum: str | None) -> GitSource:

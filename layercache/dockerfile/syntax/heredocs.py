@@ -40,7 +40,7 @@ class HereDoc:
         if not isinstance(self.name, str) or not self.name or set(self.name) & set("\n<"):
             raise UsageError(f"a here-document needs a name without '<': {self.name!r}")
         if not isinstance(self.content, str):
-            raise UsageError(f"the content of here-document {self.name} is no text")
+            raise UsageError(f"the content of here-document {self.name} is not text")
         if self.content and not self.content.endswith("\n"):
             raise UsageError(f"the last line of here-document {self.name} has no newline")
         if any(self.ends_at(line) for line in self.content.split("\n")):
