@@ -345,10 +345,7 @@ class StepMounts:
         return {**spec, "base": at, "source": source, "overlays": [layer]}, start
 
     def _later(self, blobs: Blobs) -> int:
-        """A time after everything that the step's own state shows, because a mount may be newer
-        than
-        anything in it.
-        """
+        """A time after all that the step's own state shows: a mount may be newer than any of it."""
         instants = clock_of(self._task.parent or SCRATCH, blobs).instants
         # In coarse steps: so that a state is seldom unpacked anew for the next instruction.
         return (instants[-1] // _COARSE + 1) * _COARSE
