@@ -430,3 +430,13 @@ def test_auto_is_never_the_host() -> None:
     """The error that says nothing can run here is one of usage, and names the way out."""
     assert issubclass(ExecutorUnavailable, UsageError)
     assert Request(recipe=[]).recipe == []
+
+
+@pytest.mark.parametrize("stage", ["..", ".", "...", "../..", "/", ""])
+def test_the_root_of_a_stage_stays_in_its_directory(tmp_path: Path, stage: str) -> None:
+    """Whatever a stage is called."""
+    place = tmp_path / "work"
+    root = Path(Workspace(place).root(stage))
+    assert place == root.parent.parent
+    assert root.resolve().is_relative_to(place.resolve())
+    assert root.parent != place

@@ -161,6 +161,8 @@ class Workspace(ChecksInstructions, Masks, StepTraits, UsesBaseImages, WithSecre
     def root(self, stage: str) -> str:
         """The root directory of a stage (given by name or number), at a stable path."""
         safe = "".join(c if c.isalnum() or c in "-_." else "_" for c in stage) or "0"
+        if not safe.strip("."):
+            safe = "_" * len(safe)  # never the directory itself, nor the one above
         return os.path.join(self.directory, safe, "root")
 
     def prune(self) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -80,8 +81,7 @@ class Groups:
 
     def make(self, number: int) -> list[int]:
         """The group of step `number`: a descriptor for each hierarchy, through which a process
-        enters by
-        writing 0. A hierarchy that permits no new group is skipped from then on.
+        enters by writing 0. A hierarchy that permits no new group is skipped from then on.
         """
         name = f"{self._prefix}{number}"
         found = []
@@ -99,6 +99,17 @@ class Groups:
     def clear(self) -> None:
         """Remove all empty groups."""
         self._left = [(base, name) for base, name in self._left if not _remove(base, name)]
+
+    def finish(self, seconds: float) -> None:
+        """Remove all groups, waiting at most so long for the kernel to let the last process go.
+
+        A process that was waited for still counts in its group for a moment.
+        """
+        deadline = time.monotonic() + seconds
+        self.clear()
+        while self._left and time.monotonic() < deadline:
+            time.sleep(0.01)
+            self.clear()
 
     def close(self) -> None:
         """Close everything in a forked process."""

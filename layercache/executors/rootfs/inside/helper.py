@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 NAMESPACES = sys_.CLONE_NEWNS | sys_.CLONE_NEWPID | sys_.CLONE_NEWUTS | sys_.CLONE_NEWIPC
 """What every step has of its own from its first process on; a control group namespace follows."""
 
+_LAST_GROUPS_SECONDS = 1.0
+"""How long the end of a build waits for the kernel to let go of control groups."""
+
 START = "start"
 KILL = "kill"
 AGENT = "agent"
@@ -293,7 +296,7 @@ class Runner:
         for pid in (*(pid for pid, _, _ in self.steps.values()), *self.agents.values()):
             os.waitpid(pid, 0)
         self.networks.end()
-        self.groups.clear()
+        self.groups.finish(_LAST_GROUPS_SECONDS)
 
 
 def _unreachable() -> None:
