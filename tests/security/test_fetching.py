@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from layercache import Builder, Dockerfile
+from layercache._os.allowance import UnpackAllowance
 from layercache.errors import DockerfileError, LayerCacheError, SourceError
 from layercache.inputs import fetch
 from layercache.inputs.access import Access
@@ -479,7 +480,9 @@ def test_the_environment_of_git_is_ours(
     assert str(tmp_path / "program") not in str(found)
     assert found["HOME"] == "/empty"
     assert found["GIT_ALLOW_PROTOCOL"] == "https"
-    assert "t0ken" not in repr(Git("https://h/r.git", "/e", Access({"GIT_AUTH_TOKEN": b"t0ken"})))
+    access = Access({"GIT_AUTH_TOKEN": b"t0ken"})
+    git = Git("https://h/r.git", "/e", access, UnpackAllowance(), "/e")
+    assert "t0ken" not in repr(git)
 
 
 def bytes_of(tree: Tree, path: bytes = b"") -> dict[bytes, bytes]:
