@@ -140,23 +140,63 @@ def test_an_edit_in_a_command_counts(build: Callable[..., BuildResult]) -> None:
     assert sorted(read(result, "/l2").split()) == [b"a", b"all"]
 
 
-STEP = st.tuples(
-    st.sampled_from(["x\n", "y\n"]), st.sampled_from(["x\n", "y\n"]), st.integers(0, 1)
+TEXTS = st.sampled_from(["x\n", "y\n"])
+
+STEP = st.fixed_dictionaries(
+    {
+        "a": TEXTS,
+        "b": TEXTS,
+        "above": st.booleans(),  # another instruction above: every time below is another
+        "edit": st.booleans(),  # a command edits a source
+        "over": st.booleans(),  # a build of other sources comes first, without the cache
+        "no_cache": st.integers(0, 5).map(lambda n: not n),
+    }
 )
+
+
+def check_history(build: Callable[..., BuildResult], history: list[dict[str, Any]]) -> None:
+    """Builds of several recipes over one cache give the programs of their own sources."""
+    for n, step in enumerate(history):
+        text = "RUN touch /other\n" * step["above"]
+        if step["over"]:
+            text += (
+                "COPY Makefile /w/\nRUN cd /w && mkdir -p src plain && ln -s plain out && "
+                "touch src/a src/b && make -s LOG=/l && rm out\n"
+            )
+        text += "COPY . /w\nRUN mkdir -p /w/out\n"
+        text += "RUN echo edited > /w/src/a\n" * step["edit"]
+        text += f"{CACHED} && : {n}\n"
+        if step["over"]:
+            text += (
+                "RUN cd /w && rmdir out && ln -s plain out && make -s LOG=/l && cp out/all /all2"
+            )
+        result = build(text, sources(step["a"], step["b"]), no_cache=step["no_cache"])
+        wanted = ("edited\n" if step["edit"] else step["a"]) + step["b"]
+        assert read(result, "/all") == wanted.encode()
+        if step["over"]:
+            assert read(result, "/all2") == wanted.encode()
 
 
 @settings(
-    max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=4, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-@given(history=st.lists(STEP, min_size=1, max_size=5))
+@given(history=st.lists(STEP, min_size=1, max_size=4))
 def test_the_output_is_that_of_the_sources(
-    build: Callable[..., BuildResult], history: list[tuple[str, str, int]]
+    build: Callable[..., BuildResult], history: list[dict[str, Any]]
 ) -> None:
-    """Edits and reverts, two recipes over one cache: never the program of other sources."""
-    for n, (a, b, other) in enumerate(history):
-        more = "RUN touch /other\n" * other
-        text = f"{more}COPY . /w\nRUN mkdir -p /w/out\n{CACHED} && : {n}"
-        assert read(build(text, sources(a, b)), "/all") == (a + b).encode()
+    """Edits and reverts, several recipes over one cache: never the program of other sources."""
+    check_history(build, history)
+
+
+@pytest.mark.soak
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(history=st.lists(STEP, min_size=2, max_size=12))
+def test_the_output_is_that_of_the_sources_for_long(
+    build: Callable[..., BuildResult], history: list[dict[str, Any]]
+) -> None:
+    check_history(build, history)
 
 
 def test_no_cache_empties_a_cache_mount_once(build: Callable[..., BuildResult]) -> None:
