@@ -201,7 +201,7 @@ def test_known_values() -> None:
         "ExposedPorts": {"80/tcp": {}},
         "Volumes": {"/v": {}},
         "Labels": {"a": "1", "b": "2"},
-        "HealthcheckConfig": {"Test": ["CMD-SHELL", "true"], "Interval": 5_000_000_000},
+        "Healthcheck": {"Test": ["CMD-SHELL", "true"], "Interval": 5_000_000_000},
         "OnBuild": ["RUN x"],
     }
     text = "{Test:[CMD-SHELL true] Interval:1m30.5s Timeout:20ms "
@@ -255,8 +255,8 @@ def test_what_docker_keeps_of_a_base() -> None:
         {"config": {"Env": [1]}},
         {"config": {"Labels": ["a"]}},
         {"config": {"Labels": {"a": 1}}},
-        {"config": {"HealthcheckConfig": "x"}},
-        {"config": {"HealthcheckConfig": {"Interval": "5s"}}},
+        {"config": {"Healthcheck": "x"}},
+        {"config": {"Healthcheck": {"Interval": "5s"}}},
         {"config": {"User": 5}},
         {"history": {"a": 1}},
         {"history": ["x"]},
