@@ -231,8 +231,7 @@ else:
 
     def _shown(self):
         """The repr as attrs writes it: `Name(field=value, ...)`; a private field is shown through
-        the
-        property of the same name, if there is one.
+        the property of the same name, if there is one.
         """
         cls = self.__class__
         shown = []

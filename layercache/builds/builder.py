@@ -98,8 +98,7 @@ class Builder:
 
         Raises failures as a `LayerCacheError`, whose `report` has the steps so far. A
         `KeyboardInterrupt` while steps are decided or executed is passed on to the caller once
-        running
-        steps have ended; its `__cause__` is a `Cancelled` with such a report.
+        running steps have ended; its `__cause__` is a `Cancelled` with such a report.
         """
         return self.run(Request(recipe=checked_recipe(recipe), **options))
 

@@ -33,17 +33,13 @@ class Request:
     """One requested build or plan. Every field has a default.
 
     `recipe` is a `Dockerfile` or instructions; `context` a directory, a tree or a mapping of paths
-    to
-    contents; `contexts` are further ones by name (`oci-layout://PATH` and `docker-image://NAME` are
-    images). `no_cache` is True for all steps, or a predicate of a step's `Origin`;
-    `no_cache_filter`
-    names stages. `project` names the project for trails (default: context, recipe and target);
-    `against` is a tag of this cache or another cache, with whose build the reasons compare.
-    `paranoid`
-    reads every selected file of a context again, instead of relying on unchanged stamps. `trace` is
-    "off", "auto" or "audit" ("audit=0.2" sets the share that is run again), or a function that
-    returns
-    one of them for a step's `Origin`.
+    to contents; `contexts` are further ones by name (`oci-layout://PATH` and `docker-image://NAME`
+    are images). `no_cache` is True for all steps, or a predicate of a step's `Origin`;
+    `no_cache_filter` names stages. `project` names the project for trails (default: context, recipe
+    and target); `against` is a tag of this cache or another cache, with whose build the reasons
+    compare. `paranoid` reads every selected file of a context again, instead of relying on
+    unchanged stamps. `trace` is "off", "auto" or "audit" ("audit=0.2" sets the share that is run
+    again), or a function that returns one of them for a step's `Origin`.
     """
 
     recipe: Dockerfile | Sequence[Any]

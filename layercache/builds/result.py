@@ -38,8 +38,7 @@ class BuildResult:
     """A finished build, or a plan.
 
     `report` holds all facts as plain values; `state` is the stack of layers of the target (None in
-    a
-    plan that would run something); `built` is the input for writing image files; `graph` and
+    a plan that would run something); `built` is the input for writing image files; `graph` and
     `decisions` are the walked graph and the final decisions.
     """
 

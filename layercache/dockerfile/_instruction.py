@@ -52,8 +52,7 @@ class DockerfileInstruction:
 
         Parsing the result gives an equal value, except for values that Dockerfile syntax can't
         express: a newline in a shell command or a word, or a command that would be read as
-        something
-        else. `escape` is the escape character of the file.
+        something else. `escape` is the escape character of the file.
         """
         raise NotImplementedError
 

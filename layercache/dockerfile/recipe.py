@@ -62,8 +62,7 @@ class Dockerfile:
         """Read and parse the file at `path`; raises `UsageError` if it can't be read.
 
         A file in the directory `context` is read without leaving the context: no link there leads
-        to
-        another file of this machine, which a message could quote.
+        to another file of this machine, which a message could quote.
         """
         from layercache._os.small_files import read_beneath, read_file
 

@@ -155,8 +155,7 @@ class CopyPlan:
         """All facts of the parent that the outcome depends on; complete once `changes` are written.
 
         Only facts that decide something count: type, mode, owner and attributes of each path, and
-        link
-        targets. Accounts count by the resolved numbers.
+        link targets. Accounts count by the resolved numbers.
         """
         seen = {path: _bits(node) for path, node in self.changes.reads.items()}
         return Observations.of(seen, self._derived)

@@ -126,14 +126,12 @@ class Images:
     def resolve(self, name: str, platform: str | None = None) -> BaseImage:
         """The image that `FROM name` refers to.
 
-        `scratch`; `oci-layout://PATH[:TAG][@DIGEST]` for an OCI layout (directory or archive)
-        or a `docker save` archive; otherwise an image reference. A tag is resolved once and keeps
-        its
+        `scratch`; `oci-layout://PATH[:TAG][@DIGEST]` for an OCI layout (directory or archive) or a
+        `docker save` archive; otherwise an image reference. A tag is resolved once and keeps its
         result for the life of this object; a digest pins. `platform` chooses among the images of an
         index; a single image is taken, whatever its platform. Raises `SourceError` if there is no
-        such
-        image, `HostileArchive` if the image does not match its digests, `UsageError` for an invalid
-        name.
+        such image, `HostileArchive` if the image does not match its digests, `UsageError` for an
+        invalid name.
         """
         wanted = Platform.parse(platform) if platform else self._platform or host_platform()
         key = (name, wanted)

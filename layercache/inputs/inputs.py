@@ -115,8 +115,7 @@ class Inputs:
 
     def elsewhere(self, given: Mapping[Source, State]) -> Inputs:
         """The form of this object for another process: sources become states that hold the parts
-        that are
-        read, and base layers must be in the store. Can be pickled.
+        that are read, and base layers must be in the store. Can be pickled.
         """
         found = Inputs(self._store, {})
         found._given = dict(given)
@@ -180,8 +179,7 @@ class Inputs:
 
     def proves(self, subject: State | Source, selector: Selector, found: Fingerprint) -> bool:
         """Whether `selector` picks `found` from `subject`, checked here if only a remote cache
-        claimed
-        it. Called before a result is stored under a key made of it.
+        claimed it. Called before a result is stored under a key made of it.
 
         Raises `SourceError`, `NotFound` or `CorruptObject`.
         """
@@ -228,8 +226,7 @@ class Inputs:
 
     def _derive(self, kind: str, text: str, tree: Tree) -> Value:
         """See `layers.accounts_derive`; the result is stored, so that a machine without the layers
-        need
-        not fetch one to resolve a user.
+        need not fetch one to resolve a user.
         """
         from layercache.layers.accounts_derive import account_files, derive
 
@@ -265,8 +262,7 @@ class Inputs:
 
     def forget_states(self) -> None:
         """Open states again after a layer's recorded blob turned out to be wrong. A state is
-        identified
-        by its content, so the correct layers give the same name.
+        identified by its content, so the correct layers give the same name.
         """
         with self._lock:
             self._states.clear()
@@ -303,8 +299,7 @@ class Inputs:
 
     def _read_index(self, layer: Layer) -> LayerIndex:
         """The index from the layer's bytes. Damaged bytes can look like a hostile archive, so they
-        are
-        verified before the archive is blamed.
+        are verified before the archive is blamed.
         """
         from layercache.layers.reader import index_layer
 
@@ -321,8 +316,7 @@ class Inputs:
 
     def heal(self, layer: Layer) -> bool:
         """Fetch a layer again whose bytes are missing or damaged; False if only the step that made
-        it can
-        repair it, and for a plan, which fetches nothing.
+        it can repair it, and for a plan, which fetches nothing.
         """
         return self._write and self._fetch is not None and self._fetch(layer)
 

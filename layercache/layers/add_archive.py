@@ -46,8 +46,7 @@ class Unpacker:
         `allowance` counts the bytes it unpacks to.
 
         Raises `HostileArchive` for an archive that violates a rule, `MissingExtra` for one
-        compressed
-        with zstd without the extra.
+        compressed with zstd without the extra.
         """
         import tempfile
 

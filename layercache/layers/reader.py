@@ -49,8 +49,8 @@ def read_layer(
     stream: BinaryIO, *, limits: Limits = DEFAULT_LIMITS, what: str = "layer"
 ) -> Iterator[Entry]:
     """The entries of a layer in the order of its tar, with digested contents. If two entries have
-    one
-    name, the later one counts, without the content of the earlier one: `index_layer` applies this.
+    one name, the later one counts, without the content of the earlier one: `index_layer` applies
+    this.
 
     `stream` may be compressed; offsets count in the uncompressed tar. It is read to its end
     once the iterator is exhausted. Raises `HostileArchive`; entries yielded before must then be
@@ -138,8 +138,7 @@ class _Reader:
 
     def _inside(self, header: Header, path: bytes) -> bytes:
         """The destination of an archive's entry for ADD: links of the archive on its path are
-        followed,
-        with the destination as their root.
+        followed, with the destination as their root.
         """
         todo = path.split(b"/")[::-1]
         done: list[bytes] = []

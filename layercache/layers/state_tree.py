@@ -138,8 +138,7 @@ class StateTree(HardLinks, Linked, Timed, Ordered):
         """The bytes of the regular file at `path`.
 
         Raises `NotFound` if there is none. Reading to the end raises `CorruptObject` if the bytes
-        do
-        not match the index.
+        do not match the index.
         """
         found = self._find(path)
         number, row = found if found is not None else (-1, -1)
@@ -243,8 +242,7 @@ class StateTree(HardLinks, Linked, Timed, Ordered):
     @property
     def base_layers(self) -> int:
         """The number of lowest layers that belong to a base image, judged by their times: no layer
-        that
-        was built here has a time after LAYER_TIME.
+        that was built here has a time after LAYER_TIME.
         """
         for number in reversed(range(len(self._indexes))):
             if self._indexes[number].times.newest > LAYER_TIME:
@@ -329,8 +327,7 @@ class StateTree(HardLinks, Linked, Timed, Ordered):
 
     def _described(self, path: bytes, found: tuple[int, int]) -> tuple[int, int] | None:
         """Layer and row with the metadata of the entry `found` at `path`; None for a directory that
-        no
-        layer describes.
+        no layer describes.
         """
         number, row = found
         if number < 0:
@@ -403,8 +400,7 @@ class StateTree(HardLinks, Linked, Timed, Ordered):
 @frozen
 class Resolved:
     """The target of a path: `path` without links, its `node` (None if nothing exists there), and
-    every
-    path that was looked up on the way with the node found.
+    every path that was looked up on the way with the node found.
     """
 
     path: bytes

@@ -214,8 +214,7 @@ class WriteBeneath:
 
     def other(self, path: bytes, node: Node) -> None:
         """Create a link, a device (without `owners` only if that is permitted) or a FIFO; nothing
-        may
-        exist at `path`.
+        may exist at `path`.
         """
         directory, name = self._place(path)
         try:

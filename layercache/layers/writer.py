@@ -103,8 +103,7 @@ class LayerWriter:
 
         Raises `ContextChanged` if the bytes do not match `node`, `SourceError` for an entry that a
         layer can't hold (a name that means a deletion, the device of one), `UsageError` for an
-        entry
-        out of order.
+        entry out of order.
         """
         mode = node.mode
         kind = stat.S_IFMT(mode)

@@ -114,9 +114,8 @@ class GraphBuilder:
         """The vertex number of `source`.
 
         Raises `UsageError` for a source that is equal to another one but has a different
-        definition,
-        for example if their types differ (`1 == True`): the content of one would be used for the
-        other.
+        definition, for example if their types differ (`1 == True`): the content of one would be
+        used for the other.
         """
         number = self._sources.get(source)
         if number is None:

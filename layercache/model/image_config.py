@@ -112,8 +112,7 @@ class HistoryEntry:
         """The entry that BuildKit writes for an instruction.
 
         `layer`: the instruction makes a layer. `operation` (default: same as `layer`): the text
-        ends
-        with "# buildkit", as for RUN, COPY and ADD but not for WORKDIR.
+        ends with "# buildkit", as for RUN, COPY and ADD but not for WORKDIR.
         """
         marked = layer if operation is None else operation
         return cls(

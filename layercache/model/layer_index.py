@@ -294,8 +294,7 @@ class LayerIndex:
         """The inverse of `encode`; raises `CorruptObject` for any other bytes.
 
         A checksum detects only accidents, so the canonical form is checked too: no name leads out
-        of
-        the layer, each name occurs once and in order, and every parent is a directory.
+        of the layer, each name occurs once and in order, and every parent is a directory.
         """
         try:
             return cls._decode(data)

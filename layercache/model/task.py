@@ -114,8 +114,7 @@ class Blobs(Protocol):
         """Store a layer that writes or deletes these paths; None if there are none.
 
         Order, sizes, types, times and digests are determined here. Owners are 0:0 unless a node
-        says
-        otherwise. Raises `UsageError` for an invalid path or content.
+        says otherwise. Raises `UsageError` for an invalid path or content.
         """
 
     def layer_from(self, directory: str) -> Layer | None:

@@ -97,8 +97,7 @@ class Transport:
 
         A token is requested for `repository` and `actions`. Any status below 500 except 401 and 429
         is returned; raises `SourceError` for the others. A body that is an iterator is sent once,
-        so
-        such a request is not retried (`retry`).
+        so such a request is not retried (`retry`).
         """
         scope = f"repository:{repository}:{actions}"
         base = _parsed(f"{self._base(host)}/v2/", host)

@@ -48,8 +48,7 @@ def _text(text: str) -> str:
 
 def _code(text: str) -> str:
     """One line between backticks in a table: without backticks, and without a pipe that would end
-    the
-    cell.
+    the cell.
     """
     line = visible(" ".join(text.split())).replace("`", "'")
     return line.replace("\\|", "\\ |").replace("|", "\\|")

@@ -43,10 +43,9 @@ class ContentKeys(Narrows):
     """A step's key is made of its definition and the content that it reads.
 
     The parent counts as a whole (its chain ID), except for COPY and ADD `--link`, which read
-    nothing of
-    it. If a step runs again and produces the same result as before, the steps that read it hit. If
-    the
-    whole parent differs, a step is also reused if the facts that it read are unchanged.
+    nothing of it. If a step runs again and produces the same result as before, the steps that read
+    it hit. If the whole parent differs, a step is also reused if the facts that it read are
+    unchanged.
     """
 
     salt: str = ""
@@ -79,8 +78,7 @@ class ChainKeys:
     """Docker's classic rule: the parent counts by its *key*, not by its content.
 
     All keys are known before anything runs. For tools whose outputs can't be hashed. There is no
-    early
-    cutoff: if a step runs again, all steps after it run again.
+    early cutoff: if a step runs again, all steps after it run again.
     """
 
     salt: str = ""

@@ -97,8 +97,7 @@ def read_bounded(content: BinaryIO, name: str, allowance: Allowance | None = Non
     """All bytes of a small object; raises `CacheError` if they exceed the limit for one.
 
     So a medium that sends without end costs bounded memory and time. `allowance` bounds the total
-    of
-    several reads.
+    of several reads.
     """
     parts = []
     size = 0
@@ -127,8 +126,7 @@ class Backend(Protocol):
 
     Names are relative, of `[a-z0-9._-]` segments joined by `/`. Methods may be called from several
     threads and processes at once. Failures of the medium are `CacheError`; for a missing name,
-    `read`
-    raises `NotFound` and `delete` does nothing.
+    `read` raises `NotFound` and `delete` does nothing.
     """
 
     def read(self, name: str) -> BinaryIO:
@@ -156,8 +154,7 @@ class BatchReader(ABC):
         """The bytes of the existing objects among these.
 
         An object that can't be read is left out, like a missing one; `CacheError` if the medium as
-        a whole
-        fails.
+        a whole fails.
         """
 
 
@@ -181,8 +178,7 @@ class Syncs(ABC):
         """Return when everything written before is durable.
 
         Costs nothing if nothing was written. After a `CacheError`, none of it may be relied on,
-        even if it
-        can be read: the caller removes it and writes it again.
+        even if it can be read: the caller removes it and writes it again.
         """
 
 
@@ -190,8 +186,7 @@ class Stages(ABC):
     """Optional: small objects that others may see before their blobs are durable.
 
     A staged object is gone after a restart of the machine unless it was published. So a record can
-    be
-    shared at once, and still never survives a power cut that its blob did not survive.
+    be shared at once, and still never survives a power cut that its blob did not survive.
     """
 
     __slots__ = ()
@@ -271,8 +266,7 @@ class Locks(ABC):
         """Wait until nobody else holds `name`; yields False if locks don't work here.
 
         The lock of a dead holder is released. `give_up` is called now and then while waiting; once
-        it
-        returns True, the wait ends with False.
+        it returns True, the wait ends with False.
         """
 
 

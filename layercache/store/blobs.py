@@ -126,8 +126,7 @@ class BlobStore:
         """A reader that verifies at the end; raises `NotFound` or `CacheError`.
 
         A blob that could not be read once counts as absent for this object until it is written
-        again,
-        even if the cause disappears: the build makes it again, which repairs the cache.
+        again, even if the cause disappears: the build makes it again, which repairs the cache.
         """
         path = self._aside.get(digest)
         source: BinaryIO

@@ -248,10 +248,9 @@ def collect(
     """Remove the records that the policies release, and all unreferenced objects.
 
     `everything` releases all records and tags (the grace period still protects objects in recent
-    use
-    unless `grace` is 0). With `dry_run` nothing changes. Raises `UsageError` if the place is not a
-    cache, `CacheError` if the backend fails; objects removed by then were removed in an order that
-    leaves no dangling reference.
+    use unless `grace` is 0). With `dry_run` nothing changes. Raises `UsageError` if the place is
+    not a cache, `CacheError` if the backend fails; objects removed by then were removed in an order
+    that leaves no dangling reference.
     """
     if not is_cache(store):
         return Collected(verdicts=(), removed=(), freed=0, dry_run=dry_run)
@@ -416,8 +415,7 @@ def verify(
     blobs.
 
     With `repair`, damaged objects are removed, so that the next build makes them again. `progress`
-    is
-    called with the bytes read so far.
+    is called with the bytes read so far.
     """
     contents = _look(store)
     found = [Damage(name, message) for name, message in contents.damaged.items()]

@@ -126,8 +126,7 @@ class Remote:
         `transfer`.
 
         `NotFound`, `CorruptObject` and errors that are no failure of the remote are raised
-        unchanged; all
-        others as `Unavailable`.
+        unchanged; all others as `Unavailable`.
         """
         if not (self.writable if write else self.available):
             raise Unavailable(f"{self.name} failed and is not asked for now")

@@ -274,8 +274,7 @@ def judge(
     """The verdict for each entry, in the order given.
 
     Policies are applied in order, each to the entries that the ones before it left. An entry that
-    was
-    used within `grace` seconds always stays, because a build may rely on it.
+    was used within `grace` seconds always stays, because a build may rely on it.
     """
     if pinned is not None:
         entries = [evolve(entry, pins=pinned.pins(entry)) for entry in entries]

@@ -20,8 +20,8 @@ class VerifyingReader(io.RawIOBase):
     """Reads a blob and raises `CorruptObject` at its end unless size and digest are right.
 
     The last bytes are delivered only after the check, so a consumer that has read all bytes knows
-    that
-    they are right; until then, nothing is known. `size` None takes the source's own length, if any.
+    that they are right; until then, nothing is known. `size` None takes the source's own length, if
+    any.
     """
 
     def __init__(

@@ -21,8 +21,7 @@ END: Final = bytes(2 * BLOCK)
 @frozen
 class Hostile:
     """One archive. `as_layer` and `as_archive` tell where it must be rejected: read as the layer of
-    an
-    image, or given to ADD (some tricks have no effect there).
+    an image, or given to ADD (some tricks have no effect there).
     """
 
     name: str

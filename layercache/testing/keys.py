@@ -27,8 +27,7 @@ class KeyStrategySuite:
     """The contract of every strategy: count everything that can change a result, and nothing else.
 
     Override `make`. `histories` is the number of random edit histories that are built with the
-    strategy
-    and compared with clean builds; `seed` is the first seed.
+    strategy and compared with clean builds; `seed` is the first seed.
     """
 
     histories = 30

@@ -292,8 +292,7 @@ def check_history(
     """Build all versions in order and check the laws after each; raises `LawBroken`.
 
     `mishaps`: percentage of builds that a mishap of the store precedes. The machine, an old or a
-    new
-    process, and values or text as the recipe are chosen at random.
+    new process, and values or text as the recipe are chosen at random.
     """
     world.tally.histories += 1
     for number, version in enumerate(history):

@@ -365,8 +365,7 @@ class MemoryFiles:
         """Show the content of `source` at `at` (None: nothing) at `target`.
 
         Changes below it are not part of the layer; see `unmount`. Times are those of a copy, so
-        that
-        no uncovered fact is visible. Facts that don't count are left out of `digest_of_all`.
+        that no uncovered fact is visible. Facts that don't count are left out of `digest_of_all`.
         """
         goal = self.resolve(target).path
         above = goal

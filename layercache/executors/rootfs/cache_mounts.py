@@ -91,11 +91,9 @@ class Caches:
         """The directory for one mount, locked; waits if another step must end first.
 
         `fill` puts the initial content into a new, empty directory. `empty` requests a new
-        directory
-        in place of the existing one; among the steps of one `build`, only the first such request
-        gets a
-        new directory, and the others get the directory that it left. Raises `Cancelled`. The caller
-        closes the lock.
+        directory in place of the existing one; among the steps of one `build`, only the first such
+        request gets a new directory, and the others get the directory that it left. Raises
+        `Cancelled`. The caller closes the lock.
         """
         place = self.place(mount, start)
         os.makedirs(place, mode=0o700, exist_ok=True)
@@ -138,8 +136,7 @@ class Caches:
 
     def alone(self, found: CacheDirectory) -> tuple[int, bool]:
         """A further lock, and whether no other step uses the directory; the caller holds the lock
-        as long
-        as the directory is used, and closes it.
+        as long as the directory is used, and closes it.
         """
         lock = os.open(found.path + ".use", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:

@@ -135,8 +135,7 @@ class RootfsExecutor(ChecksInstructions, Masks, UnpacksStates, WithSecrets, Clos
 
     def prune(self, *, unused_for: float = 0.0, caches: bool = False) -> int:
         """Delete unpacked layers that no step needed for `unused_for` seconds, and with `caches`
-        also the
-        contents of all cache mounts; returns the number of deleted directories.
+        also the contents of all cache mounts; returns the number of deleted directories.
 
         Everything but the caches' contents can be made again. Files of other users of a user
         namespace can be deleted only in this way. Does nothing while another build uses the
@@ -188,8 +187,7 @@ class RootfsExecutor(ChecksInstructions, Masks, UnpacksStates, WithSecrets, Clos
 
     def _default_network(self) -> str:
         """The default network of commands: it determines addresses, resolver and reachable hosts,
-        so
-        results of one kind are not reused by another.
+        so results of one kind are not reused by another.
         """
         return "host without raw sockets" if self.network_reason else self._network
 

@@ -183,10 +183,8 @@ class HelperClient:
 
         `network` are programs that can serve a network of its own, the best first; without any, the
         step has none. `held` are further locks that it holds, `log` receives its output as it
-        arrives.
-        Raises `Cancelled` if `cancelled` returns True, `BuildError` if the step can't be set up.
-        Even
-        if it raises, the step's processes are gone.
+        arrives. Raises `Cancelled` if `cancelled` returns True, `BuildError` if the step can't be
+        set up. Even if it raises, the step's processes are gone.
         """
         self.start()
         namespace = self._namespace

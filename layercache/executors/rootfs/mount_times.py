@@ -1,10 +1,9 @@
 """Times for a step with cache mounts: real ones, recorded beside each cache.
 
 Files that a tool left in a cache have real times, so the files that it compares with need real
-ones,
-too: a file that is unchanged since the last use of this cache keeps the time that it was shown with
-then; any other is as new as this use. The time of the last use counts, not that of the first
-appearance of a content.
+ones, too: a file that is unchanged since the last use of this cache keeps the time that it was
+shown with then; any other is as new as this use. The time of the last use counts, not that of the
+first appearance of a content.
 
     caches/<digest>/<n>.times   for each file, its identity and the time it was shown with
 
@@ -129,8 +128,7 @@ def show(
 
 def _after_all(count: int) -> int:
     """A time later than every time given so far, and earlier than any to come, with room for
-    `count`
-    ticks.
+    `count` ticks.
     """
     last = time.clock_gettime_ns(_COARSE)
     while time.clock_gettime_ns(_COARSE) <= last + count * _TICK:

@@ -151,8 +151,7 @@ class Scratch:
         """Move `path` to the trash, to be deleted at the latest when the build ends.
 
         With `unless`, which is called while no other build discards, only if it returns False, so
-        that
-        the decision and the move refer to the same state.
+        that the decision and the move refer to the same state.
         """
         trash = self.name("trash")
         try:

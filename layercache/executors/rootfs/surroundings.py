@@ -98,8 +98,7 @@ def _write(path: str, content: bytes) -> str:
 
 def _resolved(host: bytes) -> bytes:
     """/etc/resolv.conf for a network of its own: the program that serves the network forwards to
-    the
-    host's resolvers, including one that listens only on the host's loopback address.
+    the host's resolvers, including one that listens only on the host's loopback address.
     """
     kept = [line for line in host.splitlines() if line.split()[:1] in ([b"search"], [b"options"])]
     return b"".join(line + b"\n" for line in (b"nameserver " + RESOLVER.encode(), *kept))

@@ -33,14 +33,11 @@ def write_selection(
     """Write the selection of `files` in `tree` to `directory`/content, as the calling user's files.
 
     `time`, in seconds since 1970, is the time of everything; for a state, entries have the time
-    that
-    a step would see (`Ordered`), but not later than `time`. The root of `tree` is shown with mode
-    0755: its own mode is in no fingerprint of a selection, and neither are attributes like labels
-    of
-    the host, unless `attributes` says that they are. Returns the owners according to the tree:
-    paths
-    below `directory`, users and groups, if they are not 0:0. Raises `SourceError` for a missing
-    name.
+    that a step would see (`Ordered`), but not later than `time`. The root of `tree` is shown with
+    mode 0755: its own mode is in no fingerprint of a selection, and neither are attributes like
+    labels of the host, unless `attributes` says that they are. Returns the owners according to the
+    tree: paths below `directory`, users and groups, if they are not 0:0. Raises `SourceError` for a
+    missing name.
     """
     owners = []
     for selected in select(tree, files):

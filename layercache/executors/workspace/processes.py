@@ -42,10 +42,8 @@ def run_command(
 
     Raises `StepFailed` if it can't be started, ends with a status other than 0 or takes more than
     `timeout` seconds; `Cancelled` if `cancelled` returns True; and the errors of `log`. Its
-    processes
-    are then ended, on platforms with process groups; `end` ends those that left the group. A
-    process
-    that can't be ended is not waited for, even if it holds the output open.
+    processes are then ended, on platforms with process groups; `end` ends those that left the
+    group. A process that can't be ended is not waited for, even if it holds the output open.
     """
     try:
         process = subprocess.Popen(

@@ -303,8 +303,7 @@ def _unreachable() -> None:
     """Protect this process, the first of a step, from everything in the step.
 
     Its namespace delivers only signals that it handles, and the interpreter handles one; it can't
-    be
-    traced or inspected, although the command has the same user; and the scheduler's per-session
+    be traced or inspected, although the command has the same user; and the scheduler's per-session
     settings don't reach other steps.
     """
     sys_.default_signals()

@@ -64,8 +64,7 @@ class Root:
 
     def find(self, path: str) -> int | None:
         """`path` as a descriptor, None if it is missing; raises ELOOP for links that lead nowhere
-        or to a
-        process.
+        or to a process.
         """
         try:
             return sys_.openat2(self.fd, path.lstrip("/") or ".", os.O_PATH, IN_ROOT)
@@ -131,8 +130,7 @@ class Root:
 
         A created path belongs to `owner` and stays; without an owner it is a mount point, which is
         listed in `made`, and is created only where mounts are permitted. Raises `Refused` if the
-        image
-        prevents it.
+        image prevents it.
         """
         at = os.path.normpath("/" + path.lstrip("/"))
         try:
@@ -198,8 +196,7 @@ class Root:
 
     def _note(self, parent: int, name: str, before: os.stat_result) -> None:
         """List a new mount point; reset its time and that of its parent directory, so that they
-        don't
-        show when the step ran.
+        don't show when the step ran.
         """
         path = os.path.join(self.path_of(parent), name)
         inode = 0

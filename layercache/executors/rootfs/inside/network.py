@@ -177,8 +177,7 @@ def _filter_device(process: int, pid: int) -> None:
     """Attach the filter to a program's device, through the program's own descriptor of it.
 
     It applies to what the program reads, not to the device: it is invisible in the namespace, and
-    no
-    way of sending bypasses it. Raises `OSError`: without it no step gets the namespace.
+    no way of sending bypasses it. Raises `OSError`: without it no step gets the namespace.
     """
     code = packet_filter()
     held = ctypes.create_string_buffer(code, len(code))
@@ -311,8 +310,7 @@ def packet_filter() -> bytes:
 
     The programs connect to any address in a packet, including 127.0.0.0/8 and 0.0.0.0/8, which mean
     the host's loopback there. The same may apply to the gateway's address and, if the host's
-    resolver
-    is a local one, to that of the resolver, of which only the DNS port stays open.
+    resolver is a local one, to that of the resolver, of which only the DNS port stays open.
     """
     drop, keep = bpf.verdict(0), bpf.verdict(0xFFFFFFFF)
     # What comes in pieces has its ports in the first only; the header has a variable length.

@@ -159,8 +159,7 @@ _OTHER_WIDTH = {
 
 def machine() -> str:
     """The machine whose table of system calls this process uses; under a personality, or for a
-    32-bit
-    program, the kernel may report another name.
+    32-bit program, the kernel may report another name.
     """
     name = os.uname().machine
     return _OTHER_WIDTH[ctypes.sizeof(ctypes.c_void_p)].get(name, name)
@@ -249,8 +248,7 @@ def pidfd_getfd(pidfd: int, number: int) -> int:
 
 def default_signals() -> None:
     """Unblock all signals and ignore none: the interpreter ignores some (SIGPIPE, SIGXFSZ), and so
-    may
-    the caller (SIGINT in the background, SIGHUP by nohup).
+    may the caller (SIGINT in the background, SIGHUP by nohup).
     """
     for number in range(1, 65):
         _libc.signal(ctypes.c_int(number), None)  # those that can't be changed stay
