@@ -24,7 +24,7 @@ def test_nothing_inherits_a_default_list(tmp_path: Path) -> None:
     )
     if done.returncode:
         pytest.skip("this file system has no access control lists")
-    with WriteBeneath(tmp_path, owners=False) as out:
+    with WriteBeneath(os.fspath(tmp_path), owners=False) as out:
         out.make(b"d", Node(mode=stat.S_IFDIR | 0o750))
         out.file(b"d/deep", Node(mode=stat.S_IFREG | 0o600), None)
         out.file(b"f", Node(mode=stat.S_IFREG | 0o600), None)

@@ -117,7 +117,7 @@ def test_a_crash_at_any_step_leaves_nothing_dangling(tmp_path: Path) -> None:
         for number in range(3):
             build(store, number)
         age(directory, 30)
-        store.backend = Crashing(backend, allowed)  # type: ignore[assignment]
+        store.backend = Crashing(backend, allowed)
         finished = True
         try:
             collect(store, [KeepDuration(DAY)])

@@ -109,7 +109,8 @@ def build(
 
 def read(result: BuildResult, path: str) -> bytes:
     with result.tree().open(path.lstrip("/").encode()) as content:
-        return content.read()
+        data: bytes = content.read()
+    return data
 
 
 @pytest.mark.parametrize(
@@ -226,6 +227,7 @@ def test_pip_install_is_reproducible_and_compiled_once(
     for name in ("one", "two"):
         machine = Machine(tmp_path / name, python, rootless=rootless)
         result = machine.build(text, {"greeting-1.0-py3-none-any.whl": wheel()})
+        assert result.state is not None
         layers.add(result.state.layers[-2].diff_id)
         assert read(result, "/out") == b"hello\n"
         assert len(read(result, "/list").split()) == 2

@@ -72,8 +72,9 @@ def test_no_object_has_such_a_name(world: Path, name: str) -> None:
 def test_free_texts_are_escaped(world: Path, text: str) -> None:
     """As a namespace, a salt, a reference, a kind's name: below the cache, and told apart."""
     before = _seen(world)
-    for options in ({"namespace": text}, {"salt": text}, {}):
-        with suppress(LayerCacheError), Store(LocalBackend(world / "cache"), **options) as store:
+    for namespace, salt in ((text, ""), ("", text), ("", "")):
+        backend = LocalBackend(world / "cache")
+        with suppress(LayerCacheError), Store(backend, namespace=namespace, salt=salt) as store:
             store.put_reference(text, b"what it is")
             store.commit()
             assert store.get_reference(text) == b"what it is"

@@ -26,7 +26,8 @@ def build(tmp_path: Path, text: str, a: str = "a\n") -> BuildResult:
 
 def read(result: BuildResult, path: bytes) -> bytes:
     with result.tree().open(path) as content:
-        return content.read()
+        data: bytes = content.read()
+    return data
 
 
 def test_a_dummy_program_gives_way_to_the_real_one(tmp_path: Path) -> None:
