@@ -6,7 +6,8 @@ import contextlib
 import os
 import sys
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from layercache.cli.request import print_json
 from layercache.errors import UsageError
@@ -28,6 +29,9 @@ from layercache.store.retention import (
 )
 from layercache.store.store import Store
 
+if TYPE_CHECKING:
+    from layercache.executors.rootfs.cache_listing import CacheMount
+
 __all__ = [
     "run_du",
     "run_gc",
@@ -39,6 +43,7 @@ __all__ = [
 ]
 
 _DAMAGED = 1
+_CACHE_MOUNTS = "type=exec.cachemount"
 _SHOWN_KEY = 12
 
 
@@ -82,16 +87,20 @@ def run_du(options: Namespace) -> int:
     """`layercache cache du`: bytes by kind of object."""
     with open_named(options) as store:
         found = usage(store)
+        mounts = _cache_mounts(store)
     if options.json:
         sizes: Mapping[str, object] = {
             kind: {"objects": found.objects[kind], "bytes": size}
             for kind, size in found.bytes.items()
         }
-        print_json({"schema": 1, "total": found.total, "kinds": sizes})
+        listed = [_row_of(mount) for mount in mounts]
+        print_json({"schema": 1, "total": found.total, "kinds": sizes, "cache_mounts": listed})
         return 0
     for kind, size in found.bytes.items():
         print(f"{kind:12} {found.objects[kind]:8} {_bytes(size):>10}")
     print(f"{'total':12} {sum(found.objects.values()):8} {_bytes(found.total):>10}")
+    for mount in mounts:
+        print(_about(mount))
     return 0
 
 
@@ -123,7 +132,11 @@ def run_gc(options: Namespace) -> int:
 
 
 def run_prune(options: Namespace) -> int:
-    """`layercache cache prune`: remove unreferenced objects; with --all, everything."""
+    """`layercache cache prune`: remove unreferenced objects; with --all, everything; with
+    `--filter type=exec.cachemount`, cache mounts alone.
+    """
+    if any(text.startswith(("type=", "id=")) for text in options.filter):
+        return _prune_cache_mounts(options)
     labels = _labels(options)
     if labels and not options.all:
         raise UsageError("prune --filter needs --all: else what no record refers to goes, no more")
@@ -158,6 +171,61 @@ def _prune_unpacked(store: Store, unused_for: float, *, caches: bool) -> None:
 
     with RootfsExecutor(directory) as executor:
         executor.prune(unused_for=unused_for, caches=caches)
+
+
+def _cache_mounts(store: Store) -> Sequence[CacheMount]:
+    """The cache mounts beside a store."""
+    from layercache.executors.auto import scratch_directory
+    from layercache.executors.rootfs.cache_listing import cache_mounts
+
+    return cache_mounts(scratch_directory(store)) if is_cache(store) else ()
+
+
+def _prune_cache_mounts(options: Namespace) -> int:
+    """Delete the contents of cache mounts: of all, or of those with the ids of the filters."""
+    ids = {text.removeprefix("id=") for text in options.filter if text.startswith("id=")}
+    others = [text for text in options.filter if not text.startswith("id=")]
+    if set(others) != {_CACHE_MOUNTS}:
+        raise UsageError(
+            f"{' '.join(options.filter)} is no filter of cache mounts: expected "
+            f"{_CACHE_MOUNTS}, and perhaps id=ID, and no label"
+        )
+    with open_named(options) as store:
+        chosen = [one for one in _cache_mounts(store) if not ids or one.id in ids]
+        gone: Sequence[CacheMount] = chosen
+        if chosen and not options.dry_run:
+            from layercache.executors.auto import scratch_directory
+            from layercache.executors.rootfs import RootfsExecutor
+
+            with RootfsExecutor(scratch_directory(store)) as executor:
+                gone = executor.discard_cache_mounts(chosen)
+    freed = sum(one.size for one in gone)
+    if options.json:
+        print_json(
+            {
+                "schema": 1,
+                "dry_run": options.dry_run,
+                "freed": freed,
+                "cache_mounts": [{**_row_of(one), "keep": one not in gone} for one in chosen],
+            }
+        )
+        return 0
+    for one in chosen:
+        print(f"{'goes ' if one in gone else 'stays'} {_about(one)}")
+    would = "would free" if options.dry_run else "freed"
+    print(f"{len(gone)} cache mounts: {would} {_bytes(freed)}")
+    return 0
+
+
+def _row_of(mount: CacheMount) -> dict[str, object]:
+    return {"id": mount.id, "bytes": mount.size, "used": mount.used}
+
+
+def _about(mount: CacheMount) -> str:
+    from datetime import UTC, datetime
+
+    used = datetime.fromtimestamp(mount.used, UTC).strftime("%Y-%m-%d %H:%M UTC")
+    return f"cache mount {_line(mount.id) or '(unnamed)'}  {_bytes(mount.size)}  used {used}"
 
 
 def _prune_workspaces(store: Store) -> None:

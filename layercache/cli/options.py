@@ -386,7 +386,8 @@ def _cache_commands(commands: argparse._SubParsersAction[_Parser]) -> None:
                 action="append",
                 default=[],
                 metavar="label[!]=NAME[=VALUE]",
-                help="only what builds used whose images have this label, or have it not",
+                help="only what builds used whose images have this label, or have it not"
+                + ("; type=exec.cachemount [id=ID]: cache mounts alone" * (name == "prune")),
             )
         if name in {"gc", "prune"}:
             parser.add_argument("--dry-run", action="store_true", help="only say what would go")

@@ -24,6 +24,7 @@ from blake3 import blake3
 
 from layercache._base.classes import frozen
 from layercache.errors import BuildError, Cancelled
+from layercache.executors.rootfs.cache_listing import CacheMount, describe
 from layercache.executors.rootfs.scratch import Scratch
 from layercache.model.digests import Fingerprint
 from layercache.model.framing import frame
@@ -114,6 +115,8 @@ class Caches:
             lock = self._wait_for(place, number, mount.sharing, cancelled)
         path = os.path.join(place, str(number))
         try:
+            describe(place, mount.id or mount.target)
+            os.utime(lock)  # says when it was used last
             if empty:
                 self._scratch.discard(path)
             new = self._make(path, fill)
@@ -133,6 +136,26 @@ class Caches:
         for name in names:
             self._scratch.discard(self._scratch.path("caches", name))
         return len(names)
+
+    def discard(self, cache: CacheMount) -> bool:
+        """Discard one cache with all that is known of it; False if a step uses it."""
+        place = self._scratch.path("caches", cache.place)
+        try:
+            lock = self._open(place, cache.number)
+        except FileNotFoundError:
+            return False  # gone already
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        else:
+            path = os.path.join(place, str(cache.number))
+            self._scratch.discard(path)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path + ".times")
+            return True
+        finally:
+            os.close(lock)
 
     def alone(self, found: CacheDirectory) -> tuple[int, bool]:
         """A further lock, and whether no other step uses the directory; the caller holds the lock
