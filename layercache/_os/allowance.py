@@ -11,10 +11,7 @@ from layercache.errors import HostileArchive
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
-__all__ = ["MAX_UNPACKED_SIZE", "Allows", "UnpackAllowance"]
-
-MAX_UNPACKED_SIZE: Final = 32 << 30
-"""The bound where nobody gives another."""
+__all__ = ["Allows", "UnpackAllowance"]
 
 _CHUNK: Final = 1 << 18
 
@@ -22,7 +19,7 @@ _CHUNK: Final = 1 << 18
 class UnpackAllowance:
     """Counts bytes against one bound for a whole build. Safe for threads."""
 
-    def __init__(self, limit: int = MAX_UNPACKED_SIZE) -> None:
+    def __init__(self, limit: int) -> None:
         self._limit = limit
         self._used = 0
         self._lock = threading.Lock()

@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from layercache._base.classes import field, frozen
-from layercache._os.allowance import MAX_UNPACKED_SIZE
 from layercache.dockerfile.recipe import Dockerfile
 from layercache.errors import UsageError
+from layercache.model.descriptors import MAX_UNPACKED_SIZE
 from layercache.model.graph import Origin
 from layercache.model.tree import Tree
 

@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from layercache._base.classes import evolve, frozen
-from layercache._os.allowance import UnpackAllowance
 from layercache.builds.history import BuildHistory, trail_id
 from layercache.builds.reporter import Reporter
 from layercache.builds.request import (
@@ -94,14 +93,13 @@ class RunningBuild:
         self.started = time.monotonic()
         self.executor = wiring.executor
         self._images: BaseImages | None = None
-        self.allowance = UnpackAllowance(request.max_unpacked_size)
         self.inputs = Inputs(
             self.store,
             self._contexts(),
             remote=self._open_remote,
             fetch=self._fetch,
             write=self.execute,
-            allowance=self.allowance,
+            max_unpacked_size=request.max_unpacked_size,
         )
 
     def run(self) -> BuildResult:
@@ -299,7 +297,7 @@ class RunningBuild:
 
         given = self.wiring.executor_options
         access = Access(given.get("secrets") or {}, given.get("ssh") or {})
-        return open_remote(source, self.store, access, allowance=self.allowance)
+        return open_remote(source, self.store, access, allowance=self.inputs.allowance)
 
     def _base_images(self) -> BaseImages:
         if self._images is None:
@@ -313,7 +311,7 @@ class RunningBuild:
                     self.store,
                     pull=self.request.pull,
                     write=self.execute,
-                    allowance=self.allowance,
+                    allowance=self.inputs.allowance,
                 )
             else:
                 images = make(self.store)

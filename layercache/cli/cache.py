@@ -162,7 +162,7 @@ def _labels(options: Namespace) -> tuple[LabelFilter, ...]:
 
 def _prune_unpacked(store: Store, unused_for: float, *, caches: bool) -> None:
     """Delete unpacked layers beside the store that no build needed recently."""
-    from layercache.executors.auto import scratch_directory
+    from layercache.store.open import scratch_directory
 
     directory = scratch_directory(store)
     if sys.platform != "linux" or not os.path.isdir(directory):
@@ -230,8 +230,8 @@ def _about(mount: CacheMount) -> str:
 
 def _prune_workspaces(store: Store) -> None:
     """Empty the workspaces beside the store that no build is using."""
-    from layercache.executors.auto import scratch_directory
     from layercache.executors.workspace.executor import Workspace
+    from layercache.store.open import scratch_directory
 
     directory = scratch_directory(store, "workspaces")
     if os.path.isdir(directory):
@@ -290,7 +290,7 @@ def _verify_unpacked(store: Store, *, repair: bool) -> list[Damage]:
     """Unpacked layers beside the store that changed since they were made; with `repair`, they are
     made again when they are next needed.
     """
-    from layercache.executors.auto import scratch_directory
+    from layercache.store.open import scratch_directory
 
     directory = scratch_directory(store)
     if sys.platform != "linux" or not os.path.isdir(directory):

@@ -244,10 +244,9 @@ def _recipe_options(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--max-unpacked-size",
-        default="32g",
         metavar="SIZE",
         help="bytes that base layers, archives, URLs and repositories may come to in this build; "
-        "default %(default)s",
+        "default 32g",
     )
     add("--no-cache", action="store_true", help="execute every step; results are still kept")
     add(

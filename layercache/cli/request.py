@@ -13,6 +13,7 @@ from layercache.builds.builder import Builder
 from layercache.builds.request import Request, project_of
 from layercache.dockerfile.recipe import Dockerfile
 from layercache.errors import MissingExtra, UsageError
+from layercache.model.descriptors import MAX_UNPACKED_SIZE
 from layercache.model.graph import Origin
 
 __all__ = ["prepare", "print_json"]
@@ -61,8 +62,8 @@ def prepare(options: Namespace) -> tuple[Builder, Request]:
     executor: Any = None
     if options.executor == "workspace":
         from layercache.builds.history import trail_id
-        from layercache.executors.auto import scratch_directory
         from layercache.executors.workspace.executor import Workspace
+        from layercache.store.open import scratch_directory
 
         # One directory per context, whatever Dockerfile and target: its path counts in keys.
         project = project_of(evolve(request, recipe=(), target=None))
@@ -142,7 +143,11 @@ def _request(options: Namespace) -> Request:
         ulimits=options.ulimit,
         pull=options.pull,
         paranoid=options.paranoid,
-        max_unpacked_size=_size(options.max_unpacked_size),
+        max_unpacked_size=(
+            MAX_UNPACKED_SIZE
+            if options.max_unpacked_size is None
+            else _size(options.max_unpacked_size)
+        ),
         against=getattr(options, "against", None),
     )
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from layercache._base.lazy import lazily
 
 if TYPE_CHECKING:
-    from layercache.executors.auto import Strongest, scratch_directory, strongest
+    from layercache.executors.auto import Strongest, strongest
     from layercache.executors.copy import CopyPlan, copy_layer
     from layercache.executors.redaction import MASK, Redactor, masks_of
     from layercache.executors.rootfs.capabilities import Mode, Probe, probe
@@ -31,7 +31,6 @@ __all__ = [
     "copy_layer",
     "masks_of",
     "probe",
-    "scratch_directory",
     "strongest",
 ]
 
@@ -39,7 +38,7 @@ if not TYPE_CHECKING:  # hidden from type checkers, so that they still report mi
     __getattr__, __dir__ = lazily(
         __name__,
         {
-            "auto": "Strongest scratch_directory strongest",
+            "auto": "Strongest strongest",
             "copy": "CopyPlan copy_layer",
             "redaction": "MASK Redactor masks_of",
             "rootfs.capabilities": "Mode Probe probe",

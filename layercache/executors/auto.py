@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from layercache.errors import ExecutorUnavailable, UsageError
+from layercache.errors import ExecutorUnavailable
 from layercache.model.instruction import Field, Instruction
 from layercache.model.task import (
     Blobs,
@@ -20,14 +19,13 @@ from layercache.model.task import (
     UnpacksStates,
 )
 from layercache.model.tree import Closes
-from layercache.store.backend import InDirectory
-from layercache.store.open import default_cache
+from layercache.store.open import scratch_directory
 
 if TYPE_CHECKING:
     from layercache.executors.rootfs import RootfsExecutor
     from layercache.store.store import Store
 
-__all__ = ["Strongest", "scratch_directory", "strongest"]
+__all__ = ["Strongest", "strongest"]
 
 
 class Strongest(ChecksInstructions, Masks, UnpacksStates, Closes):
@@ -109,16 +107,3 @@ def strongest(store: Store, note: Callable[[str], None], **options: Any) -> Exec
 
     directory = scratch_directory(store)
     return Strongest(RootfsExecutor(directory, **options), directory, note)
-
-
-def scratch_directory(store: Store, kind: str = "rootfs") -> str:
-    """The directory for an executor's unpacked layers and work: beside a local store, otherwise in
-    the user's cache directory. Raises `UsageError` if it is a link, whose target may belong to
-    someone else and would be cleared.
-    """
-    backend = store.backend
-    directory = backend.directory if isinstance(backend, InDirectory) else default_cache()
-    place = os.path.join(directory, kind)
-    if os.path.islink(place):
-        raise UsageError(f"{place} is a link: what it leads to would be cleared. Remove the link")
-    return place

@@ -19,7 +19,14 @@ from layercache._os.allowance import UnpackAllowance
 from layercache.errors import CacheError, HostileArchive, NotFound, SourceError, UsageError
 from layercache.images.layouts import FoundImage, ImageFile, open_images
 from layercache.layers.compression import decompressed
-from layercache.model.descriptors import LAYER_TAR, SCRATCH, Descriptor, Layer, State
+from layercache.model.descriptors import (
+    LAYER_TAR,
+    MAX_UNPACKED_SIZE,
+    SCRATCH,
+    Descriptor,
+    Layer,
+    State,
+)
 from layercache.model.digests import DiffID, Digest, check_digest
 from layercache.model.image_config import ImageConfig
 from layercache.oci.manifests import BlobSource
@@ -110,7 +117,7 @@ class Images:
         lazy: bool = True,
         allowance: UnpackAllowance | None = None,
     ) -> None:
-        self._allowance = allowance or UnpackAllowance()
+        self._allowance = allowance or UnpackAllowance(MAX_UNPACKED_SIZE)
         self._content = content
         self._finders = finders
         self._platform = Platform.parse(platform) if platform else None

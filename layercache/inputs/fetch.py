@@ -21,6 +21,7 @@ from layercache.dockerfile.lowering.remote import url_name
 from layercache.errors import SourceError, UsageError
 from layercache.http.client import Response, masked, parse_address, reason, send
 from layercache.inputs.access import NOTHING, Access
+from layercache.model.descriptors import MAX_UNPACKED_SIZE
 from layercache.model.digests import Digest
 from layercache.model.instruction import Source
 from layercache.model.sources import GitSource, UrlSource
@@ -49,7 +50,7 @@ def open_remote(
 
     `access` holds the credentials that may be used for it; `allowance` bounds its bytes.
     """
-    allowance = allowance or UnpackAllowance()
+    allowance = allowance or UnpackAllowance(MAX_UNPACKED_SIZE)
     if isinstance(source, UrlSource):
         return _fetch(source, store, access, allowance)
     if isinstance(source, GitSource):

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, runtime_checkable
 
 from layercache.errors import CorruptObject, NotFound, SourceError
-from layercache.model.descriptors import Layer, State
+from layercache.model.descriptors import MAX_UNPACKED_SIZE, Layer, State
 from layercache.model.digests import ChainID, DiffID, Digest, Fingerprint, sha256
 from layercache.model.framing import frame
 from layercache.model.instruction import Source, Value
@@ -69,7 +69,7 @@ class Inputs:
     `contexts` makes the tree of a context on first use; `remote` the tree of any other source
     (by default those that `layercache.inputs.fetch` supports);
     `fetch` brings the bytes of a base image's layer into the store (True if it could).
-    `allowance` bounds the bytes that are unpacked and fetched.
+    `max_unpacked_size` bounds the bytes that are unpacked and fetched.
     `write`: store derived facts (facts about states, indexes) for later builds.
     """
 
@@ -81,10 +81,11 @@ class Inputs:
         fetch: Callable[[Layer], bool] | None = None,
         *,
         write: bool = True,
-        allowance: UnpackAllowance | None = None,
+        max_unpacked_size: int = MAX_UNPACKED_SIZE,
     ) -> None:
         self._store = store
-        self._allowance = allowance
+        self._max_unpacked_size = max_unpacked_size
+        self._allowance: UnpackAllowance | None = None
         self._contexts = contexts
         self._remote = remote
         self._fetch = fetch
@@ -110,7 +111,7 @@ class Inputs:
             from layercache._os.allowance import UnpackAllowance
 
             with self._lock:
-                self._allowance = self._allowance or UnpackAllowance()
+                self._allowance = self._allowance or UnpackAllowance(self._max_unpacked_size)
         return self._allowance
 
     def elsewhere(self, given: Mapping[Source, State]) -> Inputs:

@@ -11,6 +11,7 @@ __all__ = [
     "LAYER_TAR",
     "LAYER_TAR_GZIP",
     "LAYER_TAR_ZSTD",
+    "MAX_UNPACKED_SIZE",
     "SCRATCH",
     "Descriptor",
     "Layer",
@@ -20,6 +21,9 @@ __all__ = [
 LAYER_TAR: Final = "application/vnd.oci.image.layer.v1.tar"
 LAYER_TAR_GZIP: Final = "application/vnd.oci.image.layer.v1.tar+gzip"
 LAYER_TAR_ZSTD: Final = "application/vnd.oci.image.layer.v1.tar+zstd"
+
+MAX_UNPACKED_SIZE: Final = 32 << 30
+"""Bytes that one build may unpack and fetch in all, where nobody gives another bound."""
 
 
 @frozen

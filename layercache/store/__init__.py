@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from layercache.store.backends.registry import RegistryBackend
     from layercache.store.codec import Verifier
     from layercache.store.collection import Collected, Damage, Usage, collect, usage, verify
-    from layercache.store.open import default_cache, open_store
+    from layercache.store.open import default_cache, open_store, scratch_directory
     from layercache.store.retention import (
         KeepBuilds,
         KeepDuration,
@@ -107,6 +107,7 @@ __all__ = [
     "default_cache",
     "open_backend",
     "open_store",
+    "scratch_directory",
     "usage",
     "verify",
 ]
@@ -128,7 +129,7 @@ if not TYPE_CHECKING:  # hidden from type checkers, so that they still report mi
             "backends.registry": "RegistryBackend",
             "codec": "Verifier",
             "collection": "Collected Damage Usage collect usage verify",
-            "open": "default_cache open_store",
+            "open": "default_cache open_store scratch_directory",
             "retention": (
                 "KeepBuilds KeepDuration KeepStorage LabelFilter MinFree Only Pinned Policy "
                 "Situation Verdict"

@@ -1,4 +1,4 @@
-"""Locations of caches: the platform's default, and opening a store from a user's notation."""
+"""Locations: the platform's default cache, a store from a user's notation, scratch beside it."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from layercache.errors import UsageError
+
 if TYPE_CHECKING:
     from layercache.store.store import Store
 
-__all__ = ["default_cache", "open_store"]
+__all__ = ["default_cache", "open_store", "scratch_directory"]
 
 
 def default_cache(environment: Mapping[str, str] = os.environ) -> str:
@@ -56,3 +58,18 @@ def open_store(
 
         return tiered(store, cache_from=cache_from, cache_to=cache_to, salt=salt)
     return store
+
+
+def scratch_directory(store: Store, kind: str = "rootfs") -> str:
+    """The directory for an executor's unpacked layers and work: beside a local store, otherwise in
+    the user's cache directory. Raises `UsageError` if it is a link, whose target may belong to
+    someone else and would be cleared.
+    """
+    from layercache.store.backend import InDirectory
+
+    backend = store.backend
+    directory = backend.directory if isinstance(backend, InDirectory) else default_cache()
+    place = os.path.join(directory, kind)
+    if os.path.islink(place):
+        raise UsageError(f"{place} is a link: what it leads to would be cleared. Remove the link")
+    return place

@@ -198,7 +198,7 @@ def test_a_wait_for_a_collection_ends(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_the_error_is_one_of_usage(tmp_path: Path) -> None:
     """For whoever embeds the library."""
-    from layercache.executors.auto import scratch_directory
+    from layercache.store import scratch_directory
 
     (tmp_path / "rootfs").symlink_to("/")
     with Store(LocalBackend(tmp_path)) as store, pytest.raises(UsageError, match="is a link"):

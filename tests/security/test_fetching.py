@@ -481,7 +481,7 @@ def test_the_environment_of_git_is_ours(
     assert found["HOME"] == "/empty"
     assert found["GIT_ALLOW_PROTOCOL"] == "https"
     access = Access({"GIT_AUTH_TOKEN": b"t0ken"})
-    git = Git("https://h/r.git", "/e", access, UnpackAllowance(), "/e")
+    git = Git("https://h/r.git", "/e", access, UnpackAllowance(1 << 30), "/e")
     assert "t0ken" not in repr(git)
 
 

@@ -45,6 +45,7 @@ HEAVY = (
     "s3fs",
     "zstandard",
     # what executes, stores, fetches and explains
+    "layercache._os.allowance",
     "layercache.advice.advise",
     "layercache.executors.copy",
     "layercache.dockerfile.mounts",
@@ -72,6 +73,7 @@ HEAVY = (
     "layercache.builds.exporting",
     "layercache.executors.redaction",
     "layercache.model.layer_index",
+    "layercache.model.units",
     "layercache.solver.could_match",
     "layercache.store.guarded",
     "layercache.store.tiered",

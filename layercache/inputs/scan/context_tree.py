@@ -17,7 +17,6 @@ from layercache.errors import SourceError
 from layercache.inputs.scan import statcache
 from layercache.inputs.scan.columns import DIGEST, preorder, reported_mode
 from layercache.inputs.scan.filesystems import MountTable
-from layercache.inputs.scan.hashing import EMPTY, device_of
 from layercache.inputs.scan.merkle import Merkle
 from layercache.inputs.scan.read_beneath import ReadBeneath, changed, shown, unreadable, verified
 from layercache.inputs.scan.scanning import Counts, refresh
@@ -322,6 +321,8 @@ class ContextTree(Closes, HardLinks, Excludes, Filtered, Selects, Lists):
             content, value = capability
             return node(size=size, content=content, xattrs=((CAPABILITY, value),))
         if stat.S_ISSOCK(mode):
+            from layercache.inputs.scan.hashing import EMPTY
+
             return node(content=EMPTY)
         try:
             if stat.S_ISLNK(mode):
@@ -331,6 +332,8 @@ class ContextTree(Closes, HardLinks, Excludes, Filtered, Selects, Lists):
                     self._links[file] = link
                 result = node(size=size, link=link)
             else:
+                from layercache.inputs.scan.hashing import device_of
+
                 parent = self._beneath.directory(columns.dir_paths[directory])
                 name = path.rpartition(b"/")[2]
                 status = os.stat(name, dir_fd=parent, follow_symlinks=False)

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 from layercache.errors import SourceError
 from layercache.inputs.scan.columns import DIGEST, IGNORED, UNREADABLE, Columns
-from layercache.inputs.scan.hashing import hash_range
 from layercache.inputs.scan.read_beneath import ReadBeneath, shown
 from layercache.inputs.scan.scanning import Counts
 from layercache.model.tree import pack_directory
@@ -114,6 +113,8 @@ class Merkle:
     # -- inside ---------------------------------------------------------------------------------
 
     def _learn(self, directory: int, first: int, last: int) -> None:
+        from layercache.inputs.scan.hashing import hash_range  # not needed where all is known
+
         self.learnt = True
         hash_range(self._columns, self._beneath, directory, first, last, self._counts)
 
