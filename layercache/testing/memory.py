@@ -16,7 +16,7 @@ from layercache.layers.state_tree import Resolved, resolve
 from layercache.layers.writer import LayerWriter
 from layercache.model.descriptors import LAYER_TAR, Layer
 from layercache.model.layer_index import KeepsIndex, sort_key
-from layercache.model.layer_times import LAYER_TIME, copied_time
+from layercache.model.layer_times import LAYER_TIME, code_of, copied_time
 from layercache.model.observations import (
     ABSENT,
     ATTRIBUTES,
@@ -452,7 +452,7 @@ class MemoryFiles:
                 writer.whiteout(path)
                 continue
             node = after[path]
-            writer.add(path, node, self._content(path) if node.is_file else None)
+            writer.add(path, _as_written(node), self._content(path) if node.is_file else None)
         if writer.empty:
             return None
         diff_id, _, index = writer.finish()
@@ -480,6 +480,17 @@ def _differs(before: Node | None, node: Node) -> bool:
     if node.is_dir:
         return (before.mode, before.uid, before.gid) != (node.mode, node.uid, node.gid)
     return before != node
+
+
+def _as_written(node: Node) -> Node:
+    """The node as its layer has it.
+
+    A trace sees that the time of a file was not set on purpose, not which instruction wrote the
+    file: so a file that keeps such a time gets the time of what commands write.
+    """
+    if node.is_file and code_of(node.mtime, node.content) == 0:
+        return evolve(node, mtime=LAYER_TIME)
+    return node
 
 
 def _layer_order(item: tuple[bytes, bool]) -> tuple[bytes, ...]:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from layercache.model.observations import ABSENT, CONTENT, FOUND, LINK, LISTING, METADATA
+from layercache.model.observations import ABSENT, CONTENT, FOUND, LINK, LISTING
 from layercache.solver.strategies import ChainKeys, ContentKeys
 from layercache.testing.executors import MemoryExecutor
 from layercache.testing.generating import SeededChoices, any_history
@@ -47,12 +47,12 @@ WATCHED = {
 FORGOTTEN = {
     "absent": ABSENT,
     "found": FOUND,
-    "metadata": METADATA,
     "link": LINK,
     "content": CONTENT,
     "listing": LISTING,
 }
-"""What a tracer may fail to say, as far as the commands of `layercache.testing` can show it."""
+"""What a tracer may fail to say, as far as the commands of `layercache.testing` can show it: none
+of them tells a time, which the tests of the tracer itself cover."""
 
 
 def test_there_are_enough_histories():
