@@ -88,14 +88,25 @@ def _is_opaque(index: LayerIndex, path: bytes) -> bool:
 
 
 def apply(
-    index: LayerIndex, blob: BinaryIO, root: str | bytes | int, *, rootless: bool = False
+    index: LayerIndex,
+    blob: BinaryIO,
+    root: str | bytes | int,
+    *,
+    rootless: bool = False,
+    aside: str | None = None,
 ) -> None:
     """Apply a layer to the directory `root`, which holds the state below it.
 
     Deletions of the layer are carried out, its entries replace existing ones, directories merge.
     The requirements for `blob` and the errors are those of `unpack`.
+
+    With `aside`, an existing directory beside `root`, files keep the number of their names even if
+    some are removed, as in an overlay of the layers.
     """
-    with WriteBeneath(root, owners=not rootless) as out, _Source(blob, index) as source:
+    with (
+        WriteBeneath(root, owners=not rootless, aside=aside) as out,
+        _Source(blob, index) as source,
+    ):
         names = _Names(index)
         for entry in index:
             path, node = entry.path, entry.node

@@ -11,6 +11,7 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Iterator
+from itertools import count
 from typing import Final
 
 from layercache._os.names import checked_name, parted
@@ -38,10 +39,16 @@ class WriteBeneath:
     depth first: everything below a directory before the next entry. Metadata of a directory is set
     when it is left, so that writing into it needs no permission and changes no time. Use as a
     context manager; raises `BuildError` with the path if the file system refuses.
+
+    `aside` is a directory on the same file system: a file that is removed while it has other names
+    gets a name there, so that the others still show how many names there were.
     """
 
-    def __init__(self, root: str | bytes | int, *, owners: bool = True) -> None:
+    def __init__(
+        self, root: str | bytes | int, *, owners: bool = True, aside: str | None = None
+    ) -> None:
         self._owners = owners
+        self._aside = aside
         self._mine = (os.geteuid(), os.getegid())
         if isinstance(root, int):
             descriptor = os.open(b".", _DIRECTORY, dir_fd=root)
@@ -169,7 +176,7 @@ class WriteBeneath:
             with os.scandir(directory) as entries:
                 names = [os.fsencode(entry.name) for entry in entries]
             for name in names:
-                _remove(directory, name)
+                _remove(directory, name, self._aside)
         except OSError as error:
             raise _trouble(path, error) from error
 
@@ -182,7 +189,7 @@ class WriteBeneath:
         """Remove the entry at `path`, if it exists, with everything below."""
         directory, name = self._place(path)
         try:
-            _remove(directory, name)
+            _remove(directory, name, self._aside)
         except OSError as error:
             raise _trouble(path, error) from error
 
@@ -335,9 +342,25 @@ class _Walk:
         os.close(self._descriptor)
 
 
-def _remove(directory: int, name: bytes) -> None:
+def _keep_links(aside: str, directory: int, name: bytes) -> None:
+    """Give a file with several names one more name in `aside`, so that it keeps their number."""
+    found = os.lstat(name, dir_fd=directory)
+    if stat.S_ISDIR(found.st_mode) or found.st_nlink < 2:
+        return
+    for number in count():
+        other = os.path.join(aside, f"{found.st_ino}-{number}")
+        try:
+            os.link(name, other, src_dir_fd=directory, follow_symlinks=False)
+        except FileExistsError:
+            continue
+        return
+
+
+def _remove(directory: int, name: bytes, aside: str | None = None) -> None:
     """Remove `name` with everything below, following nothing; a missing name is ignored."""
     try:
+        if aside is not None:
+            _keep_links(aside, directory, name)
         os.unlink(name, dir_fd=directory)
         return
     except FileNotFoundError:
@@ -357,6 +380,8 @@ def _remove(directory: int, name: bytes) -> None:
             names = [(os.fsencode(e.name), e.is_dir(follow_symlinks=False)) for e in entries]
         for entry, is_directory in names:
             if not is_directory:
+                if aside is not None:
+                    _keep_links(aside, descriptor, entry)
                 os.unlink(entry, dir_fd=descriptor)
         stack.append((parent, child, descriptor, iter([n for n, d in names if d])))
 

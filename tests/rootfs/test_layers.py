@@ -153,6 +153,22 @@ def test_a_long_chain_of_layers(bench: Bench) -> None:
     assert set(bench.entries(result)) == {"f3"}
 
 
+def test_a_long_chain_shows_the_link_counts_of_a_short_one(bench: Bench) -> None:
+    """Names that later layers remove or replace still count, as in an overlay of the layers."""
+    state = bench.after(
+        bench.sh("mkdir /d; echo 1 >/a; ln /a /b; ln /a /c; ln /a /d/e"), bench.base
+    )
+    state = bench.after(bench.sh("rm /b; rm -r /d", state=state), state)
+    state = bench.layer(tar_of({"c": b"new"}), state)
+    script = "stat -c %h /a /c"
+    short = bench.sh(script, state=state).output
+    for number in range(130):
+        state = bench.layer(tar_of({f"f{number}": b""}), state)
+
+    assert short == b"4\n1\n"
+    assert bench.sh(script, state=state).output == short
+
+
 @pytest.mark.parametrize("method", ["fd", "path", "mount"])
 def test_every_way_to_name_layers_to_the_kernel(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, method: str

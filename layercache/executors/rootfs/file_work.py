@@ -145,10 +145,11 @@ class DirectFileWork:
     ) -> None:
         from layercache.layers import apply
 
+        aside = links_beside(target)
         for state in states:
             shown = shown_state(state, blobs, start)
             with plain_tar(_layer(state), target, blobs) as tar:
-                apply.apply(shown.indexes[-1], tar, target)
+                apply.apply(shown.indexes[-1], tar, target, aside=aside)
 
     def capture(
         self,
@@ -179,6 +180,14 @@ class DirectFileWork:
 
     def settle(self) -> None:
         self._deleter.drain()
+
+
+def links_beside(target: str) -> str:
+    """The directory beside a merged one for names that only keep link counts as they were."""
+    path = os.path.join(os.path.dirname(target), "links")
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(path, 0o700)
+    return path
 
 
 def change_owner(path: str | bytes, uid: int, gid: int) -> None:

@@ -176,7 +176,7 @@ class Unpacked:
 
     def _flat(self, states: list[State], blobs: Blobs, start: int) -> str:
         """The layers of `states`, lowest first, in one directory."""
-        name = f"flat-{start}-" + states[-1].chain_id.rpartition(":")[2]
+        name = f"merged-{start}-" + states[-1].chain_id.rpartition(":")[2]
         with self._lock_of(name):
             if not self._usable(name):
                 self._make(name, lambda target: self._work.flatten(states, target, blobs, start))

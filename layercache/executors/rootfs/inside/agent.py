@@ -18,6 +18,7 @@ from layercache.executors.rootfs.file_work import (
     DirectFileWork,
     capture_directory,
     change_owner,
+    links_beside,
     tidy,
 )
 from layercache.executors.rootfs.inside import wire as _wire
@@ -78,7 +79,8 @@ class Agent:
         index = _without_devices(tree.indexes[-1])
         with open(tar, "rb", buffering=0) as blob:
             if plain:
-                apply.apply(index, _binary(blob), target, rootless=True)
+                aside = links_beside(target)
+                apply.apply(index, _binary(blob), target, rootless=True, aside=aside)
             else:
                 apply.unpack(index, _binary(blob), target, state=tree, rootless=True)
         if not self._single:
