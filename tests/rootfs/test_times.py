@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from layercache.builds.result import BuildResult
+from layercache.executors.rootfs.seal import damaged_copies
 from tests.tracing.machines import Machine, base_layout, has_busybox
 
 MAKEFILE = b"""\
@@ -214,3 +215,22 @@ def test_no_cache_empties_a_cache_mount_once(build: Callable[..., BuildResult]) 
             b"i\n",
             b"i\n",
         ]
+
+
+def test_seals_hold_for_shown_times(tmp_path: Path, base: Path) -> None:
+    """What is unpacked with other times than its layer has is whole to `cache verify`, also in
+    the next process; another time is not."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root")
+    text = f"{HEAD}COPY . /w\nRUN mkdir -p /w/out\n{CACHED}\nRUN ls /w"
+    files = {"Makefile": MAKEFILE, **sources("one\n")}
+    for n in range(2):
+        machine = Machine(tmp_path / "machine", base)
+        machine.build(f"{text} && : {n}", files)
+        machine.close()
+        assert damaged_copies(str(tmp_path / "machine" / "rootfs")) == []
+    copies = (tmp_path / "machine" / "rootfs" / "unpacked").glob("*/fs/w/src/a")
+    copy = next(copies)
+    os.utime(copy, (1, 1))
+    [damaged] = damaged_copies(str(tmp_path / "machine" / "rootfs"))
+    assert copy.is_relative_to(damaged)
