@@ -236,6 +236,11 @@ def _recipe_options(parser: argparse.ArgumentParser) -> None:
         help="honour RUN --network=host: what only this machine can reach; honour RUN "
         "--security=insecure: all privileges of this process",
     )
+    add(
+        "--keep-bytecode",
+        action="store_true",
+        help="leave .pyc files as commands compiled them: not made to go by content",
+    )
     add("--pull", action="store_true", help="ask for base images anew")
     add(
         "--paranoid",

@@ -79,6 +79,7 @@ def prepare(options: Namespace) -> tuple[Builder, Request]:
             "ssh": dict(map(_ssh, options.ssh)),
             "step_timeout": options.step_timeout,
             "allow_insecure": "security.insecure" in options.allow,
+            "keep_bytecode": options.keep_bytecode,
             # Requesting it for the whole build also permits it.
             "allow_host_network": "network.host" in options.allow or options.network == "host",
         },

@@ -225,7 +225,8 @@ class _Capture:
             elif stat.S_ISDIR(item.stat.st_mode):
                 self._enter_upper(item, shows, visible=shows[-1])
             elif not _is_whiteout(item.stat):
-                self._settle_bytecode(item)
+                if not self._times.keep_bytecode:
+                    self._settle_bytecode(item)
                 self._leaf(item, self._lookup(item.path) if shows[-1] else None)
 
     def _settle_bytecode(self, item: Item) -> None:

@@ -28,6 +28,8 @@ class Times:
     """Times are shown as the layers have them: the tree's own, and clamped afterwards."""
 
     def __init__(self, before: Tree) -> None:
+        self.keep_bytecode = False
+        """Whether `.pyc` files stay as they were compiled (`python_bytecode`)."""
         self.before = before
         """The state before the step, with the times that it was shown."""
 
@@ -73,8 +75,11 @@ class RecordedTimes(Times):
         state: StateTree,
         kept: Mapping[bytes, int] | None = None,
         mounted: Sequence[int] = (),
+        *,
+        keep_bytecode: bool = False,
     ) -> None:
         super().__init__(state.shown())
+        self.keep_bytecode = keep_bytecode
         self._clock: Clock = state.clock
         self._state = state
         self._kept = kept or {}

@@ -237,3 +237,21 @@ def test_pip_install_is_reproducible_and_compiled_once(
     assert about
     assert not [line for line in about if b"wrote" in line or b"bytecode is stale" in line]
     assert len(layers) == 1
+
+
+@pytest.mark.parametrize("rootless", [False, True])
+def test_bytecode_is_kept_where_that_is_asked_for(
+    tmp_path: Path, python: Path, *, rootless: bool
+) -> None:
+    """As compiled, by the time of the source, and with another key than without."""
+    text = (
+        f"{HEAD}RUN chmod 755 /usr/bin/python3.11 /lib*/ld-*\nRUN mkdir /m && echo A=1 > /m/a.py "
+        "&& python3.11 -m py_compile /m/a.py"
+    )
+    for keep_bytecode, flags in ((False, 3), (True, 0)):
+        machine = Machine(
+            tmp_path / "machine", python, rootless=rootless, keep_bytecode=keep_bytecode
+        )
+        result = machine.build(text)
+        assert read(result, "/m/__pycache__/a.cpython-311.pyc")[4] == flags
+        machine.close()

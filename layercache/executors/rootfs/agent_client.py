@@ -102,6 +102,7 @@ class AgentFiles:
                 tar=tar,
                 kept=[list(pair) for pair in shown.kept.items()],
                 mounted=list(shown.mounted),
+                keep_bytecode=shown.keep_bytecode,
             )
         if found is None:
             return None

@@ -72,6 +72,8 @@ class RootfsExecutor(ChecksInstructions, Masks, UnpacksStates, WithSecrets, Clos
         trust: the name of the trust domain that shares cache mounts; other domains don't see them.
         allow_insecure: honour `RUN --security=insecure` (all capabilities of this process).
         durable: sync unpacked layers when closing, so that they outlast a reboot.
+        keep_bytecode: leave `.pyc` files in layers as commands compiled them, instead of making
+            those that go by the time of their source go by its content.
 
     Close it, or use it as a context manager: that ends the helper process and deletes temporary
     files. At the latest, this happens at the end of the process.
@@ -93,6 +95,7 @@ class RootfsExecutor(ChecksInstructions, Masks, UnpacksStates, WithSecrets, Clos
         trust: str = "",
         allow_insecure: bool = False,
         durable: bool = False,
+        keep_bytecode: bool = False,
     ) -> None:
         if network not in NETWORKS:
             raise UsageError(f"network {network!r}: expected {', '.join(NETWORKS)}")
@@ -114,6 +117,7 @@ class RootfsExecutor(ChecksInstructions, Masks, UnpacksStates, WithSecrets, Clos
         self._trust = trust
         self._insecure = allow_insecure
         self._durable = durable
+        self._keep_bytecode = keep_bytecode
         self._masks = masks_of(self._secrets.values())
         self._lock = threading.Lock()
         self._session: Session | None = None
@@ -182,6 +186,7 @@ class RootfsExecutor(ChecksInstructions, Masks, UnpacksStates, WithSecrets, Clos
             Field("default network", self._default_network()),
             Field("host name", self._host_name(HOSTNAME)),
             Field("default PATH", DEFAULT_PATH),
+            *((Field("bytecode", "as compiled"),) if self._keep_bytecode else ()),
             *constraints(rootless=self._namespace is not None),
         )
 
@@ -368,6 +373,7 @@ class RootfsExecutor(ChecksInstructions, Masks, UnpacksStates, WithSecrets, Clos
             kept = output.end()
             self._raise_for(instruction, ended, output)
             noting = tracing.Watched(blobs) if watch is not None else blobs
+            shown = evolve(shown, keep_bytecode=self._keep_bytecode)
             captured = session.files.capture(upper, ended.made, parent, work, noting, shown)
             layer = None if captured is None else captured.layer
             index = None if captured is None else captured.index

@@ -65,6 +65,8 @@ class ShownTimes:
 
     kept: Mapping[bytes, int] = field(factory=dict)
     mounted: Sequence[int] = ()
+    keep_bytecode: bool = False
+    """Whether `.pyc` files stay as they were compiled."""
 
 
 @frozen
@@ -163,7 +165,12 @@ class DirectFileWork:
         from layercache.layers.recorded_times import RecordedTimes
 
         tar = os.path.join(work, "layer.tar")
-        times = RecordedTimes(state_tree(parent, blobs), shown.kept, shown.mounted)
+        times = RecordedTimes(
+            state_tree(parent, blobs),
+            shown.kept,
+            shown.mounted,
+            keep_bytecode=shown.keep_bytecode,
+        )
         if isinstance(blobs, Notes):
             times.before = blobs.noted(times.before)
         found = capture_directory(upper, made, times, tar)

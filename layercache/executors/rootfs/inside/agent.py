@@ -94,9 +94,11 @@ class Agent:
         tar: str,
         kept: Sequence[Sequence[Any]],
         mounted: Sequence[int],
+        keep_bytecode: bool,
     ) -> tuple[str, int, bytes, bool] | None:
         """Capture `upper` on the state of `layers` to the file `tar`."""
-        times = RecordedTimes(self._tree(layers), dict(kept), mounted)  # type: ignore[arg-type]
+        shown = {path: moment for path, moment in kept}  # noqa: C416  (mypy: no pairs)
+        times = RecordedTimes(self._tree(layers), shown, mounted, keep_bytecode=keep_bytecode)
         if self._single:
             found = _capture_as_root(upper, made, times, tar)
         else:
