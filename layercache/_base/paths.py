@@ -1,8 +1,8 @@
-"""Paths as text."""
+"""Paths as text and as bytes: of Dockerfiles, of contexts, of images."""
 
 from __future__ import annotations
 
-__all__ = ["clean"]
+__all__ = ["clean", "encoded", "shown_below", "shown_in_image"]
 
 
 def clean(path: str) -> str:
@@ -19,3 +19,18 @@ def clean(path: str) -> str:
             kept.append(part)
     text = "/".join(kept)
     return "/" + text if rooted else text or "."
+
+
+def encoded(text: str) -> bytes:
+    """The bytes of a path or name that was read as text, whatever bytes it held."""
+    return text.encode("utf-8", "surrogateescape")
+
+
+def shown_below(path: bytes) -> str:
+    """A path below a directory, such as a context, for a message."""
+    return path.decode("utf-8", "backslashreplace") or "."
+
+
+def shown_in_image(path: bytes) -> str:
+    """A path of an image for a message: absolute and quoted."""
+    return repr("/" + path.lstrip(b"/").decode("utf-8", "backslashreplace"))

@@ -175,8 +175,8 @@ def _prune_unpacked(store: Store, unused_for: float, *, caches: bool) -> None:
 
 def _cache_mounts(store: Store) -> Sequence[CacheMount]:
     """The cache mounts beside a store."""
-    from layercache.executors.auto import scratch_directory
     from layercache.executors.rootfs.cache_listing import cache_mounts
+    from layercache.store.open import scratch_directory
 
     return cache_mounts(scratch_directory(store)) if is_cache(store) else ()
 
@@ -194,8 +194,8 @@ def _prune_cache_mounts(options: Namespace) -> int:
         chosen = [one for one in _cache_mounts(store) if not ids or one.id in ids]
         gone: Sequence[CacheMount] = chosen
         if chosen and not options.dry_run:
-            from layercache.executors.auto import scratch_directory
             from layercache.executors.rootfs import RootfsExecutor
+            from layercache.store.open import scratch_directory
 
             with RootfsExecutor(scratch_directory(store)) as executor:
                 gone = executor.discard_cache_mounts(chosen)

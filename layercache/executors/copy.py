@@ -28,12 +28,13 @@ from functools import partial
 from typing import TYPE_CHECKING, BinaryIO, Final, cast
 
 from layercache._base.classes import evolve
+from layercache._base.paths import encoded, shown_in_image
 from layercache._os.allowance import Allows, UnpackAllowance
 from layercache.errors import BuildError, UsageError
 from layercache.layers.accounts import resolve_owner
 from layercache.layers.acl import with_mode
 from layercache.layers.add_archive import Unpacker
-from layercache.layers.changes import Changes, Content, LayerChange, shown
+from layercache.layers.changes import Changes, Content, LayerChange
 from layercache.layers.state_tree import StateTree
 from layercache.layers.writer import LayerWriter
 from layercache.model.descriptors import LAYER_TAR, SCRATCH, Layer
@@ -186,7 +187,7 @@ class CopyPlan:
                 owner = resolve_owner(instruction.user, self.changes.read_base)
             except BuildError:
                 owner = (0, 0)  # an unusable line; a RUN as this user says what is wrong
-        target = self.changes.resolve(_bytes(instruction.path)).path
+        target = self.changes.resolve(encoded(instruction.path)).path
         self.changes.make_directories(target, *owner)
 
     # -- COPY and ADD -----------------------------------------------------------------------
@@ -254,10 +255,10 @@ class CopyPlan:
         if os.geteuid() != 0:
             for device in unpacker.devices:
                 self._warn(
-                    f"{shown(device)} in {source.pattern} is a device: the image has it, but the "
-                    "commands of a build without root don't see it"
+                    f"{shown_in_image(device)} in {source.pattern} is a device: the image has it, "
+                    "but the commands of a build without root don't see it"
                 )
-        target = self.changes.resolve(_bytes(instruction.destination)).path
+        target = self.changes.resolve(encoded(instruction.destination)).path
         self.changes.make_directories(target, *(owner or (0, 0)), made_mode)
         unpacker.apply(self.changes, target, owner)
         return True
@@ -285,7 +286,7 @@ class _Copier:
     ) -> None:
         self._ranks = ranks
         self._changes = changes
-        self._destination = _bytes(instruction.destination)
+        self._destination = encoded(instruction.destination)
         self._owner = owner
         self._chmod = chmod
         octal = chmod.absolute if chmod is not None else None
@@ -300,7 +301,7 @@ class _Copier:
         node = Node(
             mode=stat.S_IFREG | _HEREDOC_MODE, size=len(data), content=blake3(data).digest()
         )
-        target = self._file_target(_bytes(source.pattern).rpartition(b"/")[2])
+        target = self._file_target(encoded(source.pattern).rpartition(b"/")[2])
         self._put(node, target, data, None, 0)
 
     def match(self, role: str, tree: Tree, match: Selected, *, remote: bool) -> None:
@@ -347,8 +348,8 @@ class _Copier:
         target, node = self._prepare()
         if node is not None and not node.is_dir:
             raise BuildError(
-                f"can't copy the directory {shown(source)} to {shown(target)}, which is "
-                f"{_what(node)}"
+                f"can't copy the directory {shown_in_image(source)} to "
+                f"{shown_in_image(target)}, which is {_what(node)}"
             )
         self._make(target)
         return target
@@ -362,7 +363,8 @@ class _Copier:
                 self._changes.put(path, LayerChange(self._copied(node, 0)))
             elif not there.is_dir:
                 raise BuildError(
-                    f"can't copy below {shown(path)}, which is {_what(there)} and no directory"
+                    f"can't copy below {shown_in_image(path)}, which is {_what(there)} "
+                    "and no directory"
                 )
 
     # -- what -------------------------------------------------------------------------------
@@ -398,9 +400,9 @@ class _Copier:
         if there is not None and there.is_dir != node.is_dir:
             if node.is_dir:
                 raise BuildError(
-                    f"can't copy a directory to {shown(target)}, which is {_what(there)}"
+                    f"can't copy a directory to {shown_in_image(target)}, which is {_what(there)}"
                 )
-            raise BuildError(f"can't replace the directory {shown(target)} with a file")
+            raise BuildError(f"can't replace the directory {shown_in_image(target)} with a file")
         copied = self._copied(node, rank)
         self._changes.put(target, LayerChange(copied, content if copied.size else None, same_file))
 
@@ -466,7 +468,3 @@ def _bits(node: Node | None) -> int:
 
 def _join(parent: bytes, name: bytes) -> bytes:
     return parent + b"/" + name if parent and name else parent or name
-
-
-def _bytes(path: str) -> bytes:
-    return path.encode("utf-8", "surrogateescape")

@@ -7,9 +7,10 @@ from collections.abc import Callable
 from typing import BinaryIO, cast
 
 from layercache._base.classes import evolve
+from layercache._base.paths import shown_in_image
 from layercache._os.allowance import UnpackAllowance
 from layercache.errors import BuildError, HostileArchive
-from layercache.layers.changes import Changes, LayerChange, shown
+from layercache.layers.changes import Changes, LayerChange
 from layercache.layers.compression import decompressed
 from layercache.layers.limits import DEFAULT_LIMITS, Limits
 from layercache.layers.reader import read_archive
@@ -99,7 +100,9 @@ class Unpacker:
                 continue
             found = resolve(below, entry.path, follow_last=False, confined=True)
             if not found.path:
-                raise BuildError(f"an archive entry {shown(entry.path)} leads to its own root")
+                raise BuildError(
+                    f"an archive entry {shown_in_image(entry.path)} leads to its own root"
+                )
             path = target + b"/" + found.path if target else found.path
             changes.make_directories(path.rpartition(b"/")[0], 0, 0)
             node = entry.node

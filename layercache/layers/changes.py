@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import BinaryIO, cast
 
 from layercache._base.classes import frozen
+from layercache._base.paths import shown_in_image
 from layercache.errors import BuildError, Cancelled
 from layercache.layers.state_tree import Resolved, resolve
 from layercache.layers.writer import LayerWriter
@@ -18,7 +19,7 @@ from layercache.model.layer_index import sort_key
 from layercache.model.layer_times import LAYER_TIME
 from layercache.model.tree import Node, Tree
 
-__all__ = ["Changes", "Content", "LayerChange", "shown"]
+__all__ = ["Changes", "Content", "LayerChange"]
 
 Content = bytes | Callable[[], BinaryIO] | None
 """A file's bytes, a function that opens them, or None for an entry without bytes."""
@@ -72,7 +73,7 @@ class Changes:
             return None
         if node.size > limit:
             raise BuildError(
-                f"{shown(path)} of the image is too big to be read ({node.size} bytes)"
+                f"{shown_in_image(path)} of the image is too big to be read ({node.size} bytes)"
             )
         with self._base.open(found.path) as content:
             data = content.read(limit + 1)
@@ -127,7 +128,10 @@ class Changes:
             node = self.lookup(here)
             if node is not None:
                 if not node.is_dir:
-                    raise BuildError(f"can't make {shown(path)}: {shown(here)} is not a directory")
+                    raise BuildError(
+                        f"can't make {shown_in_image(path)}: {shown_in_image(here)} is not a "
+                        "directory"
+                    )
                 break
             missing.append(here)
             if not here:
@@ -179,8 +183,3 @@ class Changes:
 
 def _metadata(node: Node) -> tuple[object, ...]:
     return node.mode, node.uid, node.gid, node.xattrs
-
-
-def shown(path: bytes) -> str:
-    """A path of the image for a message."""
-    return repr("/" + path.decode("utf-8", "backslashreplace"))

@@ -66,16 +66,16 @@ def resolve_user(user: str, passwd: bytes, group: bytes) -> tuple[int, int, tupl
     people if a name is unknown.
     """
     name, _, group_name = user.partition(":")
-    given = _number(_bytes(group_name))
-    if _number(_bytes(name)) is not None and given is not None:
+    given = _number(_encoded(group_name))
+    if _number(_encoded(name)) is not None and given is not None:
         # If both are numbers, the image is not read (BuildKit, `ParseUIDGID`).
         home, gid = "/", given
-        fields, uid = _lookup(_rows(passwd, 6), _bytes(name), "user", "/etc/passwd")
+        fields, uid = _lookup(_rows(passwd, 6), _encoded(name), "user", "/etc/passwd")
         if fields is not None:
-            home = _text(fields[5]) or "/"
+            home = _decoded(fields[5]) or "/"
         return uid, gid, (), home
     try:
-        fields, uid = _lookup(_rows(passwd, 4), _bytes(name or "0"), "user", "/etc/passwd")
+        fields, uid = _lookup(_rows(passwd, 4), _encoded(name or "0"), "user", "/etc/passwd")
     except LookupError:
         if name == "root":
             fields, uid = None, 0
@@ -85,7 +85,7 @@ def resolve_user(user: str, passwd: bytes, group: bytes) -> tuple[int, int, tupl
     if fields is not None:
         gid = _number(fields[3]) or 0
         if len(fields) > 5 and fields[5]:
-            home = _text(fields[5])
+            home = _decoded(fields[5])
     if group_name:
         return uid, _group(group_name, group), (), home
     if fields is None:
@@ -99,12 +99,12 @@ def resolve_user(user: str, passwd: bytes, group: bytes) -> tuple[int, int, tupl
 
 
 def _group(name: str, group: bytes) -> int:
-    return _lookup(_rows(group, 3), _bytes(name), "group", "/etc/group")[1]
+    return _lookup(_rows(group, 3), _encoded(name), "group", "/etc/group")[1]
 
 
-def _bytes(text: str) -> bytes:
+def _encoded(text: str) -> bytes:
     return text.encode("utf-8", "surrogateescape")
 
 
-def _text(data: bytes) -> str:
+def _decoded(data: bytes) -> str:
     return data.decode("utf-8", "surrogateescape")

@@ -24,6 +24,7 @@ from layercache.layers.tar_headers import Header, Headers, shown
 from layercache.layers.writer import OPAQUE_MARKER, WHITEOUT_PREFIX
 from layercache.model.layer_index import Entry, IndexBuilder, LayerIndex
 from layercache.model.tree import Node
+from layercache.trees.selection import MAX_LINKS
 
 __all__ = ["index_layer", "read_archive", "read_layer"]
 
@@ -40,8 +41,6 @@ _KINDS: Final = {
 }
 _REPLACED: Final = 1000
 """Directories that an archive may put something else in place of: each costs a walk."""
-_LINKS: Final = 255
-"""Symbolic links followed for one entry before it counts as a loop."""
 _OVERLAY: Final = (b"trusted.overlay.", b"user.overlay.")
 
 
@@ -155,7 +154,7 @@ class _Reader:
             if entry is None or entry.node is None or not entry.node.is_link:
                 continue
             links += 1
-            if links > _LINKS:
+            if links > MAX_LINKS:
                 raise self._refuse(header.name, "goes through too many symbolic links (a loop?)")
             done.pop()
             if entry.node.link.startswith(b"/"):

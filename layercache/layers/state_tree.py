@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, BinaryIO, Final, cast
 
 from layercache._base.classes import frozen
+from layercache._base.paths import shown_in_image
 from layercache.errors import BuildError, NotFound
 from layercache.layers.verified_file import Verified
 from layercache.model.layer_index import IMPLIED, OPAQUE, WHITEOUT, LayerIndex, sort_key
@@ -30,6 +31,7 @@ from layercache.model.tree import (
     node_digest,
 )
 from layercache.trees.order import Ordered
+from layercache.trees.selection import MAX_LINKS
 
 if TYPE_CHECKING:
     from layercache.model.tree import Tree
@@ -41,9 +43,6 @@ IMPLIED_DIRECTORY: Final = Node(mode=stat.S_IFDIR | 0o755, mtime=LAYER_TIME)
 
 _AT_ONCE: Final = LayerTimes(LAYER_TIME, (0,))
 """What the times of a layer are whose entries are all written at once."""
-
-_MAX_LINKS: Final = 255
-"""Symbolic links followed for one path before it counts as a loop (as Go's `RootPath`)."""
 
 OpenContent = Callable[[int, int, int], BinaryIO]
 """Layer number, offset and size in bytes → those bytes of the layer's uncompressed tar."""
@@ -427,7 +426,7 @@ def resolve(
             continue
         if part == b"..":
             if not done and confined:
-                raise BuildError(f"{_text(path)} leads outside through a symbolic link")
+                raise BuildError(f"{shown_in_image(path)} leads outside through a symbolic link")
             if done:
                 done.pop()
             node = tree.lookup(b"/".join(done))
@@ -439,13 +438,9 @@ def resolve(
             done.append(part)
             continue
         links += 1
-        if links > _MAX_LINKS:
-            raise BuildError(f"{_text(path)}: too many symbolic links (a loop?)")
+        if links > MAX_LINKS:
+            raise BuildError(f"{shown_in_image(path)}: too many symbolic links (a loop?)")
         if node.link.startswith(b"/"):
             done.clear()
         parts += node.link.split(b"/")[::-1]
     return Resolved(b"/".join(done), node, tuple(reads))
-
-
-def _text(path: bytes) -> str:
-    return repr("/" + path.lstrip(b"/").decode("utf-8", "backslashreplace"))

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
 from layercache._base.classes import frozen
+from layercache._base.paths import shown_below
 from layercache.errors import CorruptObject
 from layercache.model.digests import Fingerprint
 from layercache.model.selectors import Files
@@ -190,13 +191,13 @@ def diff_listings(old: Sequence[Listed], new: Sequence[Listed]) -> tuple[FileCha
     for key in sources.keys() & targets.keys():
         source, target = sources[key], targets[key]
         moved |= {source.path, target.path}
-        changes.append(FileChange(_text(target.path), "renamed", _text(source.path)))
+        changes.append(FileChange(shown_below(target.path), "renamed", shown_below(source.path)))
         changes += _compare(source, target)
     for entries, what in ((gone, "removed"), (come, "added")):
         full = {path for entry in entries if (path := entry.path.rpartition(b"/")[0])}
         for entry in entries:
             if entry.path not in moved and not (entry.path in full and not entry.digest):
-                changes.append(FileChange(_text(entry.path), what))
+                changes.append(FileChange(shown_below(entry.path), what))
     for path, entry in after.items():
         former = before.get(path)
         if former is not None and former != entry:
@@ -225,7 +226,7 @@ def _unique(entries: Sequence[Listed]) -> dict[tuple[int, bytes], Listed]:
 
 
 def _compare(old: Listed, new: Listed) -> list[FileChange]:
-    path = _text(new.path)
+    path = shown_below(new.path)
     if stat.S_IFMT(old.mode) != stat.S_IFMT(new.mode):
         return [FileChange(path, "type")]
     found: list[FileChange] = []
@@ -238,7 +239,3 @@ def _compare(old: Listed, new: Listed) -> list[FileChange]:
     if (old.uid, old.gid) != (new.uid, new.gid):
         found.append(FileChange(path, "owner"))
     return found
-
-
-def _text(path: bytes) -> str:
-    return path.decode("utf-8", "backslashreplace") or "."

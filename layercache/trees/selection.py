@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 from blake3 import blake3
 
 from layercache._base.classes import field, frozen
-from layercache._base.paths import clean
+from layercache._base.paths import clean, encoded
 from layercache.errors import SourceError
 from layercache.model.digests import Fingerprint
 from layercache.model.selectors import Files
@@ -50,7 +50,8 @@ __all__ = [
 ]
 
 MAX_LINKS: Final = 255
-"""Symbolic links followed in one path before it counts as a loop (BuildKit's limit)."""
+"""Symbolic links followed in one path before it counts as a loop (as in BuildKit
+and in Go's `RootPath`)."""
 
 _WHITEOUT: Final = b".wh."
 _SELECTION: Final = "layercache 2026-11 selection digest 1"
@@ -93,10 +94,6 @@ class Filtered(ABC):
     @abstractmethod
     def digest_without(self, path: bytes, exclude: PatternState) -> bytes | None:
         """`tree_digest(self, path, exclude)`."""
-
-
-def _encode(text: str) -> bytes:
-    return text.encode("utf-8", "surrogateescape")
 
 
 def _decode(path: bytes) -> str:
@@ -183,7 +180,7 @@ def _named(
     tree: Tree, index: int, pattern: str, wildcards: bool, exclude: PatternState | None
 ) -> Iterator[Selected]:
     text = clean("/" + pattern)[1:]
-    path = _encode(text)
+    path = encoded(text)
     if not (wildcards and has_wildcards(text)):
         found = resolve(tree, path)
         if found is None and wildcards and "\\" in text:
@@ -216,7 +213,7 @@ def _bases(tree: Tree, text: str) -> Iterator[tuple[bytes, str]]:
     """The directory named by the part before the first wildcard (links are followed)."""
     parts = text.split("/")
     count = next(n for n, part in enumerate(parts) if has_wildcards(part))
-    named = _encode("/".join(parts[:count]))
+    named = encoded("/".join(parts[:count]))
     base = resolve(tree, named)
     if base is None:
         raise _missing(tree, named)
@@ -236,7 +233,7 @@ def _with_parents(
     if has_wildcards(head):
         roots = [match.path for match in _named(tree, index, head, True, None) if match.node.is_dir]
     else:
-        root = resolve(tree, _encode(head))
+        root = resolve(tree, encoded(head))
         roots = [root[0]] if root is not None and root[1].is_dir else []
     empty = True
     for root_path in roots:
@@ -261,7 +258,7 @@ def _with_parents(
                 name = path.rpartition(b"/")[2]
                 yield Selected(index, path, name, relative, node, state)
     if empty and literal:
-        raise _missing(tree, _encode(clean("/" + head + "/" + tail)[1:]))
+        raise _missing(tree, encoded(clean("/" + head + "/" + tail)[1:]))
 
 
 def _unescaped(text: str) -> bytes:
@@ -269,7 +266,7 @@ def _unescaped(text: str) -> bytes:
     characters = iter(text)
     for character in characters:
         kept.append(next(characters, character) if character == "\\" else character)
-    return _encode("".join(kept))
+    return encoded("".join(kept))
 
 
 def _matches(tree: Tree, base: bytes, start: PatternState) -> Iterator[bytes]:

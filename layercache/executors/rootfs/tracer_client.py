@@ -12,6 +12,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, cast
 
+from layercache._base.paths import shown_in_image
 from layercache.errors import BuildError
 from layercache.executors.rootfs.file_work import Notes
 from layercache.executors.rootfs.helper_command import tracer_command
@@ -308,7 +309,7 @@ def _unexplained(seen: Mapping[bytes, int], index: LayerIndex | None, tree: Tree
         if not path or entry.implied or (inside is not None and path.startswith(inside)):
             continue
         if not seen.get(path, 0) & (ABSENT | FOUND) and not _beneath_absent(seen, path):
-            return f"the tracer did not see how {_text(path)} came about"
+            return f"the tracer did not see how {shown_in_image(path)} came about"
         node = tree.lookup(path)
         if node is None or not node.is_dir or entry.opaque:
             inside = path + b"/"
@@ -330,9 +331,5 @@ def _mistaken(seen: Mapping[bytes, int], tree: Tree) -> str:
             continue
         there = tree.lookup(path) is not None
         if (bits & ABSENT and there) or (bits & FOUND and not there):
-            return f"the tracer saw something else at {_text(path)} than the layers say"
+            return f"the tracer saw something else at {shown_in_image(path)} than the layers say"
     return ""
-
-
-def _text(path: bytes) -> str:
-    return repr("/" + path.decode("utf-8", "backslashreplace"))

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, BinaryIO, Final
 
 from blake3 import blake3
 
+from layercache._base.paths import shown_below
 from layercache.errors import SourceError
 from layercache.inputs.scan import statcache
 from layercache.inputs.scan.columns import DIGEST, preorder, reported_mode
 from layercache.inputs.scan.filesystems import MountTable
 from layercache.inputs.scan.merkle import Merkle
-from layercache.inputs.scan.read_beneath import ReadBeneath, changed, shown, unreadable, verified
+from layercache.inputs.scan.read_beneath import ReadBeneath, changed, unreadable, verified
 from layercache.inputs.scan.scanning import Counts, refresh
 from layercache.model.digests import Fingerprint
 from layercache.model.selectors import Files
@@ -170,7 +171,7 @@ class ContextTree(Closes, HardLinks, Excludes, Filtered, Selects, Lists):
             if directory is None or self._merkle.is_hidden(directory):
                 found = self._file(path)
                 if found is None:
-                    raise SourceError(f"{shown(path)} is not in the build context")
+                    raise SourceError(f"{shown_below(path)} is not in the build context")
                 return self._merkle.file(*found)
             return self._merkle.directory(directory)
 
@@ -179,7 +180,7 @@ class ContextTree(Closes, HardLinks, Excludes, Filtered, Selects, Lists):
         with self._lock:
             node = self.lookup(path)
             if node is None or not node.is_file:
-                raise SourceError(f"{shown(path)} is no file in the build context")
+                raise SourceError(f"{shown_below(path)} is no file in the build context")
             try:
                 descriptor = self._beneath.open(path) if node.size else -1
             except OSError as error:

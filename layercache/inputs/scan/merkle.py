@@ -10,9 +10,10 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from layercache._base.paths import shown_below
 from layercache.errors import SourceError
 from layercache.inputs.scan.columns import DIGEST, IGNORED, UNREADABLE, Columns
-from layercache.inputs.scan.read_beneath import ReadBeneath, shown
+from layercache.inputs.scan.read_beneath import ReadBeneath
 from layercache.inputs.scan.scanning import Counts
 from layercache.model.tree import pack_directory
 
@@ -107,7 +108,7 @@ class Merkle:
     def check_readable(self, directory: int) -> None:
         """Raise `SourceError` for a directory that could not be listed."""
         if self._columns.dir_flags[directory] & UNREADABLE:
-            path = shown(self._columns.dir_paths[directory])
+            path = shown_below(self._columns.dir_paths[directory])
             raise SourceError(f"{path}/ can't be listed: permission denied")
 
     # -- inside ---------------------------------------------------------------------------------

@@ -13,10 +13,11 @@ from typing import Any, BinaryIO, Final, cast
 
 from blake3 import blake3
 
+from layercache._base.paths import shown_below
 from layercache._os.names import checked_name, parted
 from layercache.errors import ContextChanged, SourceError
 
-__all__ = ["ReadBeneath", "VerifiedReader", "changed", "shown", "unreadable", "verified"]
+__all__ = ["ReadBeneath", "VerifiedReader", "changed", "unreadable", "verified"]
 
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -27,11 +28,6 @@ _REPLACED: Final = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errn
 
 _KEPT: Final = 64
 """Open parents at most, far below the usual limit of 1024 descriptors."""
-
-
-def shown(path: bytes) -> str:
-    """`path` as text for messages."""
-    return path.decode("utf-8", "backslashreplace") or "."
 
 
 class ReadBeneath:
@@ -126,7 +122,7 @@ class ReadBeneath:
 def changed(path: bytes, why: str) -> ContextChanged:
     """The error for a file that changed since it was fingerprinted."""
     return ContextChanged(
-        f"{shown(path)} changed while it was being copied ({why}); nothing was stored. "
+        f"{shown_below(path)} changed while it was being copied ({why}); nothing was stored. "
         "Build again when nothing writes to it"
     )
 
@@ -135,7 +131,7 @@ def unreadable(path: bytes, error: OSError) -> SourceError:
     """The error for a selected file that can't be read."""
     if error.errno in _REPLACED:
         return changed(path, "it is gone or was replaced")
-    return SourceError(f"{shown(path)} can't be read: {error.strerror}")
+    return SourceError(f"{shown_below(path)} can't be read: {error.strerror}")
 
 
 _AT_ONCE: Final = 1 << 18

@@ -15,6 +15,7 @@ from itertools import starmap
 from operator import ne
 from typing import TYPE_CHECKING, Final, cast
 
+from layercache._base.paths import shown_below
 from layercache.errors import SourceError
 from layercache.inputs.scan.columns import (
     DIGEST,
@@ -26,7 +27,7 @@ from layercache.inputs.scan.columns import (
     Row,
     row_of,
 )
-from layercache.inputs.scan.read_beneath import ReadBeneath, shown
+from layercache.inputs.scan.read_beneath import ReadBeneath
 
 if TYPE_CHECKING:
     from layercache.trees._automaton import PatternState
@@ -193,7 +194,7 @@ def _rebuild(
         for name, below in reversed(_list(beneath, new, path, old, known, state, counts)):
             child_path = path + b"/" + name if path else name
             if len(child_path) > MAX_PATH:
-                raise SourceError(f"{shown(child_path[:200])}…: the path is too long")
+                raise SourceError(f"{shown_below(child_path[:200])}…: the path is too long")
             number = old.number(child_path) if old.dir_paths else None
             todo.append((child_path, -1 if number is None else number, below))
     return new
