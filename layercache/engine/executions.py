@@ -47,16 +47,15 @@ __all__ = [
 LISTING_MEDIA_TYPE = "application/vnd.layercache.listing.v1"
 LOG_MEDIA_TYPE = "application/vnd.layercache.log.v1"
 
+_SILENT_WAIT: Final = 3.0
+"""Seconds for which nothing is said of a wait for another build."""
+
 
 @frozen
 class Made:
     """The step was executed, and gave this record."""
 
     record: Record
-
-
-_SILENT_WAIT: Final = 3.0
-"""Seconds for which nothing is said of a wait for another build."""
 
 
 @frozen

@@ -1,7 +1,7 @@
 """Layers to and from directories: unpacking, capturing, deleting, with the required privileges.
 
-`LocalFiles` does this in this process, as root. `agent_client.AgentFiles` delegates it to a process
-in the user namespace, for files that belong to the users there.
+`DirectFileWork` does this in this process, as root. `agent_client.AgentFiles` delegates it to a
+process in the user namespace, for files that belong to the users there.
 """
 
 from __future__ import annotations

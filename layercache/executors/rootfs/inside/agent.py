@@ -29,7 +29,6 @@ from layercache.layers.state_tree import StateTree
 from layercache.layers.writer import LayerWriter
 from layercache.model.digests import DiffID
 from layercache.model.layer_index import LayerIndex
-from layercache.model.logical_clock import Clock
 from layercache.model.tree import Node, Tree
 
 __all__ = ["main"]
@@ -75,7 +74,7 @@ class Agent:
     ) -> None:
         """Unpack the last of `layers` from the file `tar`; `plain` applies it instead."""
         tree = self._tree(layers)
-        tree = tree.shown(Clock.of([index.times for index in tree.indexes], start))
+        tree = tree.shown(tree.clock_from(start))
         index = _without_devices(tree.indexes[-1])
         with open(tar, "rb", buffering=0) as blob:
             if plain:

@@ -11,6 +11,7 @@ import resource
 
 from layercache.executors.rootfs.inside import syscalls as sys_
 from layercache.executors.rootfs.inside import wire as _wire
+from layercache.executors.rootfs.inside.descriptors import FIRST, keep_only
 from layercache.executors.rootfs.inside.image_root import Refused, Root
 from layercache.layers.passwd import resolve_user
 
@@ -136,10 +137,8 @@ def _keep_only(status: int, directory: int) -> int:
         os.fchdir(directory)
     except OSError as error:
         raise Refused(f"the working directory can't be used: {error.strerror}") from error
-    if status != 3:
-        os.dup2(status, 3, inheritable=False)
-    sys_.close_range(4, 0xFFFFFFFF)
-    return 3
+    keep_only((status,))
+    return FIRST
 
 
 def _become(spec: Spec, uid: int, gid: int, groups: list[int], program: bytes) -> None:

@@ -22,6 +22,7 @@ from layercache.executors.rootfs.inside import syscalls as sys_
 from layercache.executors.rootfs.inside import userns as _userns
 from layercache.executors.rootfs.inside import wire as _wire
 from layercache.executors.rootfs.inside.command import CAPABILITIES
+from layercache.executors.rootfs.inside.descriptors import FIRST, keep_only
 from layercache.executors.rootfs.inside.network import Network, Networks
 
 __all__ = ["AGENT", "KILL", "NAMESPACES", "START", "main"]
@@ -36,6 +37,9 @@ NAMESPACES = sys_.CLONE_NEWNS | sys_.CLONE_NEWPID | sys_.CLONE_NEWUTS | sys_.CLO
 
 _LAST_GROUPS_SECONDS = 1.0
 """How long the end of a build waits for the kernel to let go of control groups."""
+
+_MOST_FDS = 253
+"""Descriptors of one message (SCM_MAX_FD): the kernel refuses more where they are sent."""
 
 START = "start"
 KILL = "kill"
@@ -145,7 +149,7 @@ class Runner:
 
     def request(self) -> bool:
         """Handle one request; False at the end."""
-        size = _socket.CMSG_SPACE(64 * 4)
+        size = _socket.CMSG_SPACE(_MOST_FDS * 4)
         data, ancillary, _, _ = self.sock.recvmsg(1 << 17, size)
         if not data:
             return False
@@ -194,14 +198,10 @@ class Runner:
         """In a new process: run the tracer of this build; does not return."""
         status = 1
         try:
-            for number, fd in enumerate(fds):
-                fds[number] = os.dup2(fd, 100 + number, inheritable=False)
-            # Streams of steps must not stay open in here.
-            os.closerange(3, 100)
-            sys_.close_range(100 + len(fds), 0xFFFFFFFF)
+            keep_only(fds)  # streams of steps must not stay open in here
             from layercache.executors.rootfs.inside import tracefs as _tracefs
 
-            _tracefs.main(fds[0])
+            _tracefs.main(FIRST)
             status = 0
         finally:
             os._exit(status)

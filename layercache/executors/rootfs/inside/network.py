@@ -21,6 +21,7 @@ import struct
 from layercache.executors.rootfs.inside import bpf
 from layercache.executors.rootfs.inside import mounts as _mounts
 from layercache.executors.rootfs.inside import syscalls as sys_
+from layercache.executors.rootfs.inside.descriptors import FIRST, keep_only
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -141,13 +142,9 @@ def _start(program: str, namespace: int) -> Network:
             for number, fd in enumerate((null, said, said)):
                 os.dup2(fd, number)
             # Whatever else is open is closed; two numbers that the command line names stay.
-            os.dup2(namespace, 100)
-            os.dup2(told, 101)
-            os.dup2(100, 3)
-            os.dup2(101, 4)
-            sys_.close_range(5, 0xFFFFFFFF)
+            keep_only((namespace, told), inheritable=True)
             os.chdir("/")
-            os.execve(program, _command(program, 3, 4), {})
+            os.execve(program, _command(program, FIRST, FIRST + 1), {})
         finally:
             os._exit(127)
     os.close(told)

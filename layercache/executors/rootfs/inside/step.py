@@ -17,9 +17,9 @@ from layercache.executors.rootfs.inside import system_mounts as _system
 from layercache.executors.rootfs.inside import wire as _wire
 from layercache.executors.rootfs.inside.command import identity_of, run_command, working_directory
 from layercache.executors.rootfs.inside.image_root import Refused, Root, attach_system
+from layercache.executors.rootfs.inside.network import loopback_up
 
 __all__ = ["probe", "report_broken", "report_gone", "run"]
-from layercache.executors.rootfs.inside.network import loopback_up
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
