@@ -378,7 +378,7 @@ class StepMounts:
             self._taken[place] = path
         # Only the helper process can give a directory to another user of its user namespace.
         foreign = bound is None and os.geteuid() != 0
-        if bound is None and posixpath.normpath("/" + mount.source) != "/":
+        if bound is None and mount.source.strip("/") not in ("", "."):
             # A path within what commands wrote: its links lead nowhere but within.
             return {
                 "kind": "bind",
