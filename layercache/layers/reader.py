@@ -242,6 +242,12 @@ class _Reader:
             raise self._refuse(header.name, "is the root but no directory")
         self._enter(header, path)
         known = self._files.get(target)
+        if known is None and self._layer and target not in self._directories:
+            raise self._refuse(
+                header.name,
+                f"is a hard link to {shown(header.link)}, which is not in this layer; a link to a "
+                "file of a lower layer can't be used: build the base image with the file in it",
+            )
         if known is None or target == path:
             raise self._refuse(
                 header.name, f"is a hard link to {shown(header.link)}, no earlier file of it"

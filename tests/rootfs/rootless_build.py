@@ -214,10 +214,11 @@ def layers_are_root_s(bench: Bench) -> None:
 
 def long_chain(bench: Bench) -> None:
     """Many layers are put together in the user namespace as well."""
-    state = bench.base
+    state = bench.after(bench.sh("echo 1 >/a; ln /a /b"), bench.base)
+    state = bench.after(bench.sh("rm /b", state=state), state)
     for number in range(120):
         state = bench.layer(tar_of({f"f{number}": b"x"}), state)
-    expect("120\n", bench.out("ls / | grep -c '^f[0-9]'", state=state))
+    expect("120\n2\n", bench.out("ls / | grep -c '^f[0-9]'; stat -c %h /a", state=state))
 
 
 def bad_image(bench: Bench) -> None:
