@@ -36,7 +36,10 @@ def baseline_of(store: Store, name: str, texts: Sequence[str]) -> Against:
 
     looks_like_place = "://" in name or os.path.isdir(name) or name.startswith("type=")
     if not looks_like_place:
-        trail = store.get_trail(trail_id(tag_project(name)))
+        try:
+            trail = store.get_trail(trail_id(tag_project(name)))
+        except UsageError:  # a path, say, is no name of an image
+            trail = None
         if trail is None:
             raise UsageError(
                 f"--against {name}: no image of that name was built with this cache, and it is "

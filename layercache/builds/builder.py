@@ -65,10 +65,15 @@ class Builder:
         pool: Pool | None = None,
         executor_options: Mapping[str, Any] | None = None,
     ) -> None:
-        if executor is not None and not isinstance(executor, Executor):
+        if isinstance(executor, type) or not isinstance(executor, Executor | None):
             raise UsageError(
                 f"executor is one that has traits and execute(), not {executor!r}: for instance "
                 "Workspace(directory) or RootfsExecutor(directory)"
+            )
+        if keys is not None and (isinstance(keys, type) or not hasattr(keys, "material")):
+            raise UsageError(
+                "keys is a key strategy, with scheme, selector() and material(), not "
+                f"{keys!r}: for instance ContentKeys()"
             )
         if jobs is not None and (not isinstance(jobs, int) or jobs < 1):
             raise UsageError(f"jobs is the number of steps at once, 1 or more, not {jobs!r}")

@@ -80,6 +80,11 @@ def project_of(request: Request) -> str:
 
 
 def checked_recipe(recipe: Dockerfile | Sequence[Any]) -> Dockerfile | Sequence[Any]:
+    if not isinstance(recipe, Dockerfile | Sequence):
+        raise UsageError(
+            f"a recipe is a Dockerfile or a list of instructions, not {recipe!r}: use "
+            "Dockerfile.parse(text) or Dockerfile.load(path)"
+        )
     if isinstance(recipe, str | bytes):
         raise UsageError(
             "a recipe is a Dockerfile or a list of instructions, not text: use "
@@ -110,8 +115,15 @@ def one_spelling(platform: str | None) -> str:
 
 def arguments_of(args: Mapping[str, str | None]) -> dict[str, str]:
     """None takes the value from the environment, as `--build-arg NAME` does."""
+    if not isinstance(args, Mapping):
+        raise UsageError(
+            f"args is a mapping of names to texts, not {args!r}: for instance "
+            'args={"VERSION": "1.0"}'
+        )
     found = {}
     for name, value in args.items():
+        if not isinstance(value, str | None):
+            raise UsageError(f"the build argument {name} is a text, not {value!r}")
         taken = os.environ.get(name) if value is None else value
         if taken is not None:
             found[name] = taken

@@ -110,6 +110,8 @@ class RunningBuild:
         interrupt: KeyboardInterrupt | None = None
         try:
             for place in self._left_out:
+                if any(place.startswith(f"{other}/") for other in self._left_out):
+                    continue  # said of the directory that holds it
                 self._note(f"{place} is the build's own, and left out of the context it lies in")
             lowered = self._lower()
             graph = with_traits(lowered.graph, self.need_executor, self.request.trace)
@@ -380,7 +382,8 @@ def _line_naming(instructions: Sequence[Any], image: str) -> int | None:
     """The first line that names an image as it is."""
     for instruction in instructions:
         location = getattr(instruction, "location", None)
-        named = (getattr(instruction, "image", None), getattr(instruction, "from_", None))
+        named = [getattr(instruction, "image", None), getattr(instruction, "from_", None)]
+        named += [getattr(mount, "from_", None) for mount in getattr(instruction, "mounts", ())]
         if location is not None and image in named:
             return int(location.line)
     return None

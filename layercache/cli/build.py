@@ -73,13 +73,14 @@ def _run(
             print_json(_interrupted(interrupt).to_dict())
         raise
     except (LayerCacheError, OSError) as raised:
-        from layercache.cli.status import of_the_system, status_of
+        from layercache.cli.status import of_the_system, status_of, with_line
 
         error = raised if isinstance(raised, LayerCacheError) else of_the_system(raised)
         found = error.report
         report = found if isinstance(found, Report) else bare_failure(error)
         status = status_of(error)
-        print(f"layercache: {visible(str(error))}", file=sys.stderr)
+        said = with_line(error, _dockerfile_name(options))
+        print(f"layercache: {visible(said)}", file=sys.stderr)
         if options.json:
             print_json(report.to_dict())
         elif report.steps and not options.quiet:
@@ -97,6 +98,13 @@ def _run(
                 file=sys.stderr,
             )
     return status
+
+
+def _dockerfile_name(options: Namespace) -> str:
+    """The name that `DockerfileError` gives the Dockerfile, too."""
+    if options.file == "-":
+        return "standard input"
+    return os.path.basename(options.file) if options.file else "Dockerfile"
 
 
 def _interrupted(interrupt: KeyboardInterrupt) -> Report:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from argparse import Namespace
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from layercache._base.classes import evolve
@@ -36,6 +36,11 @@ def prepare(options: Namespace) -> tuple[Builder, Request]:
 
         for name in options.tag:
             Reference.parse(name)  # invalid values are refused before anything is built
+    if options.annotation:
+        from layercache.images.output_spec import parse_annotation
+
+        for text in options.annotation:
+            parse_annotation(text)
     store = open_store(
         options.cache or default_cache(),
         durability=options.durability,
@@ -43,6 +48,8 @@ def prepare(options: Namespace) -> tuple[Builder, Request]:
         cache_from=options.cache_from,
         cache_to=options.cache_to,
     )
+    if not options.quiet:
+        _name_absent(options.cache_from)
     request = _request(options)
     observers: list[Any] = []
     raw = bool(getattr(options, "raw_output", False))
@@ -85,6 +92,28 @@ def prepare(options: Namespace) -> tuple[Builder, Request]:
         },
     )
     return builder, request
+
+
+def _name_absent(locations: Sequence[str]) -> None:
+    """Say which directories to read from hold no cache: a wrong path is found by this only."""
+    from layercache.store.backend import InDirectory
+    from layercache.store.backends import open_backend
+
+    for location in locations:
+        scheme = location.partition("://")[0] if "://" in location else "file"
+        if scheme != "file" or (location.startswith("type=") and "type=local" not in location):
+            continue
+        backend = open_backend(location)
+        if isinstance(backend, InDirectory) and not os.path.exists(
+            os.path.join(backend.directory, "format")
+        ):
+            from layercache.reports.visible import visible
+
+            print(
+                f"note: --cache-from {visible(location)}: there is no cache at "
+                f"{visible(backend.directory)}; nothing is reused from it",
+                file=sys.stderr,
+            )
 
 
 def _terminal(raw: bool) -> Any:
@@ -227,4 +256,10 @@ def _ssh(text: str) -> tuple[str, str]:
     found = path or os.environ.get("SSH_AUTH_SOCK", "")
     if not found:
         raise UsageError(f"--ssh {text!r}: no agent is running: SSH_AUTH_SOCK is not set")
+    if not os.path.exists(found):
+        source = "" if path else " (from SSH_AUTH_SOCK)"
+        raise UsageError(
+            f"--ssh {text!r}: {found}{source} does not exist: give the socket of a running agent, "
+            "or the file of a key"
+        )
     return name or "default", found

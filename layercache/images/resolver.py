@@ -317,6 +317,8 @@ class Images:
                 if type(error) is not SourceError:
                     raise
                 why = f"the image {reference.familiar} can't be had: {error}"
+                if "/" not in name:  # perhaps meant as a name of something here
+                    why += f" (no stage, build context or image in the cache is named {name})"
                 raise SourceError(why) from error
             if found is not None:
                 return found

@@ -47,3 +47,23 @@ def test_an_image_that_is_nowhere(tmp_path: Path) -> None:
         Builder(None).build(Dockerfile.parse("# a comment\nFROM 127.0.0.1:1/x\n"))
 
     assert caught.value.line == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("FROM scratch\nFROM nostage\n", 2),
+        ("FROM scratch\nCOPY --from=nostage a b\n", 2),
+        ("FROM scratch\n\nRUN --mount=type=bind,from=nostage,target=/x true\n", 3),
+    ],
+)
+def test_a_name_that_is_neither_stage_nor_image(
+    text: str, line: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A mistyped stage is asked for at a registry; the error says what else it could have been."""
+    for name in ("https_proxy", "HTTPS_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")  # nothing leaves this machine
+    with pytest.raises(SourceError, match=r"no stage, build context or image") as caught:
+        Builder(None).build(Dockerfile.parse(text))
+
+    assert caught.value.line == line

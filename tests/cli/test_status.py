@@ -258,3 +258,76 @@ def test_options_that_are_wrong_are_reported_too(
     assert ran.status == 2
     assert (ran.json["ok"], ran.json["error"]["code"], ran.json["steps"]) == (False, "usage", [])
     assert ran.json["error"]["message"] in ran.err
+
+
+@pytest.mark.parametrize(
+    ("recipe", "line"),
+    [
+        ("FROM x\n\nRUN exit 3\n", 3),
+        ("FROM x\nCOPY missing ./\n", 2),
+        ("FROM x\nUSER nobody\n\nRUN true\n", 4),
+        ("FROM x\nRUN --mount=type=cache,target=/c true\n", 2),
+    ],
+)
+@pytest.mark.parametrize("name", ["Dockerfile", "build.Dockerfile", "-"])
+def test_people_see_the_line_too(project: Project, recipe: str, line: int, name: str) -> None:
+    """An error that belongs to a line begins with it, as errors of the Dockerfile itself do."""
+    (project.context / (name if name != "-" else "Dockerfile")).write_text(recipe)
+    path = name if name == "-" else str(project.context / name)
+    file = [] if name == "Dockerfile" else ["-f", path]
+    ran = project.run("build", "-q", *file, stdin=recipe)
+
+    shown = "standard input" if name == "-" else name
+    assert f"layercache: {shown}:{line}: " in ran.err
+    assert 1 == ran.err.count(f":{line}: ")
+
+
+def test_the_places_of_a_malformed_dockerfile_are_said_once(project: Project) -> None:
+    project.write(Dockerfile="FROM x\nCPOY a b\n")
+    assert project.run("build").err.startswith("layercache: Dockerfile:2: unknown instruction")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--ssh", "default=/no/such/agent"], "/no/such/agent does not exist"),
+        (["--annotation", "text"], "--annotation"),
+    ],
+)
+def test_mistakes_are_found_before_anything_runs(
+    project: Project, options: list[str], said: str
+) -> None:
+    ran = project.run("build", *options)
+    assert ran.status == 2
+    assert said in ran.err
+    assert "COPY" not in ran.err
+
+
+def test_a_stale_agent_is_named_by_its_variable(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSH_AUTH_SOCK", "/no/such/agent")
+    ran = project.run("build", "--ssh", "default")
+    assert ran.status == 2
+    assert "/no/such/agent (from SSH_AUTH_SOCK) does not exist" in ran.err
+
+
+@pytest.mark.parametrize("form", ["{}", "file://{}", "type=local,src={}"])
+def test_a_cache_to_read_from_that_is_none_is_named(project: Project, form: str) -> None:
+    """A wrong path would else look like a cache that misses; a right one needs no word."""
+    wrong, right = project.directory / "wrong", project.directory / "right"
+    project.run("build", "-q", "--cache-to", str(right))
+
+    note = project.run("build", "--cache-from", form.format(wrong)).err
+    assert f"there is no cache at {wrong}; nothing is reused from it" in note
+    assert not wrong.exists()
+    assert "there is no cache" not in project.run("build", "--cache-from", form.format(right)).err
+    assert "" == project.run("build", "-q", "--cache-from", form.format(wrong)).err
+
+
+@pytest.mark.parametrize("name", ["nothing", "./nothing", "UPPER/CASE"])
+def test_what_is_nothing_to_compare_with_is_said(project: Project, name: str) -> None:
+    project.run("build", "-q")
+    ran = project.run("explain", "--against", name)
+    assert ran.status == 2
+    assert f"--against {name}: no image of that name was built with this cache" in ran.err

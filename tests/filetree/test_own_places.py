@@ -71,6 +71,17 @@ def test_outputs_in_the_context_are_not_copied(
     assert "cache is the build's own" in shown.out + shown.err
 
 
+def test_a_place_within_one_that_is_left_out_is_not_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The workspaces lie in the cache: one note says enough."""
+    (tmp_path / "Dockerfile").write_text(TEXT)
+    monkeypatch.chdir(tmp_path)
+    assert main(["build", "--executor", "workspace", "--cache", "cache", "."]) == 0
+    shown = capsys.readouterr()
+    assert 1 == (shown.out + shown.err).count("left out of the context")
+
+
 def test_places_are_known_by_what_they_are(tmp_path: Path) -> None:
     """Through links, relative and absolute; the context itself and what is beside it are none."""
     (tmp_path / "context" / "in").mkdir(parents=True)

@@ -11,6 +11,7 @@ from layercache.dockerfile.instructions import From, Run
 from layercache.errors import LayerCacheError, UsageError
 from layercache.model.instruction import Field
 from layercache.model.selectors import EVERYTHING, Files
+from layercache.solver import ContentKeys
 from layercache.testing.executors import MemoryExecutor
 
 
@@ -65,6 +66,18 @@ def test_options_of_a_wrong_type():
         build([From("scratch"), Run("true")], no_cache="RUN")
     with pytest.raises(UsageError, match=r"executor is one that has traits"):
         Builder(executor="workspace")
+    with pytest.raises(UsageError, match=r"executor is one that has traits"):
+        Builder(executor=MemoryExecutor)
+    for keys in ("content", ContentKeys):
+        with pytest.raises(UsageError, match=r"keys is a key strategy"):
+            Builder(keys=keys)
+    for recipe in (None, 5, iter([Run("true")])):
+        with pytest.raises(UsageError, match=r"a recipe is a Dockerfile or a list"):
+            build(recipe)
+    with pytest.raises(UsageError, match=r"args is a mapping of names to texts"):
+        build([From("scratch"), Run("true")], args=["A=1"])
+    with pytest.raises(UsageError, match=r"the build argument A is a text, not 1"):
+        build([From("scratch"), Run("true")], args={"A": 1})
     with pytest.raises(UsageError, match=r"jobs is the number of steps at once"):
         Builder(jobs=0)
     with pytest.raises(UsageError, match=r"write Files\(\('a\.txt',\)\)"):
