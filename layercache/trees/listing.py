@@ -17,7 +17,7 @@ from layercache._base.paths import shown_below
 from layercache.errors import CorruptObject
 from layercache.model.digests import Fingerprint
 from layercache.model.selectors import Files
-from layercache.model.tree import Node, Tree, counted_attributes, node_digest
+from layercache.model.tree import Node, Tree, counted_attributes, described_digest, node_digest
 from layercache.trees.selection import leading, select, walk
 
 __all__ = [
@@ -36,6 +36,8 @@ __all__ = [
 _MAGIC: Final = b"layercache listing 1\n"
 _HEAD: Final = struct.Struct("<IIQ?")
 _DIGEST: Final = 16
+_DESCRIBED: Final = 1 << 31
+"""Set in the stored mode of a directory that has a digest."""
 
 MAX_LISTING: Final = 1 << 30
 """Bytes of a decoded listing; a larger one counts as damaged."""
@@ -45,7 +47,7 @@ class Listed(NamedTuple):
     """One selected path with the facts about it that count. A tree's root has no permission bits.
 
     The digest has 16 bytes: 8 of the content (or link target, or device), 8 of all facts,
-    capabilities included; it is empty for directories.
+    capabilities included. For a directory it is that of its attributes, empty if it has none.
     """
 
     path: bytes
@@ -89,7 +91,7 @@ class Selects(ABC):
 def listed_digest(node: Node) -> bytes:
     """The digest that a listing keeps of all facts about a node except mode and owner."""
     if node.is_dir:
-        return b""
+        return described_digest(node, b"")[:_DIGEST]
     whole = node_digest(node)
     if node.is_file and counted_attributes(node):
         return node.content[:8] + whole[:8]
@@ -123,7 +125,7 @@ def encode_listing(entries: Sequence[Listed]) -> bytes:
     """The listing in a compact binary form."""
     count = len(entries)
     owned = any(entry.uid or entry.gid for entry in entries)
-    parts = [struct.pack(f"<{count}I", *[entry.mode for entry in entries])]
+    parts = [struct.pack(f"<{count}I", *map(_stored_mode, entries))]
     if owned:
         numbers = [number for entry in entries for number in (entry.uid, entry.gid)]
         parts.append(struct.pack(f"<{2 * count}I", *numbers))
@@ -132,6 +134,10 @@ def encode_listing(entries: Sequence[Listed]) -> bytes:
     # Digests don't compress; the rest does, well.
     packed = zlib.compress(b"".join(parts), 1)
     return _MAGIC + _HEAD.pack(count, len(digests), len(packed), owned) + digests + packed
+
+
+def _stored_mode(entry: Listed) -> int:
+    return entry.mode | _DESCRIBED if stat.S_ISDIR(entry.mode) and entry.digest else entry.mode
 
 
 def decode_listing(data: bytes) -> tuple[Listed, ...]:
@@ -165,7 +171,9 @@ def _decode(data: bytes) -> Iterator[Listed]:
     place = start
     for number, (path, mode) in enumerate(zip(paths, modes, strict=True)):
         digest = b""
-        if not stat.S_ISDIR(mode):
+        described = mode & _DESCRIBED
+        mode &= ~_DESCRIBED
+        if described or not stat.S_ISDIR(mode):
             digest = data[place : place + _DIGEST]
             place += _DIGEST
         uid, gid = owners[2 * number : 2 * number + 2] if owned else (0, 0)
@@ -196,7 +204,7 @@ def diff_listings(old: Sequence[Listed], new: Sequence[Listed]) -> tuple[FileCha
     for entries, what in ((gone, "removed"), (come, "added")):
         full = {path for entry in entries if (path := entry.path.rpartition(b"/")[0])}
         for entry in entries:
-            if entry.path not in moved and not (entry.path in full and not entry.digest):
+            if entry.path not in moved and not (entry.path in full and stat.S_ISDIR(entry.mode)):
                 changes.append(FileChange(shown_below(entry.path), what))
     for path, entry in after.items():
         former = before.get(path)
@@ -217,7 +225,7 @@ def _unique(entries: Sequence[Listed]) -> dict[tuple[int, bytes], Listed]:
     several: set[tuple[int, bytes]] = set()
     for entry in entries:
         content = entry.digest[:8]
-        if content and content != _EMPTY:
+        if content and content != _EMPTY and not stat.S_ISDIR(entry.mode):
             key = (stat.S_IFMT(entry.mode), content)
             if key in found:
                 several.add(key)
@@ -230,7 +238,7 @@ def _compare(old: Listed, new: Listed) -> list[FileChange]:
     if stat.S_IFMT(old.mode) != stat.S_IFMT(new.mode):
         return [FileChange(path, "type")]
     found: list[FileChange] = []
-    if old.digest[:8] != new.digest[:8]:
+    if old.digest[:8] != new.digest[:8] and not stat.S_ISDIR(new.mode):
         found.append(FileChange(path, "link" if stat.S_ISLNK(new.mode) else "content"))
     elif old.digest != new.digest:
         found.append(FileChange(path, "xattr"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import attrs
 import pytest
 
@@ -27,8 +29,14 @@ from layercache.testing.base_images import MemoryImage
 from layercache.testing.cases import variants
 from layercache.testing.executors import MemoryExecutor
 from layercache.testing.layers import Layers
-from layercache.trees.in_memory import directory, file, link
-from layercache.trees.listing import FileChange
+from layercache.trees.in_memory import DictTree, directory, file, link
+from layercache.trees.listing import (
+    FileChange,
+    decode_listing,
+    diff_listings,
+    encode_listing,
+    listing,
+)
 
 KEYS = ContentKeys()
 COUNTING = [variant for variant in variants() if variant.counts]
@@ -352,6 +360,20 @@ def test_the_owner_in_a_stage_is_named(layers):
     again = layers.build(text.format(2))
     (copy,) = again.find("COPY --from=s /f /g")
     assert [(c.kind, c.path, c.what) for c in copy.reason.changes] == [("file", "f", "owner")]
+
+
+def test_an_attribute_of_a_directory_is_named():
+    """An access control list of a directory counts; removed, changed and added it is found."""
+    acl = ((b"system.posix_acl_default", b"1"),)
+    other = ((b"system.posix_acl_default", b"2"),)
+    lists = []
+    for attributes in ((), acl, other):
+        tree = DictTree({"src/d": directory(xattrs=attributes), "src/d/f": "1"})
+        found = listing(tree, Files(("src",)))
+        assert decode_listing(encode_listing(found)) == found
+        lists.append(found)
+    for old, new in itertools.permutations(lists, 2):
+        assert diff_listings(old, new) == (FileChange("src/d", "xattr"),)
 
 
 RECIPES = {
