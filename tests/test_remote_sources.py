@@ -126,7 +126,7 @@ def test_what_is_not_there(served: tuple[Path, str], store: Store) -> None:
     """A missing file, and a server that is not there."""
     with pytest.raises(SourceError, match="404"):
         open_remote(UrlSource(f"{served[1]}/none"), store)
-    with pytest.raises(SourceError, match="can't be fetched"):
+    with pytest.raises(SourceError, match="the fetch failed"):
         open_remote(UrlSource("http://127.0.0.1:1/none"), store)
 
 
@@ -285,7 +285,7 @@ def test_wrong_repositories(repository: Repository, store: Store, url: str, refe
 def test_nothing_stays_behind(
     repository: Repository, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The working tree goes when it is closed, and when it can't be had."""
+    """The working tree goes when it is closed, and when the fetch fails."""
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     monkeypatch.setattr("tempfile.tempdir", os.fspath(scratch))

@@ -37,7 +37,7 @@ class UnpackAllowance:
                 return
         raise HostileArchive(
             f"{what}: all that this build unpacks and fetches would be more than "
-            f"{self._limit:,} bytes; where that is meant, allow more with --max-unpacked-size "
+            f"{self._limit:,} bytes; if this is intended, allow more with --max-unpacked-size "
             "(max_unpacked_size=)"
         )
 

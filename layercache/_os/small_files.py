@@ -38,7 +38,7 @@ def read_beneath(root: str, path: str) -> bytes:
     """
     names = [name for name in reversed(path.split("/")) if name not in ("", ".")]
     if path.startswith("/"):
-        raise OSError(errno.EXDEV, "it is not in the context")
+        raise OSError(errno.EXDEV, "it is an absolute path")
     parents = [os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)]
     links = 0
     try:
@@ -74,7 +74,7 @@ def _content(descriptor: int, stream: bool) -> bytes:
         if stat.S_ISDIR(kind):
             raise OSError(errno.EISDIR, os.strerror(errno.EISDIR))
         if not stat.S_ISREG(kind) and not (stream and not stat.S_ISBLK(kind)):
-            raise OSError(errno.EINVAL, "it is no regular file")
+            raise OSError(errno.EINVAL, "it is not a regular file")
         data = file.read(LIMIT + 1)
     if len(data) > LIMIT:
         raise OSError(errno.EFBIG, f"it has more than {LIMIT >> 20} MiB")

@@ -41,7 +41,10 @@ class BaseImages:
         """The image that a recipe needs; raises `UsageError` and what resolving raises."""
         given = self._contexts.get(need.name.lower())
         if given is None and "://" in need.name:
-            raise UsageError(f"{need.name}: an image is opened by its path only as a context")
+            raise UsageError(
+                f"{need.name}: a Dockerfile can't open an image by its path: give it a name with "
+                f"--build-context NAME={need.name}"
+            )
         name = str(given).removeprefix("docker-image://") if given is not None else need.name
         found = self._images.resolve(name, need.platform or None)
         self._resolved[need] = found

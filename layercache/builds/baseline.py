@@ -42,8 +42,8 @@ def baseline_of(store: Store, name: str, texts: Sequence[str]) -> Against:
             trail = None
         if trail is None:
             raise UsageError(
-                f"--against {name}: no image of that name was built with this cache, and it is "
-                "no directory or URL of another cache"
+                f"--against {name}: this cache has built no image of that name, and it is "
+                "neither the directory nor the URL of another cache"
             )
         return Against(store, trail, name)
     other = open_store(name)

@@ -67,7 +67,8 @@ class Builder:
     ) -> None:
         if isinstance(executor, type) or not isinstance(executor, Executor | None):
             raise UsageError(
-                f"executor is one that has traits and execute(), not {executor!r}: for instance "
+                f"executor must have traits and execute(), and {executor!r} has not: use for "
+                "instance "
                 "Workspace(directory) or RootfsExecutor(directory)"
             )
         if keys is not None and (isinstance(keys, type) or not hasattr(keys, "material")):
@@ -76,7 +77,9 @@ class Builder:
                 f"{keys!r}: for instance ContentKeys()"
             )
         if jobs is not None and (not isinstance(jobs, int) or jobs < 1):
-            raise UsageError(f"jobs is the number of steps at once, 1 or more, not {jobs!r}")
+            raise UsageError(
+                f"jobs is the number of steps that may run at once, 1 or more, not {jobs!r}"
+            )
         self._store = _open_store(cache)
         self._store.listen(self._noticed)
         self._executor = executor

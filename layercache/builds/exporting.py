@@ -37,8 +37,9 @@ def _export(result: BuildResult, wanted: OutputSpec) -> BuildResult:
         raise UsageError("a plan has no result to write")
     if wanted.type in {"oci", "docker", "registry"} and _base_by_name(result.state):
         raise UsageError(
-            f"--output type={wanted.type}: the base image was a name only, so there is no "
-            "whole image to write: begin with FROM scratch, or use --executor rootfs"
+            f"--output type={wanted.type}: this executor does not read the files of the "
+            "base image, so no complete image can be written: begin with FROM scratch, "
+            "or use --executor rootfs"
         )
     epoch = result.built.epoch
     if epoch is None:

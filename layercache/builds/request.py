@@ -98,8 +98,8 @@ def checked_recipe(recipe: Dockerfile | Sequence[Any]) -> Dockerfile | Sequence[
             )
         if isinstance(item, type) or not (hasattr(item, "location") or hasattr(item, "name")):
             raise UsageError(
-                f'{item!r} is no instruction: a recipe is a list of values such as Run("make"), '
-                "each with a name and a definition()"
+                f"{item!r} is not an instruction: a recipe is a list of values such as "
+                'Run("make"), each with a name and a definition()'
             )
     return recipe
 

@@ -111,8 +111,8 @@ class RunningBuild:
         try:
             for place in self._left_out:
                 if any(place.startswith(f"{other}/") for other in self._left_out):
-                    continue  # said of the directory that holds it
-                self._note(f"{place} is the build's own, and left out of the context it lies in")
+                    continue  # the note about the directory that holds it covers it
+                self._note(f"{place} belongs to the build itself and is left out of the context")
             lowered = self._lower()
             graph = with_traits(lowered.graph, self.need_executor, self.request.trace)
             check_steps(graph, self.executor)
@@ -212,8 +212,8 @@ class RunningBuild:
         durable = self.store.commit()
         if run.error is None and self.request.tags and not durable:
             raise CacheError(
-                f"the image can't be tagged {', '.join(self.request.tags)}: the cache could not "
-                "make it durable; a tag that was there stays"
+                f"can't tag the image {', '.join(self.request.tags)}: the cache could not "
+                "make it durable; earlier tags of that name are kept"
             )
 
     def _against(self) -> Against | None:
@@ -265,7 +265,9 @@ class RunningBuild:
                 except LayerCacheError as error:
                     error.line = error.line or _line_naming(instructions, need.name)
                     raise
-        raise UsageError("the recipe needs ever more images; it was given up")
+        raise UsageError(
+            "the build gave up: each base image that was resolved made the recipe need another one"
+        )
 
     def _host_platform(self) -> str:
         from layercache.oci.platforms import host_platform

@@ -100,14 +100,17 @@ class Auditor:
             made = self._execute(ask)
             paths = changed_paths(parent, record.layer, made.layer, self._inputs)
         except LayerCacheError as error:
-            self._trouble(LayerCacheError(f"{text}: can't be run again: {error}"))
+            self._trouble(LayerCacheError(f"{text}: the step can't be run again: {error}"))
             return False
         if not paths:
-            self._note(f"audit: {text}: a new run gives the same")
+            self._note(f"audit: {text}: a new run gave the same tree")
             return False
         more = f" and {len(paths) - 3} more" if len(paths) > 3 else ""
-        reason = f"a new run came out otherwise than its trace said: {', '.join(paths[:3])}{more}"
-        self._trouble(LayerCacheError(f"{text}: {reason}; it is not traced any more"))
+        reason = (
+            "a new run gave a tree that differs from the recorded one: "
+            f"{', '.join(paths[:3])}{more}"
+        )
+        self._trouble(LayerCacheError(f"{text}: {reason}; it is no longer traced"))
         self.made[ask.key] = made
         self.paths[ask.key] = paths
         self._bar(weak_key(material), reason, made)

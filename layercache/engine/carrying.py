@@ -110,7 +110,7 @@ class Carrier:
             if answer.error is not None and not isinstance(answer.error, CacheError):
                 raise answer.error
             if answer.error is not None:
-                reason = f"its worker had trouble with the store ({answer.error})"
+                reason = f"the worker could not use the store ({answer.error})"
                 break  # real damage shows here, too
             reason = answer.declined
         return self._here(executor, task, window, text, reason)
@@ -139,7 +139,7 @@ class Carrier:
             raise
         except Exception as error:  # noqa: BLE001  (a pool may fail in any way)
             kind = type(error).__name__
-            return _Answer(declined=f"its worker was lost or can't be reached ({kind}: {error})")
+            return _Answer(declined=f"the worker was lost or can't be reached ({kind}: {error})")
 
     def _wait(self, future: Future[_T], window: Window) -> _T:
         from concurrent.futures import wait
@@ -193,7 +193,7 @@ def _on_worker(job: _Job) -> _Answer:
         except Exception as error:  # noqa: BLE001  (a worker that can't tell what it is)
             declined = f"{type(error).__name__}: {error}"
         if declined:
-            return _Answer(declined=f"its worker differs ({declined})")
+            return _Answer(declined=f"the worker differs from this machine ({declined})")
     try:
         result = perform(executor, task, window)
         if not result.output and window.logged:

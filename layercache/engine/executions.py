@@ -229,8 +229,8 @@ class Executions:
                 continue
             if not self._inputs.proves(bound.subject, bound.selector, bound.fingerprint):
                 return (
-                    "a remote cache said something wrong of a state that a step reads: the step "
-                    "was executed, its result is not kept; the next build knows better"
+                    "a remote cache gave a wrong fact about a state that a step reads: the step "
+                    "was executed and its result is not kept; the next build uses the right fact"
                 )
         return ""
 

@@ -63,7 +63,7 @@ _FIXES = (
     ("/tmp/", "write temporary files to a tmpfs mount, or remove them in the same RUN"),
     (".cache/", "keep the cache in a cache mount: RUN --mount=type=cache,target=…"),
     ("machine-id", "empty /etc/machine-id at the end of the RUN"),
-    ("shadow", "fix the day of the password's change: chage -d 0 NAME"),
+    ("shadow", "fix the day of the last password change: chage -d 0 NAME"),
 )  # fmt: skip
 
 _GENERAL = (

@@ -52,8 +52,8 @@ class SelectedWindow:
                 return self._blobs.tree(subject)
         if selectors is None:
             raise BuildError(
-                f"the executor of {self._name} asked for {subject}, which is no input of the step: "
-                "no key sees it. Name it in the instruction's reads()"
+                f"the executor of {self._name} asked for {subject}, which is not an input of "
+                "the step, so its key does not cover it. Name it in the instruction's reads()"
             )
         found = self._trees.get(subject)
         if found is None:
@@ -73,9 +73,9 @@ class SelectedWindow:
     def _refuse_hidden(self, digest: Digest) -> None:
         if digest in self._hidden:
             raise BuildError(
-                f"the executor of {self._name} asked for a whole layer of an input of which the "
-                "step's key saw only a part: use blobs.tree(subject), or declare "
-                "unpacks_states = True where it mounts states itself"
+                f"the executor of {self._name} asked for a whole layer of an input, but the "
+                "step's key covers only a part of it: use blobs.tree(subject), or declare "
+                "unpacks_states = True if it mounts states itself"
             )
 
     def keep_index(self, layer: Layer, index: LayerIndex) -> None:

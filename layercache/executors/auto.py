@@ -74,7 +74,7 @@ class Strongest(ChecksInstructions, Masks, UnpacksStates, Closes):
         mode, reasons = probe(self._directory)
         if mode is None:
             raise ExecutorUnavailable(
-                "no root file system can be made here: "
+                "can't make a root file system here: "
                 + "; ".join(reasons)
                 + ". What is left: root with CAP_SYS_ADMIN (in a container: --privileged); an "
                 "ordinary user where user namespaces are allowed (in a container: --security-opt "

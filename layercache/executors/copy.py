@@ -212,7 +212,7 @@ class CopyPlan:
             tree = self._trees(source.role)
             matches = select(tree, _files(instruction, source))
             if not matches and instruction.exclude:
-                self._warn(f"--exclude keeps out all that {source.pattern} names")
+                self._warn(f"--exclude leaves nothing of {source.pattern}")
             if instruction.parents:
                 copier.with_parents(source.role, tree, matches)
                 continue
@@ -363,8 +363,8 @@ class _Copier:
                 self._changes.put(path, LayerChange(self._copied(node, 0)))
             elif not there.is_dir:
                 raise BuildError(
-                    f"can't copy below {shown_in_image(path)}, which is {_what(there)} "
-                    "and no directory"
+                    f"can't copy below {shown_in_image(path)}: it is {_what(there)}, "
+                    "not a directory"
                 )
 
     # -- what -------------------------------------------------------------------------------

@@ -76,7 +76,7 @@ class Assembled:
     def written(self) -> tuple[Descriptor, bytes]:
         """The manifest with its bytes; raises `SourceError` as long as a size is unknown."""
         if self.manifest is None or self.manifest_bytes is None:
-            raise SourceError("the size of a layer is not known: the image can't be written")
+            raise SourceError("can't write the image: the size of a layer is not known")
         return self.manifest, self.manifest_bytes
 
 

@@ -156,7 +156,7 @@ class _Directory:
         info = os.fstat(descriptor)
         if not stat.S_ISREG(info.st_mode):
             os.close(descriptor)
-            raise HostileArchive(f"{self._path}: {name} is no regular file")
+            raise HostileArchive(f"{self._path}: {name} is not a regular file")
         return open(descriptor, "rb"), info.st_size
 
     def close(self) -> None:
@@ -183,10 +183,12 @@ class _Layout:
 
     def find(self, name: str | None, digest: Digest | None, platform: Platform) -> FoundImage:
         if "imageLayoutVersion" not in self._json("oci-layout"):
-            raise SourceError(f"{self._path} is no OCI layout: oci-layout names no version")
+            raise SourceError(
+                f"{self._path} is not an OCI layout: its oci-layout file has no version"
+            )
         member = self._members.member("index.json")
         if member is None:
-            raise SourceError(f"{self._path} is no OCI layout: there is no index.json")
+            raise SourceError(f"{self._path} is not an OCI layout: it has no index.json")
         what = f"{self._path}/index.json"
         index = Index.from_json(read_bounded(member[0], MANIFEST_LIMIT, what=what), what=what)
         images = [entry for entry in index.entries if entry.image]
@@ -237,7 +239,7 @@ class _Layout:
     def _json(self, name: str) -> Mapping[str, Any]:
         member = self._members.member(name)
         if member is None:
-            raise SourceError(f"{self._path} is no OCI layout: there is no {name}")
+            raise SourceError(f"{self._path} is not an OCI layout: it has no {name}")
         what = f"{self._path}/{name}"
         return decode(read_bounded(member[0], MANIFEST_LIMIT, what=what), what=what)
 
@@ -278,7 +280,7 @@ def _named(images: Sequence[IndexEntry], name: str, path: str) -> list[IndexEntr
     digests = {(entry.descriptor.digest, entry.platform) for entry in found}
     if len(groups) > 1 and len(digests) > len({platform for _, platform in digests}):
         known = ", ".join(sorted(filter(None, groups)))
-        raise SourceError(f"{path}: {name!r} stands for several images: name one of {known}")
+        raise SourceError(f"{path}: {name!r} names several images; give one of {known}")
     return found
 
 
@@ -349,7 +351,7 @@ class _Saved:
         name = self._layers.get(descriptor.digest)
         member = self._archive.open(name) if name is not None else None
         if member is None:
-            raise SourceError(f"{self._path}: there is no layer {descriptor.digest}")
+            raise SourceError(f"{self._path}: the layer {descriptor.digest} is missing")
         return decompressed(member[0], what=f"{self._path}: {name}")
 
     def close(self) -> None:

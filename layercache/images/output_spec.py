@@ -58,7 +58,7 @@ class OutputSpec:
             raise UsageError(f"--output: created={self.created!r}: expected now")
         if self.type not in TYPES:
             raise UsageError(
-                f"--output: not a type: {self.type!r} (expected one of {', '.join(TYPES)})"
+                f"--output: unknown type {self.type!r} (expected one of {', '.join(TYPES)})"
             )
         if self.type in {"oci", "local", "tar"} and not self.dest:
             raise UsageError(f"--output type={self.type} needs dest=PATH")
@@ -66,7 +66,7 @@ class OutputSpec:
             raise UsageError("--output: a directory can't be written to standard output")
         if self.compression is not None and self.compression not in COMPRESSIONS:
             raise UsageError(
-                f"--output: not a compression: {self.compression!r} "
+                f"--output: unknown compression {self.compression!r} "
                 f"(expected one of {', '.join(COMPRESSIONS)})"
             )
         if self.level is not None:
@@ -95,7 +95,7 @@ def parse_output(text: str) -> OutputSpec:
         key, equals, value = field.partition("=")
         key = key.strip().lower()
         if not equals:
-            raise UsageError(f"--output: {field!r} is no KEY=VALUE")
+            raise UsageError(f"--output: {field!r} is not KEY=VALUE")
         if key.startswith("annotation"):
             annotations.append(_annotation_field(field))
             continue
@@ -103,7 +103,7 @@ def parse_output(text: str) -> OutputSpec:
             raise UsageError(f"--output: {key} is given twice")
         values[key] = value
     if "type" not in values:
-        raise UsageError(f"--output: the type is missing in {text!r}")
+        raise UsageError(f"--output: {text!r} has no type")
     kind = values.pop("type").lower()
     if kind == "image":
         pushed = _flag("push", values.pop("push", "false"))
@@ -125,7 +125,7 @@ def parse_output(text: str) -> OutputSpec:
     unknown = sorted(values.keys() - convert.keys())
     if unknown:
         raise UsageError(
-            f"--output: not known: {', '.join(unknown)} "
+            f"--output: unknown options: {', '.join(unknown)} "
             f"(expected type, annotation.KEY, {', '.join(convert)})"
         )
     names = {"compression-level": "level", "name": "names"}
@@ -145,7 +145,7 @@ def parse_annotation(text: str) -> Annotation:
         kind, key = "manifest", name
     kind = kind.partition("[")[0]
     if not equals or not key:
-        raise UsageError(f"--annotation: {text!r} is no KEY=VALUE")
+        raise UsageError(f"--annotation: {text!r} is not KEY=VALUE")
     if kind not in _KINDS:
         raise UsageError(
             f"--annotation: {kind!r} is not possible for an image of one platform "
@@ -185,4 +185,4 @@ def _level(value: str) -> int:
     try:
         return int(value)
     except ValueError:
-        raise UsageError(f"--output: compression-level={value!r} is no number") from None
+        raise UsageError(f"--output: compression-level={value!r} is not a number") from None

@@ -277,7 +277,7 @@ class RegistryBlobs:
             found = content_range(answer.headers.get("Content-Range"))
             if answer.status != 206 or found != offset:
                 answer.close()
-                raise SourceError(f"{what}: the transfer broke, and can't be taken up again")
+                raise SourceError(f"{what}: the transfer broke off and can't be resumed")
         else:
             _expect(answer, 200, what)
         return answer
@@ -320,7 +320,7 @@ class _Blob(io.RawIOBase):
         self._resumes += 1
         if self._resumes > _RESUMES:
             raise SourceError(
-                f"{self._descriptor.digest}: the transfer broke {self._resumes} times"
+                f"{self._descriptor.digest}: the transfer broke off {self._resumes} times"
                 + (f" ({broken})" if broken else "")
             ) from broken
         self._answer = self._get(self._descriptor, self._offset)
@@ -356,7 +356,9 @@ def _absolute(location: str, url: str) -> str:
     try:
         return urllib.parse.urljoin(url, location)
     except ValueError as error:
-        raise SourceError("the registry names a place for an upload that is no URL") from error
+        raise SourceError(
+            "the address that the registry gives for an upload is not a URL"
+        ) from error
 
 
 def _expect(answer: Response, status: int, what: str) -> None:

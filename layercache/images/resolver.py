@@ -172,7 +172,7 @@ class Images:
                 place = self._from.get(digest)
             if place is None:
                 # The cache is at fault; running the step again repairs it.
-                raise NotFound(f"layer {digest} is in no image that this build resolved")
+                raise NotFound(f"the layer {digest} belongs to none of the images of this build")
             original, source = place
             what = f"layer {original.digest}"
             plain = self.open_original(original, source, digest)
@@ -316,13 +316,16 @@ class Images:
             except SourceError as error:
                 if type(error) is not SourceError:
                     raise
-                why = f"the image {reference.familiar} can't be had: {error}"
+                why = f"can't get the image {reference.familiar}: {error}"
                 if "/" not in name:  # perhaps meant as a name of something here
                     why += f" (no stage, build context or image in the cache is named {name})"
                 raise SourceError(why) from error
             if found is not None:
                 return found
-        raise SourceError(f"no image {reference.familiar}: not in the cache, nor anywhere asked")
+        raise SourceError(
+            f"the image {reference.familiar} was not found: it is neither in the cache "
+            "nor in any place that was asked"
+        )
 
 
 def _split_tag(text: str) -> tuple[str, str | None]:

@@ -40,13 +40,13 @@ def tag_image(
             store.keep_blob(descriptor)
         except CacheError as error:
             raise SourceError(
-                f"the image can't be tagged {references[0].familiar}: {error}; a tag that was "
-                "there stays. Make room, or give another --cache"
+                f"can't tag the image {references[0].familiar}: {error}. An earlier tag of that "
+                "name is kept. Free some space, or use another --cache"
             ) from error
         layers.append(evolve(descriptor, media_type=LAYER_TAR))
     done = assemble(image, layers)
     if done.manifest is None:
-        raise SourceError("the size of a layer is not known: the image can't be tagged")
+        raise SourceError("can't tag the image: the size of a layer is not known")
     config = decode(done.config_bytes, what="image configuration")
     found = []
     for reference in references:
@@ -60,7 +60,7 @@ def tag_image(
         try:
             store.put_reference(tagged.name, encode_tag(tagged))
         except CacheError as error:
-            raise SourceError(f"the image can't be tagged {reference.familiar}: {error}") from error
+            raise SourceError(f"can't tag the image {reference.familiar}: {error}") from error
         found.append(tagged)
     return tuple(found)
 

@@ -144,7 +144,10 @@ def write_layout(
     blobs = os.path.join(path, "blobs", "sha256")
     for folder in (os.path.dirname(blobs), blobs):
         if os.path.islink(folder):
-            raise UsageError(f"{folder} is a link: nothing is written through it")
+            raise UsageError(
+                f"{folder} is a symbolic link, and an output is never written through one; "
+                "give the directory itself"
+            )
     os.makedirs(blobs, exist_ok=True)
     for digest, (descriptor, opened) in _blobs(done, layers).items():
         target = os.path.join(blobs, digest.partition(":")[2])
@@ -221,7 +224,7 @@ def _others(path: str, entries: Sequence[Mapping[str, Any]]) -> list[Mapping[str
     index = decode(data, what=f"{path}/index.json")
     known = index.get("manifests")
     if not isinstance(known, list) or not all(isinstance(entry, dict) for entry in known):
-        raise HostileArchive(f"{path}/index.json: 'manifests' is no list of objects")
+        raise HostileArchive(f"{path}/index.json: 'manifests' is not a list of objects")
     replaced = {_identity(entry) for entry in entries}
     return [entry for entry in known if _identity(entry) not in replaced]
 

@@ -59,7 +59,10 @@ class Access:
             return None
         text = value.decode("utf-8", "replace").strip()
         if not text.isascii() or not text.isprintable() or len(text) > _LONGEST or not text:
-            raise SourceError(f"the secret {name} is no value of a header")
+            raise SourceError(
+                f"the secret {name} can't be sent as the value of a header: give one line of "
+                f"printable ASCII, at most {_LONGEST} characters"
+            )
         return text
 
 

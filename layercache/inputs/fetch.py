@@ -58,7 +58,7 @@ def open_remote(
     fetch = getattr(source, "fetch", None)
     if fetch is None:
         raise SourceError(
-            f"nothing here can open the source {source.name}: give its type a method fetch() "
+            f"can't open the source {source.name}: give its type a method fetch() "
             "that returns a Tree or a mapping of paths to contents"
         )
     try:
@@ -134,7 +134,7 @@ def _fetch(source: UrlSource, store: Store, access: Access, allowance: UnpackAll
     except SourceError:
         raise
     except (OSError, http.client.HTTPException) as error:
-        raise SourceError(f"{what}: can't be fetched: {reason(error)}") from error
+        raise SourceError(f"{what}: the fetch failed: {reason(error)}") from error
     node = Node(mode=stat.S_IFREG | 0o600, size=size, content=content.digest(), mtime=modified)
     return FileTree(name.encode(), node, store, blob.digest)
 
@@ -172,8 +172,8 @@ def _answer(url: str, what: str, access: Access) -> Response:
         except ValueError as error:
             raise SourceError(f"{what}: leads to an address that is not opened: {error}") from error
         if start.scheme == "https" and address.scheme == "http":
-            raise SourceError(f"{what}: leads from https to http: refused")
-    raise SourceError(f"{what}: leads on more than {_REDIRECTS} times")
+            raise SourceError(f"{what}: the server redirects from https to http; this is refused")
+    raise SourceError(f"{what}: the server redirects more than {_REDIRECTS} times")
 
 
 def _modified(value: str | None) -> int:
@@ -222,7 +222,7 @@ def _checkout(source: GitSource, access: Access, allowance: UnpackAllowance) -> 
 
     what = f"ADD {masked(source.url)}"
     if shutil.which("git") is None:
-        raise SourceError(f"{what}: the program git is needed for it; install git")
+        raise SourceError(f"{what}: this needs the program git; install it")
     directory = tempfile.mkdtemp(prefix="layercache-git-")
     try:
         root, home = os.path.join(directory, "tree"), os.path.join(directory, "home")
@@ -245,7 +245,7 @@ def _checkout(source: GitSource, access: Access, allowance: UnpackAllowance) -> 
         allowance.take(size_below(directory), what)
         below = _below(root, source.subdirectory)
         if below is None:
-            raise SourceError(f"{what}: there is no directory {source.subdirectory!r}")
+            raise SourceError(f"{what}: the repository has no directory {source.subdirectory!r}")
         return _Checkout(directory, Context(below).scan(write_cache=False))
     except BaseException:
         shutil.rmtree(directory, ignore_errors=True)
@@ -267,7 +267,7 @@ def _fetch_commit(git: Git, source: GitSource, root: str, what: str) -> None:
     """Check out the commit that `source` names, with as little history as the server allows."""
     wanted = source.reference or "HEAD"
     if wanted.startswith(("-", "+")) or ":" in wanted:
-        raise SourceError(f"{what}: there is no branch, tag or commit {wanted!r}")
+        raise SourceError(f"{what}: the repository has no branch, tag or commit {wanted!r}")
     try:
         git.run(root, "fetch", "-q", "--depth", "1", "--", source.url, wanted)
     except SourceError:
@@ -279,7 +279,7 @@ def _fetch_commit(git: Git, source: GitSource, root: str, what: str) -> None:
                 found = git.run(root, "rev-parse", "--verify", f"{wanted}^{{commit}}").decode()
             except SourceError as error:
                 raise SourceError(
-                    f"{what}: there is no branch, tag or commit {wanted!r}"
+                    f"{what}: the repository has no branch, tag or commit {wanted!r}"
                 ) from error
         else:
             with open(os.path.join(root, ".git", "FETCH_HEAD"), encoding="utf-8") as heads:

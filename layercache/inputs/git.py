@@ -157,7 +157,7 @@ def size_below(directory: str) -> int:
 def _environment(url: str, home: str, access: Access) -> dict[str, str]:
     scheme, host = _place(url)
     if scheme not in _SPOKEN:
-        raise SourceError(f"ADD {masked(url)}: git is spoken over http, https, ssh and git only")
+        raise SourceError(f"ADD {masked(url)}: only http, https, ssh and git URLs are supported")
     settings = dict(_SETTINGS)
     header = access.for_git(host) if scheme in ("http", "https") else None
     if header is not None:
@@ -200,7 +200,7 @@ def _place(url: str) -> tuple[str, str]:
     try:
         return scheme.lower(), urllib.parse.urlsplit(url).netloc.rpartition("@")[2]
     except ValueError:
-        raise SourceError(f"ADD {masked(url)}: it names no host that git can ask") from None
+        raise SourceError(f"ADD {masked(url)}: the URL has no valid host name") from None
 
 
 def _ssh(access: Access) -> str:

@@ -63,7 +63,7 @@ def past_trees(
     prefix = _git(root, "rev-parse", "--show-prefix").strip()
     commits = _git(root, "rev-list", "--first-parent", f"-n{count + 1}", "HEAD").split()[::-1]
     if len(commits) < 2:
-        raise UsageError(f"{context}: there are not two commits to compare")
+        raise UsageError(f"advise compares two commits of {context}, and its history has fewer")
     for commit in commits:
         yield commit[:12], _tree_of(root, commit, prefix, ignore_file)
 
@@ -109,7 +109,7 @@ def _git_bytes(root: str, *arguments: str) -> bytes:
             timeout=_SECONDS,
         )
     except subprocess.TimeoutExpired as error:
-        raise UsageError(f"git gave no answer within {_SECONDS:.0f} s in {root}") from error
+        raise UsageError(f"git did not answer within {_SECONDS:.0f} s in {root}") from error
     except FileNotFoundError as error:
         raise UsageError("advise compares commits, which needs the program git") from error
     except subprocess.CalledProcessError as error:

@@ -153,7 +153,7 @@ class Inputs:
             if maker is None:
                 named = f" named {source.context!r}" if source.context else ""
                 raise SourceError(
-                    f"the build needs a build context{named}, but none was given: "
+                    f"the recipe reads a build context{named}, but none was given: "
                     "pass context=… (or CONTEXT on the command line)"
                 )
             return maker()

@@ -161,8 +161,8 @@ def export_tree(
             if kind is not None and not (node.is_dir and kind == stat.S_IFDIR):
                 if spare and kind == stat.S_IFDIR and not out.is_empty(path):
                     raise UsageError(
-                        f"a directory with files is where {os.fsdecode(path)!r} should be "
-                        "written; empty the output directory first"
+                        f"can't write {os.fsdecode(path)!r}: a directory with files is in its "
+                        "place; empty the output directory first"
                     )
                 out.remove(path)
                 kind = None

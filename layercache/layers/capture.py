@@ -392,5 +392,5 @@ def _trouble() -> Iterator[None]:
         yield
     except OSError as error:
         raise BuildError(
-            f"can't read what a step left: {error.strerror} ({error.filename!r})"
+            f"can't read the files that a step left: {error.strerror} ({error.filename!r})"
         ) from error

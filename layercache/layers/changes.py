@@ -73,7 +73,7 @@ class Changes:
             return None
         if node.size > limit:
             raise BuildError(
-                f"{shown_in_image(path)} of the image is too big to be read ({node.size} bytes)"
+                f"{shown_in_image(path)} of the image is too big to read ({node.size} bytes)"
             )
         with self._base.open(found.path) as content:
             data = content.read(limit + 1)

@@ -44,7 +44,8 @@ def layer_of(files: Mapping[str, NewFile], blobs: Blobs) -> Layer | None:
         node, content = value if isinstance(value, tuple) else (value, b"")
         if not isinstance(node, Node) or not isinstance(content, bytes | str):
             raise UsageError(
-                f"blobs.layer: {name!r} is to be {value!r}; give bytes, a Node, a pair of Node "
+                f"blobs.layer: the value of {name!r} is {value!r}; give bytes, a Node, a "
+                "pair of Node "
                 "and bytes, or None for a deletion"
             )
         data = content.encode() if isinstance(content, str) else content
@@ -105,7 +106,7 @@ def _checked(name: str) -> bytes:
     path = os.fsencode(name).strip(b"/")
     parts = path.split(b"/")
     if b"\0" in path or any(part in (b"", b".", b"..") for part in parts):
-        raise UsageError(f"blobs.layer: {name!r} is no path below the root")
+        raise UsageError(f"blobs.layer: {name!r} is not a path below the root")
     return path
 
 

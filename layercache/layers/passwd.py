@@ -53,7 +53,7 @@ def _lookup(rows: list[_Row], wanted: bytes, what: str, file: str) -> tuple[_Row
             return fields, found
     if number is None:
         shown = wanted.decode("utf-8", "replace")
-        raise LookupError(f"the image has no {what} {shown!r}: there is none in its {file}")
+        raise LookupError(f"the image has no {what} {shown!r} in {file}")
     return None, number
 
 

@@ -216,7 +216,7 @@ class _Reader:
     def _deletion(self, header: Header, path: bytes) -> Entry:
         directory, _, marker = path.rpartition(b"/")
         if header.kind not in (b"0", b"\0") or header.size:
-            raise self._refuse(header.name, "is a deletion marker but no empty regular file")
+            raise self._refuse(header.name, "is a deletion marker but not an empty regular file")
         self._enter(header, path)
         if marker == OPAQUE_MARKER:
             return Entry(directory, None, opaque=True, implied=True)
@@ -239,7 +239,7 @@ class _Reader:
         if not self._layer:
             target = self._inside(header, target)
         if not path:
-            raise self._refuse(header.name, "is the root but no directory")
+            raise self._refuse(header.name, "is the root but not a directory")
         self._enter(header, path)
         known = self._files.get(target)
         if known is None and self._layer and target not in self._directories:
@@ -250,7 +250,9 @@ class _Reader:
             )
         if known is None or target == path:
             raise self._refuse(
-                header.name, f"is a hard link to {shown(header.link)}, no earlier file of it"
+                header.name,
+                f"is a hard link to {shown(header.link)}, which is not an earlier file of "
+                "the archive",
             )
         self._claim(header, path)
         entry = evolve(known, path=path, hardlink=known.hardlink or target)
@@ -260,7 +262,7 @@ class _Reader:
     def _claim(self, header: Header, path: bytes) -> None:
         """Make `path` something other than a directory."""
         if not path:
-            raise self._refuse(header.name, "is the root but no directory")
+            raise self._refuse(header.name, "is the root but not a directory")
         if path in self._files or path in self._directories:
             self._forget(path)
 
@@ -271,9 +273,9 @@ class _Reader:
         if kind == stat.S_IFREG and header.name.endswith(b"/") and not header.size:
             kind = stat.S_IFDIR  # the notation of tars older than POSIX
         if header.size and kind != stat.S_IFREG:
-            raise self._refuse(header.name, "has content although it is no regular file")
+            raise self._refuse(header.name, "has content although it is not a regular file")
         if kind != stat.S_IFDIR and header.name.endswith(b"/"):
-            raise self._refuse(header.name, "ends with a slash although it is no directory")
+            raise self._refuse(header.name, "ends with a slash although it is not a directory")
         self._enter(header, path)
         node = self._node(header, kind)
         if kind == stat.S_IFDIR:

@@ -128,7 +128,7 @@ class StateTree(HardLinks, Linked, Timed, Ordered):
         """
         node = self.lookup(path)
         if node is None:
-            raise NotFound(f"nothing is at {path!r} in this state")
+            raise NotFound(f"{path!r} does not exist in this state")
         if not node.is_dir:
             return node_digest(node)
         return described_digest(node, self._directory_digest(path))
@@ -142,7 +142,7 @@ class StateTree(HardLinks, Linked, Timed, Ordered):
         found = self._find(path)
         number, row = found if found is not None else (-1, -1)
         if number < 0 or not stat.S_ISREG(self._indexes[number].mode(row)):
-            raise NotFound(f"no regular file is at {path!r} in this state")
+            raise NotFound(f"{path!r} is not a regular file in this state")
         node = self._indexes[number].node(row)
         offset, size = self._indexes[number].content(row)
         return cast(BinaryIO, Verified(self._open(number, offset, size), node.content, size, path))

@@ -174,7 +174,7 @@ class Headers:
                 return int(text, 8)
         except ValueError:
             pass
-        raise self._error(f"a header has a {what} that is no number: {shown(text)}")
+        raise self._error(f"a header has a {what} that is not a number: {shown(text)}")
 
     def _time(self, field: bytes) -> int:
         if field[0] == 0xFF:  # base-256, before 1970
@@ -220,7 +220,9 @@ class Headers:
             if b"mtime" in pax:
                 found = _MTIME.fullmatch(pax[b"mtime"])
                 if not found:
-                    raise self._error(f"a pax header has a time that is no number ({shown(name)})")
+                    raise self._error(
+                        f"a pax header has a time that is not a number ({shown(name)})"
+                    )
                 mtime = int(found[1])
             pairs = [
                 (key[len(_XATTR) :], value) for key, value in pax.items() if key.startswith(_XATTR)

@@ -144,7 +144,7 @@ class LayerWriter:
     def _add_hardlink(self, path: bytes, node: Node, target: bytes) -> None:
         row = self._builder.rows.get(target)
         if row is None or row[6] & (WHITEOUT | IMPLIED):
-            raise UsageError(f"hard link to what is not in the layer: {target!r}")
+            raise UsageError(f"the target of a hard link is not in the layer: {target!r}")
         self._header(path, b"1", node, 0, target)
         builder = self._builder
         builder.rows[path] = (*row[:6], row[6] | HARDLINK, row[7])
@@ -407,8 +407,8 @@ def _check_names(path: bytes) -> None:
     for name in path.split(b"/"):
         if name in _NOT_NAMES:
             raise SourceError(
-                f"{os.fsdecode(path)!r} can't be part of an image: {os.fsdecode(name)!r} is no "
-                "name of a file"
+                f"{os.fsdecode(path)!r} can't be part of an image: {os.fsdecode(name)!r} is not "
+                "a file name"
             )
         if name.startswith(WHITEOUT_PREFIX):
             raise SourceError(

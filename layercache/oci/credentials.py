@@ -162,7 +162,7 @@ def _ask_helper(helper: str, server: str) -> Credential | None:
             f"the credential helper {program} that the configuration names is not installed"
         ) from None
     except subprocess.TimeoutExpired:
-        raise SourceError(f"{program} gave no answer within {_HELPER_SECONDS} s") from None
+        raise SourceError(f"{program} did not answer within {_HELPER_SECONDS} s") from None
     if done.returncode:
         said = (done.stdout + done.stderr).decode("utf-8", "replace").strip()
         if "not found" in said.lower():
@@ -172,7 +172,7 @@ def _ask_helper(helper: str, server: str) -> Credential | None:
         value = json.loads(done.stdout)
         user, secret = value["Username"], value["Secret"]
     except (ValueError, KeyError, TypeError):
-        raise SourceError(f"{program} gave no credential that can be read") from None
+        raise SourceError(f"{program} did not print a credential in the expected form") from None
     if not isinstance(user, str) or not isinstance(secret, str):
-        raise SourceError(f"{program} gave no credential that can be read")
+        raise SourceError(f"{program} did not print a credential in the expected form")
     return Credential(user, secret, identity=user == "<token>") if secret else None

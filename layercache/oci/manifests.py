@@ -117,7 +117,7 @@ class Manifest:
             media_type = _LAYERS.get(found.media_type)
             if media_type is None:
                 raise SourceError(
-                    f"{what}: a layer of media type {found.media_type!r}: this is no image "
+                    f"{what}: a layer of media type {found.media_type!r}: this is not an image "
                     "of file systems, or its layers are encrypted"
                 )
             layers.append(evolve(found, media_type=media_type))
@@ -128,7 +128,7 @@ class Manifest:
 def decode(data: bytes, *, what: str) -> dict[str, Any]:
     """The JSON object in `data`; raises `HostileArchive`."""
     if data.count(b",") + data.count(b"[") + data.count(b"{") > _VALUES:
-        raise HostileArchive(f"{what}: more than {_VALUES} values in it")
+        raise HostileArchive(f"{what}: it has more than {_VALUES} values")
     try:
         value = json.loads(data.decode("utf-8", "replace"))
         if b"\\u" in data:
@@ -190,13 +190,13 @@ def _items(value: Mapping[str, Any], key: str, what: str) -> list[Any]:
     if items is None:
         items = []
     if not isinstance(items, list) or len(items) > _ENTRIES:
-        raise HostileArchive(f"{what}: {key!r} is no list of at most {_ENTRIES}")
+        raise HostileArchive(f"{what}: {key!r} is not a list of at most {_ENTRIES} entries")
     return items
 
 
 def _descriptor(value: Any, what: str) -> Descriptor:
     if not isinstance(value, Mapping):
-        raise HostileArchive(f"{what}: a descriptor is missing or no object")
+        raise HostileArchive(f"{what}: a descriptor is missing or not an object")
     media_type, digest, size = value.get("mediaType"), value.get("digest"), value.get("size")
     if not isinstance(media_type, str) or not isinstance(digest, str):
         raise HostileArchive(f"{what}: a descriptor without media type or digest")
@@ -221,7 +221,7 @@ def _entry(value: Any, what: str) -> IndexEntry:
 def _annotations(value: Mapping[str, Any], what: str) -> tuple[tuple[str, str], ...]:
     found = value.get("annotations") or {}
     if not isinstance(found, Mapping) or not all(isinstance(v, str) for v in found.values()):
-        raise HostileArchive(f"{what}: annotations are no object of texts")
+        raise HostileArchive(f"{what}: the annotations are not an object of strings")
     return tuple(sorted(found.items()))
 
 

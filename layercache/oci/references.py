@@ -132,4 +132,4 @@ def _split(name: str) -> tuple[str, str]:
 
 
 def _wrong(text: str, why: str) -> UsageError:
-    return UsageError(f"not an image reference: {text!r}: {why}")
+    return UsageError(f"{text!r} is not an image reference: {why}")

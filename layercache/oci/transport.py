@@ -103,7 +103,7 @@ class Transport:
         base = _parsed(f"{self._base(host)}/v2/", host)
         address = _parsed(path if ":" in path.partition("/")[0] else f"{base.url}{path}", host)
         if address.scheme == "http" and base.scheme == "https":
-            raise SourceError(f"{host} sends from https to an address with http: refused")
+            raise SourceError(f"{host} redirects from https to http; this is refused")
         whole = data is None or isinstance(data, bytes)
         retry = retry and whole
         authorized = False
@@ -153,7 +153,7 @@ class Transport:
                 answer.close()
                 raise SourceError(f"{shown}: status {answer.status}")
             return answer
-        raise SourceError(f"{shown}: given up after {self._attempts} tries")
+        raise SourceError(f"{shown}: gave up after {self._attempts} tries")
 
     def _follow(
         self,
@@ -178,7 +178,7 @@ class Transport:
             answer.close()
             address = _parsed(_joined(address.url, target), host, what="redirects to")
             if start.scheme == "https" and address.scheme == "http":
-                raise SourceError(f"{host} redirects from https to http: refused")
+                raise SourceError(f"{host} redirects from https to http; this is refused")
             if address.origin != start.origin:
                 headers = {k: v for k, v in headers.items() if k != "Authorization"}
                 if secret:
@@ -239,7 +239,7 @@ class Transport:
         if (fields := asked.get("bearer")) is None:
             if "basic" not in asked:
                 raise SourceError(
-                    f"{host} asks for authorization in a way that is not known here"
+                    f"{host} asks for a kind of authorization that is not supported"
                     + (f" (it says: {said})" if said else "")
                 )
             if credential is None or credential.identity:
@@ -249,9 +249,11 @@ class Transport:
         try:
             realm = parse_address(fields.get("realm", ""))
         except UsageError as error:
-            raise SourceError(f"{host} wants tokens from no safe address: {error}") from None
+            raise SourceError(
+                f"{host} asks to fetch tokens from an address that is not safe: {error}"
+            ) from None
         if realm.scheme != "https" and base.scheme == "https":
-            raise SourceError(f"{host} wants tokens fetched from an address that isn't safe")
+            raise SourceError(f"{host} asks to fetch tokens from an address that is not safe")
         if credential is not None and not self._trusted(base) and realm.host != base.host:
             # Anyone on the network path may have written this challenge.
             raise SourceError(

@@ -104,7 +104,10 @@ def read_bounded(content: BinaryIO, name: str, allowance: Allowance | None = Non
     while chunk := content.read(_CHUNK):
         size += len(chunk)
         if size > LARGEST_SMALL:
-            raise CacheError(f"{name} has more than {LARGEST_SMALL >> 20} MiB: it is none of ours")
+            raise CacheError(
+                f"{name} has more than {LARGEST_SMALL >> 20} MiB: layercache writes no "
+                "object of that size"
+            )
         if allowance is not None:
             allowance.take(len(chunk), name)
         parts.append(chunk)

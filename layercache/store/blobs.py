@@ -134,7 +134,7 @@ class BlobStore:
             source = _open(path) if path else self._backend.read(self.name(digest))
         except OSError as error:
             self.distrust(digest)
-            raise NotFound(f"blob {digest} is gone from {path!r}") from error
+            raise NotFound(f"the blob {digest} is gone from {path!r}") from error
         except CacheError:
             self.distrust(digest)
             raise
@@ -173,7 +173,7 @@ class BlobStore:
             return self._fetch(descriptor)
         identity = _identity(path)
         if identity is None:
-            raise NotFound(f"blob {digest} is not there")
+            raise NotFound(f"the blob {digest} is missing")
         if self._verified.get(digest) != identity:
             self.check(descriptor)
             if _identity(path) != identity:

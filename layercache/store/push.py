@@ -250,7 +250,9 @@ class Pusher:
             content = store.open_blob(digest)
         except NotFound:
             if size:
-                raise Unavailable(f"blob {digest} is not here to be sent") from None
+                raise Unavailable(
+                    f"can't upload the blob {digest}: it is not in the local cache"
+                ) from None
             return  # only explanations need it
         transfer = Transfer()
         with content:

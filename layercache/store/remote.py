@@ -129,7 +129,7 @@ class Remote:
         unchanged; all others as `Unavailable`.
         """
         if not (self.writable if write else self.available):
-            raise Unavailable(f"{self.name} failed and is not asked for now")
+            raise Unavailable(f"{self.name} failed before and is not asked again for a while")
         done = threading.Event()
         values: list[T] = []
         errors: list[BaseException] = []

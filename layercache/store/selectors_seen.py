@@ -89,7 +89,7 @@ class KnownSelectors:
                 raise CorruptObject(f"the observations {digest} are not known here")
             found = Observations.decode(self.read(place))
             if found.digest != digest:
-                raise CorruptObject(f"the observations {digest} are others than their name says")
+                raise CorruptObject(f"the observations {digest} do not match their digest")
             with self._lock:
                 self._sets[digest] = found
         return found

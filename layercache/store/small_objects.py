@@ -168,7 +168,7 @@ class Objects:
                 if target is not None and target.isascii():
                     return target.decode("ascii")
                 if target is not None:
-                    self._damage(stored, CorruptObject("the name of a target is no ASCII text"))
+                    self._damage(stored, CorruptObject("the name of a target is not ASCII text"))
         return None
 
     def beginning(self, name: str, target: str) -> tuple[str, bytes]:
@@ -410,8 +410,8 @@ class Objects:
             found = foreign(directory) if directory is not None else None
             if found is not None:
                 raise UsageError(
-                    f"{directory!r} is no cache of layercache: it holds {found!r} and no `format` "
-                    "object; name an empty directory, or one that is not there yet"
+                    f"{directory!r} is not a cache of layercache: it holds {found!r} and no "
+                    "`format` object; name an empty directory, or one that does not exist yet"
                 )
             return
         text = data[len(MARKER) :].strip()

@@ -252,7 +252,8 @@ class TieredStore(Store):
             for pusher in self._pushers:
                 pusher.suspect(digest)
             raise NotFound(
-                f"blob {digest} is neither in the cache nor at {len(self._sources)} others"
+                f"blob {digest} is neither in the cache nor in any of the "
+                f"{len(self._sources)} caches behind it"
             )
 
     def _fetch(self, remote: Remote, digest: Digest, descriptor: Descriptor | None) -> None:
@@ -432,7 +433,10 @@ class TieredStore(Store):
         """Wait for what is being sent, at most `linger` seconds; a later build sends the rest."""
         for pusher in self._pushers:
             if not pusher.flush(self._linger):
-                message = f"not all was sent to {pusher.remote.name}; a later build sends the rest"
+                message = (
+                    f"the upload to {pusher.remote.name} is incomplete; a later build uploads "
+                    "the rest"
+                )
                 self._report("degraded", pusher.remote.name, message)
             pusher.stop()
         super().close()

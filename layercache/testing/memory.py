@@ -211,7 +211,7 @@ class MemoryFiles:
         found = self.resolve(path)
         there = found.node
         if there is not None and not there.is_file:
-            raise NotPermitted(f"{path}: is no regular file")
+            raise NotPermitted(f"{path}: not a regular file")
         if there is None:
             there = Node(mode=_FILE, uid=self.owner[0], gid=self.owner[1])
         if mode is not None:

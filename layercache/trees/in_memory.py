@@ -114,5 +114,5 @@ class DictTree:
         """See `Tree.open`."""
         self.opened += 1
         if path not in self._content:
-            raise SourceError(f"{path!r} is no regular file")
+            raise SourceError(f"{path!r} is not a regular file")
         return io.BytesIO(self._content[path])

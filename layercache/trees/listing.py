@@ -167,7 +167,7 @@ def _decode(data: bytes) -> Iterator[Listed]:
         at += 8 * count
     paths = rest[at:].split(b"\0") if count else []
     if len(paths) != count:
-        raise ValueError("the paths are not as many as the rows")
+        raise ValueError("the numbers of paths and rows differ")
     place = start
     for number, (path, mode) in enumerate(zip(paths, modes, strict=True)):
         digest = b""
@@ -179,7 +179,7 @@ def _decode(data: bytes) -> Iterator[Listed]:
         uid, gid = owners[2 * number : 2 * number + 2] if owned else (0, 0)
         yield Listed(path, mode, uid, gid, digest)
     if place != start + digests:
-        raise ValueError("the digests are not as many as the rows")
+        raise ValueError("the numbers of digests and rows differ")
 
 
 def diff_listings(old: Sequence[Listed], new: Sequence[Listed]) -> tuple[FileChange, ...]:

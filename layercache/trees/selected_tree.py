@@ -78,7 +78,7 @@ class SelectedTree(DictTree, HardLinks):
         """See `Tree.open`."""
         node = self.lookup(path)
         if node is None or not node.is_file:
-            raise SourceError(f"{path!r} is no regular file that this step reads")
+            raise SourceError(f"{path!r} is not a regular file that this step reads")
         return self._tree.open(path)
 
 

@@ -41,9 +41,7 @@ def test_names_of_contexts_have_no_case(tmp_path: Path) -> None:
 
 def test_an_image_that_is_nowhere(tmp_path: Path) -> None:
     """The error names it, and the line."""
-    with pytest.raises(
-        SourceError, match=r"the image 127\.0\.0\.1:1/x:latest can't be had"
-    ) as caught:
+    with pytest.raises(SourceError, match=r"can't get the image 127\.0\.0\.1:1/x:latest") as caught:
         Builder(None).build(Dockerfile.parse("# a comment\nFROM 127.0.0.1:1/x\n"))
 
     assert caught.value.line == 2

@@ -49,8 +49,8 @@ def test_a_cache_in_the_context_is_not_copied(tmp_path: Path) -> None:
             assert _names(result) == [b".dockerignore", b"a", b"ci"]
             assert list(result.tree().children(b"ci")) == [b"jobs"]
     assert [text for text in said if "left out of the context" in text] == 2 * [
-        "behind is the build's own, and left out of the context it lies in",
-        "ci/ca*he is the build's own, and left out of the context it lies in",
+        "behind belongs to the build itself and is left out of the context",
+        "ci/ca*he belongs to the build itself and is left out of the context",
     ]
 
 
@@ -68,7 +68,7 @@ def test_outputs_in_the_context_are_not_copied(
         assert main(command) == 0
         shown = capsys.readouterr()
     assert "1 reused, 0 executed" in shown.out + shown.err
-    assert "cache is the build's own" in shown.out + shown.err
+    assert "cache belongs to the build itself" in shown.out + shown.err
 
 
 def test_a_place_within_one_that_is_left_out_is_not_named(

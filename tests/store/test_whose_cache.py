@@ -71,7 +71,7 @@ def test_commands_touch_no_directory_that_is_no_cache(
     status = main([*command.split(), "--cache", str(place)])
 
     assert status == 2
-    assert "is no cache of layercache" in capsys.readouterr().err
+    assert "is not a cache of layercache" in capsys.readouterr().err
     assert contents(place) == before
 
 
@@ -153,7 +153,7 @@ def test_no_tag_stands_for_an_image_that_is_not_there(tmp_path: Path, refuses: s
 
     backend = Full(tmp_path)
     backend.refuses = refuses
-    with Store(backend) as store, pytest.raises(LayerCacheError, match="can't be tagged"):
+    with Store(backend) as store, pytest.raises(LayerCacheError, match="can't tag the image"):
         Builder(store).build(recipe, context={"a": "2"}, tags=["app"])
 
     with Store(LocalBackend(tmp_path)) as store:

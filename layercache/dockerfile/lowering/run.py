@@ -210,7 +210,9 @@ def _read_mount(run: Run, mount: written.DeferredMount) -> written.MountFlag:
 def _host_name(run: Run, name: str) -> str:
     """The host name of a build argument; raises `DockerfileError` for what is none."""
     if name and (len(name) > _MAX_HOSTNAME or not set(name) <= _IN_HOSTNAME):
-        raise problem(run, f"{HOSTNAME}={name!r} is no host name: letters, digits, '-' and '.'")
+        raise problem(
+            run, f"{HOSTNAME}={name!r} is not a host name: use letters, digits, '-' and '.'"
+        )
     return name
 
 

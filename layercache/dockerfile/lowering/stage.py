@@ -317,7 +317,7 @@ class StageFold:
             if self._stages.is_later(self.stage.number, name):
                 raise problem(instruction, f"the stage {name!r} has to be defined before this one")
             if name.isdigit() and isinstance(instruction, written.Copy):
-                raise problem(instruction, f"there is no stage {name}: invalid stage index")
+                raise problem(instruction, f"the file has no stage {name}: invalid stage index")
             if name.lower() == "scratch":
                 return self.graph.source(Base("scratch", SCRATCH))
         image = self._image(name, "", instruction)

@@ -119,7 +119,7 @@ def check_references(stages: RecipeStages) -> None:
         for instruction in stage.body:
             for name in references(instruction) if isinstance(instruction, Copy) else ():
                 if name.isdecimal() and not stages.is_later(0, name):
-                    raise problem(instruction, f"there is no stage {name}: invalid stage index")
+                    raise problem(instruction, f"the file has no stage {name}: invalid stage index")
 
 
 def reachable(

@@ -24,5 +24,8 @@ def environment(instruction: Exec, further: Mapping[str, str]) -> list[list[str]
             found[name] = value
     for name, value in found.items():
         if not name or "=" in name or "\0" in name + value:
-            raise BuildError(f"the variable {name!r} can't be given to a command")
+            raise BuildError(
+                f"the variable {name!r} can't be passed to a command: it holds a NUL byte, or its "
+                "name is empty or has an equals sign"
+            )
     return [[name, value] for name, value in found.items()]

@@ -148,7 +148,7 @@ class RootfsExecutor(ChecksInstructions, Masks, UnpacksStates, WithSecrets, Clos
         """
         with self._open() as session:
             if session.users > 1:
-                raise UsageError("the executor runs steps: prune it before or after")
+                raise UsageError("the executor is running steps: prune before or after the build")
             with session.scratch.alone() as alone:
                 if not alone:
                     return 0
@@ -534,6 +534,6 @@ class RootfsExecutor(ChecksInstructions, Masks, UnpacksStates, WithSecrets, Clos
         if not single or "Invalid argument" not in output.tail():
             return ""
         return (
-            "\nThis user namespace has one user only, so files can't be given to others than root: "
+            "\nThis user namespace has one user only, so files can belong to root only: "
             "install newuidmap and give the user a range in /etc/subuid, or build as root"
         )

@@ -223,7 +223,7 @@ def state_tree(state: State, blobs: Blobs) -> StateTree:
 
 
 def _no_content(_layer: int, _offset: int, _size: int) -> BinaryIO:
-    raise NotFound("the content of layers is not at hand here")
+    raise NotFound("layers can't be read in this process")
 
 
 def clock_of(state: State, blobs: Blobs, start: int = LAYER_TIME) -> Clock:

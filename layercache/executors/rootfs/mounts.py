@@ -63,21 +63,24 @@ def check_mounts(mounts: Sequence[Mount]) -> None:
     """
     for mount in mounts:
         if not (0 <= mount.uid <= MAX_ID and 0 <= mount.gid <= MAX_ID):
-            raise UsageError(f"RUN --mount: {mount.uid}:{mount.gid} is no owner")
+            raise UsageError(
+                f"RUN --mount: {mount.uid}:{mount.gid} is not a valid owner: give numbers from 0 "
+                f"to {MAX_ID}"
+            )
         if mount.mode is not None and not 0 <= mount.mode <= 0o7777:
-            raise UsageError(f"RUN --mount: {mount.mode:o} is no mode")
+            raise UsageError(f"RUN --mount: {mount.mode:o} is not a mode: give at most 7777")
         if not mount.target:
             continue
         target = posixpath.normpath("/" + mount.target.lstrip("/"))
         if target == "/":
-            raise UsageError("a mount can't cover the root: give it a target below /")
+            raise UsageError("RUN --mount: a mount can't cover the root: give it a target below /")
         first = target.split("/")[1]
         if target == SHM and mount.type == "tmpfs":
             continue  # every step has one there: the mount says how large it is
         if first in _OWN:
             hint = "; --shm-size says how large /dev/shm is" if target == "/dev/shm" else ""
             raise UsageError(
-                f"RUN --mount: {target} is at or below /{first}, which every step has of its own: "
+                f"RUN --mount: {target} is at or below /{first}, and each step has its own: "
                 f"mount it elsewhere{hint}"
             )
 

@@ -53,7 +53,8 @@ class Scratch:
                 os.makedirs(self.path(name), mode=0o700, exist_ok=True)
                 if os.path.islink(self.path(name)):
                     raise BuildError(
-                        f"{self.path(name)} is a link: what it leads to would be cleared. Remove it"
+                        f"{self.path(name)} is a symbolic link, and clearing it would clear what "
+                        "it points to: remove the link"
                     )
                 if os.stat(self.path(name)).st_uid != os.geteuid():
                     raise BuildError(

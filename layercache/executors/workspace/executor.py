@@ -193,7 +193,8 @@ class Workspace(ChecksInstructions, Masks, StepTraits, UsesBaseImages, WithSecre
         refused = _refusal(instruction)
         if refused:
             raise UsageError(
-                f"the workspace executor can't honour {refused}: it runs commands as the calling "
+                f"the workspace executor does not support {refused}: it runs commands as the "
+                "calling "
                 "user in a plain directory. Use --executor rootfs, or leave it out"
             )
 
@@ -371,7 +372,7 @@ def _times_of(state: State, blobs: Blobs) -> Times:
     from layercache.layers.state_tree import StateTree
 
     def nothing(_layer: int, _offset: int, _size: int) -> BinaryIO:
-        raise NotFound("only the times of this tree are looked at")
+        raise NotFound("only the times of this tree are read")
 
     return RecordedTimes(StateTree([blobs.index(layer) for layer in state.layers], nothing))
 

@@ -66,7 +66,7 @@ class Context:
         self.cache = cache
         self.paranoid = paranoid
         if not os.path.isdir(self.root):
-            raise SourceError(f"{os.fspath(root)} is no directory to build from")
+            raise SourceError(f"the build context {os.fspath(root)} is not a directory")
 
     @staticmethod
     def cache_name(root: str | os.PathLike[str], ignore: Ignore | None = None) -> str:
@@ -180,7 +180,9 @@ class ContextTree(Closes, HardLinks, Excludes, Filtered, Selects, Lists):
         with self._lock:
             node = self.lookup(path)
             if node is None or not node.is_file:
-                raise SourceError(f"{shown_below(path)} is no file in the build context")
+                raise SourceError(
+                    f"{shown_below(path)} is not a regular file in the build context"
+                )
             try:
                 descriptor = self._beneath.open(path) if node.size else -1
             except OSError as error:

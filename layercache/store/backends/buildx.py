@@ -53,7 +53,7 @@ def open_buildx(text: str, durability: str) -> Backend:
         raise UsageError(f"not a cache: {shown}: type={kind}{hint}; use local, registry or s3")
     if unknown := [name for name in options if name not in _KEYS[kind]]:
         raise UsageError(
-            f"not a cache: {shown}: {', '.join(unknown)[:200]} means nothing for type={kind} "
+            f"not a cache: {shown}: {', '.join(unknown)[:200]} has no meaning for type={kind} "
             f"(expected {', '.join(_KEYS[kind])})"
         )
     if options.get("mode", "max") != "max":
@@ -85,13 +85,13 @@ def _fields(text: str) -> dict[str, str]:
     try:
         (parts,) = csv.reader([text], strict=True)
     except (csv.Error, ValueError):
-        raise UsageError("not a cache: type=…, with a quotation mark too few or many") from None
+        raise UsageError("not a cache: type=…, with a quotation mark that is not closed") from None
     options: dict[str, str] = {}
     for part in parts:
         name, equals, value = part.partition("=")
         name = name.strip().lower()
         if not equals:
-            raise UsageError("not a cache: type=…, with a part that is no KEY=VALUE")
+            raise UsageError("not a cache: type=…, with a part that is not KEY=VALUE")
         if name in options:
             raise UsageError(f"not a cache: type=…, with {name[:40]} given twice")
         options[name] = value.strip()

@@ -248,7 +248,10 @@ def _small(system: AbstractFileSystem, path: str, name: str) -> bytes:
     """A small object where nothing can be read as it comes: at most so much is asked for."""
     data: bytes = system.cat_file(path, start=0, end=LARGEST_SMALL + 1)
     if len(data) > LARGEST_SMALL:
-        raise CacheError(f"{name} has more than {LARGEST_SMALL >> 20} MiB: it is none of ours")
+        raise CacheError(
+            f"{name} has more than {LARGEST_SMALL >> 20} MiB: layercache writes no "
+            "object of that size"
+        )
     return data
 
 

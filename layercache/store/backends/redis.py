@@ -103,7 +103,7 @@ class RedisBackend(BatchReader, Touches):
         if data is None:
             raise NotFound(f"{name} is not in {self!r}")
         if not isinstance(data, bytes):
-            raise CacheError(f"{name} in the cache {self!r} is no bytes")
+            raise CacheError(f"{name} in the cache {self!r} is not a string of bytes")
         return io.BytesIO(data)
 
     def read_many(self, names: Sequence[str]) -> Mapping[str, bytes]:

@@ -277,10 +277,10 @@ class RegistryBackend(BatchReader):
                 return
             digest = answer.headers.get("Docker-Content-Digest", "")[:200]
             if not _DIGEST.fullmatch(digest):
-                raise CacheError(f"the registry of {self!r} tells no digest of {name}")
+                raise CacheError(f"the registry of {self!r} gives no digest for {name}")
         with self._request("DELETE", f"manifests/{digest}", write=True) as answer:
             if answer.status == 405:
-                raise CacheError(f"the registry of {self!r} allows no deletion")
+                raise CacheError(f"the registry of {self!r} does not allow deletion")
             if answer.status != 404:
                 self._expect(answer, 202, f"deleting {name}")
 
@@ -336,7 +336,7 @@ class RegistryBackend(BatchReader):
         try:
             return urllib.parse.urljoin(answer.url, target) if target else ""
         except ValueError as error:
-            raise CacheError(f"the cache {self!r} names a place that is no URL") from error
+            raise CacheError(f"the cache {self!r} gives an address that is not a URL") from error
 
     def _expect(self, answer: Response, status: int, doing: str) -> None:
         if answer.status != status:

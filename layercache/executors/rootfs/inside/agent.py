@@ -124,7 +124,7 @@ def _binary(file: Any) -> BinaryIO:
 
 
 def _no_content(layer: int, offset: int, size: int) -> BinaryIO:
-    raise LayerCacheError("the content of layers is not at hand here")
+    raise LayerCacheError("layers can't be read in this process")
 
 
 def _without_devices(index: LayerIndex) -> LayerIndex:

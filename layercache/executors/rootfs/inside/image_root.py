@@ -260,8 +260,8 @@ def attach_system(root: int, name: str, mounted: int, upper: int) -> Stub | None
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.ENOTDIR):
             raise Refused(
-                f"/{name} is no directory in the image, but a link or a file: commands can't be "
-                "run in it; make it a directory, or leave it out"
+                f"/{name} of the image is a link or a file, not a directory, so no command can "
+                "run in it; make it a directory, or remove it from the image"
             ) from error
         raise
     try:
