@@ -38,7 +38,9 @@ class BaseImages:
         self._resolved: dict[ImageNeed, ResolvedImage] = {}
 
     def resolve(self, need: ImageNeed) -> ResolvedBase:
-        """The image that a recipe needs; raises `UsageError` and what resolving raises."""
+        """Resolve the image that a recipe needs; raises `UsageError` and the errors of the
+        resolver.
+        """
         given = self._contexts.get(need.name.lower())
         if given is None and "://" in need.name:
             raise UsageError(
@@ -52,11 +54,11 @@ class BaseImages:
         return ResolvedBase(need.name, found.state, found.config)
 
     def of(self, need: ImageNeed) -> ResolvedImage | None:
-        """What was resolved for this need."""
+        """The image that was resolved for `need`."""
         return self._resolved.get(need)
 
     def _compare_platforms(self, need: ImageNeed, config: ImageConfig) -> None:
-        """Say so where a base image is for another platform than the one asked for."""
+        """Note a base image that is for another platform than the requested one."""
         wanted = Platform.parse(need.platform) if need.platform else host_platform()
         said = {"os": config.os, "architecture": config.architecture, "variant": config.variant}
         offered = Platform.from_oci(said)
@@ -64,15 +66,17 @@ class BaseImages:
             self._note(f"{need.name} is an image for {offered}, not for {wanted}")
 
     def fetch(self, layer: Layer) -> bool:
-        """Fetch the bytes of a layer anew; whether it is one of these images' and came."""
+        """Fetch the bytes of a layer again; return whether it belongs to one of these images and
+        arrived.
+        """
         return self._images.fetch(layer)
 
     def ensure(self, layer: Layer) -> Layer:
-        """A layer with its bytes in the store."""
+        """Make sure that the bytes of a layer are in the store, and return its descriptor."""
         if self._store.has_blob(layer.descriptor):
             return layer
         return self._images.ensure(layer)
 
     def close(self) -> None:
-        """End what resolving holds open."""
+        """Close the connections and files of the resolver."""
         self._images.close()

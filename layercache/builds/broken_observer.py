@@ -11,7 +11,7 @@ __all__ = ["warn_of"]
 
 
 def warn_of(observer: Observer, error: Exception) -> str:
-    """Warn the embedder; returns the sentence, for the other observers."""
+    """Warn the embedding program; returns the message for the other observers."""
     name = getattr(observer, "__qualname__", type(observer).__name__)
     where = traceback.extract_tb(error.__traceback__)[-1]
     text = (

@@ -117,9 +117,7 @@ class Builder:
         return self.run(Request(recipe=checked_recipe(recipe), **options), execute=False)
 
     def close(self) -> None:
-        """End resources that the builder itself started (its own executor); the store stays
-        open.
-        """
+        """Close what the builder itself opened (its own executor); the store stays open."""
         with self._lock:
             executor, self._own_executor = self._own_executor, None
         if isinstance(executor, Closes):
@@ -159,7 +157,9 @@ class Builder:
 
     @contextmanager
     def _under_way(self) -> Iterator[threading.Event]:
-        """Something that `cancel` ends, and that holds what it relies on until then."""
+        """Register an activity that `cancel` can end; the blobs that it uses are held until it is
+        over.
+        """
         cancelled = threading.Event()
         with self._lock:
             self._cancels.add(cancelled)
@@ -171,7 +171,7 @@ class Builder:
                 self._cancels.discard(cancelled)
 
     def _strongest(self, note: Callable[[str], None]) -> Executor:
-        """The executor that None stands for, made when a step first needs one."""
+        """The executor for `executor=None`, made when a step first needs one."""
         from layercache.executors.auto import strongest
 
         with self._lock:
@@ -207,7 +207,7 @@ class Builder:
                 build.inputs.close()
 
     def _tell(self, event: Event) -> None:
-        """Hand an event to every observer."""
+        """Pass an event to every observer."""
         # The store may notice something in any thread, and other builds may be under way.
         with self._observing:
             for observer in self._observers:
@@ -216,7 +216,7 @@ class Builder:
                 try:
                     observer(event)
                 except BrokenPipeError:
-                    raise  # whoever watches has gone
+                    raise  # the reader of the output is gone
                 except Exception as error:  # noqa: BLE001  (reported, and told to the others)
                     self._broken.append(observer)
                     self._report_broken(observer, error)

@@ -35,7 +35,9 @@ class BuildHistory:
 
     @functools.cached_property
     def trail(self) -> Trail | None:
-        """The steps of the last build of this project, None where there is none to be read."""
+        """The steps of the last build of this project; None if none is recorded or it can't be
+        read.
+        """
         try:
             return self._store.get_trail(self._name)
         except CacheError:
@@ -93,7 +95,7 @@ class BuildHistory:
 
 
 def _says(step: TrailStep, origin: Origin, record: Record, state: State) -> bool:
-    """Whether a step of a trail says how this build left it."""
+    """Whether a step of a trail equals the outcome of this build."""
     return (
         step.key == record.key
         and step.chain_id == state.chain_id

@@ -120,7 +120,9 @@ class Reasons:
         return reason
 
     def _expected(self, step: Step, decision: Decision, earlier: Record) -> KeyMaterial:
-        """The material of a step that waits for others, if these come out as before."""
+        """The material that a waiting step will have if the steps before it give the same results
+        again.
+        """
         old = {entry.role: entry.fingerprint for entry in _widened(earlier).inputs}
         known = decision.inputs or (None,) * len(step.inputs)
         inputs = [
@@ -137,7 +139,7 @@ class Reasons:
         lowered: Lowered,
         run: WalkResult,
     ) -> Change | None:
-        """The first thing that the step was seen to look at, and that is another one now."""
+        """The first observation of the step that has changed since."""
         if decision.material is None or not decision.tried or parent is None:
             return None
         known = self._inputs.known
@@ -161,7 +163,7 @@ class Reasons:
         vertex: int | None,
         known: Mapping[int, Reason],
     ) -> tuple[int, int] | None:
-        """The earlier step whose own change began it."""
+        """The earlier step whose own change caused this miss."""
         while vertex is not None:
             step = lowered.graph.vertices[vertex]
             if not isinstance(step, Step):
@@ -209,12 +211,12 @@ class Reasons:
         return vertex
 
     def _as_against(self, row: Row, decision: Decision) -> bool:
-        """Whether the build that is compared with had the same key here."""
+        """Whether the named build had the same key for this step."""
         earlier = self.earlier(row)
         return earlier is not None and earlier.key == decision.key
 
     def earlier(self, row: Row) -> TrailStep | None:
-        """The step of the last build that this one is compared with.
+        """The step of the earlier build that a step is compared with.
 
         The same text in the same stage first, nearest by position; else the same operation at
         the same place.

@@ -68,7 +68,7 @@ class Reporter:
         annotations: Sequence[str],
         content: ResultContent,
     ) -> BuildResult:
-        """The result of a walk that came to its end, well or not."""
+        """The result of a walk that ended, with or without success."""
         decisions = {decision.vertex: decision for decision in run.decisions}
         reasons: Mapping[int, Reason] = {}
         if self._against is not None or any(d.outcome != "hit" for d in run.decisions):
@@ -161,7 +161,7 @@ class Reporter:
         )
 
     def _results(self, decision: Decision) -> int:
-        """How many different layers the key has given; only what replaced another can tell."""
+        """How many different layers the key has given; known only if the step replaced a record."""
         record = decision.record
         if record is None or not record.generation:
             return 1
@@ -170,7 +170,7 @@ class Reporter:
         return max(1, len(results_of(self._store, record.key)))
 
     def _untraced(self, decision: Decision, run: WalkResult, lowered: Lowered) -> str | None:
-        """Why a command that is to be watched is not reused by what it reads."""
+        """Why a command that should be traced is not reused by what it reads."""
         step = lowered.graph.vertices[decision.vertex]
         if not isinstance(step, Step) or step.trace == "off" or decision.evidence == "trace":
             return None
@@ -217,7 +217,7 @@ class Reporter:
 
 
 def _saved_once(steps: Iterable[StepReport]) -> tuple[StepReport, ...]:
-    """Steps that are one and the same (in several stages, say) would have run once only."""
+    """Each key once: identical steps (in several stages, for example) would have run only once."""
     seen: set[str] = set()
     found = []
     for step in steps:

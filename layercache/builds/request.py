@@ -105,7 +105,10 @@ def checked_recipe(recipe: Dockerfile | Sequence[Any]) -> Dockerfile | Sequence[
 
 
 def one_spelling(platform: str | None) -> str:
-    """`linux/x86_64` is `linux/amd64`, in keys too; raises `UsageError` for what is none."""
+    """The canonical spelling of a platform, which keys use: `linux/x86_64` becomes `linux/amd64`.
+
+    Raises `UsageError` for a text that is not a platform.
+    """
     if not platform:
         return ""
     from layercache.oci.platforms import Platform
@@ -114,7 +117,9 @@ def one_spelling(platform: str | None) -> str:
 
 
 def arguments_of(args: Mapping[str, str | None]) -> dict[str, str]:
-    """None takes the value from the environment, as `--build-arg NAME` does."""
+    """The build arguments; a value of None is taken from the environment, as with `--build-arg
+    NAME`.
+    """
     if not isinstance(args, Mapping):
         raise UsageError(
             f"args is a mapping of names to texts, not {args!r}: for instance "
@@ -131,7 +136,7 @@ def arguments_of(args: Mapping[str, str | None]) -> dict[str, str]:
 
 
 def with_source_date(args: Mapping[str, str]) -> dict[str, str]:
-    """SOURCE_DATE_EPOCH of the environment means what it means as a build argument."""
+    """Add SOURCE_DATE_EPOCH of the environment to the build arguments."""
     value = os.environ.get("SOURCE_DATE_EPOCH")
     return dict(args) if not value else {"SOURCE_DATE_EPOCH": value, **args}
 

@@ -100,7 +100,7 @@ class BuildResult:
         return dot(self.graph, self.decisions)
 
     def log(self, step: int | StepReport) -> bytes:
-        """What a step wrote when it was executed, now or when it was recorded."""
+        """The output of a step from its execution, in this build or when it was recorded."""
         found = self.steps[step] if isinstance(step, int) else step
         if found.key is None:
             return b""

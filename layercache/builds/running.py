@@ -181,7 +181,9 @@ class RunningBuild:
         return result
 
     def _without_hope(self, lowered: Lowered, run: WalkResult) -> WalkResult:
-        """Undetermined steps that no record could match, whatever they wait for, would run."""
+        """Mark undetermined steps as executed if no record could match them, whatever they wait
+        for.
+        """
         waiting = [d for d in run.decisions if d.outcome == "undetermined"]
         records = self.store.all_records(_MAX_RECORDS) if waiting else None
         if records is None:
@@ -295,7 +297,7 @@ class RunningBuild:
         return self._base_images().resolve(need)
 
     def _open_remote(self, source: Source) -> Tree:
-        """What the recipe names beyond contexts and images, with what the build was given."""
+        """Open a remote source (URL, Git repository) with the secrets and limits of this build."""
         from layercache.inputs.access import Access
         from layercache.inputs.fetch import open_remote
 
@@ -359,7 +361,7 @@ class RunningBuild:
         return makers
 
     def _own_places(self, context: object) -> tuple[str, ...]:
-        """What the build itself keeps or writes below a context that is a directory."""
+        """The places below a context directory that the build itself keeps or writes."""
         if not isinstance(context, str | os.PathLike):
             return ()
         from layercache.inputs.own_places import below, directories_of
@@ -371,7 +373,7 @@ class RunningBuild:
 
 
 def _rows(lowered: Lowered) -> list[tuple[int, int, str, str]]:
-    """The steps by which any machine names the trail of this target."""
+    """The steps from which the name of the trail is computed, the same on every machine."""
     needed = lowered.graph.needed()
     return [
         (row.origin.stage, row.origin.index, row.origin.op, row.origin.text)
@@ -381,7 +383,7 @@ def _rows(lowered: Lowered) -> list[tuple[int, int, str, str]]:
 
 
 def _line_naming(instructions: Sequence[Any], image: str) -> int | None:
-    """The first line that names an image as it is."""
+    """The line of the first FROM or `--from` that names the image literally."""
     for instruction in instructions:
         location = getattr(instruction, "location", None)
         named = [getattr(instruction, "image", None), getattr(instruction, "from_", None)]

@@ -74,7 +74,9 @@ class Auditor:
         return self._chance()
 
     def audit(self) -> bool:
-        """Run a share of the hits again; whether one was taken back, so that the walk goes on."""
+        """Run a share of the hits again; return whether one was withdrawn, so that the walk goes
+        on.
+        """
         taken_back = False
         for decision in self._walk.decisions() if self._audits else ():
             step = self._graph.vertices[decision.vertex]
@@ -117,7 +119,7 @@ class Auditor:
         return True
 
     def _task(self, step: Step, material: KeyMaterial | None) -> Task | None:
-        """The step as it would be executed, unwatched."""
+        """The task of a step as it would be executed without tracing."""
         bound = []
         for edge, entry in zip(step.inputs, material.inputs if material else (), strict=True):
             vertex = self._graph.vertices[edge.vertex]

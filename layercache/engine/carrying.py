@@ -45,7 +45,7 @@ _TRIES: Final = 2
 
 @frozen
 class _Answer:
-    """What a worker gives back: a result, what the step raised, or why it declines."""
+    """The answer of a worker: a result, the error of the step, or the reason why it declines."""
 
     result: Result | None = None
     error: Exception | None = None
@@ -132,7 +132,7 @@ class Carrier:
         return self._wait(self._pool.submit(perform, executor, task, window), window)
 
     def _ask(self, job: _Job, window: Window) -> _Answer:
-        """What one worker answers; that the pool itself failed is a reason to decline."""
+        """The answer of one worker; a failure of the pool counts as declining."""
         try:
             return self._wait(self._pool.submit(_on_worker, job), window)
         except Cancelled:
@@ -153,7 +153,7 @@ class Carrier:
         return future.result()
 
     def _given(self, task: Task) -> dict[Source, State]:
-        """What the step reads of sources, as states of one layer in the store."""
+        """The files of sources that the step reads, each as a state of one layer in the store."""
         wanted: dict[Source, list[Selector]] = {}
         for bound in task.inputs:
             if not isinstance(bound.subject, State) and not isinstance(bound.selector, Nothing):
@@ -175,7 +175,7 @@ class Carrier:
 
 @frozen
 class _Job:
-    """All that a worker gets."""
+    """Everything that is sent to a worker."""
 
     executor: Executor | None
     task: Task
@@ -185,7 +185,7 @@ class _Job:
 
 
 def _on_worker(job: _Job) -> _Answer:
-    """Execute a job where the pool put it; never raises what a step raises."""
+    """Execute a job in a worker; an error of the step is part of the answer and not raised."""
     executor, task, window = job.executor, job.task, job.window
     if not window.here:
         try:
@@ -207,7 +207,7 @@ def _on_worker(job: _Job) -> _Answer:
 
 
 def _difference(job: _Job) -> str:
-    """In what this worker is not what the key of the task says; "" where it is."""
+    """How this worker differs from what the key of the task says; "" if it does not."""
     if job.version != __version__:
         return f"version of layercache: {__version__}, not {job.version}"
     task = job.task
@@ -220,7 +220,7 @@ def _difference(job: _Job) -> str:
 
 
 def _without_secrets(executor: Executor | None, task: Task) -> Executor | None:
-    """`executor` with the secrets that the step mounts, and no others."""
+    """A copy of `executor` with only the secrets that the step mounts."""
     if not isinstance(executor, WithSecrets):
         return executor
     mounts = task.instruction.mounts if isinstance(task.instruction, Exec) else ()

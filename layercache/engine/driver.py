@@ -67,7 +67,7 @@ _MAX_LOST = 1000
 
 @frozen
 class WalkResult:
-    """What driving a walk to its end gave.
+    """The outcome of a walk that was driven to its end.
 
     `seconds` has what each vertex took to execute now, `started` when it began (seconds after
     the walk did); `lost` the keys whose hit was taken back; `refusals` says why a step that was
@@ -151,7 +151,7 @@ class Engine:
         return self._cancelled.is_set() or self._stopping.is_set()
 
     def _emit(self, event: Event) -> None:
-        """Tell the observer, one event at a time."""
+        """Send an event to the observer, one at a time."""
         with self._lock:
             self._observe(event)
 
@@ -202,7 +202,7 @@ class Engine:
         )
 
     def _interrupted(self, decisions: Sequence[Decision]) -> tuple[Decision, ...]:
-        """A step that ran when the build was interrupted was executed, and failed."""
+        """Count a step that was running when the build was interrupted as executed and failed."""
         error = Cancelled("the step was interrupted")
         return tuple(
             evolve(decision, outcome="miss", error=error)
@@ -239,7 +239,7 @@ class Engine:
                 self._collect()
 
     def _audit(self) -> bool:
-        """Run a share of the hits by a trace again; whether one of them was taken back."""
+        """Run a share of the traced hits again; return whether one of them was withdrawn."""
         if self._declines or self._errors or self._cancelled.is_set():
             return False
         if self._auditor is None:
@@ -365,9 +365,9 @@ class Engine:
                 self._missing(decision.vertex, error)
 
     def _missing(self, vertex: int, error: LayerCacheError) -> None:
-        """A step reads what is not there: it fails in its turn, after the steps before it.
+        """Fail a step whose source is missing in its turn, after the steps before it.
 
-        So these are kept, whoever comes first, and run only once when the source is there.
+        The results of those steps are kept, so they need not run again once the source is there.
         """
         if self._declines or (self._errors and not self._before):
             self._failed(vertex, error)
@@ -376,7 +376,7 @@ class Engine:
         self._before |= Graph(self._graph.vertices, (vertex,)).needed()
 
     def _tell_before(self) -> None:
-        """Say at once what the build will end with, where steps are still run before that."""
+        """Announce an error that will end the build while other steps still run before it."""
         if self._queue and not self._said_before and self._errors:
             self._said_before = True
             error = self._errors[min(self._errors)]
@@ -396,7 +396,7 @@ class Engine:
         self._errors.setdefault(vertex, error)
 
     def _answer(self, ask: AskExecute, outcome: Outcome) -> None:
-        """Tell the walk, and people, how an execution ended."""
+        """Report the end of an execution to the walk and to the observers."""
         match outcome:
             case Made(record):
                 self._tell_executed(ask, record.seconds)
@@ -419,7 +419,7 @@ class Engine:
                 raise error
 
     def _take_back(self, ask: AskFingerprint | AskExecute, error: CacheError) -> bool:
-        """A blob that the walk relied on is gone or damaged: take those hits back."""
+        """Withdraw the hits that rely on a blob that is gone or damaged."""
         subjects: Iterable[State | Source]
         if isinstance(ask, AskFingerprint):
             subjects = (ask.subject,)
@@ -453,8 +453,9 @@ class Engine:
         return True
 
     def _repeat(self, ask: AskExecute, error: CacheError) -> bool:
-        """Execute once more what met damage in a blob of its own, not in one that it was given:
-        the store does not trust that any more, and takes it anew."""
+        """Execute a step once more when the damage was in a blob of its own and not of an input:
+        the store no longer trusts that blob and accepts it again.
+        """
         if ask.key in self._repeated:
             return False
         self._repeated.add(ask.key)
@@ -465,7 +466,9 @@ class Engine:
     def _heal(
         self, gone: Sequence[Layer], ask: AskFingerprint | AskExecute, error: CacheError
     ) -> bool:
-        """Fetch lost layers of base images anew, once each; the ask then stands as it was."""
+        """Fetch each lost layer of a base image once more; the request of the walk then stands as
+        before.
+        """
         fetched = False
         for layer in gone:
             if layer.diff_id in self._healed:

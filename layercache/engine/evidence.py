@@ -42,7 +42,7 @@ class Evidence:
         self.replaced: dict[CacheKey, Record | None] = {}
 
     def known(self, weak: CacheKey) -> Known:
-        """What was known of a step without its parent when the build first asked."""
+        """What was known about a step, apart from its parent, when the build first asked."""
         with self._lock:
             found = self.before.get(weak)
             if found is None:
@@ -50,7 +50,7 @@ class Evidence:
             return found
 
     def barred(self, material: KeyMaterial) -> str:
-        """Why a step is not traced any more, empty when it may be."""
+        """Why a step is no longer traced; empty if it may be."""
         return self.known(weak_key(material)).barred
 
     def keep(
@@ -95,7 +95,7 @@ class Evidence:
         return ""
 
     def refuse(self, record: Record, reason: str) -> None:
-        """Remember why an execution that was watched left no evidence but the whole parent."""
+        """Remember why a traced execution is kept by its whole parent only."""
         weak = weak_key(record.material)
         self.known(weak)
         self._inputs.known.refuse(weak, reason)

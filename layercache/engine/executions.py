@@ -67,7 +67,7 @@ class Adopted:
 
 @frozen
 class CacheFailed:
-    """The cache failed while the step ran: a blob is gone or damaged, say."""
+    """The cache failed while the step ran, for example because a blob is gone or damaged."""
 
     error: CacheError
 
@@ -135,7 +135,7 @@ class Executions:
         return step.origin if isinstance(step, Step) else Origin()
 
     def trouble(self, kind: str, error: LayerCacheError) -> None:
-        """Tell people of a fault of the cache."""
+        """Report a fault of the cache."""
         self._emit(CacheTrouble(kind, str(error), time.time()))
 
     def attempt(self, ask: AskExecute) -> Outcome:
@@ -182,7 +182,7 @@ class Executions:
                 error.args = tuple(window.masked_text(arg) for arg in error.args)
                 raise
             except BrokenPipeError:
-                raise  # whoever watches has gone
+                raise  # the reader of the output is gone
             except OSError as error:
                 raise _refused(error) from error
             seconds = time.monotonic() - started
@@ -203,7 +203,7 @@ class Executions:
             return Made(record)
 
     def _patience(self, ask: AskExecute) -> Callable[[], bool]:
-        """Asked while another build holds the lock of a step: whether to wait no longer.
+        """Whether to stop waiting for another build that holds the lock of a step.
 
         The wait ends with the build; one that takes a while is announced.
         """
@@ -223,7 +223,7 @@ class Executions:
         return give_up
 
     def _unproven(self, task: Task) -> str:
-        """Why the key of `task` is not that of what was executed; "" where it is."""
+        """Why the key of `task` does not describe what was executed; "" if it does."""
         for bound in task.inputs:
             if isinstance(bound.selector, Nothing | ByKey):
                 continue
@@ -307,13 +307,13 @@ class Executions:
 
 
 def _refused(error: OSError) -> BuildError:
-    """What the system refused an executor: a full disk, most likely."""
+    """The error for a refusal of the operating system, most often a full disk."""
     place = f" ({os.fsdecode(error.filename)})" if isinstance(error.filename, str | bytes) else ""
     return BuildError(f"the step can't be executed here: {error.strerror or error}{place}")
 
 
 def _of_another_parent(record: Record, task: Task) -> bool:
-    """Whether `record` is of an execution on other content, which its key does not tell."""
+    """Whether `record` is of an execution on another parent, which its key does not show."""
     parent = task.parent or SCRATCH
     chained = any(isinstance(bound.selector, ByKey) for bound in task.inputs)
     return chained and record.parent != parent.chain_id

@@ -73,7 +73,7 @@ _GENERAL = (
 
 
 def advice_for(paths: Sequence[str]) -> tuple[str, ...]:
-    """What usually makes files of these names the same from run to run."""
+    """Advice that usually makes files of these names the same in each run."""
     found = [fix for mark, fix in _FIXES if any(mark in "/" + path for path in paths)]
     known = [any(mark in "/" + path for mark, _ in _FIXES) for path in paths]
     if not all(known):
@@ -91,7 +91,7 @@ def probe_steps(
     runs: int = 1,
     cancelled: Callable[[], bool] = lambda: False,
 ) -> Iterator[Probed]:
-    """Run each reused command again `runs` times, and say how it came out.
+    """Run each reused command again `runs` times, and report how the results differ.
 
     Raises `Cancelled` once `cancelled` says so; a step that runs is asked to end.
     """

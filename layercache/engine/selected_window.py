@@ -108,5 +108,7 @@ class SelectedWindow:
 
 
 def _is_all(selector: Selector) -> bool:
-    """Whether the key saw all of a state: its chain ID, the key that made it, what was traced."""
+    """Whether the key covers all of a state: by its chain ID, by the key that made it, or by
+    tracing.
+    """
     return isinstance(selector, Everything | ByKey | Observed)

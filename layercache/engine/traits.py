@@ -52,7 +52,7 @@ def _traits_of(steps: Sequence[Step], executor: Executor) -> list[tuple[Field, .
 
 
 def stage_of(origin: Origin) -> str:
-    """What executors know a stage by: its name, else its number."""
+    """The name by which executors know a stage: its own, else its number."""
     return origin.stage_name or str(origin.stage)
 
 
@@ -70,7 +70,7 @@ def _runs_commands(vertex: Vertex) -> TypeGuard[Step]:
 
 
 def check_steps(graph: Graph, executor: Executor | None) -> None:
-    """Raise what the executor says of a step, with the step's line."""
+    """Raise the executor's objection to a step, with the step's line."""
     if not isinstance(executor, ChecksInstructions):
         return
     for number in sorted(graph.needed()):

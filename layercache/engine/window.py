@@ -67,7 +67,7 @@ def perform(executor: Executor | None, task: Task, blobs: Blobs) -> Result:
 
 
 def masks_of(executor: Executor | None) -> Sequence[bytes]:
-    """What must not be shown in the output of steps that this executor runs."""
+    """The secrets to be masked in the output of steps that this executor runs."""
     return executor.masks if isinstance(executor, Masks) else ()
 
 
@@ -108,7 +108,9 @@ class Window:
         return self._here
 
     def changed(self, task: Task) -> str:
-        """In another process, what of a task's sources is not what the key saw; "" where all is."""
+        """In another process, which source of a task differs from the one in its key; "" if none
+        does.
+        """
         for bound in task.inputs:
             if isinstance(bound.subject, State) or isinstance(bound.selector, Nothing):
                 continue
@@ -117,14 +119,16 @@ class Window:
         return ""
 
     def leave(self, result: Result) -> None:
-        """In another process, acknowledge what was stored there before anything refers to it."""
+        """In another process, make the blobs that were stored there durable before anything refers
+        to them.
+        """
         if not self._here:
             self._store.commit()
             if result.layer is not None:
                 self._store.publish([result.layer.descriptor])
 
     def catch_up(self, output: bytes) -> None:
-        """Tell the output of a step that could not tell it as it came."""
+        """Report the output of a step that could not be reported while it ran."""
         if output and not self._told:
             self.log(output)
 
@@ -192,11 +196,11 @@ class Window:
 
     @property
     def logged(self) -> bytes:
-        """What was told by `log` so far, the middle left out when it is long."""
+        """The text passed to `log` so far; the middle of a long text is left out."""
         return bytes(self._logged)
 
     def end(self) -> None:
-        """Tell what was held back because it might have been the beginning of a secret."""
+        """Report the output that was held back because it might have begun a secret."""
         self._tell(self._redactor.end())
 
     def _tell(self, chunk: bytes) -> None:

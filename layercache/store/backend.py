@@ -202,7 +202,7 @@ class Stages(ABC):
 
     @abstractmethod
     def staged(self, name: str) -> bytes | None:
-        """The content staged under `name` since the machine started; None if there is none."""
+        """The content staged under `name` since the machine started; None if nothing is staged."""
 
     @abstractmethod
     def publish(self, names: Iterable[str]) -> None:

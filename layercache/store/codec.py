@@ -54,7 +54,7 @@ _MESSAGE: Final = "layercache 2026-11 signed message 1: "
 
 _INFINITE: Final = float("inf")
 _LARGEST: Final = 1 << 62
-"""What counts or sizes something is below: so large a one is no number of ours."""
+"""Upper bound of counts and sizes; layercache writes no larger number."""
 
 _NONE, _TRUE, _FALSE, _INT, _FLOAT, _STR, _BYTES, _TUPLE = b"ntfidsb("
 _COUNTS: Final = struct.Struct("<II")

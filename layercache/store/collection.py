@@ -208,7 +208,7 @@ def _entries(store: Store, contents: _Contents) -> list[CacheEntry]:
 
 
 def _text(record: Record) -> str:
-    """A record for people: its instruction with what it says first."""
+    """A short text for a record: its instruction and its first argument."""
     for field in record.material.fields:
         if field.label in {"command", "path", "destination"} and not field.private:
             value = field.value

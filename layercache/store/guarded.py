@@ -83,7 +83,7 @@ def _read(self: _Medium, name: str) -> BinaryIO:
 
 @contextmanager
 def _lock(self: _Medium, name: str, give_up: Callable[[], bool] | None = None) -> Iterator[bool]:
-    """A lock saves work and never carries correctness: where it fails there is none."""
+    """Take a lock if the backend can give it. Locks only save work, so a failure is no error."""
     with ExitStack() as stack:
         try:
             held = stack.enter_context(self.backend.lock(name, give_up))

@@ -66,9 +66,9 @@ def is_cache(store: _Store) -> bool:
 
 
 def foreign(directory: str) -> str | None:
-    """The name of what is in `directory` and would be taken for ours, were it made a cache.
+    """The name of an entry in `directory` that a cache made there would take for its own.
 
-    None where it already is one, where there is no such directory, or no such thing in it.
+    None if the directory is a cache already, does not exist, or has no such entry.
     """
     if os.path.lexists(os.path.join(directory, "format")):
         return None

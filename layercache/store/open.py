@@ -71,5 +71,8 @@ def scratch_directory(store: Store, kind: str = "rootfs") -> str:
     directory = backend.directory if isinstance(backend, InDirectory) else default_cache()
     place = os.path.join(directory, kind)
     if os.path.islink(place):
-        raise UsageError(f"{place} is a link: what it leads to would be cleared. Remove the link")
+        raise UsageError(
+            f"{place} is a symbolic link, and clearing it would clear what it points to: "
+            "remove the link"
+        )
     return place

@@ -51,7 +51,7 @@ class Local(Protocol):
         """The facts that were used about the states of `trail`, in a fixed order."""
 
     def report(self, kind: str, name: str, message: str) -> None:
-        """Tell whoever listens."""
+        """Report an event to the listeners."""
 
 
 class Pusher:

@@ -125,8 +125,8 @@ class Remote:
         """The result of `function`, within the deadline for `size` bytes and the progress of
         `transfer`.
 
-        `NotFound`, `CorruptObject` and errors that are no failure of the remote are raised
-        unchanged; all others as `Unavailable`.
+        `NotFound`, `CorruptObject` and errors that do not come from the remote are raised
+        unchanged, all others as `Unavailable`.
         """
         if not (self.writable if write else self.available):
             raise Unavailable(f"{self.name} failed before and is not asked again for a while")
@@ -214,11 +214,11 @@ class Remote:
         return self.call(lambda: self.store.read_derived(kinds, name))
 
     def beginning(self, names: Sequence[str]) -> str | None:
-        """A target that begins as the first of `names` says that one has: one round trip."""
+        """The target recorded under the first of `names` that the remote has, in one round trip."""
         return self.call(lambda: self.store.get_beginning(names))
 
     def trail(self, target: str) -> tuple[Trail | None, bytes]:
-        """The trail of `target` and its bytes; (None, b"") when there is none that verifies."""
+        """The trail of `target` and its bytes; (None, b"") if it is missing or does not verify."""
         return self.trails([target])[target]
 
     def trails(self, targets: Sequence[str]) -> dict[str, tuple[Trail | None, bytes]]:

@@ -1,7 +1,7 @@
 """The number of different results of a key, recorded beside the records when a step runs again.
 
-A key with different layers from run to run belongs to a step whose result is no function of its
-inputs.
+If a key has different layers from run to run, the result of its step does not depend on its inputs
+alone.
 """
 
 from __future__ import annotations

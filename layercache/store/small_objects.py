@@ -78,7 +78,7 @@ class Objects:
         self._marked = False
         # Looking for a capability costs more than using it: once is enough.
         self.medium = medium = _medium_of(backend)
-        """The backend, with whatever it raises as `CacheError`."""
+        """The backend, with all its errors converted to `CacheError`."""
         self._stats = medium if isinstance(medium, Stats) else None
         self._touches = medium if isinstance(medium, Touches) else None
         self._stages = medium if isinstance(medium, Stages) else None
@@ -89,7 +89,7 @@ class Objects:
     # -- trails, facts, derived objects, references -------------------------------------------
 
     def get_trail(self, target: str) -> Trail | None:
-        """The prediction for `target`, None when there is none that verifies."""
+        """The prediction for `target`; None if it is missing or does not verify."""
         name = f"{self._prefix}trails/{target}"
         data = self._get_small(name)
         if data is None:
@@ -270,7 +270,7 @@ class Objects:
     def listen(self, listener: Callable[[StoreEvent], None]) -> None:
         """Call `listener`, a method, with every event too, for as long as its object lives.
 
-        Where `on_event` was given that is enough: whoever gave it decides who hears of it.
+        Does nothing if `on_event` was given: its function then receives all events.
         """
         if self.on_event is None:
             self._listeners.append(weakref.WeakMethod(listener))

@@ -190,9 +190,9 @@ class Store(Objects):
             self._trouble(name, error)
             return None
         if record is None or not self._usable(record):
-            return None  # of a build that died, say: acknowledged, it would lack its layer
+            return None  # left by a build that died: published, the record would lack its layer
         with self._guard:
-            self._staged[name] = None  # ours to acknowledge too, now that we rely on it
+            self._staged[name] = None  # this build relies on it now, so it publishes it too
         return record
 
     def _decode(self, key: CacheKey, name: str, data: bytes | None) -> Record | None:
@@ -332,8 +332,8 @@ class Store(Objects):
     def add_blob(self, content: BinaryIO, media_type: str) -> Descriptor:
         """Store all of `content`.
 
-        What the backend does not take is kept for the life of this object; `CacheError` only
-        when there is no room for that either.
+        Content that the backend does not accept is kept for the life of this object. Raises
+        `CacheError` only if that fails, too.
         """
         self._mark_format()
         return self.blobs.add(content, media_type)

@@ -75,7 +75,7 @@ def list_tags(store: TagStore) -> tuple[TaggedImage, ...]:
         try:
             found.append(decode_tag(name, payload))
         except CorruptObject:
-            continue  # written by a later version, say; such a tag is no image of ours
+            continue  # damaged, or written by a later version
     return tuple(found)
 
 

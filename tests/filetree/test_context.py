@@ -82,7 +82,7 @@ def test_roots_that_can_not_be(tmp_path: str) -> None:
     """A file or nothing at all is no context."""
     disk.put(str(tmp_path), "f", "x")
     for name in ("f", "none"):
-        with pytest.raises(SourceError, match="no directory"):
+        with pytest.raises(SourceError, match="not a directory"):
             Context(os.path.join(tmp_path, name))
 
 

@@ -400,7 +400,7 @@ def test_neither_layout_nor_archive(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="no such file"):
         read(tmp_path / "absent")
     (tmp_path / "d").mkdir()
-    with pytest.raises(SourceError, match="no OCI layout"):
+    with pytest.raises(SourceError, match="not an OCI layout"):
         read(tmp_path / "d")
 
 

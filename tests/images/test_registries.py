@@ -69,7 +69,7 @@ def test_pull_what_skopeo_pushed(tmp_path: Path) -> None:
             pinned = images.resolve(f"{host}/team/base@{found.digest}")
         assert found.state == pinned.state
         assert found.config == pinned.config
-        with images_of(new_store()) as images, pytest.raises(SourceError, match="no image"):
+        with images_of(new_store()) as images, pytest.raises(SourceError, match="was not found"):
             images.resolve(f"{host}/team/base:2")
     with images_of(store) as images:
         # The registry is gone: what is pinned and kept needs it no more.

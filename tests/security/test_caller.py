@@ -229,5 +229,5 @@ def test_owners_with_leading_zeros(owner: str, expected: tuple[int, int]) -> Non
 def test_mounts_for_nobody_are_refused(bench: Bench, fields: dict[str, int]) -> None:
     """The number that means "leave the owner as it is" is no owner; modes have twelve bits."""
     mount = Mount(type="cache", target="/c", readonly=False, **{"mode": 0o755, **fields})  # type: ignore[arg-type]
-    with pytest.raises(UsageError, match=r"is no (owner|mode)"):
+    with pytest.raises(UsageError, match=r"is not a (valid owner|mode)"):
         bench.run("true", mounts=(mount,))

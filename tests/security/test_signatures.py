@@ -96,7 +96,7 @@ class Endless(io.RawIOBase):
 def test_an_endless_object_ends() -> None:
     """After what no object of ours has."""
     content = Endless()
-    with pytest.raises(CacheError, match="none of ours"):
+    with pytest.raises(CacheError, match="writes no object of that size"):
         read_bounded(content, "ac/00/0")  # type: ignore[arg-type]
     assert content.sent <= LARGEST_SMALL + (1 << 20)
 

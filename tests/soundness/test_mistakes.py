@@ -64,9 +64,9 @@ def test_a_recipe_of_a_wrong_shape(recipe, says):
 def test_options_of_a_wrong_type():
     with pytest.raises(UsageError, match=r"no_cache is True, False or a function"):
         build([From("scratch"), Run("true")], no_cache="RUN")
-    with pytest.raises(UsageError, match=r"executor is one that has traits"):
+    with pytest.raises(UsageError, match=r"executor must have traits"):
         Builder(executor="workspace")
-    with pytest.raises(UsageError, match=r"executor is one that has traits"):
+    with pytest.raises(UsageError, match=r"executor must have traits"):
         Builder(executor=MemoryExecutor)
     for keys in ("content", ContentKeys):
         with pytest.raises(UsageError, match=r"keys is a key strategy"):
@@ -78,7 +78,7 @@ def test_options_of_a_wrong_type():
         build([From("scratch"), Run("true")], args=["A=1"])
     with pytest.raises(UsageError, match=r"the build argument A is a text, not 1"):
         build([From("scratch"), Run("true")], args={"A": 1})
-    with pytest.raises(UsageError, match=r"jobs is the number of steps at once"):
+    with pytest.raises(UsageError, match=r"jobs is the number of steps that may run at once"):
         Builder(jobs=0)
     with pytest.raises(UsageError, match=r"write Files\(\('a\.txt',\)\)"):
         Files("a.txt")

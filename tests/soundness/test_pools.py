@@ -237,7 +237,7 @@ def test_a_store_that_is_not_shared_is_said(machine):
     """Each step runs here then, with the reason."""
     result, events = machine(Worker(), store=Store(MemoryBackend()))
     assert snapshot(result.tree())["out"].content == b"here\n1\n"
-    assert any("not shared" in text or "trouble with the store" in text for text in notes(events))
+    assert any("not shared" in text or "could not use the store" in text for text in notes(events))
 
 
 def test_traits_of_a_step_are_compared_too(machine):

@@ -94,7 +94,7 @@ def test_python_touches_no_directory_that_is_no_cache(
         lambda s: collect(s, [], everything=True, grace=0.0),
         lambda s: collect(s, [], dry_run=True),
     ):
-        with pytest.raises(UsageError, match="no cache of layercache"):
+        with pytest.raises(UsageError, match="not a cache of layercache"):
             function(store)  # type: ignore[operator]
     assert contents(place) == before
 
@@ -102,7 +102,7 @@ def test_python_touches_no_directory_that_is_no_cache(
 def test_no_build_makes_a_cache_of_an_image_layout(tmp_path: Path) -> None:
     """A collection would later empty it."""
     fill_layout(tmp_path)
-    with pytest.raises(UsageError, match="no cache of layercache"):
+    with pytest.raises(UsageError, match="not a cache of layercache"):
         Builder(tmp_path)
 
 

@@ -180,9 +180,7 @@ class ContextTree(Closes, HardLinks, Excludes, Filtered, Selects, Lists):
         with self._lock:
             node = self.lookup(path)
             if node is None or not node.is_file:
-                raise SourceError(
-                    f"{shown_below(path)} is not a regular file in the build context"
-                )
+                raise SourceError(f"{shown_below(path)} is not a regular file in the build context")
             try:
                 descriptor = self._beneath.open(path) if node.size else -1
             except OSError as error:

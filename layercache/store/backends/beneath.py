@@ -41,7 +41,7 @@ class Folders:
         try:
             mode = os.lstat(self._root + folder).st_mode
         except OSError:
-            return False  # whoever opens something there meets the same
+            return False  # opening something there fails in the same way
         if stat.S_ISLNK(mode):
             return True
         if len(self._plain) < _MOST_FOLDERS:

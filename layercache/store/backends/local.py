@@ -56,7 +56,7 @@ _LARGEST: Final = 1 << 30
 """Bytes: no object that is read at once comes near; what is longer is damaged."""
 _BINARY: Final[int] = getattr(os, "O_BINARY", 0)
 _NONBLOCK: Final[int] = getattr(os, "O_NONBLOCK", 0)
-"""A FIFO in the place of an object is none, and nobody waits for its writer."""
+"""Opens a FIFO in the place of an object without waiting for a writer; it is then refused."""
 _NOFOLLOW: Final[int] = getattr(os, "O_NOFOLLOW", 0)
 _UNFINISHED: Final = 3600.0
 _STAGED: Final = 7 * 86_400.0
@@ -434,7 +434,7 @@ def _read_rest(fd: int, data: bytes) -> bytes:
 
 
 def _regular(path: str, flags: int) -> int:
-    """A descriptor of a file; what is none (a FIFO, a device) counts as absent."""
+    """Open a regular file; anything else (a FIFO, a device) counts as absent."""
     fd = os.open(path, flags | _NONBLOCK | _NOFOLLOW)
     if stat.S_ISREG(os.fstat(fd).st_mode):
         return fd

@@ -17,7 +17,7 @@ __all__ = ["PRIVATE", "Modes", "make_shared", "modes_of"]
 
 @frozen
 class Modes:
-    """Modes of what is made: directories, objects (which nobody changes), lock files."""
+    """The modes of new directories, objects (which never change) and lock files."""
 
     directory: int
     file: int
@@ -28,7 +28,7 @@ PRIVATE = Modes(0o700, 0o400, 0o600)
 
 
 def modes_of(directory: str) -> Modes:
-    """Modes of what is made in the cache `directory`; private where it is not there yet."""
+    """The modes for new files in the cache `directory`; private if it does not exist yet."""
     try:
         mode = os.stat(directory).st_mode
     except OSError:
