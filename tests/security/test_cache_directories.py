@@ -163,7 +163,7 @@ def test_prune_clears_no_scratch_directory_that_is_a_link(
         (other / folder / "file").write_text("mine")
     (cache / name).symlink_to(other)
     assert main(["cache", "prune", "--all", "--cache", str(cache)]) == 2
-    assert "is a link" in capsys.readouterr().err
+    assert "is a symbolic link" in capsys.readouterr().err
     assert len(list(other.rglob("file"))) == 4
 
 
@@ -201,7 +201,7 @@ def test_the_error_is_one_of_usage(tmp_path: Path) -> None:
     from layercache.store import scratch_directory
 
     (tmp_path / "rootfs").symlink_to("/")
-    with Store(LocalBackend(tmp_path)) as store, pytest.raises(UsageError, match="is a link"):
+    with Store(LocalBackend(tmp_path)) as store, pytest.raises(UsageError, match="is a symbolic link"):
         scratch_directory(store)
 
 

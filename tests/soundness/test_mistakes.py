@@ -43,8 +43,8 @@ def build(recipe, **options):
     ("recipe", "says"),
     [
         (["RUN x"], r"'RUN x' is text: write Run"),
-        ([From("scratch"), Run], r"is no instruction"),
-        ([From("scratch"), 7], r"is no instruction"),
+        ([From("scratch"), Run], r"is not an instruction"),
+        ([From("scratch"), 7], r"is not an instruction"),
         ([From("scratch"), Own({"a": 1})], r"Own\.definition\(\) gives dict"),
         ([From("scratch"), Own("text")], r"Own\.definition\(\) gives str"),
         ([From("scratch"), Own(None)], r"Own\.definition\(\) gives NoneType"),
