@@ -201,7 +201,10 @@ def test_the_error_is_one_of_usage(tmp_path: Path) -> None:
     from layercache.store import scratch_directory
 
     (tmp_path / "rootfs").symlink_to("/")
-    with Store(LocalBackend(tmp_path)) as store, pytest.raises(UsageError, match="is a symbolic link"):
+    with (
+        Store(LocalBackend(tmp_path)) as store,
+        pytest.raises(UsageError, match="is a symbolic link"),
+    ):
         scratch_directory(store)
 
 
