@@ -13,21 +13,18 @@ import io
 import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, NoReturn
 
 from layercache._base.urls import masked
-from layercache._os.side_by_side import side_by_side
 from layercache.errors import CacheError, MissingExtra, NotFound, UsageError
 from layercache.store.backend import (
     LARGEST_SMALL,
-    Allowance,
     BatchReader,
     ObjectInfo,
     check_name,
-    read_bounded,
 )
 from layercache.store.backends.buckets import bucket_of, lacks_bucket
+from layercache.store.backends.read_each import read_each
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -131,28 +128,8 @@ class FsspecBackend(BatchReader):
 
     def read_many(self, names: Sequence[str]) -> Mapping[str, bytes]:
         system, _ = self._file_system()
-        allowance = Allowance()
-        calls = [partial(self._read_one, name, allowance) for name in names]
-        results = side_by_side(calls, _THREADS if system.async_impl else 1)
-        found = {}
-        failure: CacheError | None = None
-        for name, result in zip(names, results, strict=True):
-            if isinstance(result, bytes):
-                found[name] = result
-            elif not isinstance(result, NotFound):
-                failure = result
-        if failure is not None and not found:
-            raise failure
-        return found
-
-    def _read_one(self, name: str, allowance: Allowance) -> bytes | CacheError:
-        try:
-            with self.read(name) as content:
-                return read_bounded(content, name, allowance)
-        except CacheError as error:
-            return error
-        except Exception as error:  # noqa: BLE001  (a connection that broke in the middle)
-            return CacheError(f"can't read {name} in the cache {masked(self.url)!r}: {error}")
+        most = _THREADS if system.async_impl else 1
+        return read_each(self.read, names, most=most, cache=repr(masked(self.url)))
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         system, root = self._file_system()

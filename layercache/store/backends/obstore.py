@@ -9,14 +9,13 @@ import io
 import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
 from typing import Any, BinaryIO, Final, NoReturn
 
 from layercache._base.urls import masked
-from layercache._os.side_by_side import side_by_side
 from layercache.errors import CacheError, MissingExtra, NotFound, UsageError
-from layercache.store.backend import Allowance, BatchReader, ObjectInfo, check_name, read_bounded
+from layercache.store.backend import BatchReader, ObjectInfo, check_name
 from layercache.store.backends.buckets import bucket_of, lacks_bucket
+from layercache.store.backends.read_each import read_each
 
 __all__ = ["ObstoreBackend"]
 
@@ -92,28 +91,7 @@ class ObstoreBackend(BatchReader):
 
     def read_many(self, names: Sequence[str]) -> Mapping[str, bytes]:
         self._store()
-        allowance = Allowance()
-        calls = [partial(self._read_one, name, allowance) for name in names]
-        results = side_by_side(calls, _THREADS)
-        found = {}
-        failure: CacheError | None = None
-        for name, result in zip(names, results, strict=True):
-            if isinstance(result, bytes):
-                found[name] = result
-            elif not isinstance(result, NotFound):
-                failure = result
-        if failure is not None and not found:
-            raise failure
-        return found
-
-    def _read_one(self, name: str, allowance: Allowance) -> bytes | CacheError:
-        try:
-            with self.read(name) as content:
-                return read_bounded(content, name, allowance)
-        except CacheError as error:
-            return error
-        except Exception as error:  # noqa: BLE001  (a connection that broke in the middle)
-            return CacheError(f"can't read {name} in the cache {masked(self.url)!r}: {error}")
+        return read_each(self.read, names, most=_THREADS, cache=repr(masked(self.url)))
 
     def write(self, name: str, content: BinaryIO) -> None:
         import tempfile

@@ -26,7 +26,8 @@ from layercache.errors import CacheError, NotFound, SourceError
 from layercache.http.headers import next_link
 from layercache.model.digests import Digest, sha256
 from layercache.oci.references import Reference
-from layercache.store.backend import Allowance, BatchReader, ObjectInfo, check_name, read_bounded
+from layercache.store.backend import BatchReader, ObjectInfo, check_name
+from layercache.store.backends.read_each import read_each
 
 if TYPE_CHECKING:
     from layercache.oci.transport import Response, Transport
@@ -168,28 +169,7 @@ class RegistryBackend(BatchReader):
             raise CacheError(f"the cache {self!r}: {error}") from error
 
     def read_many(self, names: Sequence[str]) -> Mapping[str, bytes]:
-        allowance = Allowance()
-        calls = [partial(self._read_one, name, allowance) for name in names]
-        results = side_by_side(calls, _THREADS)
-        found = {}
-        failure: CacheError | None = None
-        for name, result in zip(names, results, strict=True):
-            if isinstance(result, bytes):
-                found[name] = result
-            elif not isinstance(result, NotFound):
-                failure = result
-        if failure is not None and not found:
-            raise failure
-        return found
-
-    def _read_one(self, name: str, allowance: Allowance) -> bytes | CacheError:
-        try:
-            with self.read(name) as content:
-                return read_bounded(content, name, allowance)
-        except CacheError as error:
-            return error
-        except OSError as error:
-            return CacheError(f"can't read {name} in {self!r}: {error}")
+        return read_each(self.read, names, most=_THREADS, cache=repr(self))
 
     # -- writing ------------------------------------------------------------------------------
 
