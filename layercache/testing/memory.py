@@ -1,4 +1,7 @@
-"""A state's files in memory, changed by a step, and the layer of the changes."""
+"""A state's files in memory, changed by a step, and the layer of the changes.
+
+One class for both: what a change does to the files decides what of it the layer has.
+"""
 
 from __future__ import annotations
 
