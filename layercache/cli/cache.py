@@ -139,7 +139,10 @@ def run_prune(options: Namespace) -> int:
         return _prune_cache_mounts(options)
     labels = _labels(options)
     if labels and not options.all:
-        raise UsageError("prune --filter needs --all: else what no record refers to goes, no more")
+        raise UsageError(
+            "prune --filter needs --all: without it, prune removes only objects that no record "
+            "refers to, and these have no labels"
+        )
     everything = options.all and not labels
     with open_named(options) as store:
         if labels:

@@ -265,7 +265,9 @@ def collect(
     situation = Situation(now=now, free=_free(store), other=other)
     if everything:
         verdicts = tuple(
-            Verdict(e, now - e.used < grace, "in use lately" if now - e.used < grace else "asked")
+            Verdict(
+                e, now - e.used < grace, "in use lately" if now - e.used < grace else "on request"
+            )
             for e in entries
         )
     else:

@@ -60,8 +60,8 @@ def is_cache(store: _Store) -> bool:
     if empty:
         return False
     raise UsageError(
-        f"{store.backend!r} is not a cache of layercache: it has no `format` object; nothing was "
-        "looked at or removed there. Name the directory or URL that builds use as --cache"
+        f"{directory or store.backend!r} is not a cache of layercache: it has no `format` object; "
+        "nothing was removed there. Name the directory or URL that builds use as --cache"
     )
 
 

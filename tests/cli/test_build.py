@@ -7,11 +7,12 @@ import json
 import os
 import urllib.request
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import RECIPE, Project
+from tests.cli.conftest import RECIPE, Project, Ran
 from tests.store.servers import registry_server
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -417,7 +418,7 @@ def test_the_digest_is_that_of_what_was_pushed(project: Project, tmp_path: Path)
         reference = f"{host}/team/{name}:1"
         for order in ([0, 1], [1, 0]):
             metadata = project.directory / "metadata"
-            outputs = ["type=registry,compression=gzip", "type=oci,dest=image.tar"]
+            outputs = ["type=registry,compression=gzip", f"type=oci,dest={tmp_path}/image.tar"]
             options = [word for at in order for word in ("--output", outputs[at])]
             ran = project.build(*options, "-t", reference, "--metadata-file", str(metadata))
             assert ran.status == 0
@@ -447,3 +448,23 @@ def test_a_failed_build_leaves_no_files_of_the_one_before(project: Project) -> N
     assert project.build(*options).status != 0
     assert not iid.exists()
     assert not metadata.exists()
+
+
+def test_prune_by_label_says_why_it_needs_all(project: Project, call: Callable[..., Ran]) -> None:
+    """Without --all only objects without a record go, which no filter selects."""
+    project.build()
+    cache = str(project.cache)
+    refused = call("cache", "prune", "--cache", cache, "--filter", "label=x")
+    assert refused.status == 2
+    assert "--all" in refused.err
+    assert "have no labels" in refused.err
+    assert "on request" in call("cache", "prune", "--cache", cache, "--all").out
+
+
+def test_a_directory_that_is_no_cache_is_named_as_given(
+    tmp_path: Path, call: Callable[..., Ran]
+) -> None:
+    (tmp_path / "file").write_text("")
+    assert call("cache", "du", "--cache", str(tmp_path)).err.startswith(
+        f"layercache: {str(tmp_path)!r} is not a cache"
+    )

@@ -449,6 +449,15 @@ def test_ssh_agents(make_bench: Callable[..., Bench], tmp_path: Path) -> None:
     assert agent.served == 0
 
 
+def test_a_key_is_no_agent(make_bench: Callable[..., Bench], tmp_path: Path) -> None:
+    """It would be an agent that hangs up without a word."""
+    (tmp_path / "key").write_text("-----BEGIN OPENSSH PRIVATE KEY-----")
+    bench = make_bench(ssh={"default": str(tmp_path / "key")})
+    mount = Mount(type="ssh", target="", id="default", mode=0o600)
+    with pytest.raises(BuildError, match=r"is none: add a key to an agent with ssh-add"):
+        bench.sh("true", mounts=(mount,))
+
+
 def test_the_agent_s_socket_speaks(tmp_path: Path) -> None:
     """Messages go both ways, for several clients at once, until the step is over."""
     from layercache.executors.rootfs.ssh_proxy import AgentProxy

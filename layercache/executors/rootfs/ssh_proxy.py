@@ -10,7 +10,10 @@ from __future__ import annotations
 
 import os
 import socket
+import stat
 import threading
+
+from layercache.errors import BuildError
 
 __all__ = ["AgentProxy"]
 
@@ -32,6 +35,7 @@ class AgentProxy:
     """Listens at `path`, whose directory exists, and forwards permitted requests to `agent`."""
 
     def __init__(self, path: str, agent: str) -> None:
+        _check_socket(agent)
         self._agent = agent
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         # The name of a socket is at most 107 bytes: go through a descriptor of its directory.
@@ -101,6 +105,15 @@ class AgentProxy:
                 client.close()
                 agent.close()
             self._free.release()
+
+
+def _check_socket(agent: str) -> None:
+    """Refuse a file, such as a key: a command would see only an agent that hangs up."""
+    if os.path.exists(agent) and not stat.S_ISSOCK(os.stat(agent).st_mode):
+        raise BuildError(
+            f"RUN --mount=type=ssh needs the socket of an SSH agent, and {agent} is none: add a "
+            "key to an agent with ssh-add (a key itself serves ADD of a Git repository only)"
+        )
 
 
 def _converse(client: socket.socket, agent: socket.socket) -> None:
