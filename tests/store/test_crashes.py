@@ -17,10 +17,11 @@ from pathlib import Path
 import attrs
 import pytest
 
+from layercache._os import durability
 from layercache.builds.builder import Builder
 from layercache.dockerfile.instructions import Copy, From, Run
 from layercache.errors import CacheError
-from layercache.store.backends import local
+from layercache.store.backends import beneath, local
 from layercache.store.backends.local import LocalBackend
 from layercache.store.backends.memory import MemoryBackend
 from layercache.store.collection import verify
@@ -156,8 +157,10 @@ class _Recorder:
         if not source.startswith(self.root + "tmp"):
             self.log.append(("gone", source.removeprefix(self.root)))
 
-    def unlink(self, path):
-        os.unlink(path)
+    def unlink(self, path, *, dir_fd=None):
+        os.unlink(path, dir_fd=dir_fd)
+        if dir_fd is not None:
+            path = os.path.join(os.readlink(f"/proc/self/fd/{dir_fd}"), path)
         self.log.append(("gone", path.removeprefix(self.root)))
 
     def synced(self, *_):
@@ -208,7 +211,8 @@ def _power_cuts(tmp_path, monkeypatch, states):
     root = tmp_path / "cache"
     recorder = _Recorder(root)
     monkeypatch.setattr(local, "os", recorder)
-    monkeypatch.setattr(local, "sync_filesystem", recorder.synced)
+    monkeypatch.setattr(beneath, "os", recorder)
+    monkeypatch.setattr(durability, "sync_filesystem", recorder.synced)
     history: dict[str, list[tuple[int, bytes]]] = {}
     references: list[tuple[int, bytes]] = []
     for build in range(12):
@@ -283,7 +287,7 @@ def test_a_wrong_order_is_caught(tmp_path, monkeypatch, first_sync):
 def test_syncs_are_few(tmp_path, monkeypatch):
     """A build that changes nothing syncs nothing; one that does, two times."""
     syncs = []
-    monkeypatch.setattr(local, "sync_filesystem", lambda *_: syncs.append(1))
+    monkeypatch.setattr(durability, "sync_filesystem", lambda *_: syncs.append(1))
     counts = []
     for _ in range(2):
         store = Store(LocalBackend(tmp_path / "cache"))
@@ -304,7 +308,7 @@ def test_a_failed_sync_acknowledges_nothing(tmp_path, monkeypatch):
         if failing[0]:
             raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr(local, "sync_filesystem", sync)
+    monkeypatch.setattr(durability, "sync_filesystem", sync)
     events = []
     store = Store(LocalBackend(tmp_path / "cache"), on_event=events.append)
     record = store.put(make_record(store, 1))

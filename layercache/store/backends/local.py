@@ -20,7 +20,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import BinaryIO, Final, NoReturn
 
-from layercache._os.durability import boot_id, sync_directory, sync_file, sync_filesystem
 from layercache.errors import CacheError, NotFound, UsageError
 from layercache.store.backend import (
     Adopts,
@@ -261,6 +260,8 @@ class LocalBackend(
     def _install(self, temporary: str, name: str) -> None:
         full = self.durability == "full"
         if full:
+            from layercache._os.durability import sync_directory, sync_file
+
             sync_file(temporary)
         target = self._root + name
         try:
@@ -284,12 +285,16 @@ class LocalBackend(
             names, self._unsynced = self._unsynced, []
         if not names:
             return
+        from layercache._os.durability import sync_filesystem
+
         try:
             sync_filesystem(self._root_fd, [self._root + name for name in names])
         except OSError as error:
             self._fail("sync", names[-1], error)
 
     def _staged_path(self, name: str) -> str | None:
+        from layercache._os.durability import boot_id
+
         boot = boot_id()
         if self.durability != "batch" or boot is None:
             return None
@@ -331,6 +336,8 @@ class LocalBackend(
                 self._fail("write", name, error)
 
     def list_staged(self, prefix: str) -> Iterator[ObjectInfo]:
+        from layercache._os.durability import boot_id
+
         boot = boot_id()
         if boot is not None:
             folder = f"staged/{boot}"
@@ -363,6 +370,8 @@ class LocalBackend(
 
     def clean(self, dry_run: bool = False) -> int:
         """Remove unfinished files of dead processes, and staged objects that were lost."""
+        from layercache._os.durability import boot_id
+
         freed = 0
         boot = boot_id()
         try:
