@@ -14,6 +14,7 @@ from layercache.errors import UsageError
 from layercache.model.units import parse_size
 from layercache.reports.totals import Totals
 from layercache.reports.visible import visible
+from layercache.reports.wording import size_text
 from layercache.store.collection import GRACE, Collected, Damage, collect, entries_of, usage, verify
 from layercache.store.marker import is_cache
 from layercache.store.open import default_cache, open_store
@@ -77,7 +78,7 @@ def run_ls(options: Namespace) -> int:
         pins = f"  [{', '.join(map(_familiar, entry.pins))}]" if entry.pins else ""
         text = entry.text if len(entry.text) <= 60 else entry.text[:59] + "…"
         print(
-            f"{entry.key[:_SHOWN_KEY]}  {_bytes(entry.size):>9}  {entry.seconds:8.1f} s  "
+            f"{entry.key[:_SHOWN_KEY]}  {size_text(entry.size):>9}  {entry.seconds:8.1f} s  "
             f"{_line(text)}{pins}"
         )
     return 0
@@ -97,8 +98,8 @@ def run_du(options: Namespace) -> int:
         print_json({"schema": 1, "total": found.total, "kinds": sizes, "cache_mounts": listed})
         return 0
     for kind, size in found.bytes.items():
-        print(f"{kind:12} {found.objects[kind]:8} {_bytes(size):>10}")
-    print(f"{'total':12} {sum(found.objects.values()):8} {_bytes(found.total):>10}")
+        print(f"{kind:12} {found.objects[kind]:8} {size_text(size):>10}")
+    print(f"{'total':12} {sum(found.objects.values()):8} {size_text(found.total):>10}")
     for mount in mounts:
         print(_about(mount))
     return 0
@@ -216,7 +217,7 @@ def _prune_cache_mounts(options: Namespace) -> int:
     for one in chosen:
         print(f"{'goes ' if one in gone else 'stays'} {_about(one)}")
     would = "would free" if options.dry_run else "freed"
-    print(f"{len(gone)} cache mounts: {would} {_bytes(freed)}")
+    print(f"{len(gone)} cache mounts: {would} {size_text(freed)}")
     return 0
 
 
@@ -228,7 +229,7 @@ def _about(mount: CacheMount) -> str:
     from datetime import UTC, datetime
 
     used = datetime.fromtimestamp(mount.used, UTC).strftime("%Y-%m-%d %H:%M UTC")
-    return f"cache mount {_line(mount.id) or '(unnamed)'}  {_bytes(mount.size)}  used {used}"
+    return f"cache mount {_line(mount.id) or '(unnamed)'}  {size_text(mount.size)}  used {used}"
 
 
 def _prune_workspaces(store: Store) -> None:
@@ -268,7 +269,7 @@ def _show(options: Namespace, done: Collected) -> int:
         entry = verdict.entry
         print(f"{word} {entry.key[:_SHOWN_KEY]}  {_line(entry.text)}: {_line(verdict.reason)}")
     would = "would free" if done.dry_run else "freed"
-    print(f"{len(gone)} records, {len(done.removed)} objects: {would} {_bytes(done.freed)}")
+    print(f"{len(gone)} records, {len(done.removed)} objects: {would} {size_text(done.freed)}")
     return 0
 
 
@@ -352,7 +353,7 @@ def run_images(options: Namespace) -> int:
         print_json({"schema": 1, "images": rows})
         return 0
     for tag in tags:
-        print(f"{_familiar(tag.name)}  {tag.config_descriptor.digest[7:19]}  {_bytes(tag.size)}")
+        print(f"{_familiar(tag.name)}  {tag.config_descriptor.digest[7:19]}  {size_text(tag.size)}")
     return 0
 
 
@@ -386,12 +387,3 @@ def _duration(text: str) -> float:
     from layercache.model.units import parse_duration
 
     return parse_duration(text) / 1e9
-
-
-def _bytes(size: int) -> str:
-    value, unit = float(size), "B"
-    for larger in ("KB", "MB", "GB", "TB"):
-        if value < 1000:
-            break
-        value, unit = value / 1000, larger
-    return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"

@@ -19,6 +19,7 @@ from layercache.events import (
 from layercache.reports.hint import hint
 from layercache.reports.report import Report
 from layercache.reports.visible import visible, without_sequences
+from layercache.reports.wording import DECISIONS, shortened
 
 __all__ = ["JsonLines", "Plain", "plan_summary", "summary"]
 
@@ -48,7 +49,7 @@ class Plain:
     def __call__(self, event: Event) -> None:
         match event:
             case StepStarted(vertex, origin):
-                self._line(f"[{origin.stage_name or origin.stage}] {_short(origin.text)}")
+                self._line(f"[{origin.stage_name or origin.stage}] {_shown(origin.text)}")
             case StepOutput(vertex, _, chunk):
                 self._output(self._partial.setdefault(vertex, bytearray()), chunk)
             case StepExecuted(vertex):
@@ -106,14 +107,6 @@ class JsonLines:
         print(json.dumps({"event": type(event).__name__, **value}), file=self._out, flush=True)
 
 
-_VERBS = {
-    "hit": "reused",
-    "miss": "executed",
-    "would-run": "would run",
-    "undetermined": "undetermined",
-}
-
-
 _OBVIOUS = {
     "first-build": "not known here before",
     "no-cache": "on request, without the cache",
@@ -135,21 +128,21 @@ def summary(report: Report, *, planned: bool = False) -> str:
         if step.decision in {None, "skip"}:
             continue
         place = f"[{stages[step.stage]}] " if len(stages) > 1 else ""
-        verb = "failed" if step.error else _VERBS[str(step.decision)]
+        verb = "failed" if step.error else DECISIONS[str(step.decision)]
         if planned and step.decision == "hit":
             verb = "would reuse"
         time = {
             "hit": f"{'saves' if planned else 'saved'} {step.saved_seconds:6.1f} s",
             "miss": f"{step.seconds:12.1f} s",
         }.get(str(step.decision), "")
-        lines.append(f"  {verb:12} {time:14}  {place}{_short(step.text)}")
+        lines.append(f"  {verb:12} {time:14}  {place}{_shown(step.text)}")
         reason = step.reason
         if reason is not None and reason.cause not in _OBVIOUS and not step.error:
             from layercache.reports.reasons import describe
 
             lines.append(f"{'':31}{describe(reason, names)}")
         if step.decision == "undetermined":
-            waits = ", ".join(repr(_short(names.get(place, "?"), 40)) for place in step.until)
+            waits = ", ".join(repr(_shown(names.get(place, "?"), 40)) for place in step.until)
             lines.append(f"{'':31}waits for {waits}")
     lines.append(_planned_totals(report) if planned else _totals(report))
     if line := hint(report.steps):
@@ -189,9 +182,8 @@ def _planned_totals(report: Report) -> str:
     return ", ".join(parts) + saved
 
 
-def _short(text: str, width: int = 72) -> str:
-    line = visible(" ".join(text.split()))
-    return line if len(line) <= width else line[: width - 1] + "…"
+def _shown(text: str, width: int = 72) -> str:
+    return shortened(visible(" ".join(text.split())), width)
 
 
 def finished(event: Event) -> bool:

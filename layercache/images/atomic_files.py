@@ -10,9 +10,10 @@ import sys
 from collections.abc import Iterator
 from typing import BinaryIO, Final
 
+from layercache._os.durability import sync_directory
 from layercache.errors import UsageError
 
-__all__ = ["UNFINISHED", "atomic_file", "sync_directory"]
+__all__ = ["UNFINISHED", "atomic_file"]
 
 UNFINISHED: Final = ".layercache-"
 """How the names of files begin that are not finished, or were not when their process died."""
@@ -52,12 +53,3 @@ def atomic_file(path: str, *, follow: bool = True) -> Iterator[BinaryIO]:
         os.unlink(temporary)
         raise
     sync_directory(os.path.dirname(path))
-
-
-def sync_directory(path: str) -> None:
-    """Make the names in a directory durable."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

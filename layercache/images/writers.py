@@ -10,8 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, cast
 
 from layercache._base.classes import frozen
+from layercache._os.durability import sync_directory
 from layercache.errors import HostileArchive, SourceError, UsageError
-from layercache.images.atomic_files import UNFINISHED, atomic_file, sync_directory
+from layercache.images.atomic_files import UNFINISHED, atomic_file
 from layercache.images.built import Assembled, BuiltImage
 from layercache.model.descriptors import Descriptor
 from layercache.model.digests import DiffID, Digest

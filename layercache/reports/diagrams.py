@@ -7,6 +7,7 @@ from typing import Final
 
 from layercache.model.graph import Graph, Step
 from layercache.reports.visible import visible
+from layercache.reports.wording import shortened
 from layercache.solver.protocol import Decision
 
 __all__ = ["dot", "mermaid"]
@@ -51,15 +52,11 @@ def _edges(graph: Graph) -> list[tuple[int, int, str]]:
     ]
 
 
-def _short(text: str) -> str:
-    return text if len(text) <= 60 else text[:59] + "…"
-
-
 def mermaid(graph: Graph, decisions: Sequence[Decision]) -> str:
     """A Mermaid flow chart."""
     lines = ["flowchart TD"]
     for number, label, kind in _vertices(graph, decisions):
-        name = _node_text(_short(label))
+        name = _node_text(shortened(label, 60))
         left, right = ("([", "])") if kind == "source" else ("[", "]")
         lines.append(f'  v{number}{left}"{name}"{right}:::{kind.replace("-", "_")}')
     for start, end, role in _edges(graph):
@@ -90,7 +87,7 @@ def dot(graph: Graph, decisions: Sequence[Decision]) -> str:
         '  node [shape=box, style="filled,rounded", fontname="sans-serif", fontcolor=white];',
     ]
     for number, label, kind in _vertices(graph, decisions):
-        name = _quoted(_short(label))
+        name = _quoted(shortened(label, 60))
         lines.append(f'  v{number} [label="{name}", fillcolor="{COLOURS[kind]}"];')
     for start, end, role in _edges(graph):
         style = f' [style=dashed, label="{_quoted(role)}"]' if role else ""

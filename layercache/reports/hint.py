@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
 from layercache.reports.report import StepReport
+from layercache.reports.wording import one_line
 
 __all__ = ["hint"]
 
@@ -41,8 +42,8 @@ def hint(steps: Sequence[StepReport]) -> str:
         steps_more = numbers[place] - 1
         others = f" and {steps_more} other{'s' * (steps_more > 1)}" if steps_more else ""
         return (
-            f"{files[0]}{more} changed, which cost {_short(slow.text)!r}{others} {cost:.1f} s: "
-            f"copy only the files that it reads before it, and {_short(cause.text)!r} after it"
+            f"{files[0]}{more} changed, which cost {one_line(slow.text)!r}{others} {cost:.1f} s: "
+            f"copy only the files that it reads before it, and {one_line(cause.text)!r} after it"
         )
     return ""
 
@@ -56,8 +57,3 @@ def _unnamed(step: StepReport) -> list[str]:
 
 def _plain(path: str) -> str:
     return path.strip("/").removeprefix("./")
-
-
-def _short(text: str, width: int = 72) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= width else line[: width - 1] + "…"

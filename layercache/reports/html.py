@@ -14,6 +14,7 @@ from layercache.reports.hint import hint
 from layercache.reports.reasons import CAUSES, describe
 from layercache.reports.report import Report, StepReport
 from layercache.reports.visible import visible
+from layercache.reports.wording import DECISIONS, one_line, size_text
 
 __all__ = ["html_fragment", "html_report"]
 
@@ -38,12 +39,12 @@ background:var(--soft);border-radius:4px;overflow:hidden}
 .lc .scroll{overflow-x:auto}
 """
 
-_NAMES: Final = {
-    "hit": ("reused", "--hit"),
-    "miss": ("executed", "--miss"),
-    "skip": ("not needed", "--quiet"),
-    "would-run": ("would run", "--miss"),
-    "undetermined": ("undetermined", "--wait"),
+_COLOURS: Final = {
+    "hit": "--hit",
+    "miss": "--miss",
+    "skip": "--quiet",
+    "would-run": "--miss",
+    "undetermined": "--wait",
 }
 
 
@@ -100,7 +101,7 @@ def _sums(report: Report, decided: Sequence[StepReport]) -> str:
         *((name, str(count)) for name, count in counts.items()),
         ("took", _seconds(report.seconds)),
         ("saved", _seconds(report.saved_seconds)),
-        ("in layers", _bytes(size)),
+        ("in layers", size_text(size, rounded=True)),
     ]
     shown = "".join(f"<div class='sum'><b>{value}</b>{name}</div>" for name, value in cells)
     return f"<div class='sums'>{shown}</div>"
@@ -117,7 +118,7 @@ def _timeline(report: Report, decided: Sequence[StepReport]) -> str:
         width = 100 * step.seconds / end
         rows.append(
             f"<div class='bar'><i style='left:{left:.2f}%;width:{width:.2f}%;"
-            f"background:var(--miss)'></i><span>{escape(_short(step.text))} · "
+            f"background:var(--miss)'></i><span>{escape(one_line(step.text, 100))} · "
             f"{_seconds(step.seconds)}</span></div>"
         )
     return f"<h2>Timeline</h2>{''.join(rows)}"
@@ -127,20 +128,21 @@ def _steps(report: Report, decided: Sequence[StepReport]) -> str:
     names = {step.place: step.text for step in report.steps}
     rows = []
     for step in decided:
-        name, colour = _NAMES[str(step.decision)]
+        name, colour = DECISIONS[str(step.decision)], _COLOURS[str(step.decision)]
         if step.error:
             name = "failed"
         why = ""
         if step.reason is not None:
             why = f"<div class='why'>{escape(describe(step.reason, names))}</div>"
         seconds = _seconds(step.seconds)
+        size = "" if step.size is None else size_text(step.size, rounded=True)
         if step.decision == "hit":
             seconds = f"<span class='why'>saved {_seconds(step.saved_seconds)}</span>"
         rows.append(
             f"<tr><td class='n'>{step.stage}.{step.index}</td>"
             f"<td><span class='tag' style='background:var({colour})'>{name}</span></td>"
             f"<td><code>{escape(step.text)}</code>{why}</td>"
-            f"<td class='n'>{seconds}</td><td class='n'>{_bytes(step.size)}</td></tr>"
+            f"<td class='n'>{seconds}</td><td class='n'>{size}</td></tr>"
         )
     head = (
         "<tr><th>Step</th><th></th><th>Instruction</th><th class='n'>Seconds</th>"
@@ -169,19 +171,3 @@ def _causes(decided: Sequence[StepReport]) -> str:
 
 def _seconds(value: float) -> str:
     return f"{value:.2f} s" if value < 10 else f"{value:.0f} s"
-
-
-def _bytes(size: int | None) -> str:
-    if size is None:
-        return ""
-    value, unit = float(size), "B"
-    for larger in ("KB", "MB", "GB", "TB"):
-        if value < 1000:
-            break
-        value, unit = value / 1000, larger
-    return f"{value:.0f} {unit}" if unit == "B" or value >= 10 else f"{value:.1f} {unit}"
-
-
-def _short(text: str) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= 100 else line[:99] + "…"

@@ -42,7 +42,7 @@ def nearest(word: str, choices: Iterable[str]) -> str | None:
     return found[0] if found else None
 
 
-def _short(text: str) -> str:
+def _for_one_line(text: str) -> str:
     """A quoted text shortened to fit on one line of a message."""
     return text if len(text) <= 400 else text[:399] + "…"
 
@@ -86,13 +86,13 @@ class Faults:
         text = "".join(c if c.isprintable() else "\ufffd" if c > "\x7f" else " " for c in text)
         column = min(at - cut, len(text)) + 1
         return Problem(
-            message=_short(fault.message),
+            message=_for_one_line(fault.message),
             name=self.name,
             line=line,
             column=column,
             source_line=text,
             length=max(1, min(len(word), len(text) - column + 1)),
-            expected=None if fault.expected is None else _short(fault.expected),
+            expected=None if fault.expected is None else _for_one_line(fault.expected),
             suggestion=fault.suggestion,
         )
 
