@@ -1,10 +1,10 @@
 """The invalidation walker: from the sources up, each step bound to exactly one state.
 
-A step moves  waiting → keyed → (looked up | executing) → bound,  or ends failed or declined.
+A step moves  waiting → keyed → bound,  or ends failed or declined: `progress` has the table.
 Everything is done on work lists, so a chain of any length walks. Decisions depend on answers,
 never on their order: a key is looked up once and executed once, whoever asks first.
 
-One class holds it all: the states of a step and the answers that move it are one machine.
+One class holds what moves a step: all answers act on the same tables of keys and inputs.
 """
 
 from __future__ import annotations
@@ -17,12 +17,13 @@ from layercache.model.descriptors import SCRATCH, State
 from layercache.model.digests import CacheKey, ChainID, Fingerprint
 from layercache.model.graph import Base, Graph, Step
 from layercache.model.instruction import Source
-from layercache.model.keys import KeyMaterial, KeyStrategy, Narrows, cache_key
+from layercache.model.keys import KeyStrategy, Narrows, cache_key
 from layercache.model.operations import PARENT
 from layercache.model.records import Record
 from layercache.model.selectors import EVERYTHING, ByKey, Everything, Nothing, Observed, Selector
 from layercache.model.task import BoundInput, Task
 from layercache.solver.narrowing import Attempt, Narrowings
+from layercache.solver.progress import Group, Progress, Sharers, WalkedStep, decision
 from layercache.solver.protocol import (
     Answer,
     Ask,
@@ -42,9 +43,6 @@ from layercache.solver.protocol import (
 
 __all__ = ["GraphWalk", "GraphWalker"]
 
-_Group: TypeAlias = tuple[CacheKey, bool]
-"""A key, and whether the cache is bypassed: what is decided once for all steps that share it."""
-
 _Work: TypeAlias = tuple[CacheKey, ChainID | None]
 """What is executed once: a key, and the parent's chain ID where the key does not tell it."""
 
@@ -55,7 +53,6 @@ _Wanted: TypeAlias = tuple[State | Source, Selector]
 """What a fingerprint is asked of: a subject and a selector."""
 
 _PARENT_ALONE: Final = (EVERYTHING,)
-_FEW: Final = 8
 
 _NO_FINGERPRINT: Final = Fingerprint("")
 """For what is no input that just got known; made once, because it is needed for every step."""
@@ -69,87 +66,6 @@ class GraphWalker:
         return GraphWalk(graph, keys)
 
 
-class _Vertex:
-    """What the walk knows of one step."""
-
-    __slots__ = (
-        "attempt",
-        "chained",
-        "error",
-        "fingerprints",
-        "group",
-        "hit",
-        "material",
-        "missing",
-        "record",
-        "refused",
-        "selectors",
-        "state",
-        "step",
-    )
-
-    def __init__(self, step: Step, selectors: tuple[Selector, ...]) -> None:
-        self.step = step
-        self.selectors = selectors
-        self.chained = any(isinstance(selector, ByKey) for selector in selectors)
-        self.missing = len(self.selectors)
-        # Of few inputs a tuple: the cycle collector need not look at it, and walks hold many.
-        unknown: tuple[Fingerprint | None, ...] = (None,) * self.missing
-        self.fingerprints = unknown if self.missing <= _FEW else list(unknown)
-        self.material: KeyMaterial | None = None
-        self.group: _Group | None = None
-        self.record: Record | None = None
-        self.hit = False
-        self.attempt: Attempt | None = None
-        self.state: State | None = None
-        self.error: LayerCacheError | None = None
-        self.refused = False
-
-    def know(self, place: int, fingerprint: Fingerprint | None) -> None:
-        """The fingerprint of one input is this, or not known any more."""
-        found = self.fingerprints
-        if isinstance(found, list):
-            found[place] = fingerprint
-        else:
-            self.fingerprints = (*found[:place], fingerprint, *found[place + 1 :])
-
-
-class _Sharers:
-    """The steps of each key: one, nearly always, and further ones where there are any."""
-
-    __slots__ = ("_first", "_further")
-
-    def __init__(self) -> None:
-        self._first: dict[_Group, int] = {}
-        self._further: dict[_Group, list[int]] = {}
-
-    def join(self, group: _Group, number: int) -> None:
-        """A step has this key now."""
-        if self._first.setdefault(group, number) != number:
-            self._further.setdefault(group, []).append(number)
-
-    def leave(self, group: _Group, number: int) -> None:
-        """It has this key no more."""
-        further = self._further.get(group, [])
-        if self._first[group] != number:
-            further.remove(number)
-        elif further:
-            self._first[group] = further.pop(0)
-        else:
-            del self._first[group]
-        if not further:
-            self._further.pop(group, None)
-
-    def of(self, group: _Group) -> Sequence[int]:
-        """The steps that have this key, the first that came first."""
-        first = self._first.get(group)
-        return () if first is None else (first, *self._further.get(group, ()))
-
-    def shared(self, group: _Group) -> bool:
-        """Whether several steps have this key."""
-        return group in self._further
-
-
 class GraphWalk:
     """One build under way; see `Walk`."""
 
@@ -158,7 +74,7 @@ class GraphWalk:
         self._keys = keys
         self._chained = False
         self._narrows = keys if isinstance(keys, Narrows) else None
-        self._steps: dict[int, _Vertex] = {}
+        self._steps: dict[int, WalkedStep] = {}
         self._subjects: dict[int, State | Source] = {}
         self._readers: dict[int, tuple[tuple[int, int], ...]] = {}
         # What is still to be done: (vertex, place of a resolved input, its fingerprint), or
@@ -169,7 +85,7 @@ class GraphWalk:
         self._wanting: dict[_Wanted, list[tuple[int, int]]] = {}
         self._answers: dict[_Wanted, Fingerprint] = {}
         self._unanswerable: dict[_Wanted, LayerCacheError | None] = {}
-        self._sharers = _Sharers()
+        self._sharers = Sharers()
         self._known: dict[_Known, Record] = {}
         self._made: set[_Known] = set()
         self._found: dict[CacheKey, Record | None] = {}
@@ -192,7 +108,7 @@ class GraphWalk:
                 selectors = tuple([self._keys.selector(vertex, edge) for edge in vertex.inputs])
                 if len(selectors) == 1 and selectors[0] is EVERYTHING:
                     selectors = _PARENT_ALONE  # one for all of them
-                known = self._steps[number] = _Vertex(vertex, selectors)
+                known = self._steps[number] = WalkedStep(vertex, selectors)
                 self._chained = self._chained or known.chained
                 for place, edge in enumerate(vertex.inputs):
                     readers[edge.vertex].append((number, place))
@@ -291,7 +207,8 @@ class GraphWalk:
         blockers: dict[int, frozenset[int]] = {}
         for number, vertex in enumerate(self._graph.vertices):
             if isinstance(vertex, Step):
-                found.append(self._decision(number, blockers))
+                known = self._steps.get(number)
+                found.append(decision(number, known, self._narrowings, self._open, blockers))
         return found
 
     # -- from inputs to keys --------------------------------------------------------------
@@ -358,7 +275,7 @@ class GraphWalk:
     def _resolve(self, number: int, place: int, fingerprint: Fingerprint) -> None:
         self._work.append((number, place, fingerprint))
 
-    def _make_key(self, number: int, vertex: _Vertex) -> None:
+    def _make_key(self, number: int, vertex: WalkedStep) -> None:
         fingerprints = [f for f in vertex.fingerprints if f is not None]
         vertex.material = self._keys.material(vertex.step, fingerprints)
         key = cache_key(vertex.material)
@@ -374,14 +291,14 @@ class GraphWalk:
         for key in keys:
             self._look_again((key, False))
 
-    def _look_again(self, group: _Group) -> None:
+    def _look_again(self, group: Group) -> None:
         for number in self._sharers.of(group):
             self._work.append((number, -1, _NO_FINGERPRINT))
 
-    def _settle(self, number: int, vertex: _Vertex) -> None:
+    def _settle(self, number: int, vertex: WalkedStep) -> None:
         """A keyed vertex: bind it if its record is known, else ask for what is missing."""
         group = vertex.group
-        if group is None or vertex.state is not None or vertex.refused:
+        if group is None or vertex.progress is not Progress.KEYED:
             return
         key, bypass = group
         base = self._base(vertex) if vertex.chained else None
@@ -403,13 +320,13 @@ class GraphWalk:
             self._looked.add(key)
             self._lookups.append(key)
 
-    def _base(self, vertex: _Vertex) -> ChainID | None:
+    def _base(self, vertex: WalkedStep) -> ChainID | None:
         """The chain ID of the parent where the key does not tell it: two steps of one key may
         then lie on different states, and each must get a layer that was made on its own."""
         parent = self._parent_state(vertex) if vertex.chained else None
         return parent.chain_id if parent is not None else None
 
-    def _narrow(self, vertex: _Vertex, group: _Group) -> bool:
+    def _narrow(self, vertex: WalkedStep, group: Group) -> bool:
         """Try the narrower keys of a step; False when it has none that fits.
 
         Whether this build executes the step meanwhile changes nothing: a decision must not
@@ -432,14 +349,14 @@ class GraphWalk:
         self._look_again(group)
         return True
 
-    def _parent_of_everything(self, vertex: _Vertex) -> State | None:
+    def _parent_of_everything(self, vertex: WalkedStep) -> State | None:
         """The parent's state, where all of it is in the key."""
         for edge, selector in zip(vertex.step.inputs, vertex.selectors, strict=True):
             if edge.role == PARENT and isinstance(selector, Everything):
                 return self.state(edge.vertex)
         return None
 
-    def _execute(self, vertex: _Vertex, work: _Work) -> None:
+    def _execute(self, vertex: WalkedStep, work: _Work) -> None:
         """No record may be used: adopt this build's execution of the key, or ask for it.
 
         A step that bypasses the cache and an equal one that found nothing share one execution.
@@ -456,7 +373,9 @@ class GraphWalk:
         elif work not in self._executing:
             self._ask_execute(vertex, work)
 
-    def _consider(self, number: int, vertex: _Vertex, group: _Group, record: Record | None) -> None:
+    def _consider(
+        self, number: int, vertex: WalkedStep, group: Group, record: Record | None
+    ) -> None:
         parent = self._parent_state(vertex)
         if record is None or parent is None:
             return
@@ -471,14 +390,14 @@ class GraphWalk:
         else:
             self._look_again(group)
 
-    def _parent_state(self, vertex: _Vertex) -> State | None:
+    def _parent_state(self, vertex: WalkedStep) -> State | None:
         """The state the step is applied to, None while that is not bound."""
         for edge in vertex.step.inputs:
             if edge.role == PARENT:
                 return self.state(edge.vertex)
         return SCRATCH
 
-    def _bind(self, number: int, vertex: _Vertex, record: Record, hit: bool) -> None:
+    def _bind(self, number: int, vertex: WalkedStep, record: Record, hit: bool) -> None:
         parent = self._parent_state(vertex)
         if parent is None:
             return
@@ -490,7 +409,7 @@ class GraphWalk:
         vertex.state = self._subjects[number] = parent.plus(record.layer)
         self._offer(number)
 
-    def _ask_execute(self, vertex: _Vertex, work: _Work) -> None:
+    def _ask_execute(self, vertex: WalkedStep, work: _Work) -> None:
         key, material = work[0], vertex.material
         bound = []
         for edge, selector, fingerprint in zip(
@@ -543,7 +462,7 @@ class GraphWalk:
             self._end(self._steps[number], error)
 
     @staticmethod
-    def _end(vertex: _Vertex, error: LayerCacheError | None) -> None:
+    def _end(vertex: WalkedStep, error: LayerCacheError | None) -> None:
         vertex.refused = True
         vertex.error = error
 
@@ -567,7 +486,7 @@ class GraphWalk:
                     self._unbind_all(group, record)
             self._look_again(group)
 
-    def _unbind_all(self, group: _Group, record: Record) -> None:
+    def _unbind_all(self, group: Group, record: Record) -> None:
         """Take the states away that this record made."""
         for number in self._sharers.of(group):
             made = self._steps[number].record
@@ -602,7 +521,7 @@ class GraphWalk:
                 self._reconsider(vertex)
                 pending.append(reader)
 
-    def _forget_input(self, number: int, vertex: _Vertex, place: int) -> None:
+    def _forget_input(self, number: int, vertex: WalkedStep, place: int) -> None:
         if vertex.fingerprints[place] is not None:
             vertex.know(place, None)
             vertex.missing += 1
@@ -611,7 +530,7 @@ class GraphWalk:
             vertex.group = None
             vertex.material = None
 
-    def _reconsider(self, vertex: _Vertex) -> None:
+    def _reconsider(self, vertex: WalkedStep) -> None:
         """A step that could not be made may be possible again, unless an input that is still
         there can't be read."""
         for edge, selector in zip(vertex.step.inputs, vertex.selectors, strict=True):
@@ -621,72 +540,6 @@ class GraphWalk:
                 return
         vertex.refused = False
         vertex.error = None
-
-    # -- the outcome ----------------------------------------------------------------------
-
-    def _decision(self, number: int, blockers: dict[int, frozenset[int]]) -> Decision:
-        vertex = self._steps.get(number)
-        if vertex is None:
-            return Decision(vertex=number, outcome="skip")
-        key = vertex.group[0] if vertex.group else None
-        tried = self._narrowings.tried(key) if key is not None else ()
-        attempt = vertex.attempt
-        if vertex.state is not None and attempt is not None:
-            return Decision(
-                vertex=number,
-                outcome="hit",
-                key=attempt.key,
-                material=attempt.material,
-                record=vertex.record,
-                state=vertex.state,
-                evidence=attempt.selector.name,
-            )
-        if vertex.state is not None:
-            return Decision(
-                vertex=number,
-                outcome="hit" if vertex.hit else "miss",
-                key=key,
-                material=vertex.material,
-                record=vertex.record,
-                state=vertex.state,
-                evidence=self._evidence(vertex) if vertex.hit else None,
-                tried=() if vertex.hit else tried,
-            )
-        if vertex.refused and vertex.error is not None:
-            return Decision(number, "miss", key, vertex.material, error=vertex.error, tried=tried)
-        if vertex.refused and vertex.group is not None:
-            blockers[number] = frozenset((number,))
-            if key in self._open:
-                inputs = [
-                    None if edge.role == PARENT else fingerprint
-                    for edge, fingerprint in zip(
-                        vertex.step.inputs, vertex.fingerprints, strict=True
-                    )
-                ]
-                return Decision(number, "undetermined", key, inputs=tuple(inputs), tried=tried)
-            return Decision(number, "would-run", key, vertex.material, tried=tried)
-        waits: frozenset[int] = frozenset()
-        for edge in vertex.step.inputs:
-            above = blockers.get(edge.vertex)
-            if above and not above <= waits:
-                waits = waits | above if waits else above
-        if waits or vertex.refused:
-            blockers[number] = waits
-            return Decision(
-                number,
-                "undetermined",
-                key,
-                until=tuple(sorted(waits)),
-                inputs=tuple(vertex.fingerprints),
-            )
-        return Decision(number, "skip", key)
-
-    @staticmethod
-    def _evidence(vertex: _Vertex) -> str:
-        for edge, selector in zip(vertex.step.inputs, vertex.selectors, strict=True):
-            if edge.role == PARENT:
-                return selector.name
-        return EVERYTHING.name
 
 
 def _chain_id(task: Task) -> ChainID:
