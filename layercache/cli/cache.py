@@ -31,7 +31,7 @@ from layercache.store.retention import (
 from layercache.store.store import Store
 
 if TYPE_CHECKING:
-    from layercache.executors.rootfs.cache_listing import CacheMount
+    from layercache.executors.rootfs.cache_listing import KeptCacheMount
 
 __all__ = [
     "run_du",
@@ -177,7 +177,7 @@ def _prune_unpacked(store: Store, unused_for: float, *, caches: bool) -> None:
         executor.prune(unused_for=unused_for, caches=caches)
 
 
-def _cache_mounts(store: Store) -> Sequence[CacheMount]:
+def _cache_mounts(store: Store) -> Sequence[KeptCacheMount]:
     """The cache mounts beside a store."""
     from layercache.executors.rootfs.cache_listing import cache_mounts
     from layercache.store.open import scratch_directory
@@ -196,7 +196,7 @@ def _prune_cache_mounts(options: Namespace) -> int:
         )
     with open_named(options) as store:
         chosen = [one for one in _cache_mounts(store) if not ids or one.id in ids]
-        gone: Sequence[CacheMount] = chosen
+        gone: Sequence[KeptCacheMount] = chosen
         if chosen and not options.dry_run:
             from layercache.executors.rootfs import RootfsExecutor
             from layercache.store.open import scratch_directory
@@ -221,11 +221,11 @@ def _prune_cache_mounts(options: Namespace) -> int:
     return 0
 
 
-def _row_of(mount: CacheMount) -> dict[str, object]:
+def _row_of(mount: KeptCacheMount) -> dict[str, object]:
     return {"id": mount.id, "bytes": mount.size, "used": mount.used}
 
 
-def _about(mount: CacheMount) -> str:
+def _about(mount: KeptCacheMount) -> str:
     from datetime import UTC, datetime
 
     used = datetime.fromtimestamp(mount.used, UTC).strftime("%Y-%m-%d %H:%M UTC")

@@ -53,7 +53,7 @@ def of_programs(*programs: str | Path) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for program in map(str, programs):
         if not os.path.exists(program):
-            pytest.skip(f"no {program}")
+            pytest.skip(f"not installed: {program}")
         said = subprocess.run(["ldd", program], capture_output=True, text=True, check=True).stdout
         for path in (program, *(word for word in said.split() if word.startswith("/"))):
             found[path.lstrip("/")] = Path(path).read_bytes()

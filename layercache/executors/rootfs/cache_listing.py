@@ -8,14 +8,14 @@ import stat
 
 from layercache._base.classes import frozen
 
-__all__ = ["ABOUT", "CacheMount", "cache_mounts", "describe"]
+__all__ = ["ABOUT", "KeptCacheMount", "cache_mounts", "describe"]
 
 ABOUT = "about"
 """The file beside the directories of a cache that names its mount."""
 
 
 @frozen
-class CacheMount:
+class KeptCacheMount:
     """The content of a cache mount.
 
     `id` is the mount's, "" where it is not known; `place` names the directory that holds all of
@@ -41,7 +41,7 @@ def describe(place: str, mount_id: str) -> None:
     os.replace(temporary, path)
 
 
-def cache_mounts(scratch: str) -> list[CacheMount]:
+def cache_mounts(scratch: str) -> list[KeptCacheMount]:
     """All cache mounts in a scratch directory, the least recently used first."""
     found = []
     top = os.path.join(scratch, "caches")
@@ -53,7 +53,7 @@ def cache_mounts(scratch: str) -> list[CacheMount]:
             path = os.path.join(directory, name)
             if name.isdigit() and os.path.isdir(path) and not os.path.islink(path):
                 size = _size(path)
-                found.append(CacheMount(_id(directory), place, int(name), size, _used(path)))
+                found.append(KeptCacheMount(_id(directory), place, int(name), size, _used(path)))
     return sorted(found, key=lambda one: (one.used, one.id, one.place, one.number))
 
 

@@ -24,7 +24,7 @@ from blake3 import blake3
 
 from layercache._base.classes import frozen
 from layercache.errors import BuildError, Cancelled
-from layercache.executors.rootfs.cache_listing import CacheMount, describe
+from layercache.executors.rootfs.cache_listing import KeptCacheMount, describe
 from layercache.executors.rootfs.scratch import Scratch
 from layercache.model.digests import Fingerprint
 from layercache.model.framing import frame
@@ -137,7 +137,7 @@ class Caches:
             self._scratch.discard(self._scratch.path("caches", name))
         return len(names)
 
-    def discard(self, cache: CacheMount) -> bool:
+    def discard(self, cache: KeptCacheMount) -> bool:
         """Discard one cache with all that is known of it; False if a step uses it."""
         place = self._scratch.path("caches", cache.place)
         try:

@@ -40,7 +40,7 @@ from layercache.model.tree import Closes
 if TYPE_CHECKING:
     # Most builds execute nothing, so modules for execution are loaded on first use.
     from layercache.executors.rootfs import tracer_client as tracing
-    from layercache.executors.rootfs.cache_listing import CacheMount
+    from layercache.executors.rootfs.cache_listing import KeptCacheMount
     from layercache.executors.rootfs.file_work import ShownTimes
     from layercache.executors.rootfs.helper_client import Ended
     from layercache.executors.rootfs.output import Output
@@ -158,7 +158,7 @@ class RootfsExecutor(ChecksInstructions, Masks, UnpacksStates, WithSecrets, Clos
             session.clean()
             return count
 
-    def discard_cache_mounts(self, caches: Sequence[CacheMount]) -> Sequence[CacheMount]:
+    def discard_cache_mounts(self, caches: Sequence[KeptCacheMount]) -> Sequence[KeptCacheMount]:
         """Delete the contents of these cache mounts (of `cache_listing.cache_mounts`); returns
         those that were deleted: not the ones that a step uses.
         """

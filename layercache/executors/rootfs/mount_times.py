@@ -131,6 +131,7 @@ def _after_all(count: int) -> int:
     `count` ticks.
     """
     last = time.clock_gettime_ns(_COARSE)
-    while time.clock_gettime_ns(_COARSE) <= last + count * _TICK:
+    # A clock that was set back meanwhile is not waited for.
+    while 0 <= time.clock_gettime_ns(_COARSE) - last <= count * _TICK:
         time.sleep(0.001)
     return last + _TICK

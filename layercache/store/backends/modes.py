@@ -7,6 +7,7 @@ mode: group-writable or with the set-group-ID bit for the group; world-writable 
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 
@@ -67,7 +68,8 @@ def _make(path: str, mode: int) -> bool:
         os.mkdir(path, mode)
     except FileExistsError:
         if not stat.S_ISDIR(os.lstat(path).st_mode):
-            raise NotADirectoryError(20, "a link or a file is in the way", path) from None
+            said = "a link or a file is in the way"
+            raise NotADirectoryError(errno.ENOTDIR, said, path) from None
         return False
     if mode != PRIVATE.directory:
         os.chmod(path, mode)  # whatever the umask is
