@@ -192,7 +192,7 @@ def _set_attributes(target: bytes, node: Node) -> bool:
             set_xattr(target, name, value, follow_symlinks=False)
             changed = True
     except OSError as error:
-        # Attributes that can't be had here could not be kept from a command either.
+        # Attributes that can't be read here can't be hidden from a command either.
         if error.errno not in (errno.ENOTSUP, errno.EPERM, errno.EACCES, errno.ENODATA):
             raise
     return changed
