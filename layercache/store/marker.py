@@ -72,4 +72,8 @@ def foreign(directory: str) -> str | None:
     """
     if os.path.lexists(os.path.join(directory, "format")):
         return None
-    return next((kind for kind in _KINDS if os.path.lexists(os.path.join(directory, kind))), None)
+    found = next((kind for kind in _KINDS if os.path.lexists(os.path.join(directory, kind))), None)
+    # Another store may have made the cache since the first look: it writes `format` first.
+    if os.path.lexists(os.path.join(directory, "format")):
+        return None
+    return found

@@ -330,4 +330,4 @@ def test_what_is_nothing_to_compare_with_is_said(project: Project, name: str) ->
     project.run("build", "-q")
     ran = project.run("explain", "--against", name)
     assert ran.status == 2
-    assert f"--against {name}: no image of that name was built with this cache" in ran.err
+    assert f"--against {name}: this cache has built no image of that name" in ran.err
