@@ -363,7 +363,7 @@ class _Copier:
                 self._changes.put(path, LayerChange(self._copied(node, 0)))
             elif not there.is_dir:
                 raise BuildError(
-                    f"can't copy below {shown_in_image(path)}: it is {_what(there)}, "
+                    f"can't copy below {shown_in_image(path)}, which is {_what(there)}, "
                     "not a directory"
                 )
 
