@@ -144,6 +144,7 @@ OPERATIONS: Final = (
             security=("insecure",),
             devices=(("vendor.com/gpu=1",),),
             hosts=((), (("db", "10.0.0.2"),), (("web", "10.0.0.1"),)),
+            hostname=("builder", "other"),
             shm_size=(1 << 26, 0),
             ulimits=(("nofile=1024",),),
             platform=("linux/arm64", ""),
