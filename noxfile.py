@@ -20,8 +20,9 @@ EXTRAS = ".[zstd,fastgzip,rich,otel,obstore,s3,redis]"
 PYTHONS = ("3.12", "3.13", "3.14")
 """Besides the one of `.venv`; those that are not installed are passed over."""
 
-COVERED = 40
-"""Percent of lines that the portable suites have to run in their own process."""
+COVERED = 65
+"""Percent of lines that the portable suites have to run in their own process; they ran 71 when
+this was set."""
 
 nox.options.sessions = ["lint", "types", "platforms", "tests", "portable", "docs"]
 nox.options.error_on_missing_interpreters = False

@@ -42,7 +42,8 @@ def test_cache_mounts_one_by_one(
                 contexts={"base": f"oci-layout://{base}"},
             )
             with found.tree().open(b"n") as file:
-                return file.read()
+                content: bytes = file.read()
+                return content
 
     text = (
         "RUN --mount=type=cache,id=big,target=/c ls /c > /n && head -c 300000 /dev/zero > /c/x\n"
