@@ -51,7 +51,7 @@ def _with_parent(
 class Attempt:
     """One selector tried: its material and key, once the fingerprint is known.
 
-    `failed` when there is no fingerprint to be had.
+    `failed` if no fingerprint can be computed.
     """
 
     __slots__ = ("asked", "failed", "key", "material", "selector")
@@ -183,7 +183,7 @@ class Narrowings:
     def take_fingerprint(
         self, ask: AskFingerprint, fingerprint: Fingerprint | None
     ) -> Sequence[CacheKey]:
-        """Take a fingerprint, None when there is none to be had."""
+        """Take a fingerprint; None if it can't be computed."""
         wanted = (ask.subject, ask.selector)
         keys = self._wanting.pop(wanted, None)
         if keys is None:

@@ -6,7 +6,7 @@ A step is at one place of this table; everything else that is known of it belong
 From       When                                       To
 =========  =========================================  ============================
 waiting    the fingerprints of all inputs are known   keyed
-waiting    a fingerprint can't be had                 failed, or declined in a plan
+waiting    a fingerprint can't be computed            failed, or declined in a plan
 keyed      a record is known for the key              bound
 keyed      the execution ended without a record       failed, or declined in a plan
 bound      the record was lost                        keyed

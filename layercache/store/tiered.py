@@ -131,7 +131,7 @@ class TieredStore(Store):
         return found
 
     def _remember(self, remote: Remote, record: Record) -> None:
-        """A record that a remote has; its blobs can be had from there."""
+        """Remember a record of a remote, and that its blobs can be fetched from there."""
         with self._guard:
             self._seen.setdefault(record.key, record)
             if record.layer is not None:
