@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import threading
 from collections.abc import Callable
@@ -262,6 +263,7 @@ def test_scanning_beside_a_storm(tmp_path: str) -> None:
 
 def test_no_descriptor_stays_open(root: str) -> None:
     """Scans, readers and errors leave nothing open."""
+    gc.collect()  # what earlier tests left open closes when it is collected
     before = len(os.listdir("/proc/self/fd"))
     for _ in range(10):
         with disk.scan(root) as tree:
@@ -273,4 +275,4 @@ def test_no_descriptor_stays_open(root: str) -> None:
             disk.put(root, "d/small", "abc")
     disk.scan(root)  # dropped without closing
 
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(os.listdir("/proc/self/fd")) <= before

@@ -7,6 +7,7 @@ commands change it.
 
 from __future__ import annotations
 
+import gc
 import os
 import random
 import shutil
@@ -208,6 +209,7 @@ def place(tmp_path: Path) -> Iterator[Path]:
 def run(place: Path, cases: int, seed: int) -> None:
     pick = random.Random(seed)
     count = done = 0
+    gc.collect()  # what earlier tests left open closes when it is collected
     open_before = len(os.listdir("/proc/self/fd"))
     while done < cases:
         scene_place = place / str(done)
@@ -219,7 +221,7 @@ def run(place: Path, cases: int, seed: int) -> None:
             done += 1
         assert scene.seen() == scene.beside
         shutil.rmtree(scene_place)
-    assert len(os.listdir("/proc/self/fd")) == open_before
+    assert len(os.listdir("/proc/self/fd")) <= open_before
     assert count > cases // 20
     print(f"{done} run, seed {seed}")
 
