@@ -43,8 +43,7 @@ def is_cache(store: _Store) -> bool:
 
     Raises `UsageError` if something else is there, `CacheError` if the backend fails.
     """
-    data = store.read_small(["format"]).get("format")
-    if data is not None and data.startswith(MARKER):
+    if _is_marked(store):
         return True
     backend = store.backend
     directory = backend.directory if isinstance(backend, InDirectory) else None
@@ -59,10 +58,18 @@ def is_cache(store: _Store) -> bool:
         empty = next(iter(store.medium.list("")), None) is None
     if empty:
         return False
+    # A build may have made the cache since the first look: it writes `format` first.
+    if _is_marked(store):
+        return True
     raise UsageError(
         f"{directory or store.backend!r} is not a cache of layercache: it has no `format` object; "
         "nothing was removed there. Name the directory or URL that builds use as --cache"
     )
+
+
+def _is_marked(store: _Store) -> bool:
+    data = store.read_small(["format"]).get("format")
+    return data is not None and data.startswith(MARKER)
 
 
 def foreign(directory: str) -> str | None:

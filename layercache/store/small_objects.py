@@ -71,6 +71,7 @@ class Objects:
 
             self._verifier = ScopedVerifier(verifier, self._prefix)
         self._guard = threading.RLock()
+        self._marking = threading.Lock()
         self._damaged: set[str] = set()
         self._staged: dict[str, None] = {}
         self._small: dict[str, bytes] = {}
@@ -430,12 +431,13 @@ class Objects:
             return
         if self._stats is None:
             self._check_format()
-        if not self._marked:
-            self._marked = True
-            try:
-                self.medium.write("format", io.BytesIO(MARKER + b"%d\n" % FORMAT))
-            except CacheError as error:
-                self._trouble("format", error)
+        with self._marking:  # no thread writes anything before the mark is there
+            if not self._marked:
+                try:
+                    self.medium.write("format", io.BytesIO(MARKER + b"%d\n" % FORMAT))
+                except CacheError as error:
+                    self._trouble("format", error)
+                self._marked = True
 
 
 _TRUE_TO_IT: Final = frozenset(
