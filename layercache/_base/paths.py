@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-__all__ = ["clean", "encoded", "shown_below", "shown_in_image"]
+__all__ = [
+    "NOWHERE",
+    "clean",
+    "encoded",
+    "shown_below",
+    "shown_in_image",
+    "stays_below",
+]
 
 
 def clean(path: str) -> str:
@@ -34,3 +41,12 @@ def shown_below(path: bytes) -> str:
 def shown_in_image(path: bytes) -> str:
     """A path of an image for a message: absolute and quoted."""
     return repr("/" + path.lstrip(b"/").decode("utf-8", "backslashreplace"))
+
+
+NOWHERE = frozenset({b"", b".", b".."})
+"""What is no name of an entry of a directory."""
+
+
+def stays_below(path: bytes) -> bool:
+    """Whether `path` is relative and each of its components is the name of an entry."""
+    return b"\0" not in path and NOWHERE.isdisjoint(path.split(b"/"))

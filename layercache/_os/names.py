@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import errno
 
-__all__ = ["checked_name", "checked_path", "parted"]
+from layercache._base.paths import NOWHERE, stays_below
 
-_NOWHERE = frozenset({b"", b".", b".."})
+__all__ = ["checked_name", "checked_path", "parted"]
 
 
 def checked_name(name: bytes) -> bytes:
@@ -18,7 +18,7 @@ def checked_name(name: bytes) -> bytes:
 
     Raises `OSError` (EINVAL) for an empty name, `.`, `..`, and names with a slash or NUL.
     """
-    if name in _NOWHERE or b"/" in name or b"\0" in name:
+    if name in NOWHERE or b"/" in name or b"\0" in name:
         raise OSError(errno.EINVAL, f"{name!r} is not the name of an entry of a directory")
     return name
 
@@ -40,6 +40,6 @@ def checked_path(path: bytes) -> bytes:
     For paths that are joined to a directory to which nobody else writes; code that opens by
     descriptor checks name by name. Raises `OSError` (EINVAL).
     """
-    if b"\0" in path or not _NOWHERE.isdisjoint(path.split(b"/")):
+    if not stays_below(path):
         raise OSError(errno.EINVAL, f"{path!r} does not stay below a directory")
     return path

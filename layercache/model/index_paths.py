@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
-from typing import Final
 
+from layercache._base.paths import NOWHERE, stays_below
 from layercache.errors import CorruptObject
 
 __all__ = ["check_name", "check_paths"]
 
-_NOWHERE: Final = frozenset({b"", b".", b".."})
-
 
 def check_name(path: bytes) -> None:
     """Refuse a path that is absolute, empty or leads out of where it is: `CorruptObject`."""
-    if b"\0" in path or not _NOWHERE.isdisjoint(path.split(b"/")):
+    if not stays_below(path):
         raise CorruptObject(f"a layer index names {path!r}, which no layer holds")
 
 
@@ -31,7 +29,7 @@ def check_paths(paths: Sequence[bytes], directories: Sequence[bool]) -> None:
     for path, is_directory in zip(paths, directories, strict=True):
         if path:
             parent, _, name = path.rpartition(b"/")
-            if name in _NOWHERE or path.startswith(b"/"):
+            if name in NOWHERE or path.startswith(b"/"):
                 raise CorruptObject(f"a layer index names {path!r}, which no layer holds")
             if parent not in above:
                 raise CorruptObject(f"a layer index has {path!r} below no directory")

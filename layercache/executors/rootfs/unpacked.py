@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING
 
 from blake3 import blake3
 
+from layercache._os.durability import boot_id
 from layercache.errors import BuildError, CorruptObject
 from layercache.executors.rootfs.file_work import state_tree
 from layercache.executors.rootfs.scratch import Scratch
@@ -62,8 +63,6 @@ _FLAT = 64
 _FRESH = 2.0
 """Seconds for which a copy that was looked through need not be looked through again."""
 
-_BOOT = "/proc/sys/kernel/random/boot_id"
-
 
 class Unpacked:
     """The unpacked layers of a scratch directory. Safe for threads and beside other builds.
@@ -82,8 +81,8 @@ class Unpacked:
         self._good: dict[str, float] = {}
         """Name → when it was last found good (monotonic seconds)."""
         self._made: list[str] = []
-        boot = _boot_id()
-        self._boot = f"{form} {boot}" if boot else ""
+        boot = boot_id()
+        self._boot = f"{form} boot {boot}" if boot else ""  # never trusted without one
         self._synced = f"{form} synced"
 
     # -- for steps --------------------------------------------------------------------------
@@ -246,15 +245,6 @@ class Unpacked:
     def _lock_of(self, name: str) -> threading.Lock:
         with self._lock:
             return self._locks.setdefault(name, threading.Lock())
-
-
-def _boot_id() -> str:
-    """The identifier of this boot of the machine; "" (never trusted) if the kernel gives none."""
-    try:
-        with open(_BOOT, encoding="ascii") as file:
-            return "boot " + file.read().strip()
-    except OSError:
-        return ""
 
 
 def _name(layer: Layer, rows: tuple[Value, ...]) -> str:
