@@ -36,12 +36,23 @@ else:
             return False
 
     NOTHING = _Nothing()
+    _FUNCTION = type(lambda: None)
 
     class _Field:
-        __slots__ = (
-            "alias", "converter", "eq", "fallback", "hash", "init", "key", "kw_only", "maker",
-            "name", "repr", "takes_self", "type", "validators",
-        )  # fmt: skip
+        """What is known of a field; what a plain field does not set stands in the class."""
+
+        fallback = NOTHING
+        maker = None
+        takes_self = False
+        converter = None
+        validators = ()
+        init = True
+        eq = True
+        key = None
+        hash = None
+        repr = True
+        kw_only = None
+        alias = None
 
         def default(self, method):
             self.maker = method
@@ -49,7 +60,7 @@ else:
             return method
 
         def validator(self, method):
-            self.validators.append(method)
+            self.validators = [*self.validators, method]
             return method
 
     def field(
@@ -66,14 +77,10 @@ else:
         alias=None,
     ):
         made = _Field()
-        made.name = made.type = None
         made.fallback = default
         made.maker = factory
-        made.takes_self = False
         made.converter = converter
-        if validator is None:
-            made.validators = []
-        else:
+        if validator is not None:
             made.validators = list(validator) if isinstance(validator, list) else [validator]
         made.init = init
         made.eq = bool(eq)
@@ -164,7 +171,11 @@ else:
             elif "ClassVar" in str(kind):
                 continue
             given = space.get(name, NOTHING)
-            made = given if given.__class__ is _Field else field(default=given)
+            if given.__class__ is _Field:
+                made = given
+            else:
+                made = _Field()
+                made.fallback = given
             made.name = name
             made.type = kind
             if made.alias is None:
@@ -185,10 +196,13 @@ else:
     def _move_closures(old, new):
         """Make `super()` and `__class__` in methods refer to the class with slots."""
         for value in vars(new).values():
-            if isinstance(value, classmethod | staticmethod):
-                value = value.__func__
-            elif isinstance(value, property):
+            kind = value.__class__
+            if kind is property:
                 value = value.fget
+            elif kind is classmethod or kind is staticmethod:
+                value = value.__func__
+            elif kind is not _FUNCTION:
+                continue
             for cell in getattr(value, "__closure__", None) or ():
                 try:
                     if cell.cell_contents is old:

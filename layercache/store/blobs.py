@@ -6,7 +6,6 @@ life of the store object, so that a build continues and only loses sharing.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import threading
 import time
@@ -295,6 +294,8 @@ class BlobStore:
 
     def _spool(self, content: BinaryIO, directory: str) -> tuple[str, Digest, int]:
         """Copy `content` to a new file; when the disk fills up, to one elsewhere."""
+        import hashlib  # OpenSSL's, which a build of hits need not load
+
         hasher = hashlib.sha256()
         try:
             path, out = _new_file(directory)

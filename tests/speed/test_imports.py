@@ -15,6 +15,7 @@ HEAVY = (
     "dataclasses",
     "difflib",
     "email",
+    "hashlib",
     "http",
     "ipaddress",
     "logging",
