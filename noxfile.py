@@ -31,14 +31,11 @@ nox.needs_version = ">=2025.2"
 
 
 def suites() -> dict[str, list[str]]:
-    """Suite -> what pytest is given: a folder of tests/, or the files directly in it."""
-    tests = ROOT / "tests"
-    found = {
-        folder.name: [f"tests/{folder.name}"]
-        for folder in sorted(tests.iterdir())
-        if folder.is_dir() and any(folder.rglob("test_*.py"))
-    }
-    found["project"] = sorted(f"tests/{path.name}" for path in tests.glob("test_*.py"))
+    """Suite -> its files, for each folder of tests/ that holds tests: `executors/rootfs`."""
+    found: dict[str, list[str]] = {}
+    for path in sorted((ROOT / "tests").rglob("test_*.py")):
+        suite = path.parent.relative_to(ROOT / "tests").as_posix()
+        found.setdefault(suite, []).append(path.relative_to(ROOT).as_posix())
     return found
 
 
@@ -136,15 +133,19 @@ def platforms(session: nox.Session, platform: str) -> None:
 def tests(session: nox.Session) -> None:
     """The suites that are named, all by default: `nox -s tests -- [--strict-skips] [SUITE...]`.
 
+    `executors` names all suites below `tests/executors`, too.
     Whatever else begins with a dash is for pytest; `--list` names the suites and stops.
     """
     options = [one for one in session.posargs if one.startswith("-")]
-    wanted = [one for one in session.posargs if not one.startswith("-")] or list(suites())
+    named = [one.rstrip("/") for one in session.posargs if not one.startswith("-")]
+    there = suites()
     if "--list" in options:
-        print("\n".join(suites()))
+        print("\n".join(there))
         return
-    if unknown := sorted(set(wanted) - set(suites())):
-        session.error(f"no such suite: {', '.join(unknown)} (there are {', '.join(suites())})")
+    below = {name: [one for one in there if f"{one}/".startswith(f"{name}/")] for name in named}
+    if unknown := [name for name, some in below.items() if not some]:
+        session.error(f"no such suite: {', '.join(unknown)} (there are {', '.join(there)})")
+    wanted = [one for one in there if not named or any(one in some for some in below.values())]
     pytest(session, sys.executable, wanted, *options)
 
 
@@ -162,10 +163,10 @@ def portable(session: nox.Session) -> None:
         pytest(session, "python", core, "--strict-skips", *covered)
         gate = f"--fail-under={COVERED}"
         session.run("python", "-m", "coverage", "report", "--format=total", gate)
-        pytest(session, "python", ["rootfs", "tracing"])
+        pytest(session, "python", ["executors/rootfs", "executors/tracing"])
     else:
         pytest(session, "python", core, "--strict-skips")
-        pytest(session, "python", ["rootfs"])
+        pytest(session, "python", ["executors/rootfs"])
 
 
 @nox.session(venv_backend="none")

@@ -6,6 +6,7 @@ import signal
 
 import pytest
 
+from layercache.testing.layers import Layers
 from tests.counted import Counted, add_options
 
 # A shell starts background jobs with interrupts ignored, and what they start inherits it: tests
@@ -22,3 +23,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Count cases and skips."""
     config.pluginmanager.register(Counted(config), "counted")
+
+
+@pytest.fixture
+def layers() -> Layers:
+    """A project in memory; the plug-in of the kit gives the same fixture to others."""
+    return Layers()

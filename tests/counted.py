@@ -3,7 +3,7 @@
 A pytest plug-in that tests/conftest.py registers. `.ci/suites.toml` says how many randomised
 cases each test must run at least, and which reasons for a skip are allowed; a test prints
 `N run, seed S`, or `LABEL: N run, seed S` where it has several kinds. A suite is a folder of
-tests/, or `project` for the files directly in it.
+tests/ that holds tests.
 
 With `--counted` a suite that ran fewer cases makes the run fail, with `--strict-skips` so does a
 skip that is on no list. Both are for whole suites: `-k` and single tests run fewer on purpose.
@@ -27,9 +27,8 @@ SETTINGS = Path(__file__).resolve().parents[1] / ".ci" / "suites.toml"
 
 
 def suite_of(nodeid: str) -> str:
-    """The suite of a test."""
-    parts = nodeid.partition("::")[0].split("/")
-    return parts[1] if len(parts) > 2 else "project"
+    """The suite of a test: `store` of `tests/store/test_tiers.py::test_it`."""
+    return nodeid.partition("::")[0].rpartition("/")[0].removeprefix("tests/")
 
 
 class Counted:

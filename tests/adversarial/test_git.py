@@ -12,7 +12,7 @@ from layercache import Store
 from layercache.inputs.fetch import open_remote
 from layercache.model.sources import GitSource
 from layercache.store.backends.memory import MemoryBackend
-from tests.test_remote_sources import served
+from tests.inputs.test_remote_sources import served
 
 __all__ = ["served"]
 

@@ -18,8 +18,7 @@ from layercache.reports.html import html_report
 from layercache.reports.markdown import markdown_summary
 from layercache.reports.reasons import Change, Reason
 from layercache.reports.report import ErrorReport, Report, StepReport
-
-from .support import FILES, build
+from tests.reports.support import FILES, build
 
 
 class Checker(html.parser.HTMLParser):

@@ -7,8 +7,7 @@ from hypothesis import strategies as st
 
 from layercache import Builder
 from layercache.reports.totals import Totals
-
-from .support import FILES, build
+from tests.reports.support import FILES, build
 
 totals = st.builds(
     Totals,

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.rootfs.conftest import Bench, bench, busybox, make_bench
-from tests.rootfs.test_rootless import ranged, single, user
+from tests.executors.rootfs.conftest import Bench, bench, busybox, make_bench
+from tests.executors.rootfs.test_rootless import ranged, single, user
 
 from . import inside
 

@@ -19,7 +19,7 @@ from layercache.executors.rootfs import probe
 from layercache.executors.rootfs.inside import bpf, syscall_numbers
 from layercache.executors.rootfs.inside import syscalls as sys_
 from layercache.testing.images import busybox_layer
-from tests.rootfs.conftest import Bench, Window
+from tests.executors.rootfs.conftest import Bench, Window
 
 ADMIN = 21
 

@@ -16,7 +16,7 @@ from layercache.errors import LayerCacheError
 from layercache.model.descriptors import State
 from layercache.model.operations import Mount
 from layercache.testing.images import busybox_layer, tar_of
-from tests.rootfs.conftest import Bench
+from tests.executors.rootfs.conftest import Bench
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "insecure": {"allow_insecure": True},

@@ -8,7 +8,7 @@ import pytest
 
 from layercache import Builder, Dockerfile
 from layercache.model.graph import Step
-from tests.lowering.support import lowered
+from tests.dockerfile.lowering.support import lowered
 
 SECRET = "Tr0ub4dor"
 

@@ -23,7 +23,7 @@ from layercache.layers.accounts import resolve_owner
 from layercache.model.layer_times import LAYER_TIME
 from layercache.model.operations import Mount
 from layercache.trees.in_memory import DictTree, file
-from tests.rootfs.conftest import Bench, files
+from tests.executors.rootfs.conftest import Bench, files
 
 REPOSITORY = Path(__file__).parents[2]
 

@@ -15,7 +15,7 @@ from blake3 import blake3
 
 from layercache.errors import StepFailed
 from layercache.executors.rootfs.inside.cgroups import open_own
-from tests.rootfs.conftest import Bench
+from tests.executors.rootfs.conftest import Bench
 
 from .conftest import Probe
 
@@ -127,7 +127,7 @@ def test_a_killed_build_leaves_none(tmp_path: Path) -> None:
     """Killed at a step, the build is followed by its helper, which removes the groups."""
     bases = _groups()
     code = (
-        "import sys; from pathlib import Path; from tests.rootfs.conftest import Bench; "
+        "import sys; from pathlib import Path; from tests.executors.rootfs.conftest import Bench; "
         "from layercache.testing.images import busybox_layer; "
         "Bench(Path(sys.argv[1]), busybox_layer()).sh('sleep 60')"
     )

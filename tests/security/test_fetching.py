@@ -23,7 +23,7 @@ from layercache.model.sources import GitSource, UrlSource
 from layercache.model.tree import Tree
 from layercache.store.backends.memory import MemoryBackend
 from layercache.store.store import Store
-from tests.test_remote_sources import Repository, git, served
+from tests.inputs.test_remote_sources import Repository, git, served
 
 from .servers import raw_server, reply
 

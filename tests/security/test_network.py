@@ -19,7 +19,7 @@ import pytest
 from layercache.errors import BuildError, StepFailed, UsageError
 from layercache.executors.rootfs.inside.network import packet_filter
 from layercache.testing.images import tar_of
-from tests.rootfs.conftest import Bench
+from tests.executors.rootfs.conftest import Bench
 
 PROGRAMS = ("pasta", "slirp4netns")
 DEFAULT, WITHOUT_RAW = "00000000a80425fb", "00000000a80405fb"
@@ -342,7 +342,7 @@ def test_a_resolver_on_loopback_is_asked(
         threading.Thread(target=answer, daemon=True).start()
         code = (
             "import os, sys; from pathlib import Path; from tests.security import inside; "
-            "from tests.rootfs.conftest import Bench; "
+            "from tests.executors.rootfs.conftest import Bench; "
             "from layercache.testing.images import busybox_layer; "
             "bench = Bench(Path(sys.argv[1]), busybox_layer()); "
             "print(inside.resolve(bench, sys.argv[2])); bench.executor.close()"

@@ -33,8 +33,8 @@ def test_each_promise_names_tests_that_exist(tests: str) -> None:
     named = NAMED.findall(tests)
     assert len(named) == tests.count("::")
     for file, function in named:
-        folder = "layercache" if file.startswith("testing/") else "tests"
-        tree = ast.parse((ROOT / folder / file).read_text(encoding="utf-8"))
+        path = ROOT / file if file.startswith("layercache/") else ROOT / "tests" / file
+        tree = ast.parse(path.read_text(encoding="utf-8"))
         functions = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
         assert function in functions, f"{file} has no {function}"
 

@@ -16,7 +16,7 @@ import pytest
 from layercache.executors.rootfs.ssh_proxy import AgentProxy
 from layercache.model.operations import Mount
 from layercache.testing.images import tar_of
-from tests.rootfs.conftest import Bench
+from tests.executors.rootfs.conftest import Bench
 
 FAILURE = b"\x00\x00\x00\x01\x05"
 

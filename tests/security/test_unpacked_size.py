@@ -20,7 +20,7 @@ from layercache.model.sources import GitSource
 from layercache.store.backends.memory import MemoryBackend
 from layercache.store.store import Store
 from layercache.testing.images import make_layout, tar_of
-from tests.test_remote_sources import Repository, git, served
+from tests.inputs.test_remote_sources import Repository, git, served
 
 __all__ = ["served"]
 

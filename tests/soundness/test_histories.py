@@ -11,9 +11,9 @@ import pytest
 from layercache.solver.strategies import ContentKeys
 from layercache.testing.laws import LawBroken, Tally
 from layercache.testing.wrong import ForgetfulKeys
-from tests.core.tally import SEED, tell
 from tests.soundness import histories
 from tests.soundness.__main__ import COUNTS, counted, next_seed
+from tests.tally import SEED, tell
 
 SHARE = {"walk": 3_000, "memory": 100, "watched": 100, "shared": 80, "workspace": 15}
 """Histories of each kind for every change of the project; those on root file systems are
