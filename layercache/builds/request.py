@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from layercache._base.classes import field, frozen
 from layercache.dockerfile.recipe import Dockerfile
@@ -12,6 +12,9 @@ from layercache.errors import UsageError
 from layercache.model.descriptors import MAX_UNPACKED_SIZE
 from layercache.model.graph import Origin
 from layercache.model.tree import Tree
+
+if TYPE_CHECKING:
+    from layercache.solver.step_filter import StepSelection
 
 __all__ = [
     "ContextLike",
@@ -39,7 +42,9 @@ class Request:
     and target); `against` is a tag of this cache or another cache, with whose build the reasons
     compare. `paranoid` reads every selected file of a context again, instead of relying on
     unchanged stamps. `trace` is "off", "auto" or "audit" ("audit=0.2" sets the share that is run
-    again), or a function that returns one of them for a step's `Origin`.
+    again), or a function that returns one of them for a step's `Origin`. `selections` must each
+    select a step, and with `strict` each name of `no_cache_filter` a stage: otherwise `UsageError`
+    before anything runs.
     """
 
     recipe: Dockerfile | Sequence[Any]
@@ -64,6 +69,8 @@ class Request:
     against: str | None = None
     trace: str | Callable[[Origin], str] = "off"
     outputs: Sequence[str] = ()
+    selections: Sequence[StepSelection] = ()
+    strict: bool = False
 
 
 def project_of(request: Request) -> str:

@@ -114,6 +114,7 @@ class RunningBuild:
                     continue  # the note about the directory that holds it covers it
                 self._note(f"{place} belongs to the build itself and is left out of the context")
             lowered = self._lower()
+            self._check_selections(lowered)
             graph = with_traits(lowered.graph, self.need_executor, self.request.trace)
             check_steps(graph, self.executor)
             lowered = evolve(lowered, graph=graph)
@@ -179,6 +180,17 @@ class RunningBuild:
                 self._images.close()
         self.wiring.observe(BuildFinished(True, result.report.seconds, time.time()))
         return result
+
+    def _check_selections(self, lowered: Lowered) -> None:
+        """Raise `UsageError` for what selects no stage or step, where that was asked for."""
+        if self.request.strict and lowered.unnamed:
+            raise UsageError(
+                f"no stage is named {lowered.unnamed[0]!r}: --no-cache-filter takes the names that "
+                "FROM … AS gives"
+            )
+        steps = [v.origin for v in lowered.graph.vertices if isinstance(v, Step)]
+        for selection in self.request.selections:
+            selection.check(steps)
 
     def _without_hope(self, lowered: Lowered, run: WalkResult) -> WalkResult:
         """Mark undetermined steps as executed if no record could match them, whatever they wait

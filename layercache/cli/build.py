@@ -12,7 +12,6 @@ from layercache._base.classes import evolve
 from layercache.builds.result import BuildResult
 from layercache.cli.request import prepare, print_json
 from layercache.errors import Cancelled, LayerCacheError, SourceError, UsageError
-from layercache.model.graph import Step
 from layercache.reports.report import ErrorReport, Report
 
 __all__ = ["run_advise", "run_build", "run_explain", "run_plan", "run_probe"]
@@ -143,7 +142,6 @@ def perform(options: Namespace, *, execute: bool) -> tuple[BuildResult, bool]:
         if execute:
             _remove_files(options)
         result = builder.run(request, execute=execute)
-        _note_idle_selectors(options, result)
         if execute:
             if outputs:
                 from layercache.builds.exporting import export
@@ -170,21 +168,6 @@ def perform(options: Namespace, *, execute: bool) -> tuple[BuildResult, bool]:
         builder.close()
         builder.store.close()
     return result, bool(outputs)
-
-
-def _note_idle_selectors(options: Namespace, result: BuildResult) -> None:
-    """Say which `--no-cache-step` no step answers to: most likely it is a typing mistake."""
-    if not options.no_cache_step:
-        return
-    from layercache.solver.step_filter import step_selector
-
-    origins = [step.origin for step in result.graph.vertices if isinstance(step, Step)]
-    for text in options.no_cache_step:
-        selects = step_selector(text)
-        if not any(map(selects, origins)):
-            from layercache.reports.visible import visible
-
-            print(f"note: --no-cache-step {visible(text)} selects no step", file=sys.stderr)
 
 
 def _outputs(options: Namespace) -> list[Any]:

@@ -15,6 +15,7 @@ from layercache.model.units import parse_size
 from layercache.reports.totals import Totals
 from layercache.reports.visible import visible
 from layercache.reports.wording import size_text
+from layercache.store.backend import InDirectory
 from layercache.store.collection import GRACE, Collected, Damage, collect, entries_of, usage, verify
 from layercache.store.marker import is_cache
 from layercache.store.open import default_cache, open_store
@@ -51,7 +52,11 @@ _SHOWN_KEY = 12
 def open_named(options: Namespace) -> Store:
     """The store that the options name."""
     location = options.cache or default_cache()
-    return open_store(location, durability=options.durability, salt=options.salt)
+    store = open_store(location, durability=options.durability, salt=options.salt)
+    backend = store.backend
+    if options.cache and isinstance(backend, InDirectory) and not os.path.exists(backend.directory):
+        raise UsageError(f"--cache {options.cache}: there is no cache at {backend.directory}")
+    return store
 
 
 def run_ls(options: Namespace) -> int:

@@ -143,6 +143,7 @@ def _build_command(parser: argparse.ArgumentParser, name: str) -> None:
     parser.usage = "%(prog)s [OPTIONS] CONTEXT"
     _recipe_options(parser)
     _cache_options(parser)
+    _behind_options(parser)
     _output_options(parser)
     if name == "explain":
         parser.add_argument("--against", metavar="REF|URL", help="compare with that build")
@@ -205,7 +206,13 @@ def _recipe_options(parser: argparse.ArgumentParser) -> None:
         metavar="K=V",
         help="an annotation of the image's manifest",
     )
-    add("--platform", metavar="OS/ARCH[/VARIANT]", help="build for it (default: this machine's)")
+    add(
+        "--platform",
+        action="append",
+        default=[],
+        metavar="OS/ARCH[/VARIANT]",
+        help="build for it (default: this machine's); one for each build",
+    )
     add(
         "--network",
         default="default",
@@ -306,6 +313,12 @@ def _trace(text: str) -> str:
         raise argparse.ArgumentTypeError(str(error)) from error
 
 
+def _behind_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--cache-from", action="append", default=[], metavar="URL", help="a further cache to read")
+    add("--cache-to", action="append", default=[], metavar="URL", help="a further cache to write")
+
+
 def _cache_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add(
@@ -313,8 +326,6 @@ def _cache_options(parser: argparse.ArgumentParser) -> None:
         metavar="URL",
         help="the cache: a directory or URL (default: the user's cache directory)",
     )
-    add("--cache-from", action="append", default=[], metavar="URL", help="a further cache to read")
-    add("--cache-to", action="append", default=[], metavar="URL", help="a further cache to write")
     add(
         "--durability",
         default="batch",

@@ -12,7 +12,7 @@ from layercache._base.classes import evolve
 from layercache.builds.builder import Builder
 from layercache.builds.request import Request, project_of
 from layercache.dockerfile.recipe import Dockerfile
-from layercache.errors import MissingExtra, UsageError
+from layercache.errors import MissingExtra, SourceError, UsageError
 from layercache.model.descriptors import MAX_UNPACKED_SIZE
 from layercache.model.graph import Origin
 
@@ -49,7 +49,9 @@ def prepare(options: Namespace) -> tuple[Builder, Request]:
         cache_to=options.cache_to,
     )
     if not options.quiet:
-        _name_absent(options.cache_from)
+        _name_absent("--cache-from", options.cache_from)
+        if options.cache and options.command != "build":
+            _name_absent("--cache", [options.cache])
     request = _request(options)
     observers: list[Any] = []
     raw = bool(getattr(options, "raw_output", False))
@@ -94,7 +96,7 @@ def prepare(options: Namespace) -> tuple[Builder, Request]:
     return builder, request
 
 
-def _name_absent(locations: Sequence[str]) -> None:
+def _name_absent(option: str, locations: Sequence[str]) -> None:
     """Say which directories to read from hold no cache: a wrong path is found by this only."""
     from layercache.store.backend import InDirectory
     from layercache.store.backends import open_backend
@@ -110,7 +112,7 @@ def _name_absent(locations: Sequence[str]) -> None:
             from layercache.reports.visible import visible
 
             print(
-                f"note: --cache-from {visible(location)}: there is no cache at "
+                f"note: {option} {visible(location)}: there is no cache at "
                 f"{visible(backend.directory)}; nothing is reused from it",
                 file=sys.stderr,
             )
@@ -144,16 +146,19 @@ def _request(options: Namespace) -> Request:
         if not options.json:
             print(f"layercache: warning: {visible(str(warning))}", file=sys.stderr)
     no_cache: bool | Callable[[Origin], bool] = options.no_cache
-    if options.no_cache_step and not options.no_cache:
-        from layercache.solver.step_filter import any_of, step_selector
-
-        no_cache = any_of([step_selector(text) for text in options.no_cache_step])
     trace: str | Callable[[Origin], str] = options.trace
-    if options.no_trace_step and options.trace != "off":
-        from layercache.solver.step_filter import any_of, step_selector
+    selections = []
+    if options.no_cache_step or options.no_trace_step:
+        from layercache.solver.step_filter import StepSelection
 
-        untraced = any_of([step_selector(text) for text in options.no_trace_step])
-        trace = lambda origin: "off" if untraced(origin) else options.trace  # noqa: E731
+        if options.no_cache_step:
+            uncached = StepSelection("--no-cache-step", options.no_cache_step)
+            no_cache = no_cache or uncached
+            selections.append(uncached)
+        if options.no_trace_step:
+            untraced = StepSelection("--no-trace-step", options.no_trace_step)
+            trace = lambda origin: "off" if untraced(origin) else options.trace  # noqa: E731
+            selections.append(untraced)
     return Request(
         recipe=recipe,
         context=context,
@@ -162,15 +167,15 @@ def _request(options: Namespace) -> Request:
         target=options.target,
         no_cache=no_cache,
         no_cache_filter=[s.strip() for text in options.no_cache_filter for s in text.split(",")],
-        contexts=dict(_pair(text, "--build-context") for text in options.build_context),
+        contexts=dict(_build_context(text) for text in options.build_context),
         tags=options.tag,
         labels=dict(_pair(text, "--label") for text in options.label),
         annotations=tuple(options.annotation),
-        platform=options.platform,
+        platform=_platform(options.platform),
         network=options.network,
         add_hosts=[_host(text) for text in options.add_host],
         shm_size=_size(options.shm_size) if options.shm_size else None,
-        ulimits=options.ulimit,
+        ulimits=_ulimits(options.ulimit),
         pull=options.pull,
         paranoid=options.paranoid,
         max_unpacked_size=(
@@ -179,6 +184,8 @@ def _request(options: Namespace) -> Request:
             else _size(options.max_unpacked_size)
         ),
         against=getattr(options, "against", None),
+        selections=selections,
+        strict=True,
     )
 
 
@@ -196,6 +203,50 @@ def _context(options: Namespace) -> str:
     else:
         why = f"there is no directory {context} to build from"
     raise UsageError(why)
+
+
+def _build_context(text: str) -> tuple[str, str]:
+    """The name and place of a further context; one that is not there is reported at once."""
+    name, place = _pair(text, "--build-context")
+    path: str = place
+    for scheme in ("oci-layout://", "oci-archive://", "docker-archive://"):
+        if place.startswith(scheme):
+            from layercache.images.resolver import split_tag
+
+            path = place.removeprefix(scheme).partition("@")[0]
+            try:
+                split_tag(path)
+            except SourceError as error:
+                raise UsageError(f"--build-context {text!r}: {error}") from None
+            return name, place
+    if place.startswith("docker-image://"):
+        return name, place
+    if not os.path.isdir(path):
+        what = "is not a directory" if os.path.lexists(path) else "does not exist"
+        raise UsageError(
+            f"--build-context {text!r}: {path} {what}: give a directory, oci-layout://PATH or "
+            "docker-image://NAME"
+        )
+    return name, place
+
+
+def _platform(given: Sequence[str]) -> str | None:
+    """The one platform of a build."""
+    named = [part for text in given for part in text.split(",")]
+    if len(named) > 1:
+        raise UsageError(
+            f"--platform {','.join(named)}: an image is built for one platform at a time: "
+            "build once for each, under tags of their own"
+        )
+    return named[0] if named else None
+
+
+def _ulimits(texts: Sequence[str]) -> Sequence[str]:
+    if texts and sys.platform != "win32":
+        from layercache.executors.rootfs.ulimits import parse_ulimits
+
+        parse_ulimits(texts)  # a wrong one is refused before anything is built
+    return texts
 
 
 def _pair(text: str, option: str, *, bare: bool = False) -> tuple[str, Any]:
@@ -219,12 +270,15 @@ def _size(text: str) -> int:
 
 
 def _fields(text: str, option: str) -> dict[str, str]:
-    found = {}
+    found: dict[str, str] = {}
     for part in text.split(","):
         name, equals, value = part.partition("=")
         if not equals:
             raise UsageError(f"{option} {text!r}: expected KEY=VALUE, found {part!r}")
-        found[name.strip().lower()] = value
+        name = name.strip().lower()
+        if name in found:
+            raise UsageError(f"{option} {text!r}: {name} is given twice")
+        found[name] = value
     return found
 
 
@@ -233,7 +287,16 @@ def _secret(text: str) -> tuple[str, bytes]:
     name = fields.get("id")
     if not name:
         raise UsageError(f"--secret {text!r} needs id=NAME")
+    unknown = sorted(fields.keys() - {"id", "src", "source", "env", "type"})
+    if unknown:
+        raise UsageError(
+            f"--secret {text!r}: unknown {', '.join(unknown)} (expected id, src, source, env, type)"
+        )
+    if fields.get("type", "file") not in ("file", "env"):
+        raise UsageError(f"--secret {text!r}: type is file or env")
     source = fields.get("src") or fields.get("source")
+    if source is not None and fields.get("env"):
+        raise UsageError(f"--secret {text!r}: give src or env, not both")
     if source is None and (fields.get("env") or fields.get("type") == "env"):
         variable = fields.get("env") or name
         value = os.environ.get(variable)

@@ -33,7 +33,7 @@ from layercache.oci.manifests import BlobSource
 from layercache.oci.platforms import Platform, host_platform
 from layercache.oci.streams import CHUNK, Checked
 
-__all__ = ["UNKNOWN_SIZE", "BaseImage", "Content", "ImageFinder", "Images"]
+__all__ = ["UNKNOWN_SIZE", "BaseImage", "Content", "ImageFinder", "Images", "split_tag"]
 
 UNKNOWN_SIZE: Final = -1
 """Size in the descriptor of a base layer whose uncompressed size is unknown until fetched."""
@@ -299,7 +299,7 @@ class Images:
         text, _, digest_text = text.partition("@")
         digest = check_digest(digest_text) if digest_text else None
         base = self._directory if isinstance(self._directory, str) else self._directory()
-        path, tag = _split_tag(os.path.join(base, text))
+        path, tag = split_tag(os.path.join(base, text))
         with self._lock:
             file = self._files.get(path)
             if file is None:
@@ -328,8 +328,8 @@ class Images:
         )
 
 
-def _split_tag(text: str) -> tuple[str, str | None]:
-    """Path and name in `PATH[:NAME[:TAG]]`: the longest path that exists."""
+def split_tag(text: str) -> tuple[str, str | None]:
+    """Path and name in `PATH[:NAME[:TAG]]`: the longest path that exists; raises `SourceError`."""
     path, tag = text, None
     while not os.path.lexists(path) and ":" in path:
         path, _, last = path.rpartition(":")

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
         Walk,
         Walker,
     )
-    from layercache.solver.step_filter import any_of, step_selector
+    from layercache.solver.step_filter import StepSelection, step_selector
     from layercache.solver.strategies import ChainKeys, ContentKeys
     from layercache.solver.walker import GraphWalk, GraphWalker
 
@@ -55,9 +55,9 @@ __all__ = [
     "Lost",
     "Outcome",
     "Selectors",
+    "StepSelection",
     "Walk",
     "Walker",
-    "any_of",
     "step_selector",
 ]
 
@@ -70,7 +70,7 @@ if not TYPE_CHECKING:  # a type checker shall know a misspelt name when it sees 
                 "Declined Executed Failed Fingerprinted Found Lost Outcome Selectors Walk "
                 "Walker"
             ),
-            "step_filter": "any_of step_selector",
+            "step_filter": "StepSelection step_selector",
             "strategies": "ChainKeys ContentKeys",
             "walker": "GraphWalk GraphWalker",
         },

@@ -2,15 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from layercache.errors import UsageError
 from layercache.model.graph import Origin
 
-__all__ = ["any_of", "step_selector"]
+__all__ = ["StepSelection", "step_selector"]
 
 
-def step_selector(text: str) -> Callable[[Origin], bool]:
+class StepSelection:
+    """The steps that one of several selectors names; a predicate of a step's `Origin`.
+
+    `option` is the option that gave the selectors. Raises `UsageError` for an empty one.
+    """
+
+    def __init__(self, option: str, texts: Sequence[str]) -> None:
+        self._option = option
+        self._selectors = [(text, step_selector(text, option)) for text in texts]
+
+    def __call__(self, origin: Origin) -> bool:
+        return any(selects(origin) for _, selects in self._selectors)
+
+    def check(self, origins: Iterable[Origin]) -> None:
+        """Raise `UsageError` for the first selector that selects none of these steps."""
+        steps = tuple(origins)
+        for text, selects in self._selectors:
+            if not any(map(selects, steps)):
+                raise UsageError(
+                    f"{self._option} {text!r} selects no step of this build: write STAGE:INDEX "
+                    "as `plan --json` shows them, an operation, or a pattern of the whole text"
+                )
+
+
+def step_selector(text: str, option: str = "--no-cache-step") -> Callable[[Origin], bool]:
     """A predicate for one `--no-cache-step`.
 
     - `STAGE:INDEX`, both as in the JSON output, the stage by name or number: `build:3`, `0:2`;
@@ -20,7 +44,7 @@ def step_selector(text: str) -> Callable[[Origin], bool]:
     Raises `UsageError` for an empty text.
     """
     if not text.strip():
-        raise UsageError("--no-cache-step needs STAGE:INDEX, an operation or a pattern")
+        raise UsageError(f"{option} needs STAGE:INDEX, an operation or a pattern")
     stage, colon, index = text.rpartition(":")
     if colon and index.isdigit() and stage and not any(c.isspace() for c in stage):
         wanted = int(index)
@@ -30,11 +54,6 @@ def step_selector(text: str) -> Callable[[Origin], bool]:
         operation = text.upper()
         return lambda o: o.op.upper() == operation
     return lambda o: _matches(text, o.text)
-
-
-def any_of(selectors: Sequence[Callable[[Origin], bool]]) -> Callable[[Origin], bool]:
-    """Steps that one of the selectors names."""
-    return lambda origin: any(selector(origin) for selector in selectors)
 
 
 def _matches(pattern: str, text: str) -> bool:

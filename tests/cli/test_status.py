@@ -41,6 +41,18 @@ FAILURES: dict[str, tuple[dict[str, str], list[str], int, str]] = {
     "a push without a name": ({}, ["--push"], 2, "usage"),
     "a bad tag": ({}, ["-t", "UPPER CASE"], 2, "usage"),
     "a cache that no backend knows": ({}, ["--cache", "nosuch://x"], 2, "usage"),
+    "two platforms": ({}, ["--platform", "linux/amd64", "--platform", "linux/arm64"], 2, "usage"),
+    "a list of platforms": ({}, ["--platform", "linux/amd64,linux/arm64"], 2, "usage"),
+    "a context that is not there": ({}, ["--build-context", "x=/no/such"], 2, "usage"),
+    "a layout that is not there": (
+        {},
+        ["--build-context", "x=oci-layout:///no/such:1"],
+        2,
+        "usage",
+    ),
+    "a limit without a value": ({}, ["--ulimit", "nofile"], 2, "usage"),
+    "an unknown key of a secret": ({}, ["--secret", "id=a,env=HOME,moed=1"], 2, "usage"),
+    "an unknown type of secret": ({}, ["--secret", "id=a,type=moed,env=HOME"], 2, "usage"),
     "a step selector without text": ({}, ["--no-cache-step", ""], 2, "usage"),
 }
 
@@ -331,3 +343,25 @@ def test_what_is_nothing_to_compare_with_is_said(project: Project, name: str) ->
     ran = project.run("explain", "--against", name)
     assert ran.status == 2
     assert f"--against {name}: this cache has built no image of that name" in ran.err
+
+
+@pytest.mark.parametrize("command", ["cache ls", "cache du", "cache verify", "stats", "images"])
+def test_a_cache_to_look_at_that_is_not_there(call: Callable[..., Ran], command: str) -> None:
+    """A wrong path would else look like an empty cache; the default cache may be none yet."""
+    ran = call(*command.split(), "--cache", "/no/such")
+    assert 2 == ran.status
+    assert "there is no cache at /no/such" in ran.err
+
+
+def test_a_plan_names_a_cache_that_is_not_there(project: Project) -> None:
+    """Nothing is there before the first build, or a path is wrong: only the user can tell."""
+    assert f"--cache {project.cache}: there is no cache" in project.run("plan").err
+    project.run("build", "-q")
+    assert "there is no cache" not in project.run("plan").err
+
+
+def test_commands_on_a_cache_take_no_caches_behind_it(call: Callable[..., Ran]) -> None:
+    """They would look at the one cache only, whatever was given."""
+    ran = call("cache", "ls", "--cache-from", "x")
+    assert 2 == ran.status
+    assert "unrecognized arguments: --cache-from" in ran.err

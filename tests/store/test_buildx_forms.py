@@ -26,7 +26,12 @@ from layercache.store.backends.registry import RegistryBackend
         "type=registry,ref=h.io/a,insecure=true",
         "type=registry,ref=h.io/a,registry.insecure=maybe",
         "type=registry",
-        "type=s3,bucket=b,name=a",
+        "type=s3,bucket=b,name=a;b",
+        "type=s3,bucket=b,name=../a",
+        "type=registry,ref=h.io/a,image-manifest=false",
+        "type=local,dest=x,ignore-error=false",
+        "user/app:cache",
+        "a/b:c",
         "type=s3,bucket=b,blobs_prefix=a",
         "type=s3,bucket=b,access_key_id=a",
         "type=s3,bucket=b,use_path_style=2",
@@ -51,12 +56,12 @@ def test_keys_of_s3_reach_the_client() -> None:
     """Credentials, addressing and place."""
     pytest.importorskip("s3fs", reason="s3fs is not installed")
     backend = open_backend(
-        "type=s3,bucket=b,prefix=p/,region=r,endpoint_url=http://127.0.0.1:1,access_key_id=a,"
+        "type=s3,bucket=b,prefix=p/,name=n,region=r,endpoint_url=http://127.0.0.1:1,access_key_id=a,"
         "secret_access_key=s,session_token=t,use_path_style=true,mode=max"
     )
     assert isinstance(backend, FsspecBackend)
     assert backend.__getstate__() == {
-        "url": "s3://b/p",
+        "url": "s3://b/p/n",
         "options": {
             "key": "a",
             "secret": "s",
@@ -71,6 +76,9 @@ def test_keys_of_s3_reach_the_client() -> None:
     "text",
     [
         "ghcr.io/org/app:cache",
+        "ghcr.io/org/app",
+        "v1.2/cache",
+        "localhost/app",
         "localhost/app:cache",
         "127.0.0.1:5000/app",
         "[::1]:5000/app",
@@ -89,9 +97,9 @@ def test_the_short_form_is_a_registry(
 
 @pytest.mark.parametrize(
     "text",
-    ["cache", "./ghcr.io/org/app:cache", "/a.b/c:d", "~/a.b:c", "a/b:c", "v1.2/cache", "C:\\a:b"],
+    ["cache", "a/b", "./ghcr.io/org/app:cache", "/a.b/c:d", "~/a.b:c", "../a/b:c", "C:\\a:b"],
 )
 def test_a_path_stays_a_path(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A first part without dot or port is no host, and a host alone is not enough."""
+    """A first part without dot or port is no host."""
     monkeypatch.chdir(tmp_path)
     assert isinstance(open_backend(text), LocalBackend)

@@ -25,7 +25,8 @@ def open_backend(location: str, *, durability: str = "batch") -> Backend:
     - `registry://REF`, `oci://REF`: an OCI registry;
     - `obstore+s3://…` and so on: object storage by obstore;
     - any other URL: fsspec;
-    - `HOST/NAME:TAG`, where no such directory is: an OCI registry, as for buildx;
+    - `HOST/NAME[:TAG]`, where no such directory is: an OCI registry, as for buildx (a path that
+      is not there yet begins with `/` or `./`);
     - `type=local,dest=DIR` (or `src=`), `type=registry,ref=REF[,registry.insecure=true]`,
       `type=s3,bucket=B[,region=R][,prefix=P][,endpoint_url=U]` and its credentials.
 

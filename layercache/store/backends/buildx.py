@@ -18,29 +18,47 @@ if TYPE_CHECKING:
 __all__ = ["is_reference", "open_buildx"]
 
 _KEYS: Final = {
-    "local": ("dest", "src", "mode"),
-    "registry": ("ref", "registry.insecure", "mode"),
+    "local": ("dest", "src", "mode", "ignore-error"),
+    "registry": (
+        "ref", "registry.insecure", "mode", "oci-mediatypes", "image-manifest", "ignore-error",
+    ),
     "s3": (
-        "bucket", "region", "prefix", "endpoint_url", "access_key_id", "secret_access_key",
-        "session_token", "use_path_style", "mode",
+        "bucket", "region", "prefix", "name", "endpoint_url", "access_key_id", "secret_access_key",
+        "session_token", "use_path_style", "mode", "ignore-error",
     ),
 }  # fmt: skip
+_ALWAYS: Final = {
+    "oci-mediatypes": "OCI media types are written always",
+    "image-manifest": "every object is an image manifest",
+    "ignore-error": "a cache never fails a build",
+}
+"""Keys that describe what is so in any case: true is accepted, false can't be had."""
+
+_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}", re.ASCII)
 _BUILDX_ELSEWHERE: Final = ("gha", "inline", "azblob")
 _FLAGS: Final = {"true": True, "1": True, "false": False, "0": False}
 _HOST: Final = re.compile(r"(?:localhost|[^/\\.~][^/\\]*[.:][^/\\]*|\[[0-9a-fA-F:]+\](?::\d+)?)")
-_TAGGED: Final = re.compile(r"[^\\@]*(?::\d+/[^\\]+|/[^\\/:]+:[\w.-]+|@sha256:[0-9a-f]{64})")
+_TAGGED: Final = re.compile(r"[a-z0-9._/-]+(?::[\w.-]+|@sha256:[0-9a-f]{64})", re.ASCII)
 
 
 def is_reference(text: str) -> bool:
-    """Whether a text without a scheme is `HOST/NAME:TAG` rather than a directory.
+    """Whether a text without a scheme is `HOST/NAME[:TAG]` rather than a directory.
 
-    A host has a dot or a port, and there is a port, a tag or a digest; a directory that is there
-    is one.
+    A host is `localhost`, or has a dot or a port. A directory is one that is there, or begins
+    with `./`, `../` or `/`. Raises `UsageError` for `NAME/NAME:TAG`: buildx would take it for an
+    image of Docker Hub.
     """
     first, slash, _ = text.partition("/")
-    if not slash or len(first) < 3 or not _HOST.fullmatch(first) or not _TAGGED.fullmatch(text):
+    if not slash or (len(first) < 3 and not _TAGGED.fullmatch(text)) or os.path.isdir(text):
         return False
-    return not os.path.isdir(text)
+    if len(first) > 2 and _HOST.fullmatch(first):
+        return True
+    if _TAGGED.fullmatch(text):
+        raise UsageError(
+            f"not a cache: {text!r} may be a directory or a repository of Docker Hub: write "
+            f"./{text} or docker.io/{text}"
+        )
+    return False
 
 
 def open_buildx(text: str, durability: str) -> Backend:
@@ -60,6 +78,9 @@ def open_buildx(text: str, durability: str) -> Backend:
         raise UsageError(
             f"not a cache: {shown}: every step is kept here, which is mode=max; there is no other"
         )
+    for name, why in _ALWAYS.items():
+        if name in options and not _flag(options, name, shown):
+            raise UsageError(f"not a cache: {shown}: {name}=false is not possible: {why}")
     needed = {"local": ("dest", "src"), "registry": ("ref",), "s3": ("bucket",)}[kind]
     place = next((options[name] for name in needed if options.get(name)), None)
     if place is None:
@@ -119,4 +140,11 @@ def _s3(bucket: str, options: Mapping[str, str], shown: str) -> Backend:
     if _flag(options, "use_path_style", shown):
         given["config_kwargs"] = {"s3": {"addressing_style": "path"}}
     prefix = options.get("prefix", "").strip("/")
+    if name := options.get("name", ""):
+        if not _NAME.fullmatch(name):
+            raise UsageError(
+                f"not a cache: {shown}: name is one word of letters, digits, '.', '_' and '-'; "
+                "give the option once for each of several names"
+            )
+        prefix = f"{prefix}/{name}".strip("/")
     return FsspecBackend(f"s3://{bucket}/{prefix}".rstrip("/"), **given).check()
