@@ -4,13 +4,15 @@
 
 Wall milliseconds, medians and minima of interleaved rounds. The floor is `unshare` of
 util-linux with the same namespaces, an overlay by mount(8) and chroot(1): no capture, no user,
-no /dev, no /proc. With `--check` the exit status is 1 when a ratio is above its limit. Needs
-root and a static busybox.
+no /dev, no /proc. What a cache mount adds where 10,000 files of the state are shown with other
+times is CPU seconds; its floor is touch(1) on these files through an overlay. With `--check`
+the exit status is 1 when a ratio is above its limit. Needs root and a static busybox.
 """
 
 from __future__ import annotations
 
 import argparse
+import glob
 import io
 import os
 import shutil
@@ -29,7 +31,8 @@ from layercache.inputs.inputs import Inputs
 from layercache.model.descriptors import LAYER_TAR, SCRATCH, Descriptor, Layer, State
 from layercache.model.digests import DiffID, Digest, Fingerprint
 from layercache.model.instruction import Source
-from layercache.model.operations import Exec
+from layercache.model.layer_times import LAYER_TIME
+from layercache.model.operations import Exec, Mount
 from layercache.model.selectors import EVERYTHING
 from layercache.model.task import BoundInput, Task
 from layercache.model.tree import Tree
@@ -44,6 +47,16 @@ FLOOR = (
     '\'mount -t overlay -o lowerdir="$2",upperdir="$3/u",workdir="$3/w",volatile none "$3/r" '
     '&& exec chroot "$3/r" /bin/true\' sh "$1" "$2" "$d"'
 )
+
+
+RETIME = (
+    'set -e; d="$1/retime"; mkdir -p "$d/u" "$d/w" "$d/m"; unshare -m sh -ec \'mount -t overlay '
+    'overlay -o "metacopy=on,redirect_dir=on,lowerdir=$2,upperdir=$1/u,workdir=$1/w" "$1/m" && '
+    'find "$1/m" -type f -print0 | xargs -0 touch -d @1700000000\' sh "$d" "$2"; rm -rf "$d"'
+)
+"""The least that showing other times can cost: a new inode for each file."""
+
+SOURCES = 10_000
 
 
 class MissingBusybox(Exception):
@@ -99,15 +112,93 @@ class Bench:
         with tarfile.open(fileobj=io.BytesIO(layer)) as archive:
             archive.extractall(self.plain, filter="fully_trusted")
 
-    def run(self, *args: str) -> None:
-        parent = BoundInput("parent", self.base, EVERYTHING, Fingerprint(self.base.chain_id))
-        self.executor.execute(Task(Exec(args=args), (parent,)), self.window)
+    def run(self, *args: str, state: State | None = None, mounts: tuple[Mount, ...] = ()) -> None:
+        state = state or self.base
+        parent = BoundInput("parent", state, EVERYTHING, Fingerprint(state.chain_id))
+        self.executor.execute(Task(Exec(args=args, mounts=mounts), (parent,)), self.window)
 
     def script(self, text: str) -> Callable[[], None]:
         return lambda: self.run("/bin/sh", "-c", text)
 
     def floor(self) -> None:
         subprocess.run(["sh", "-c", FLOOR, "sh", self.place, self.plain], check=True)
+
+
+def with_sources(bench: Bench) -> State:
+    """The base with many small files on top, also in the plain directory `sources`."""
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        for number in range(SOURCES):
+            info = tarfile.TarInfo(f"src/{number // 100}/{number}")
+            info.size, info.mtime = 4096, LAYER_TIME
+            tar.addfile(info, io.BytesIO((b"%d\n" % number).ljust(4096, b"x")))
+    archive.seek(0)
+    with tarfile.open(fileobj=archive) as tar:
+        tar.extractall(os.path.join(bench.place, "sources"), filter="fully_trusted")
+    archive.seek(0)
+    descriptor = bench.window.add(archive, LAYER_TAR)
+    return bench.base.plus(Layer(descriptor, DiffID(descriptor.digest)))
+
+
+def cache_times(place: str) -> list[Figure]:
+    """What a cache mount costs a step that is shown many files."""
+    bench = Bench(place)
+    state = with_sources(bench)
+    caches = os.path.join(place, "scratch", "caches")
+    mounts = (Mount(type="cache", target="/cache", id="bench"),)
+
+    def cached() -> None:
+        bench.run("/bin/true", state=state, mounts=mounts)
+
+    def plain() -> None:
+        bench.run("/bin/true", state=state)
+
+    def unknown() -> None:
+        for path in glob.glob(os.path.join(caches, "*", "*.times")):
+            os.unlink(path)
+        cached()
+
+    def cost(work: Callable[[], None]) -> float:
+        """CPU seconds of one step, the helper process and what is deleted afterwards included."""
+        bench.executor.close()
+        work()
+        before = cpu_seconds()
+        for _ in range(5):
+            work()
+        bench.executor.close()
+        return (cpu_seconds() - before) / 6
+
+    def floor() -> None:
+        sources = os.path.join(place, "sources")
+        subprocess.run(["sh", "-c", RETIME, "sh", place, sources], check=True)
+
+    plain()
+    cached()
+    works = {"plain": plain, "as at its last use": cached, "all times set": unknown}
+    found = {name: cost(work) for name, work in works.items()}
+    before = cpu_seconds()
+    for _ in range(5):
+        floor()
+    least = (cpu_seconds() - before) / 5
+    for name, seconds in {**found, "touch through an overlay": least}.items():
+        print(f"  10,000 files, {name:30}{seconds:8.3f} s CPU")
+    title = f"a cache mount beside {SOURCES:,} files"
+    return [
+        Figure(
+            NAME, f"{title}, nothing changed: CPU s", found["as at its last use"] - found["plain"]
+        ),
+        Figure(
+            NAME,
+            f"{title}, all times set / touch of them",
+            (found["all times set"] - found["plain"]) / least,
+        ),
+    ]
+
+
+def cpu_seconds() -> float:
+    """Of this process and the children that it waited for."""
+    used = os.times()
+    return used.user + used.system + used.children_user + used.children_system
 
 
 def interleaved(rounds: int, works: dict[str, Callable[[], None]]) -> dict[str, list[float]]:
@@ -162,7 +253,10 @@ def measure_all(rounds: int) -> list[Figure]:
         return []
     place = tempfile.mkdtemp(prefix="layercache-bench-")
     try:
-        return measure(place, rounds)
+        for name in ("steps", "times"):
+            os.mkdir(os.path.join(place, name))
+        steps = measure(os.path.join(place, "steps"), rounds)
+        return steps + cache_times(os.path.join(place, "times"))
     except MissingBusybox:
         print("rootfs: skipped, no busybox: apt-get install busybox-static")
         return []

@@ -17,7 +17,7 @@ from layercache._base.classes import frozen
 from layercache._base.paths import shown_in_image
 from layercache.errors import BuildError, NotFound
 from layercache.layers.verified_file import Verified
-from layercache.model.layer_index import IMPLIED, OPAQUE, WHITEOUT, LayerIndex, sort_key
+from layercache.model.layer_index import IMPLIED, OPAQUE, WHITEOUT, LayerIndex, Row, sort_key
 from layercache.model.layer_times import LAYER_TIME
 from layercache.model.logical_clock import Clock, LayerTimes
 from layercache.model.tree import (
@@ -248,13 +248,19 @@ class StateTree(HardLinks, Linked, Timed, Ordered):
                 return number + 1
         return 0
 
-    def files_above(self, number: int) -> Iterator[tuple[bytes, Node]]:
-        """The regular files of the state that are in layer `number` or one above it."""
-        for at in range(number, len(self._indexes)):
+    def files_above(self, number: int) -> Iterator[tuple[bytes, Row, int]]:
+        """The regular files of the state that are in layer `number` or one above it: path, row and
+        `moment` of each.
+        """
+        top = len(self._indexes) - 1
+        for at in range(number, top + 1):
             index = self._indexes[at]
-            for row, path in enumerate(index.paths):
-                if stat.S_ISREG(index.mode(row)) and self._find(path) == (at, row):
-                    yield path, index.node(row)
+            moments = {code: self.clock.shown(at, code) for code in index.times.codes}
+            for row, values in index.files():
+                path = index.paths[row]
+                if at == top or self._find(path) == (at, row):
+                    code = index.code(row)
+                    yield path, values, values[4] if code is None else moments[code]
 
     def age(self, path: bytes) -> int | None:
         """The code that a further layer uses for the time at which the entry at `path` was

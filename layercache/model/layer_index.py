@@ -210,6 +210,12 @@ class LayerIndex:
         self._shown = key, found
         return found
 
+    def files(self) -> Iterator[tuple[int, Row]]:
+        """The rows of regular files, hard links included, each with its number."""
+        for row, values in enumerate(self._table):
+            if values[0] & 0o170000 == 0o100000:
+                yield row, values
+
     def names(self, path: bytes) -> Sequence[bytes]:
         """All names of the file at `path`, sorted, if the layer gives it several; else empty."""
         row = self.row(path)

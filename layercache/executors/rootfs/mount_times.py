@@ -16,19 +16,20 @@ import os
 import struct
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import accumulate, pairwise
 from typing import Final
 
 from blake3 import blake3
 
 from layercache._base.classes import frozen
-from layercache.model.tree import Node
 
 __all__ = ["Seen", "Table", "base_of", "show"]
 
-_MAGIC: Final = b"layercache times 1\n"
-_ROW: Final = struct.Struct("<q16sI")
-_HEAD: Final = struct.Struct("<3I")
+_MAGIC: Final = b"layercache times 2\n"
+_HEAD: Final = struct.Struct("<16sI")
+_OWNED: Final = struct.Struct("<3I16s")
 _WIDTH: Final = 16
+_CHECK: Final = 32
 _TICK: Final = 1_000
 """Nanoseconds between what was written one after the other and is new in the same use."""
 
@@ -44,10 +45,9 @@ class Seen:
     moment: int
 
     @classmethod
-    def of(cls, node: Node, moment: int) -> Seen:
-        """`moment` in seconds."""
-        head = _HEAD.pack(node.mode, node.uid, node.gid)
-        return cls(blake3(head + node.content).digest(_WIDTH), moment * 10**9)
+    def of(cls, mode: int, uid: int, gid: int, content: bytes, moment: int) -> Seen:
+        """`content` is the digest of the bytes; `moment` in seconds."""
+        return cls(_OWNED.pack(mode, uid, gid, content), moment * 10**9)
 
 
 @frozen
@@ -65,24 +65,32 @@ class Table:
                 data = file.read()
         except FileNotFoundError:
             return None
-        end = len(data) - 32
+        end = len(data) - _CHECK
         if not data.startswith(_MAGIC) or blake3(data[: max(end, 0)]).digest() != data[end:]:
             return None
-        at = len(_MAGIC) + _WIDTH
-        base = data[len(_MAGIC) : at]
-        rows = {}
-        while at < end:
-            moment, identity, size = _ROW.unpack_from(data, at)
-            at += _ROW.size
-            rows[data[at : at + size]] = identity, moment
-            at += size
-        return cls(base, rows)
+        base, count = _HEAD.unpack_from(data, len(_MAGIC))
+        at = len(_MAGIC) + _HEAD.size
+        moments = struct.unpack_from(f"<{count}q", data, at)
+        sizes = struct.unpack_from(f"<{count}I", data, at + 8 * count)
+        at += 12 * count
+        identities = struct.unpack_from(f"{_OWNED.size}s" * count, data, at)
+        at += _OWNED.size * count
+        ends = list(accumulate(sizes, initial=at))
+        names = [data[first:last] for first, last in pairwise(ends)]
+        return cls(base, dict(zip(names, zip(identities, moments, strict=True), strict=True)))
 
     def write(self, path: str) -> None:
         """Replace the file at `path` atomically."""
-        parts = [_MAGIC, self.base]
-        for name, (identity, moment) in self.rows.items():
-            parts += [_ROW.pack(moment, identity, len(name)), name]
+        names, rows = list(self.rows), list(self.rows.values())
+        count = len(names)
+        parts = [
+            _MAGIC,
+            _HEAD.pack(self.base, count),
+            struct.pack(f"<{count}q", *[moment for _, moment in rows]),
+            struct.pack(f"<{count}I", *map(len, names)),
+            *[identity for identity, _ in rows],
+            *names,
+        ]
         body = b"".join(parts)
         temporary = f"{path}-{os.getpid()}"
         with open(temporary, "wb") as file:

@@ -156,8 +156,8 @@ class StepMounts:
         self._mounts: tuple[Mount, ...] = ()
         self._used: list[CacheDirectory] = []
         self._filled = False
-        self._binds: list[tuple[bytes, dict[bytes, bytes], dict[str, Any]]] = []
-        """What is shown in bind mounts: a prefix of names, name → path there, the mount."""
+        self._binds: list[tuple[dict[bytes, bytes], dict[str, Any]]] = []
+        """What is shown in bind mounts: name → path there, the mount."""
         self._seen: dict[bytes, Seen] = {}
         self._kept: dict[bytes, int] = {}
         self.timed: dict[str, Any] | None = None
@@ -212,8 +212,8 @@ class StepMounts:
         count = state.base_layers
         base = base_of([layer.diff_id for layer in parent.layers[:count]])
         seen = self._seen
-        for path, node in state.files_above(count):
-            seen[b"/" + path] = Seen.of(node, state.moment(path))
+        for path, row, moment in state.files_above(count):
+            seen[b"/" + path] = Seen.of(row[0], row[1], row[2], row[7], moment)
         alone = []
         for found in self._used:
             lock, only = self._caches.alone(found)
@@ -233,22 +233,28 @@ class StepMounts:
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(found.times)
         other = {name: t for name, t in shown.items() if t != seen[name].moment}
-        self._kept = {name[1:]: t for name, t in other.items() if name.startswith(b"/")}
+        self._kept = {name[1:]: t for name, t in other.items() if not name.startswith(b"//")}
         if self._kept:
-            self.timed = self._timed([[name, t] for name, t in self._kept.items()])
-        for prefix, paths, spec in self._binds:
-            names = [name for name in other if name.startswith(prefix)]
-            times: list[list[Any]] = [[paths[name], other[name]] for name in names]
+            self.timed = self._timed(self._kept)
+        for paths, spec in self._binds:
+            times = {path: other[name] for name, path in paths.items() if name in other}
             if times:
-                self._moments |= {other[name] for name in names}
+                self._moments.update(times.values())
                 self._retime(spec, times)
 
-    def _timed(self, times: list[list[Any]]) -> dict[str, Any]:
+    def _timed(self, times: Mapping[bytes, int]) -> dict[str, Any]:
         """An overlay in which only times differ, to be mounted over other directories."""
-        upper = self._next("tu")
-        return {"at": self._next("ti"), "upper": upper, "work": self._next("tw"), "set": times}
+        upper, names = self._next("tu"), sorted(times)
+        return {
+            "at": self._next("ti"),
+            "upper": upper,
+            "work": self._next("tw"),
+            # Two texts, because a value each would cost as much as setting them.
+            "paths": b"\0".join(names),
+            "times": b" ".join([b"%d" % times[name] for name in names]),
+        }
 
-    def _retime(self, spec: dict[str, Any], times: list[list[Any]]) -> None:
+    def _retime(self, spec: dict[str, Any], times: Mapping[bytes, int]) -> None:
         """Put an overlay with other times below the content of a bind mount."""
         lower = spec["overlays"][0]["lower"] if spec["overlays"] else [spec["base"]]
         timed = {**self._timed(times), "lower": lower}
@@ -272,17 +278,18 @@ class StepMounts:
             tree: Tree = shown_state(bound.subject, blobs, start)
         else:
             tree = blobs.tree(bound.subject)
-        prefix = b"\0" + os.fsencode(mount.target) + b"\0"
+        prefix = b"//" + os.fsencode(posixpath.normpath(mount.target)) + b"//"
         paths = {}
+        state = isinstance(bound.subject, State)
         for match in select(tree, bound.selector):
             for relative, path, node in walk(tree, match):
                 if node.is_file:
                     name = prefix + relative
-                    state = isinstance(bound.subject, State)
                     inside = os.fsencode(NAME) + (b"/" + relative if relative else b"")
                     paths[name] = path if state else inside
-                    self._seen[name] = Seen.of(node, node.mtime if state else start)
-        self._binds.append((prefix, paths, spec))
+                    moment = node.mtime if state else start
+                    self._seen[name] = Seen.of(node.mode, node.uid, node.gid, node.content, moment)
+        self._binds.append((paths, spec))
 
     @property
     def shown(self) -> ShownTimes:

@@ -23,7 +23,7 @@ __all__ = ["probe", "report_broken", "report_gone", "run"]
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable
     from typing import Any
 
     Spec = dict[str, Any]
@@ -140,7 +140,7 @@ def _enter(path: str, system: dict[str, int], upper: int = -1) -> Root:
 
 def _overlay(spec: Spec, layer: Spec, device: int) -> None:
     """Mount an overlay below the step's own, and set the times that it is to show."""
-    times = layer.get("set", ())
+    times = layer.get("times", b"")
     # Then only inodes are copied; a user namespace may not.
     alone: list[tuple[str, str]] = []
     if times and not spec["userxattr"]:
@@ -150,16 +150,18 @@ def _overlay(spec: Spec, layer: Spec, device: int) -> None:
         userxattr=spec["userxattr"], attributes=device, methods=spec["methods"], options=alone,
     )  # fmt: skip
     if times:
-        set_times(layer["at"], times)
+        set_times(layer["at"], layer["paths"].split(b"\0"), map(int, times.split()))
 
 
-def set_times(root: str, times: Sequence[tuple[bytes, int]]) -> None:
-    """Set times (ns) of files below `root`, by paths in which no link is followed."""
+def set_times(root: str, paths: Iterable[bytes], times: Iterable[int]) -> None:
+    """Set times (ns) of files below `root`, by paths in which no link is followed; those of one
+    directory come together.
+    """
     top = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     rules = sys_.RESOLVE_BENEATH | sys_.RESOLVE_NO_SYMLINKS
     here, directory = b"", -1
     try:
-        for path, moment in sorted(times):
+        for path, moment in zip(paths, times, strict=True):
             parent, _, name = path.rpartition(b"/")
             if directory < 0 or parent != here:
                 if directory >= 0:
