@@ -249,6 +249,8 @@ class RunningBuild:
         request = self.request
         recipe = request.recipe
         instructions = recipe.instructions if isinstance(recipe, Dockerfile) else tuple(recipe)
+        if isinstance(recipe, Dockerfile) and "error" in (recipe.check or ""):
+            self._refuse_violations(recipe)
         host = self._host_platform()
         options = Options(
             args=with_source_date(arguments_of(request.args)),
@@ -339,6 +341,23 @@ class RunningBuild:
 
     def _fetch(self, layer: Layer) -> bool:
         return self._images is not None and self._images.fetch(layer)
+
+    def _refuse_violations(self, recipe: Dockerfile) -> None:
+        """End a build of a file that says `# check=error=true` and violates a rule."""
+        from layercache.checks.check import refuse_violations
+        from layercache.inputs.context import ignore_rules
+
+        context = self.request.context
+        refuse_violations(
+            recipe.text or "",
+            recipe.name,
+            build_args=arguments_of(self.request.args),
+            ignore=(
+                ignore_rules(os.fspath(context), recipe.path)
+                if isinstance(context, str | os.PathLike)
+                else None
+            ),
+        )
 
     def _ensure(self, layer: Layer) -> Layer:
         """A layer with its bytes in the store."""

@@ -19,6 +19,10 @@ __all__ = ["run_advise", "run_build", "run_explain", "run_plan", "run_probe"]
 
 def run_build(options: Namespace) -> int:
     """`layercache build`."""
+    if options.call is not None and options.call.split(",", 1)[0] != "build":
+        from layercache.cli.call import run_call
+
+        return run_call(options)
     return _run(options, execute=True, show=_summary)
 
 

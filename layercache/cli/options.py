@@ -51,6 +51,7 @@ def _all_commands() -> argparse.ArgumentParser:
         _build_command(
             commands.add_parser(name, help=text, description=text, allow_abbrev=False), name
         )
+    _check_command(commands)
     _cache_commands(commands)
     return parser
 
@@ -145,12 +146,30 @@ def _build_command(parser: argparse.ArgumentParser, name: str) -> None:
     _cache_options(parser)
     _behind_options(parser)
     _output_options(parser)
+    if name == "build":
+        _call_options(parser)
     if name == "explain":
         parser.add_argument("--against", metavar="REF|URL", help="compare with that build")
     if name == "advise":
         parser.add_argument("--history", type=_count, metavar="N", help="plan the last N commits")
     parser.add_argument("context", metavar="CONTEXT", help="directory of the build context")
     parser.set_defaults(run=_lazily("layercache.cli.build", f"run_{name}"))
+
+
+def _call_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--check",
+        action="store_const",
+        const="check",
+        dest="call",
+        help="check the Dockerfile and build nothing; short for --call=check",
+    )
+    parser.add_argument(
+        "--call",
+        metavar="build|check|outline|targets[,format=text|json|sarif]",
+        help="build nothing, and print what the checks find, what the target takes, or which "
+        "targets there are",
+    )
 
 
 def _recipe_options(parser: argparse.ArgumentParser) -> None:
@@ -366,6 +385,22 @@ def _output_options(parser: argparse.ArgumentParser) -> None:
     add("--show-output", action="store_true", help="also show what reused steps wrote")
     add("--iidfile", metavar="FILE", help="write the digest of the image's configuration there")
     add("-q", "--quiet", action="store_true", help="print the image's digest only")
+
+
+def _check_command(commands: argparse._SubParsersAction[_Parser]) -> None:
+    text = "check Dockerfiles against the build checks; build nothing"
+    parser = commands.add_parser("check", help=text, description=text, allow_abbrev=False)
+    parser.add_argument("files", nargs="+", metavar="FILE", help="a Dockerfile; - reads one")
+    parser.add_argument(
+        "--format", default="text", choices=("text", "json", "sarif"), help="default: text"
+    )
+    parser.add_argument(
+        "--skip", default="", metavar="RULE,…", help="rules that do not count; all for every rule"
+    )
+    parser.add_argument(
+        "--experimental", default="", metavar="RULE,…", help="experimental rules that count, or all"
+    )
+    parser.set_defaults(run=_lazily("layercache.cli.call", "run_check"))
 
 
 def _cache_commands(commands: argparse._SubParsersAction[_Parser]) -> None:

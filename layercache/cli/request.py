@@ -16,7 +16,7 @@ from layercache.errors import MissingExtra, SourceError, UsageError
 from layercache.model.descriptors import MAX_UNPACKED_SIZE
 from layercache.model.graph import Origin
 
-__all__ = ["prepare", "print_json"]
+__all__ = ["pairs_of", "prepare", "print_json", "recipe_of"]
 
 
 def print_json(value: Mapping[str, Any]) -> None:
@@ -132,16 +132,20 @@ def _terminal(raw: bool) -> Any:
     return Plain(raw=raw)
 
 
+def recipe_of(options: Namespace) -> tuple[str, Dockerfile]:
+    """The directory of the context, and the Dockerfile that the options name."""
+    context = _context(options)
+    if options.file == "-":
+        return context, Dockerfile.parse(sys.stdin.buffer.read(), "standard input")
+    if options.file:
+        return context, Dockerfile.load(options.file, context=context)
+    return context, Dockerfile.in_context(context)
+
+
 def _request(options: Namespace) -> Request:
     from layercache.reports.visible import visible
 
-    context = _context(options)
-    if options.file == "-":
-        recipe = Dockerfile.parse(sys.stdin.buffer.read(), "standard input")
-    elif options.file:
-        recipe = Dockerfile.load(options.file, context=context)
-    else:
-        recipe = Dockerfile.in_context(context)
+    context, recipe = recipe_of(options)
     for warning in recipe.warnings:
         if not options.json:
             print(f"layercache: warning: {visible(str(warning))}", file=sys.stderr)
@@ -163,13 +167,13 @@ def _request(options: Namespace) -> Request:
         recipe=recipe,
         context=context,
         trace=trace,
-        args=dict(_pair(text, "--build-arg", bare=True) for text in options.build_arg),
+        args=pairs_of(options.build_arg, "--build-arg", bare=True),
         target=options.target,
         no_cache=no_cache,
         no_cache_filter=[s.strip() for text in options.no_cache_filter for s in text.split(",")],
         contexts=dict(_build_context(text) for text in options.build_context),
         tags=options.tag,
-        labels=dict(_pair(text, "--label") for text in options.label),
+        labels=pairs_of(options.label, "--label"),
         annotations=tuple(options.annotation),
         platform=_platform(options.platform),
         network=options.network,
@@ -247,6 +251,11 @@ def _ulimits(texts: Sequence[str]) -> Sequence[str]:
 
         parse_ulimits(texts)  # a wrong one is refused before anything is built
     return texts
+
+
+def pairs_of(texts: Sequence[str], option: str, *, bare: bool = False) -> dict[str, Any]:
+    """The `NAME=VALUE` texts of an option; with `bare`, None stands for a value left out."""
+    return dict(_pair(text, option, bare=bare) for text in texts)
 
 
 def _pair(text: str, option: str, *, bare: bool = False) -> tuple[str, Any]:

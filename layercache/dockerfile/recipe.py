@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from layercache._base.classes import evolve, frozen
+from layercache._base.classes import evolve, field, frozen
 from layercache.dockerfile.instructions import DockerfileInstruction
 from layercache.errors import UsageError
 
@@ -22,7 +22,8 @@ class Dockerfile:
     """A parsed Dockerfile: its instructions in file order, and its parsing options.
 
     `path` is the file that it was read from, None for text; `escape` its escape character;
-    `warnings` are sentences about text that was accepted but looks wrong.
+    `warnings` are sentences about text that was accepted but looks wrong. `text` is what was
+    parsed, and `check` the value of its `# check=`; both are None for a recipe made otherwise.
     """
 
     name: str
@@ -30,6 +31,8 @@ class Dockerfile:
     escape: str = "\\"
     path: str | None = None
     warnings: tuple[str, ...] = ()
+    text: str | bytes | None = field(default=None, eq=False, repr=False)
+    check: str | None = field(default=None, eq=False)
 
     @classmethod
     def parse(cls, text: str | bytes, name: str = "Dockerfile") -> Dockerfile:
@@ -42,6 +45,8 @@ class Dockerfile:
             instructions=parsed.instructions,
             escape=parsed.escape,
             warnings=tuple(str(warning) for warning in parsed.warnings),
+            text=text,
+            check=parsed.directives.check,
         )
 
     @classmethod

@@ -30,6 +30,7 @@ ORDER = (
     "dockerfile",
     "reports",
     "advice",
+    "checks",
     # the I/O line: what is below may touch the world
     "layers",
     "http",

@@ -22,6 +22,7 @@ DOCS = PACKAGE.parent / "docs"
 
 FRONTS = (
     "layercache",
+    "layercache.checks",
     "layercache.dockerfile",
     "layercache.executors",
     "layercache.executors.rootfs",
