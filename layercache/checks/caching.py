@@ -10,6 +10,7 @@ from layercache.checks.rule import CheckRule
 from layercache.checks.subject import CheckedStage, Remark, Report, Subject, bodies, placed
 from layercache.dockerfile._instruction import DockerfileInstruction
 from layercache.dockerfile.instructions import Add, Arg, CacheMount, Copy, HereDoc, Run
+from layercache.dockerfile.lowering.variables import automatic_arguments
 
 __all__ = ["check_caching"]
 
@@ -53,6 +54,7 @@ _INSTALLS: Final = expression(
 )
 _LOCKED: Final = ("/var/cache/apt", "/var/lib/apt", "/var/lib/dpkg", "/var/cache/debconf")
 _WHOLE: Final = frozenset({".", "./", "/", "*", "./*"})
+_AUTOMATIC: Final = frozenset(automatic_arguments("", ""))
 _COMMIT: Final = expression(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
 _NAME: Final = expression(r"[A-Za-z_][A-Za-z0-9_]*")
 
@@ -171,23 +173,18 @@ def _arguments(stage: CheckedStage, report: Report) -> None:
         for name, _ in arg.arguments:
             later = stage.body[number + 1 :]
             used = next((i for i, each in enumerate(later) if _uses(each, name)), None)
-            if used is None and not any(isinstance(each, Run) for each in later):
-                continue
-            between = later if used is None else later[:used]
-            runs = [each for each in between if isinstance(each, Run)]
+            if used is None or name in _AUTOMATIC:
+                continue  # a program may read it from its environment, unnamed
+            runs = sum(isinstance(each, Run) for each in later[:used])
             if not runs:
                 continue
-            count = "a step" if len(runs) == 1 else f"{len(runs)} steps"
-            use = (
-                "no step after it names it"
-                if used is None
-                else f"line {placed(later[used]).line} is the first to name it"
-            )
+            steps = "a step that does" if runs == 1 else f"{runs} steps that do"
             report(
                 Remark(
                     ARG_BEFORE_UNRELATED_STEPS,
                     placed(arg),
-                    f"each new value of {name} runs {count} again that do not name it: {use}",
+                    f"each new value of {name} runs {steps} not name it: line "
+                    f"{placed(later[used]).line} is the first to name it",
                     name,
                     expected=f"ARG {name} directly before its first use",
                 )

@@ -13,8 +13,8 @@ from layercache.checks.options import CheckOptions
 from layercache.checks.outline import Outline, OutlineNeed, Target
 from layercache.checks.output import as_json, as_sarif, as_text
 from layercache.cli.request import pairs_of, print_json, recipe_of
-from layercache.cli.status import FAILED
-from layercache.errors import UsageError
+from layercache.cli.status import FAILED, status_of
+from layercache.errors import DockerfileError, UsageError
 from layercache.inputs.context import ignore_rules
 from layercache.reports.visible import visible
 
@@ -47,10 +47,15 @@ def run_call(options: Namespace) -> int:
 
 
 def run_check(options: Namespace) -> int:
-    """`layercache check`: the checks of files alone; 1 if one has a violation."""
+    """`layercache check`: the checks of files alone.
+
+    1 if one has a violation; 2 if one can't be built at all, which is said on standard error
+    beside the results of the others.
+    """
     names = [rule.name for rule in RULES]
     chosen = CheckOptions.parse(f"skip={options.skip};experimental={options.experimental}", names)
     checked = []
+    status = 0
     for file in options.files:
         if file == "-":
             name, text = "standard input", sys.stdin.buffer.read()
@@ -59,8 +64,12 @@ def run_check(options: Namespace) -> int:
                 name, text = file, read_file(file)
             except OSError as error:
                 raise UsageError(f"can't read {file}: {error.strerror}") from error
-        checked.append(check_dockerfile(text, name, options=chosen))
-    return _show_checked(checked, options.format)
+        try:
+            checked.append(check_dockerfile(text, name, options=chosen))
+        except DockerfileError as error:
+            print(f"layercache: {visible(str(error))}", file=sys.stderr)
+            status = status_of(error)
+    return max(status, _show_checked(checked, options.format))
 
 
 def _show_checked(checked: Sequence[CheckResult], form: str) -> int:

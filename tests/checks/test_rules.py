@@ -55,7 +55,6 @@ VIOLATED = [
     ("UnpinnedSource", 2, "FROM a\nADD https://example.com/a.tar.gz /a"),
     ("UnpinnedSource", 2, "FROM a\nADD https://example.com/a.git#v1 /a"),
     ("ArgBeforeUnrelatedSteps", 2, "FROM a\nARG COMMIT\nRUN make\nLABEL c=$COMMIT"),
-    ("ArgBeforeUnrelatedSteps", 2, "FROM a\nARG COMMIT\nRUN make"),
 ]  # fmt: skip
 
 KEPT = [
@@ -99,6 +98,8 @@ KEPT = [
     ("UnpinnedSource", f"FROM a\nADD --checksum=sha256:{'0' * 64} https://example.com/a /a"),
     ("UnpinnedSource", f"FROM a\nADD https://example.com/a.git#{'0' * 40} /a"),
     ("UnpinnedSource", "FROM a\nADD a.tar /a"),
+    ("ArgBeforeUnrelatedSteps", "FROM a\nARG COMMIT\nRUN make"),
+    ("ArgBeforeUnrelatedSteps", "FROM a\nARG TARGETARCH\nRUN make\nLABEL c=$TARGETARCH"),
     ("ArgBeforeUnrelatedSteps", "FROM a\nRUN make\nARG COMMIT\nLABEL c=$COMMIT"),
     ("ArgBeforeUnrelatedSteps", "FROM a\nARG COMMIT\nRUN make $COMMIT\nRUN x"),
 ]  # fmt: skip

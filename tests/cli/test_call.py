@@ -81,3 +81,15 @@ def test_several_files_are_checked_alone(call: Callable[..., Ran], tmp_path: Pat
     assert 1 == found["warnings"][0]["location"]["sourceIndex"]
     assert "did you mean StageNameCasing" in call("check", "--skip", "StageName", str(bad)).err
     assert "can't read" in call("check", str(tmp_path / "none")).err
+
+
+def test_a_malformed_file_does_not_hide_the_others(
+    call: Callable[..., Ran], tmp_path: Path
+) -> None:
+    malformed, bad = tmp_path / "a", tmp_path / "b"
+    malformed.write_text("FORM scratch\n")
+    bad.write_text(VIOLATING)
+    ran = call("check", str(malformed), str(bad))
+    assert 2 == ran.status
+    assert "unknown instruction: FORM" in ran.err
+    assert "[StageNameCasing]" in ran.out
