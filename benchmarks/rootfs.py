@@ -22,7 +22,7 @@ import sys
 import tarfile
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, BinaryIO
 
 from benchmarks.figures import Figure, report
@@ -34,7 +34,7 @@ from layercache.model.instruction import Source
 from layercache.model.layer_times import LAYER_TIME
 from layercache.model.operations import Exec, Mount
 from layercache.model.selectors import EVERYTHING
-from layercache.model.task import BoundInput, Task
+from layercache.model.task import BoundInput, NewFile, Task
 from layercache.model.tree import Tree
 from layercache.store.backends.local import LocalBackend
 from layercache.store.store import Store
@@ -87,6 +87,12 @@ class Window:
 
     def tree(self, subject: State | Source) -> Tree:
         return self.inputs.tree(subject)
+
+    def layer(self, files: Mapping[str, NewFile]) -> Layer | None:
+        raise NotImplementedError("no step of these benchmarks stores a layer that way")
+
+    def layer_from(self, directory: str) -> Layer | None:
+        raise NotImplementedError("no step of these benchmarks stores a layer that way")
 
     def log(self, chunk: bytes) -> None:
         pass

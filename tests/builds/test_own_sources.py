@@ -133,7 +133,7 @@ def test_sources_that_are_equal_and_not_the_same_are_refused(builder: Builder) -
 
     @attrs.frozen
     class Numbered:
-        number: object
+        number: bool | int
 
         @property
         def name(self) -> str:

@@ -80,7 +80,7 @@ class Maker:
 
     def instruction(self) -> str:
         name = self.pick(_OPS)
-        rest = getattr(self, "_" + name.lower())()
+        rest: str = getattr(self, "_" + name.lower())()
         if self.chance(0.15):
             rest = self.continued(rest)
         return self.keyword(name) + self.blanks() + rest

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import re
+from typing import Any, cast
 
 import attrs
 import pytest
@@ -78,15 +79,20 @@ def test_the_text_of_a_value(value: DockerfileInstruction, text: str) -> None:
     assert {value: 1}[pickle.loads(pickle.dumps(value))] == 1
 
 
+WRONG: Any = 7
+OTHER: Any = "yes"
+"""Values of types that no argument has here."""
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
         (lambda: From(""), "the image of FROM is empty"),
         (lambda: From("a", "1x"), "invalid name for a stage"),
-        (lambda: Run(7), "a list of texts"),
-        (lambda: Run([7]), "is a text, not 7"),
+        (lambda: Run(WRONG), "a list of texts"),
+        (lambda: Run([WRONG]), "is a text, not 7"),
         (lambda: Run("a\0"), "NUL"),
-        (lambda: Run("x", mounts=["type=cache"]), "a mount of RUN is a BindMount"),
+        (lambda: Run("x", mounts=[OTHER]), "a mount of RUN is a BindMount"),
         (lambda: Run("x", network="lan"), "default, none or host"),
         (lambda: Run("cat <<E"), "announces: <<E"),
         (lambda: Run("cat", heredocs=[HereDoc("E")]), "announces: none"),
@@ -94,14 +100,14 @@ def test_the_text_of_a_value(value: DockerfileInstruction, text: str) -> None:
         (lambda: Copy("a", HereDoc("E")), "can't be a here-document"),
         (lambda: Copy("a", "b", from_="$X"), "takes no variables"),
         (lambda: Copy("a", "b", chmod=0o10000), "modes go up to 7777"),
-        (lambda: Copy("a", "b", link="yes"), "link of COPY is True or False"),
+        (lambda: Copy("a", "b", link=OTHER), "link of COPY is True or False"),
         (lambda: Copy("a", "b", exclude="x"), "exclude of COPY is a list"),
-        (lambda: Add(7, "b"), "a source of ADD is a text"),
+        (lambda: Add(WRONG, "b"), "a source of ADD is a text"),
         (lambda: Env(), "at least one name"),
         (lambda: Env({"": "x"}), "a name of ENV is empty"),
-        (lambda: Env(A=1), "the value of A is a text"),
+        (lambda: Env(A=WRONG), "the value of A is a text"),
         (lambda: Arg("A=1"), "holds '='"),
-        (lambda: Arg("A", "1", "2"), "given as pairs"),
+        (lambda: cast("Any", Arg)("A", "1", "2"), "given as pairs"),
         (lambda: Shell([]), "at least one argument"),
         (lambda: Expose(), "at least one argument"),
         (lambda: Volume(" "), "is empty"),
@@ -112,7 +118,7 @@ def test_the_text_of_a_value(value: DockerfileInstruction, text: str) -> None:
         (lambda: Healthcheck("x", timeout="1"), "is not a duration"),
         (lambda: Onbuild(From("a")), "FROM isn't allowed"),
         (lambda: Onbuild(Onbuild(Run("x"))), "ONBUILD ONBUILD"),
-        (lambda: Onbuild("RUN x"), "is an instruction"),
+        (lambda: Onbuild(OTHER), "is an instruction"),
         (lambda: CacheMount("/c", sharing="all"), "shared, private or locked"),
         (lambda: CacheMount("/c", uid=-1), "an owner of a mount can't be -1"),
         (lambda: BindMount("/c", from_="$X"), "takes no variables"),
@@ -137,7 +143,8 @@ def test_values_are_frozen() -> None:
 
 def test_equality_is_by_kind_and_content() -> None:
     """Classes of one shape differ; order of pairs counts; place and spelling do not."""
-    assert Cmd("x") != Entrypoint("x")
+    other: object = Entrypoint("x")
+    assert Cmd("x") != other
     assert Env(A="1", B="2") != Env(B="2", A="1")
     assert Cmd("x", source="cmd   x") == Cmd("x")
 

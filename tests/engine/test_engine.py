@@ -7,6 +7,7 @@ import multiprocessing
 import threading
 import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
@@ -18,6 +19,7 @@ from layercache.events import (
     BuildFinished,
     BuildStarted,
     CacheTrouble,
+    Event,
     StepExecuted,
     StepFinished,
     StepOutput,
@@ -42,6 +44,7 @@ from layercache.testing.laws import BASE_IMAGES
 from layercache.testing.memory import snapshot
 from layercache.testing.observing import RecordingObserver
 from layercache.testing.oracle import clean_build, oracle
+from tests.narrow import layer_of, report_of, state_of
 from tests.tally import SEED, tell
 
 DIAMOND = Dockerfile.parse("""\
@@ -120,7 +123,7 @@ def test_a_failure_stops_what_has_not_begun():
     with pytest.raises(StepFailed, match="'one' failed on purpose") as caught:
         Builder(executor=executor, jobs=1).build(DIAMOND, context=FILES)
     assert executor.texts == ["one"]
-    decisions = {s.text: s.decision for s in caught.value.report.steps}
+    decisions = {s.text: s.decision for s in report_of(caught.value).steps}
     assert decisions["RUN one"] == "miss"
     assert decisions["RUN four"] == "skip"
     assert caught.value.line == 3
@@ -131,7 +134,7 @@ def test_an_executor_with_a_bug_is_not_swallowed():
     report and the end told, with any number of jobs; the next build works."""
     for jobs in (1, 3):
         executor = ScriptedExecutor({"one": ZeroDivisionError("a bug")})
-        events = []
+        events: list[Event] = []
         builder = Builder(executor=executor, jobs=jobs, observers=[events.append])
         with pytest.raises(BuildError, match=r"ScriptedExecutor broke on RUN: .*a bug") as raised:
             builder.build(DIAMOND, context=FILES)
@@ -155,7 +158,7 @@ def test_one_builder_from_several_threads():
         )
     assert all(snapshot(result.tree()) == expected for result in results)
     assert sorted(executor.texts) == ["four", "one", "three", "two"]
-    assert len({result.state.chain_id for result in results}) == 1
+    assert len({state_of(result).chain_id for result in results}) == 1
 
 
 def test_different_builds_from_several_threads():
@@ -295,7 +298,9 @@ def test_cancelled_from_another_thread(jobs):
         builder.cancel()
         with pytest.raises(Cancelled) as caught:
             future.result(30)
-    assert caught.value.report.error.code == "cancelled"
+    error = report_of(caught.value).error
+    assert error is not None
+    assert error.code == "cancelled"
     assert [e.ok for e in observer.of(BuildFinished)] == [False]
     executor.script.clear()
     assert builder.build(DIAMOND, context=FILES).report.ok
@@ -312,8 +317,9 @@ def test_an_interrupt_stops_running_steps():
         builder = Builder(executor=executor, jobs=jobs, observers=[observer])
         with pytest.raises(KeyboardInterrupt) as caught:
             builder.build(DIAMOND, context=FILES)
-        report = caught.value.__cause__.report
+        report = report_of(caught.value.__cause__)
         decisions = {step.text: step.decision for step in report.steps}
+        assert report.error is not None
         assert report.error.code == "cancelled"
         assert [d for text, d in decisions.items() if "one" in text] == ["miss"]
         assert "skip" in decisions.values()
@@ -530,7 +536,7 @@ def test_a_step_that_meets_damage_in_what_it_made_itself_runs_once_more():
     class Reading(MemoryExecutor):
         def execute(self, task, blobs):
             result = super().execute(task, blobs)
-            with blobs.open(result.layer.descriptor.digest) as content:
+            with blobs.open(layer_of(result).descriptor.digest) as content:
                 while content.read(100):
                     pass
             return result
@@ -559,7 +565,7 @@ def test_a_base_image_is_fetched_again():
     for spoil in ("delete", "flip"):
         for forget in (True, False):
             backend = MemoryBackend()
-            options = {
+            options: dict[str, Any] = {
                 "executor": MemoryExecutor(base_images=True),
                 "images": MemoryImages(BASE_IMAGES),
                 "jobs": 1,

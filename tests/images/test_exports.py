@@ -10,6 +10,7 @@ import shutil
 import tarfile
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import attrs
 import pytest
@@ -17,6 +18,7 @@ import pytest
 from layercache.errors import SourceError, UsageError
 from layercache.images.built import assemble
 from layercache.images.resolver import Images
+from layercache.model.digests import DiffID, Digest
 from layercache.testing.images import make_layout, tar_of
 from tests.images.support import (
     add_layer,
@@ -115,6 +117,9 @@ def test_output_directory_with_something_else_is_refused(tmp_path: Path) -> None
         write(store, images, build(store, images), f"type=oci,tar=false,dest={tmp_path}")
 
 
+NOWHERE = "sha256:" + "0" * 64
+
+
 def test_failed_export_leaves_the_old_file(tmp_path: Path) -> None:
     """An archive becomes visible whole or not at all."""
     store = new_store()
@@ -124,8 +129,8 @@ def test_failed_export_leaves_the_old_file(tmp_path: Path) -> None:
         image = build(store, images, tars=[OWN])
         lost = attrs.evolve(
             image.layers[0],
-            descriptor=attrs.evolve(image.layers[0].descriptor, digest="sha256:" + "0" * 64),
-            diff_id="sha256:" + "0" * 64,
+            descriptor=attrs.evolve(image.layers[0].descriptor, digest=Digest(NOWHERE)),
+            diff_id=DiffID(NOWHERE),
         )
         with pytest.raises(Exception, match="belongs to none of the images"):
             write(store, images, attrs.evolve(image, layers=(lost,)), f"type=oci,dest={target}")
@@ -316,13 +321,12 @@ def test_annotations(tmp_path: Path) -> None:
 def test_history_of_a_base_is_mended(tmp_path: Path) -> None:
     """A base whose history names more or fewer layers than it has still gives a valid image."""
     layer = tar_of({"a": b"1"})
-    for number, history in enumerate(
-        (
-            [],
-            [{"created_by": "one"}, {"created_by": "two"}],
-            [{"created_by": "none", "empty_layer": True}],
-        )
-    ):
+    histories: list[list[dict[str, Any]]] = [
+        [],
+        [{"created_by": "one"}, {"created_by": "two"}],
+        [{"created_by": "none", "empty_layer": True}],
+    ]
+    for number, history in enumerate(histories):
         layout = tmp_path / str(number)
         make_layout(layout, [layer], {}, "b", history=history)
         store = new_store()

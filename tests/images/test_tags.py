@@ -7,6 +7,7 @@ import os
 import stat
 import sys
 from pathlib import Path
+from typing import Any
 
 import attrs
 import pytest
@@ -99,7 +100,8 @@ def test_tags_that_can_not_be_read(edit: str) -> None:
     assert payload is not None
     assert decode_tag(tagged.name, payload) == tagged
     value = json.loads(payload)
-    for wrong in (None, 7, [], [["sha256:x", -1]], {}):
+    wrongs: list[Any] = [None, 7, [], [["sha256:x", -1]], {}]
+    for wrong in wrongs:
         bad = json.dumps({**value, edit: wrong}).encode()
         with pytest.raises(CorruptObject):
             decode_tag(tagged.name, bad)

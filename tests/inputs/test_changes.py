@@ -62,15 +62,23 @@ CHANGES: dict[str, Callable[[str], object]] = {
     "cut": lambda path: os.truncate(path, 1),
     "emptied": lambda path: os.truncate(path, 0),
     "gone": lambda path: os.unlink(path),
-    "now a directory": lambda path: (os.unlink(path), os.mkdir(path)),
-    "now a link": lambda path: (os.unlink(path), os.symlink("/etc/passwd", path)),
-    "now a fifo": lambda path: (os.unlink(path), os.mkfifo(path)),
-    "directory gone": lambda path: os.rename(os.path.dirname(path), os.path.dirname(path) + "2"),
-    "directory a link": lambda path: (
-        os.rename(os.path.dirname(path), os.path.dirname(path) + "2"),
-        os.symlink("/etc", os.path.dirname(path)),
-    ),
+    "now a directory": lambda path: _replace(path, os.mkdir),
+    "now a link": lambda path: _replace(path, lambda name: os.symlink("/etc/passwd", name)),
+    "now a fifo": lambda path: _replace(path, os.mkfifo),
+    "directory gone": lambda path: _move(os.path.dirname(path)),
+    "directory a link": lambda path: _move(os.path.dirname(path), link="/etc"),
 }
+
+
+def _replace(path: str, make: Callable[[str], object]) -> None:
+    os.unlink(path)
+    make(path)
+
+
+def _move(path: str, link: str | None = None) -> None:
+    os.rename(path, path + "2")
+    if link is not None:
+        os.symlink(link, path)
 
 
 def _overwrite(path: str, data: bytes, at: int = 0) -> None:

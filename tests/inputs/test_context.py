@@ -316,7 +316,7 @@ def test_special_files(tmp_path: str) -> None:
 @disk.needs_root
 def test_devices_count_by_number(tmp_path: str) -> None:
     """Another minor number is another device."""
-    found = []
+    found: list[str] = []
     for minor in (3, 5, 3):
         root = os.path.join(tmp_path, f"c{len(found)}")
         disk.make(root, {"n": (Node(stat.S_IFCHR | 0o600, device=(1, minor)), b"")})

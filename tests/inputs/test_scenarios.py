@@ -113,7 +113,9 @@ class Replay:
                 op, text = step["op"], step["text"]
                 words = text.partition(" ")[2]
                 if op == "ENV":
-                    env.update(word.split("=", 1) for word in shlex.split(words))
+                    for word in shlex.split(words):
+                        variable, _, value = word.partition("=")
+                        env[variable] = value
                 if op in {"COPY", "ADD"}:
                     try:
                         said = self._copy(tree, words, env, directory)

@@ -31,7 +31,7 @@ def build(builder: Builder, line: str) -> BuildResult:
 
 def content(result: BuildResult, path: str) -> bytes:
     with result.tree().open(path.encode()) as stream:
-        return stream.read()
+        return bytes(stream.read())
 
 
 def test_a_url_is_keyed_by_its_bytes(web: Web) -> None:

@@ -58,9 +58,9 @@ def snapshot(
                 group,
             )
     # A name whose other names show no more (copied up, replaced) has the file for itself.
-    names = Counter(values[6] for values in found.values())
+    shared = Counter(values[6] for values in found.values())
     return {
-        path: (*values[:6], values[6] if names[values[6]] > 1 else "")
+        path: (*values[:6], values[6] if shared[values[6]] > 1 else "")
         for path, values in found.items()
     }
 

@@ -19,7 +19,7 @@ from layercache.model.instruction import Field, Source
 from layercache.model.layer_index import LayerIndex
 from layercache.model.operations import CopyFiles, CopySource
 from layercache.model.selectors import EVERYTHING, Files
-from layercache.model.task import BoundInput, Result, Task
+from layercache.model.task import BoundInput, NewFile, Result, Task
 from layercache.model.tree import Node, Tree
 from layercache.trees.in_memory import DictTree
 
@@ -77,6 +77,12 @@ class MemoryBlobs:
 
             return StateTree([self.index(layer) for layer in layers], content)
         return self.trees[subject.name]
+
+    def layer(self, files: Mapping[str, NewFile]) -> Layer | None:
+        raise NotImplementedError("no test here stores a layer that way")
+
+    def layer_from(self, directory: str) -> Layer | None:
+        raise NotImplementedError("no test here stores a layer that way")
 
     def log(self, chunk: bytes) -> None:
         self.output.append(chunk)

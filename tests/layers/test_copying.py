@@ -100,7 +100,11 @@ def test_a_directory_gives_its_contents() -> None:
 def test_the_destination_keeps_its_mode_and_directories_beneath_take_the_source_s() -> None:
     """Merging: the top is left alone, a directory below gets the mode and owner copied."""
     parent = {"x": directory(0o711), "x/s": directory(0o711), "x/old": "o", "x/s/old": "o"}
-    source = {"d": directory(0o700), "d/s": directory(0o750), "d/s/new": "n"}
+    source: dict[str, str | bytes | tuple[Node, bytes]] = {
+        "d": directory(0o700),
+        "d/s": directory(0o750),
+        "d/s/new": "n",
+    }
     blobs = MemoryBlobs()
     state = base(blobs, parent)
     # The base was made by COPY; give its directories the modes that the test is about.
@@ -730,7 +734,7 @@ class _Changing(DictTree):
         super().__init__({"a": "before"})
         self.data = data
 
-    def open(self, path: bytes) -> io.BytesIO:  # type: ignore[override]
+    def open(self, path: bytes) -> io.BytesIO:
         return io.BytesIO(self.data)
 
 

@@ -245,7 +245,7 @@ def test_unpacked_layers_stack_up_in_overlayfs(tmp_path: Path) -> None:
     def check(layers: list[tuple[bytes, LayerIndex]]) -> None:
         top = tmp_path / f"run{next(number)}"
         top.mkdir()
-        lowers = []
+        lowers: list[Path] = []
         for count, (tar, index) in enumerate(layers, 1):
             lower = top / f"l{count}"
             lower.mkdir()

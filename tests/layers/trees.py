@@ -83,7 +83,8 @@ def trees(
     places = [b"", *below]
     for _ in range(draw(st.integers(0, size))):
         parent = draw(st.sampled_from(places))
-        if below and draw(st.booleans()):
+        over: bool = draw(st.booleans()) if below else False
+        if over:
             path = draw(st.sampled_from(below))
         else:
             name = draw(names)

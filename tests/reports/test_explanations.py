@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import attrs
 import pytest
@@ -14,6 +15,7 @@ from layercache.model.keys import InputMaterial, KeyMaterial, cache_key
 from layercache.model.operations import PARENT, SOURCE, Exec, Mount
 from layercache.model.private import redact
 from layercache.model.selectors import Files
+from layercache.model.tree import Node
 from layercache.reports.reasons import (
     CAUSES,
     KINDS,
@@ -37,6 +39,7 @@ from layercache.trees.listing import (
     encode_listing,
     listing,
 )
+from tests.narrow import reason_of
 
 KEYS = ContentKeys()
 COUNTING = [variant for variant in variants() if variant.counts]
@@ -113,7 +116,7 @@ BASE = KeyMaterial(
     "salt",
 )
 
-WHOLE = {
+WHOLE: dict[str, tuple[dict[str, Any], str, Any]] = {
     "scheme": ({"scheme": "chain/1"}, "scheme", ("scheme", "scheme", "value")),
     "salt": ({"salt": "pepper"}, "scheme", ("scheme", "salt", "value")),
     "name": ({"name": "ADD"}, "instruction", ("field", "name", "value")),
@@ -282,7 +285,7 @@ COPY src /w/
 RUN build
 """
 
-FILES = {
+FILES: dict[str, str | bytes | tuple[Node, bytes]] = {
     "src/a": file("1", 0o644),
     "src/b": link("a"),
     "src/d": directory(0o755),
@@ -416,14 +419,14 @@ def test_changes_of_a_recipe_are_named(layers, name):
     step = again.steps[index]
 
     assert step.decision == "miss"
-    assert step.reason.cause == cause
+    assert reason_of(step).cause == cause
     if kind is not None:
-        assert (kind, path) in {(c.kind, c.path) for c in step.reason.changes}
+        assert (kind, path) in {(c.kind, c.path) for c in reason_of(step).changes}
         assert step.reason.compared_with is not None
     assert again.result.explain(step)
 
 
-OPTIONS = {
+OPTIONS: dict[str, tuple[dict[str, Any], str, Any, Any]] = {
     "build argument": ({"args": {"V": "9"}}, "environment", "variable", "V"),
     "network": ({"network": "host"}, "instruction", "field", "network"),
     "hosts": ({"add_hosts": [("db", "10.0.0.1")]}, "instruction", "field", "hosts"),
@@ -461,7 +464,7 @@ def test_a_value_of_a_build_argument_is_not_shown(layers):
 def test_the_first_build_of_a_step(layers):
     """Nothing to compare with is said to be so."""
     first = layers.build(TEXT, FILES)
-    assert {s.reason.cause for s in first.steps if s.decision == "miss"} == {"first-build"}
+    assert {reason_of(s).cause for s in first.steps if s.decision == "miss"} == {"first-build"}
 
 
 def _forget(layers, prefix):
@@ -475,7 +478,7 @@ def test_a_record_that_is_gone(layers):
     layers.build(TEXT, FILES)
     _forget(layers, "ac/")
     again = Layers(store=_reopened(layers.store))
-    reasons = {s.reason.cause for s in again.build(TEXT, FILES).steps if s.decision == "miss"}
+    reasons = {reason_of(s).cause for s in again.build(TEXT, FILES).steps if s.decision == "miss"}
     assert reasons == {"evicted"}
 
 
@@ -498,7 +501,7 @@ def test_a_layer_that_is_damaged(layers):
     again = Layers(store=store)
     built = again.build(text + "RUN cat /f > /h\n", {})
     assert built.files["h"].content == b"1"
-    assert "lost" in {s.reason.cause for s in built.steps if s.reason is not None}
+    assert "lost" in {reason_of(s).cause for s in built.steps if s.reason is not None}
 
 
 def test_another_base_image():
@@ -508,8 +511,8 @@ def test_another_base_image():
     layers.build("FROM base\nRUN one\nRUN two\n", {})
     other = Layers(images={"base": MemoryImage.of({"f": "2"})}, store=layers.store)
     again = other.build("FROM base\nRUN one\nRUN two\n", {})
-    assert [s.reason.cause for s in again.steps if s.reason] == ["base", "parent"]
-    assert again.steps[2].reason.step == (0, 1)
+    assert [reason_of(s).cause for s in again.steps if s.reason] == ["base", "parent"]
+    assert reason_of(again.steps[2]).step == (0, 1)
 
 
 def test_another_executor():
@@ -518,8 +521,8 @@ def test_another_executor():
     layers.build("FROM scratch\nRUN one\n", {})
     other = Layers(executor=MemoryExecutor(traits=[Field("kernel", "7")]), store=layers.store)
     (step,) = other.build("FROM scratch\nRUN one\n", {}).find("RUN one")
-    assert step.reason.cause == "executor"
-    assert [(c.path, c.old, c.new) for c in step.reason.changes] == [("kernel", "6", "7")]
+    assert reason_of(step).cause == "executor"
+    assert [(c.path, c.old, c.new) for c in reason_of(step).changes] == [("kernel", "6", "7")]
 
 
 def test_another_strategy():
@@ -528,10 +531,10 @@ def test_another_strategy():
     layers.build("FROM scratch\nRUN one\n", {})
     other = Layers(keys=ChainKeys(), store=layers.store)
     (step,) = other.build("FROM scratch\nRUN one\n", {}).find("RUN one")
-    assert step.reason.cause == "scheme"
+    assert reason_of(step).cause == "scheme"
     salted = Layers(keys=ChainKeys("pepper"), store=layers.store)
     (step,) = salted.build("FROM scratch\nRUN one\n", {}).find("RUN one")
-    assert [(c.kind, c.path) for c in step.reason.changes] == [("scheme", "salt")]
+    assert [(c.kind, c.path) for c in reason_of(step).changes] == [("scheme", "salt")]
     assert "pepper" not in str(step.to_dict())
 
 
@@ -543,7 +546,9 @@ FILE_CHANGES = ("content", "mode", "owner", "added", "removed", "renamed", "link
 
 def _all_kinds():
     """Cause, kind, what and which of every change that material can show."""
-    pairs = [(_material(v.before), _material(v.after), None) for v in COUNTING]
+    pairs: list[tuple[KeyMaterial, KeyMaterial, Any]] = [
+        (_material(v.before), _material(v.after), None) for v in COUNTING
+    ]
     pairs += [(BASE, attrs.evolve(BASE, **changes), None) for changes, *_ in WHOLE.values()]
     for selector in SELECTORS.values():
         entry = attrs.evolve(SOURCE_ENTRY, selector=tuple(selector.definition()))

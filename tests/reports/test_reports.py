@@ -17,10 +17,11 @@ from layercache.testing.base_images import MemoryImages
 from layercache.testing.executors import MemoryExecutor
 from layercache.testing.laws import BASE_IMAGES
 from layercache.testing.strategies import versions
+from tests.narrow import report_of
 from tests.tally import law
 
 NUMBER = (int, float)
-STEP = {
+STEP: dict[str, type | tuple[type, ...]] = {
     "stage": int,
     "index": int,
     "onbuild": (int, type(None)),
@@ -128,7 +129,7 @@ def test_any_build_reports_by_the_contract(version):
                     list(version.recipe), context=version.context, project="p", **version.options
                 ).to_dict()
             except LayerCacheError as error:
-                value = error.report.to_dict()
+                value = report_of(error).to_dict()
             check(value, plan=plan)
 
 
@@ -197,7 +198,7 @@ def test_a_failed_build_reports_what_was_decided(layers):
     text = "FROM scratch\nRUN one\nRUN fail 3\nRUN two\n"
     with pytest.raises(StepFailed) as caught:
         layers.build(text, {})
-    value = check(caught.value.report.to_dict())
+    value = check(report_of(caught.value).to_dict())
     assert not value["ok"]
     assert value["error"]["code"] == "step-failed"
     assert value["error"]["line"] == 3
@@ -205,7 +206,7 @@ def test_a_failed_build_reports_what_was_decided(layers):
     assert [s["decision"] for s in value["steps"]] == [None, "miss", "miss", "skip"]
     with pytest.raises(StepFailed) as caught:
         layers.build(text, {})
-    assert [s.decision for s in caught.value.report.steps] == [None, "hit", "miss", "skip"]
+    assert [s.decision for s in report_of(caught.value).steps] == [None, "hit", "miss", "skip"]
 
 
 @pytest.mark.parametrize(
@@ -222,7 +223,7 @@ def test_errors_have_codes(text, code, line):
 
     with pytest.raises(LayerCacheError) as caught:
         _builder().build(Dockerfile.parse(text), context={})
-    value = check(caught.value.report.to_dict())
+    value = check(report_of(caught.value).to_dict())
     assert value["error"]["code"] == code
     assert line is None or value["error"]["line"] == line
 

@@ -22,6 +22,7 @@ from layercache.executors.rootfs.written_selection import NAME, write_selection
 from layercache.layers.accounts import resolve_owner
 from layercache.model.layer_times import LAYER_TIME
 from layercache.model.operations import Mount
+from layercache.model.tree import Node
 from layercache.trees.in_memory import DictTree, file
 from tests.executors.rootfs.conftest import Bench, files
 
@@ -119,10 +120,14 @@ def test_limits_that_can_t_be_given_are_traits(monkeypatch: pytest.MonkeyPatch) 
     assert "lowered limits" not in labels()
 
 
-def test_the_root_of_a_context_shows_no_mode_of_the_host(tmp_path: Path) -> None:
+Lookup = Callable[[bytes], Node | None]
+
+
+def test_the_root_of_a_context_shows_no_mode_of_the_host(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Two contexts of one fingerprint look alike: mode, owner and attributes of the root are not
     in it, and neither are labels of the host."""
-    from layercache.model.tree import Node
     from layercache.trees.selection import fingerprint
 
     shown = []
@@ -131,9 +136,11 @@ def test_the_root_of_a_context_shows_no_mode_of_the_host(tmp_path: Path) -> None
         tree = DictTree({"a": file("x", xattrs=((b"security.label", b"%d" % number),)), "d/b": "y"})
         plain = tree.lookup
         root = Node(mode=mode, uid=number, gid=number, mtime=number)
-        tree.lookup = (  # type: ignore[method-assign]
-            lambda path, root=root, plain=plain: plain(path) if path else root
-        )
+
+        def lookup(path: bytes, root: Node = root, plain: Lookup = plain) -> Node | None:
+            return plain(path) if path else root
+
+        monkeypatch.setattr(tree, "lookup", lookup)
         place = tmp_path / str(number)
         place.mkdir()
         write_selection(tree, selected, str(place), LAYER_TIME)

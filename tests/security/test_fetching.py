@@ -9,12 +9,14 @@ import stat
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from layercache import Builder, Dockerfile
 from layercache._os.allowance import UnpackAllowance
 from layercache.errors import DockerfileError, LayerCacheError, SourceError
+from layercache.http import client
 from layercache.inputs import fetch
 from layercache.inputs.access import Access
 from layercache.inputs.fetch import open_remote
@@ -204,11 +206,11 @@ def test_add_follows_from_https_to_nothing_less(
 ) -> None:
     """A redirect that gives up TLS is refused before anything is asked there."""
     with raw_server(reply(302, {"Location": "http://127.0.0.1:1/f"})) as server:
-        plain = fetch.send
+        plain = client.send
 
-        def send(method: str, address, *args, **options):  # type: ignore[no-untyped-def]
+        def send(method: str, address: client.Address, *args: Any, **options: Any) -> Any:
             # The server of this test speaks no TLS: what it answers is taken for such an answer.
-            spoken = fetch.parse_address(address.url.replace("https:", "http:"))
+            spoken = client.parse_address(address.url.replace("https:", "http:"))
             return plain(method, spoken, *args, **options)
 
         monkeypatch.setattr(fetch, "send", send)
@@ -487,7 +489,7 @@ def test_the_environment_of_git_is_ours(
 
 def bytes_of(tree: Tree, path: bytes = b"") -> dict[bytes, bytes]:
     """All files of a tree with their modes."""
-    found = {}
+    found: dict[bytes, bytes] = {}
     for name in tree.children(path):
         whole = path + b"/" + name if path else name
         node = tree.lookup(whole)

@@ -6,6 +6,7 @@ import random
 import struct
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import attrs
 import pytest
@@ -106,9 +107,9 @@ def test_who_opens_beneath_a_directory_refuses_such_names(tmp_path: Path, path: 
     (tmp_path / "b").write_text("outside")
     before = sorted(p.name for p in tmp_path.rglob("*"))
     with ReadBeneath(str(root)) as reader:
-        for act in (reader.open, reader.readlink):
+        for read in (reader.open, reader.readlink):
             with pytest.raises(OSError, match="not the name of an entry"):
-                act(path)
+                read(path)
         with pytest.raises(OSError, match="not the name of an entry"):
             reader.open_at(reader.root, b"..")
     acts: list[Callable[[WriteBeneath], object]] = [
@@ -140,7 +141,7 @@ def test_names_are_checked_one_by_one() -> None:
 RECIPE = "FROM scratch AS one\nCOPY a.txt /\nFROM scratch\nCOPY --from=one a.txt /b\n"
 
 
-def build(machine: Path, content: str, **caches: list[str]) -> BuildResult:
+def build(machine: Path, content: str, **caches: Any) -> BuildResult:
     """One build on a machine with a cache of its own."""
     machine.mkdir(exist_ok=True)
     with open_store(str(machine / "cache"), **caches) as store:

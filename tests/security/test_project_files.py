@@ -64,7 +64,7 @@ def test_links_lead_out_of_no_context(
     if name == "docker/Dockerfile" and not lead.startswith("/"):
         lead = f"../{lead}"
     where.symlink_to(lead)
-    options = ["-f", where] if name == "docker/Dockerfile" else []
+    options: list[str | Path] = ["-f", where] if name == "docker/Dockerfile" else []
     status, said = run("plan", *options, context, capsys=capsys)
     assert status == 2
     assert "hunter2" not in said

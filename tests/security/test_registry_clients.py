@@ -216,7 +216,7 @@ def test_a_challenge_that_took_minutes() -> None:
 # -- time and memory ------------------------------------------------------------------------
 
 
-def drip(data: bytes, repeat: bytes, pause: float = 0.05):  # type: ignore[no-untyped-def]
+def drip(data: bytes, repeat: bytes, pause: float = 0.05):
     """Answers with `data` and then `repeat` for ever."""
 
     def answer(connection: socket.socket, _: bytes) -> None:

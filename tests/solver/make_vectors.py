@@ -22,7 +22,10 @@ from layercache.testing.cases import variants
 
 DIRECTORY = Path(__file__).parent / "vectors"
 
-SCHEMES = {"content-1": ContentKeys, "chain-1": ChainKeys}
+SCHEMES: dict[str, type[ContentKeys | ChainKeys]] = {
+    "content-1": ContentKeys,
+    "chain-1": ChainKeys,
+}
 
 _CHAIN = "sha256:" + "ab" * 32
 

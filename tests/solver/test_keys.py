@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import attrs
 import pytest
@@ -91,7 +92,7 @@ def test_frames_do_not_run_into_each_other(one, two, three):
 
 def test_framing_knows_no_depth():
     """A value nested a hundred thousand deep is framed without recursion."""
-    value = ()
+    value: Any = ()
     for _ in range(100_000):
         value = (value,)
     assert len(frame(value)) < 10 * 100_001
@@ -108,11 +109,14 @@ def test_material_of_other_types_is_refused():
     """So is key material whose name, role, fingerprint or salt is no text."""
     read = InputMaterial("parent", (), Fingerprint("f"))
     good = KeyMaterial("content/1", "X", (), (), (read,), "salt")
+    nothing: Any = None
+    number: Any = 1
+    raw: Any = b"parent"
     for wrong in (
-        attrs.evolve(good, name=None),
-        attrs.evolve(good, salt=1),
-        attrs.evolve(good, inputs=(attrs.evolve(read, role=b"parent"),)),
-        attrs.evolve(good, inputs=(attrs.evolve(read, fingerprint=None),)),
+        attrs.evolve(good, name=nothing),
+        attrs.evolve(good, salt=number),
+        attrs.evolve(good, inputs=(attrs.evolve(read, role=raw),)),
+        attrs.evolve(good, inputs=(attrs.evolve(read, fingerprint=nothing),)),
     ):
         with pytest.raises(UsageError, match="these are texts"):
             cache_key(wrong)
@@ -143,7 +147,7 @@ def test_the_catalogue_has_every_kind_of_mount_and_field():
 def test_sources_of_copies_count_field_by_field():
     """Each field of a source is in the key of the COPY."""
     base = CopySource(role="source", pattern="a")
-    others = {"role": "remote 0", "pattern": "b", "content": b"1", "remote": True}
+    others: dict[str, Any] = {"role": "remote 0", "pattern": "b", "content": b"1", "remote": True}
     assert {field.name for field in attrs.fields(CopySource)} == set(others)
     key = _key(CopyFiles(sources=(base,), destination="/"))
     for name, value in others.items():
@@ -168,7 +172,7 @@ def test_all_of_the_material_is_in_the_key():
     one, two = Field("a", 1), Field("a", 2)
     entry = InputMaterial("role", (one,), Fingerprint("f"))
     base = KeyMaterial("content/1", "X", (one,), (one,), (entry,), "salt")
-    changes = {
+    changes: dict[str, list[Any]] = {
         "scheme": ["content/2"],
         "name": ["Y", ""],
         "fields": [(), (two,), (Field("b", 1),), (one, one)],
@@ -199,7 +203,7 @@ def test_what_is_private_counts_and_only_the_mark_does_not():
     assert cache_key(plain) == cache_key(private) != cache_key(other)
 
 
-SELECTORS = {
+SELECTORS: dict[str, Any] = {
     "patterns": ("b",),
     "exclude": ("*.o",),
     "parents": True,
@@ -236,7 +240,8 @@ def test_fields_of_steps_and_edges_that_do_not_count():
     key = cache_key(ContentKeys().material(step, (Fingerprint("f"),)))
     for field in attrs.fields(Step):
         if field.name in free:
-            changed = attrs.evolve(step, **{field.name: free[field.name] or step.origin})
+            other: dict[str, Any] = {field.name: free[field.name] or step.origin}
+            changed = attrs.evolve(step, **other)
             assert cache_key(ContentKeys().material(changed, (Fingerprint("f"),))) == key
     moved = attrs.evolve(step, inputs=(Input(PARENT, 1),))
     assert cache_key(ContentKeys().material(moved, (Fingerprint("f"),))) == key

@@ -16,7 +16,7 @@ from layercache.model.keys import cache_key
 from layercache.model.operations import PARENT, SOURCE, CopyFiles, CopySource
 from layercache.model.selectors import Files
 from layercache.model.sources import ContextSource
-from layercache.solver.protocol import Executed, Lost
+from layercache.solver.protocol import Ask, AskExecute, Executed, Lost
 from layercache.solver.strategies import ChainKeys, ContentKeys
 from layercache.solver.walker import GraphWalker
 from layercache.testing.driving import Driver, Say, World, any_graph, chain_graph, reference
@@ -150,7 +150,7 @@ def test_identical_steps_in_great_number():
 
 
 def _chain(*steps):
-    vertices = [Base("scratch", SCRATCH)]
+    vertices: list[Base | ContextSource | Step] = [Base("scratch", SCRATCH)]
     for step in steps:
         instruction = step if not isinstance(step, Step) else step.instruction
         bypass = isinstance(step, Step) and step.bypass
@@ -264,6 +264,14 @@ def test_a_bypassed_step_and_what_lies_on_it_by_chain_keys():
         assert above.record.parent == below.state.chain_id
 
 
+def _parent(decision):
+    return decision.record.parent
+
+
+def _chain_id(decision):
+    return decision.state.chain_id
+
+
 def test_a_parent_that_came_out_otherwise_by_chain_keys():
     """A hit is taken back and made anew with another layer: what lies on it is, too."""
     world = World(unstable=True)
@@ -272,10 +280,11 @@ def test_a_parent_that_came_out_otherwise_by_chain_keys():
     walk = GraphWalker().start(graph, ChainKeys())
     driver = Driver(walk, world)
     first, second = driver.run()
+    assert first.record is not None
     walk.tell(Lost(first.record))
-    del world.records[first.key]
+    del world.records[first.record.key]
     first, second = driver.run()
-    assert second.record.parent == first.state.chain_id
+    assert _parent(second) == _chain_id(first)
     assert [d.outcome for d in (first, second)] == ["miss", "miss"]
 
 
@@ -286,14 +295,16 @@ def test_an_answer_that_comes_after_its_parent_changed():
     _run(_chain(Say("a")), world, ChainKeys())
     walk = GraphWalker().start(graph, ChainKeys())
     driver = Driver(walk, world)
-    asks = []
-    while not any(hasattr(ask, "task") for ask in asks):
+    asks: list[Ask] = []
+    while not any(isinstance(ask, AskExecute) for ask in asks):
         asks = list(walk.asks())
         for ask in asks:
-            if not hasattr(ask, "task"):
+            if not isinstance(ask, AskExecute):
                 driver.answer(ask)
     (late,) = asks
+    assert isinstance(late, AskExecute)
     old = next(d for d in walk.decisions() if d.outcome == "hit").record
+    assert old is not None
     walk.tell(Lost(old))
     del world.records[old.key]
     stale = world.execute(late)
@@ -301,7 +312,7 @@ def test_an_answer_that_comes_after_its_parent_changed():
     walk.tell(Executed(late.key, stale))
     first, second = driver.run()
     assert second.record != stale
-    assert second.record.parent == first.state.chain_id
+    assert _parent(second) == _chain_id(first)
 
 
 def test_a_failure_survives_a_hit_taken_back():
@@ -319,6 +330,7 @@ def test_a_failure_survives_a_hit_taken_back():
     driver = Driver(walk, world)
     first, second = driver.run()
     assert second.error is not None
+    assert first.record is not None
     walk.tell(Lost(first.record))
     first, second = driver.run()
     assert first.state is not None

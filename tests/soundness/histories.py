@@ -18,6 +18,7 @@ from layercache import Builder, CacheError, Dockerfile, LayerCacheError
 from layercache.builds.result import BuildResult
 from layercache.executors.workspace.executor import Workspace
 from layercache.model.graph import Graph, Step
+from layercache.model.instruction import Instruction
 from layercache.model.keys import KeyStrategy
 from layercache.model.operations import CopyFiles
 from layercache.model.sources import ContextSource
@@ -91,7 +92,8 @@ def _edited(choices: Choices, graphs: list[Graph], world: driving.World) -> Grap
     step = vertices[number]
     assert isinstance(step, Step)
     if isinstance(step.instruction, CopyFiles):
-        change = attrs.evolve(step.instruction, destination=choices.pick(("/", "/d", "/e")))
+        destination = choices.pick(("/", "/d", "/e"))
+        change: Instruction = attrs.evolve(step.instruction, destination=destination)
     else:
         assert isinstance(step.instruction, Say)
         change = attrs.evolve(

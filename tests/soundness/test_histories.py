@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import time
+from typing import Any
 
 import pytest
 
@@ -66,7 +67,7 @@ def test_what_is_counted_was_run():
 
 def test_counting_goes_on_where_it_ended():
     """Seeds are never counted twice; other code begins a row of its own."""
-    rows: list = []
+    rows: list[dict[str, Any]] = []
     counted(rows, "walk", "code", 1, 10, Tally(histories=10, builds=20))
     counted(rows, "walk", "code", next_seed(rows, "walk"), 15, Tally(histories=5, builds=9))
     counted(rows, "walk", "other", next_seed(rows, "walk"), 16, Tally(histories=1))

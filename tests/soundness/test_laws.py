@@ -4,11 +4,13 @@ histories never mix, whatever happens to the store."""
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from layercache.model.keys import KeyStrategy
 from layercache.model.observations import ABSENT, CONTENT, FOUND, LINK, LISTING
 from layercache.solver.strategies import ChainKeys, ContentKeys
 from layercache.testing.executors import MemoryExecutor
@@ -21,7 +23,7 @@ from layercache.testing.watching import any_watched_history
 from layercache.testing.wrong import ForgetfulKeys
 from tests.tally import SEED, law, tell
 
-SUITES = {
+SUITES: dict[str, tuple[int, Callable[[], KeyStrategy], int, bool, str]] = {
     # name: (histories, keys, mishaps in per cent, unstable, trace)
     "content": (320, ContentKeys, 0, False, "off"),
     "content, decaying store": (160, ContentKeys, 45, False, "off"),

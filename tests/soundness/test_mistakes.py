@@ -3,6 +3,8 @@ runs."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import attrs
 import pytest
 
@@ -31,6 +33,11 @@ class Own:
         return self.read
 
 
+def wrong(value: object) -> Any:
+    """A value of a type that is not the one asked for."""
+    return value
+
+
 def build(recipe, **options):
     executor = MemoryExecutor()
     try:
@@ -49,7 +56,7 @@ def build(recipe, **options):
         ([From("scratch"), Own("text")], r"Own\.definition\(\) gives str"),
         ([From("scratch"), Own(None)], r"Own\.definition\(\) gives NoneType"),
         ([From("scratch"), Own((("a", 1),))], r"tuple of Field"),
-        ([From("scratch"), Own((Field("a", 1.5),))], r"field 'a'"),
+        ([From("scratch"), Own((Field("a", wrong(1.5)),))], r"field 'a'"),
         ([From("scratch"), Own(ValueError("oh"))], r"Own\.definition\(\) raised ValueError: oh"),
         ([From("scratch"), Own((), [("a", None)])], r"Own\.reads\(\) gives"),
         ([From("scratch"), Own((), [("a", None, "x")])], r"Own\.reads\(\).*selector"),
@@ -65,12 +72,12 @@ def test_options_of_a_wrong_type():
     with pytest.raises(UsageError, match=r"no_cache is True, False or a function"):
         build([From("scratch"), Run("true")], no_cache="RUN")
     with pytest.raises(UsageError, match=r"executor must have traits"):
-        Builder(executor="workspace")
+        Builder(executor=wrong("workspace"))
     with pytest.raises(UsageError, match=r"executor must have traits"):
-        Builder(executor=MemoryExecutor)
+        Builder(executor=wrong(MemoryExecutor))
     for keys in ("content", ContentKeys):
         with pytest.raises(UsageError, match=r"keys is a key strategy"):
-            Builder(keys=keys)
+            Builder(keys=wrong(keys))
     for recipe in (None, 5, iter([Run("true")])):
         with pytest.raises(UsageError, match=r"a recipe is a Dockerfile or a list"):
             build(recipe)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import pickle
 from concurrent.futures import BrokenExecutor, Executor, Future
+from typing import Any
 
 import attrs
 import pytest
@@ -34,10 +35,10 @@ class Worker(Executor):
         self.environment = dict(environment)
         self.dies = dies
         self.tasks: list[bytes] = []
-        self.answers: list[object] = []
+        self.answers: list[Any] = []
 
     def submit(self, fn, /, *args, **kwargs):
-        future: Future = Future()
+        future: Future[Any] = Future()
         sent = pickle.dumps((fn, args, kwargs))
         self.tasks.append(sent)
         if self.dies:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import random
 import stat
+from typing import Any
 
 import attrs
 import pytest
@@ -16,7 +18,7 @@ from layercache.model.descriptors import SCRATCH
 from layercache.model.instruction import Field
 from layercache.model.selectors import EVERYTHING, NOTHING, Files
 from layercache.model.sources import ContextSource
-from layercache.model.task import Result
+from layercache.model.task import NewFile, Result
 from layercache.model.tree import Node
 from layercache.testing.executors import MemoryExecutor
 from layercache.testing.memory import snapshot
@@ -80,7 +82,9 @@ def seen(context, patterns):
     return bench.fingerprint(ContextSource(""), Files(patterns)), snapshot(bench.tree(state))
 
 
-BEFORE = {
+Contents = dict[str, str | bytes | tuple[Node, bytes]]
+
+BEFORE: Contents = {
     "a.txt": "1",
     "other": "2",
     "d/read": "3",
@@ -89,7 +93,7 @@ BEFORE = {
     "d/e/f": file("5", 0o600),
     "empty": directory(0o700),
 }
-CHANGES = {
+CHANGES: dict[str, Contents] = {
     "another file": {"other": "changed"},
     "an unread sibling": {"d/unread": "changed and longer"},
     "a new file": {"d/new": "1"},
@@ -157,14 +161,14 @@ def test_what_is_no_input_is_refused():
     class Greedy(Curious):
         def execute(self, task, blobs):
             found = []
-            attempts = [lambda: blobs.tree(ContextSource("secret"))]
+            attempts = [functools.partial(blobs.tree, ContextSource("secret"))]
             for bound in task.inputs:
                 if bound.role == ROLE:
                     layer = bound.subject.layers[-1]
                     attempts += [
-                        lambda layer=layer: blobs.index(layer),
-                        lambda layer=layer: blobs.open(layer.descriptor.digest),
-                        lambda layer=layer: blobs.tree(SCRATCH.plus(layer).plus(layer)),
+                        functools.partial(blobs.index, layer),
+                        functools.partial(blobs.open, layer.descriptor.digest),
+                        functools.partial(blobs.tree, SCRATCH.plus(layer).plus(layer)),
                     ]
                     tree = blobs.tree(bound.subject)
                     found.append(tree.children(b""))
@@ -186,7 +190,7 @@ def test_what_is_no_input_is_refused():
 def test_a_layer_is_made_of_files_in_any_order():
     """Types, sizes, order and times are not the executor's work; equal files, equal bytes."""
     bench = Workbench()
-    files = {
+    files: dict[str, NewFile] = {
         "a/x": b"1",
         "a-b": "text",
         "a": Node(mode=stat.S_IFDIR | 0o700),
@@ -263,7 +267,10 @@ def test_what_was_logged_is_kept_and_shown_on_a_hit():
         assert result.log(result.steps[-1]) == b"told\n"
 
 
-@pytest.mark.parametrize("wrong", [None, "layer", 7, Result("a layer")])
+ANYTHING: Any = "a layer"
+
+
+@pytest.mark.parametrize("wrong", [None, "layer", 7, Result(ANYTHING)])
 def test_a_result_of_another_type_names_executor_and_step(wrong):
     class Wrong(MemoryExecutor):
         def execute(self, task, blobs):

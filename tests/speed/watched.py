@@ -65,7 +65,7 @@ def main() -> int:
         call = inner()
         return None if call is None else counted(call)
 
-    durability._syncfs = counting
+    vars(durability)["_syncfs"] = counting
     sys.addaudithook(watch)
 
     from layercache.cli import main as command

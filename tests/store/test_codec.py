@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from typing import Any
 
 import attrs
 import pytest
@@ -108,7 +109,7 @@ def test_cut_values_are_refused(value, data):
 
 def test_deep_values_need_no_stack():
     """A nesting of 100,000 packs and unpacks."""
-    value = ()
+    value: Any = ()
     for _ in range(100_000):
         value = (value,)
     stored = pack(value)

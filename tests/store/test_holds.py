@@ -23,6 +23,7 @@ from layercache.store.store import Store
 from layercache.store.tiered import tiered
 from layercache.testing.faults import CountingBackend
 from layercache.testing.storage import make_record
+from tests.narrow import state_of
 from tests.store.test_crashes import (  # noqa: F401
     SEED,
     SOAK_SECONDS,
@@ -291,7 +292,7 @@ def test_a_plan_that_is_over_holds_nothing(tmp_path):
     planner.plan(text, context={"a": "1"})
     collect(_store(tmp_path), [], everything=True, grace=0.0)
 
-    assert not _store(tmp_path).has_blob(first.state.layers[0].descriptor)
+    assert not _store(tmp_path).has_blob(state_of(first).layers[0].descriptor)
 
 
 @posix

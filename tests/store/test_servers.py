@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import uuid
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
@@ -15,7 +16,7 @@ from layercache.store.backends.obstore import ObstoreBackend
 from layercache.store.backends.redis import RedisBackend
 from layercache.store.backends.registry import RegistryBackend
 from layercache.store.store import Store
-from layercache.store.tiered import tiered
+from layercache.store.tiered import TieredStore, tiered
 from layercache.testing.faults import CountingBackend
 from layercache.testing.storage import BackendSuite, StoreSuite
 from tests.store.servers import redis_server, registry_server, s3_server
@@ -177,6 +178,7 @@ def test_two_machines_share_a_build(tmp_path, remote):
     """What one machine made, another reuses with at most two requests and no layer."""
     with tiered(Store(LocalBackend(tmp_path / "one")), cache_to=[remote()]) as store:
         ran, layers, _ = _build(store, _recipe(12))
+        assert isinstance(store, TieredStore)
         assert store.flush(120)
     counting = CountingBackend(remote())
     with tiered(Store(LocalBackend(tmp_path / "two")), cache_from=[counting]) as store:
@@ -190,6 +192,7 @@ def test_two_machines_share_a_build(tmp_path, remote):
     counting = CountingBackend(remote())
     with tiered(Store(LocalBackend(tmp_path / "one")), cache_to=[counting]) as store:
         _build(store, _recipe(12))
+        assert isinstance(store, TieredStore)
         assert store.flush(120)
     assert counting.requests == 1
 
@@ -206,7 +209,7 @@ def test_large_objects_travel_whole(remote):
 
 def test_a_server_that_is_not_there(tmp_path):
     """Nobody listening is a `CacheError`, soon, and never `NotFound`."""
-    backends = [
+    backends: list[RedisBackend | RegistryBackend] = [
         RedisBackend("redis://127.0.0.1:1/0"),
         RegistryBackend("127.0.0.1:1/x/y:z"),
     ]
@@ -223,10 +226,10 @@ def test_a_bucket_that_is_not_there_is_named_and_not_made(s3, client):
     import urllib.request
 
     make = {"s3fs": _s3fs, "obstore": _obstore}[client]
-    backend = make(s3, "x")
+    backend: Any = make(s3, "x")
     state = backend.__getstate__()
     state["url"] = state["url"].replace("//cache/", "//cahce/")
-    wrong = type(backend).__new__(type(backend))
+    wrong: Any = object.__new__(type(backend))
     wrong.__setstate__(state)
     name = "ac/00/" + "0" * 64
     calls = [

@@ -12,14 +12,17 @@ import pytest
 from layercache import Builder, Dockerfile
 from layercache.errors import CacheError
 from layercache.model.descriptors import LAYER_TAR
+from layercache.model.digests import Fingerprint
 from layercache.store.backend import Holds, Locks, Releases, Stats, Syncs, Touches
 from layercache.store.backends.fsspec import FsspecBackend
 from layercache.store.backends.local import LocalBackend
 from layercache.store.backends.memory import MemoryBackend, shared_memory
 from layercache.store.collection import collect
+from layercache.store.small_objects import StoreEvent
 from layercache.store.store import Store
 from layercache.testing.faults import CountingBackend
 from layercache.testing.storage import StoreSuite, make_record
+from tests.narrow import layer_of, state_of
 from tests.store.test_crashes import _child, posix
 
 
@@ -77,7 +80,7 @@ def test_counting():
     """Requests, round trips and bytes are counted."""
     backend = CountingBackend(MemoryBackend())
     store = Store(backend)
-    store.put_fact("a", "b", "c")
+    store.put_fact("a", "b", Fingerprint("c"))
     before = backend.requests
 
     assert store.get_fact("a", "b") == "c"
@@ -88,7 +91,7 @@ def test_counting():
 def test_a_directory_that_was_removed_is_made_again(tmp_path, whole):
     """A store that lives on writes on, with its directory gone or only what was in it."""
     directory = tmp_path / "cache"
-    events = []
+    events: list[StoreEvent] = []
     store = Store(LocalBackend(directory), on_event=events.append)
     store.put(make_record(store, 1))
     store.commit()
@@ -174,14 +177,14 @@ def test_whatever_a_backend_raises_costs_hits_only(method, error):
     """An error of any kind is a failure of the medium: said once, and the build goes on."""
     kind = Raises if method in {"read", "write", "list"} else RaisesMore
     backend = kind(method, error)
-    events = []
+    events: list[StoreEvent] = []
     text = "FROM scratch\nCOPY a /\nCOPY b /\nCOPY c /\n"
     for _ in range(2):
         with Store(backend, on_event=events.append) as store:
             result = Builder(store).build(
                 Dockerfile.parse(text), context={"a": "1", "b": "2", "c": "3"}
             )
-            assert len(result.state.layers) == 3
+            assert len(state_of(result).layers) == 3
     assert len(events) <= 4
     assert {event.kind for event in events} <= {"degraded"}
     with pytest.raises(CacheError):
@@ -207,7 +210,7 @@ def test_a_record_that_can_not_be_read_ends_a_collection(tmp_path):
     store.commit()
     with pytest.raises(CacheError, match="Stale"):
         collect(store, [], grace=0)
-    assert store.has_blob(record.layer.descriptor)
+    assert store.has_blob(layer_of(record).descriptor)
 
 
 @posix

@@ -95,7 +95,7 @@ def test_python_touches_no_directory_that_is_no_cache(
         lambda s: collect(s, [], dry_run=True),
     ):
         with pytest.raises(UsageError, match="not a cache of layercache"):
-            function(store)  # type: ignore[operator]
+            function(store)
     assert contents(place) == before
 
 

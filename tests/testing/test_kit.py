@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -244,7 +245,7 @@ def test_an_unknown_command_depends_on_all_that_it_could_read():
     """A file, its mode, owner or time, a variable, the directory, the words: another output."""
     base = {"f": "1"}
     outputs = set()
-    cases = [
+    cases: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
         ("x", base, {}),
         ("x y", base, {}),
         ("x", {"f": "2"}, {}),
@@ -364,7 +365,8 @@ def test_an_unknown_instruction_is_refused():
 def test_executors_can_be_pickled():
     """For pools of processes; what they counted stays behind."""
     executor = MemoryExecutor(secrets={"k": b"s"}, traits=[Field("a", 1)])
-    executor.calls.append("x")
+    anything: Any = "x"
+    executor.calls.append(anything)
     twin = pickle.loads(pickle.dumps(executor))
     assert twin.secrets == executor.secrets
     assert twin.traits == executor.traits
@@ -431,7 +433,12 @@ def test_waiting():
     clock = VirtualClock()
     done = threading.Event()
     executor = SlowExecutor(MemoryExecutor(), 10, clock.sleep)
-    thread = threading.Thread(target=lambda: (_files_of(Run("x"), executor=executor), done.set()))
+
+    def run() -> None:
+        _files_of(Run("x"), executor=executor)
+        done.set()
+
+    thread = threading.Thread(target=run)
     thread.start()
     clock.wait_for(1)
     clock.advance(9)

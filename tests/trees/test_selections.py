@@ -334,7 +334,7 @@ BASE: dict[str, str | bytes | tuple[Node, bytes]] = {
     "other": "x",
 }
 
-COUNTS = {
+COUNTS: dict[str, dict[str, str | bytes | tuple[Node, bytes]]] = {
     "bytes": {"d/a": "9"},
     "bytes below": {"d/s/b": "9"},
     "mode of a file": {"d/a": file("1", 0o755)},
@@ -363,7 +363,7 @@ VECTORS = (
     "e96ee33017064144d8ded804d039a6b32f18624633b1a88e6682ca4daa6f741d",
 )
 
-DOES_NOT = {
+DOES_NOT: dict[str, dict[str, str | bytes | tuple[Node, bytes]]] = {
     "mtime": {"d/a": file("1", mtime=5)},
     "mtime of a directory": {"d/s": directory(mtime=5)},
     "labels of the host": {"d/a": file("1", xattrs=((b"security.selinux", b"1"),))},
@@ -538,7 +538,8 @@ def pairs(draw: st.DrawFn) -> tuple[DictTree, DictTree]:
     if draw(st.booleans()):
         return first, draw(trees())
     nodes = {path.decode(): (node, first.content(path)) for path, node in first.nodes.items()}
-    if nodes and draw(st.booleans()):
+    edited: bool = draw(st.booleans()) if nodes else False
+    if edited:
         path = draw(st.sampled_from(sorted(nodes)))
         node, data = nodes[path]
         changed = draw(

@@ -347,7 +347,7 @@ scenario(
 
 # -- parents --------------------------------------------------------------------------------
 
-for name, source, wanted in [
+PIVOTS: list[tuple[str, str, dict[str, Any]]] = [
     ("parents-pivot-deep", "p/q/./r/c.txt", {"/o/r/c.txt": "gamma\n", "/o/p": None}),
     ("parents-pivot-first", "./p/./q/b.txt", {"/o/q/b.txt": "beta\n", "/o/p": None}),
     ("parents-pivot-two", "p/./q/./r/c.txt", {"/o/q/r/c.txt": "gamma\n"}),
@@ -363,8 +363,9 @@ for name, source, wanted in [
     ("parents-star-directory", "*/q", {"/o/p/q/r/c.txt": "gamma\n", "/o/s/q/b.txt": "delta\n"}),
     ("parents-dotdot", "p/q/../a.txt", {"/o/p/a.txt": "alpha\n"}),
     ("parents-trailing-slash", "p/q/", {"/o/p/q/r/c.txt": "gamma\n", "/o/p/a.txt": None}),
-]:
-    holding(name, f"--parents {source}", f"FROM base\nCOPY --parents {source} /o/\n", wanted, TREE)
+]
+for name, source, held in PIVOTS:
+    holding(name, f"--parents {source}", f"FROM base\nCOPY --parents {source} /o/\n", held, TREE)
 scenario(
     "parents-monorepo",
     "the manifests of all packages first: a source change leaves their step alone",
@@ -409,13 +410,14 @@ holding(
 
 # -- exclude --------------------------------------------------------------------------------
 
-for name, flags, wanted in [
+EXCLUSIONS: list[tuple[str, str, dict[str, Any]]] = [
     ("exclude-deep-pattern", "--exclude=q/r/*.txt", {"/o/q/b.txt": "beta\n", "/o/q/r/c.txt": None}),
     ("exclude-any-level", "--exclude=**/b.txt", {"/o/q/b.txt": None, "/o/a.txt": "alpha\n"}),
     ("exclude-trailing-slash", "--exclude=q/", {"/o/a.txt": "alpha\n", "/o/q": None}),
     ("exclude-all", "--exclude=*", {"/o": DIRECTORY, "/o/a.txt": None, "/o/q": None}),
-]:
-    holding(name, f"COPY {flags}", f"FROM base\nCOPY {flags} p /o\n", wanted, TREE)
+]
+for name, flags, held in EXCLUSIONS:
+    holding(name, f"COPY {flags}", f"FROM base\nCOPY {flags} p /o\n", held, TREE)
 holding(
     "exclude-of-add",
     "--exclude of ADD",
@@ -695,7 +697,7 @@ for name, user, wanted in [
 
 # -- metadata -------------------------------------------------------------------------------
 
-for name, text, config in [
+CONFIGS: list[tuple[str, str, dict[str, Any]]] = [
     ("config-cmd-json", 'CMD ["a", "b c"]', {"Cmd": ["a", "b c"]}),
     ("config-cmd-shell", "CMD a  'b c' $V", {"Cmd": ["/bin/sh", "-c", "a  'b c' $V"]}),
     ("config-cmd-not-json", "CMD ['a']", {"Cmd": ["/bin/sh", "-c", "['a']"]}),
@@ -755,7 +757,8 @@ for name, text, config in [
         "ONBUILD RUN  a b\nONBUILD COPY . /x",
         {"OnBuild": ["RUN  a b", "COPY . /x"]},
     ),
-]:
+]
+for name, text, config in CONFIGS:
     dockerfile = f"FROM base\nRUN echo 1 > /x\n{text}\n"
     dots = "." * (text.replace("\\\n", "").count("\n") + 1)
     scenario(
@@ -791,7 +794,7 @@ scenario(
 
 # -- RUN ------------------------------------------------------------------------------------
 
-for name, text, wanted in [
+for name, text, written in [
     ("run-json-no-shell", 'RUN ["/bin/echo", "$HOME"]', None),
     ("run-and-chain", "RUN true && echo 1 > /x || echo 2 > /x", "1\n"),
     ("run-semicolons", "RUN a=1; echo $a > /x", "1\n"),
@@ -807,7 +810,7 @@ for name, text, wanted in [
         name,
         text,
         f"FROM base\n{text}\n",
-        build(".M", holds={} if wanted is None else {"/x": wanted}),
+        build(".M", holds={} if written is None else {"/x": written}),
         build(".H"),
     )
 scenario(
@@ -956,7 +959,7 @@ scenario(
 
 # -- here-documents -------------------------------------------------------------------------
 
-for name, dockerfile, wanted in [
+HEREDOCS: list[tuple[str, str, dict[str, Any]]] = [
     ("heredoc-run-quoted", "RUN cat <<'E' > /x\n$HOME `a`\nE\n", {"/x": "$HOME `a`\n"}),
     ("heredoc-run-unquoted", "RUN cat <<E > /x\n$HOME\nE\n", {"/x": "/root\n"}),
     ("heredoc-run-double-quoted", 'RUN cat <<"E" > /x\n$HOME\nE\n', {"/x": "$HOME\n"}),
@@ -978,13 +981,14 @@ for name, dockerfile, wanted in [
     ("heredoc-copy-empty-body", "COPY <<E /x\nE\n", {"/x": ""}),
     ("heredoc-copy-no-newline-dollar", "COPY <<E /x\na \\$b\nE\n", {"/x": "a $b\n"}),
     ("heredoc-add-name", "ADD <<f.txt /d/\n1\nf.txt\n", {"/d/f.txt": "1\n"}),
-]:
+]
+for name, dockerfile, held in HEREDOCS:
     scenario(
         name,
         "a here-document: " + name.removeprefix("heredoc-").replace("-", " "),
         "FROM base\n" + dockerfile,
-        build(".M", holds=wanted),
-        build(".H", holds=wanted),
+        build(".M", holds=held),
+        build(".H", holds=held),
     )
 
 # -- FROM and platforms ---------------------------------------------------------------------

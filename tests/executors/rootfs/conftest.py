@@ -19,7 +19,7 @@ from layercache.model.instruction import Source
 from layercache.model.operations import Exec
 from layercache.model.selectors import EVERYTHING, Files
 from layercache.model.sources import ContextSource
-from layercache.model.task import BoundInput, Result, Task
+from layercache.model.task import BoundInput, NewFile, Result, Task
 from layercache.model.tree import Node, Tree
 from layercache.store.backends.memory import MemoryBackend
 from layercache.store.store import Store
@@ -56,6 +56,12 @@ class Window:
 
     def tree(self, subject: State | Source) -> Tree:
         return self.bench.inputs.tree(subject)
+
+    def layer(self, files: Mapping[str, NewFile]) -> Layer | None:
+        raise NotImplementedError("no test here stores a layer that way")
+
+    def layer_from(self, directory: str) -> Layer | None:
+        raise NotImplementedError("no test here stores a layer that way")
 
     def log(self, chunk: bytes) -> None:
         self.output += chunk

@@ -13,7 +13,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from layercache.layers.state_tree import StateTree
 from layercache.model.descriptors import State
+from layercache.model.digests import ChainID
 
 from .conftest import Bench
 
@@ -51,7 +53,9 @@ def seen(bench: Bench, state: State) -> list[str]:
 
 def said(bench: Bench, state: State) -> list[str]:
     """What the indexes of the layers say of it, in the same form; link counts apart."""
-    tree = bench.inputs.tree(state).shown()
+    tree = bench.inputs.tree(state)
+    assert isinstance(tree, StateTree)
+    tree = tree.shown()
 
     def walk(path: bytes) -> Iterator[str]:
         node = tree.lookup(path)
@@ -108,7 +112,7 @@ def test_kept_unpacked_and_indexed_agree(shared: Bench, steps: list[list[str]]) 
 @given(STEPS)
 def test_equal_histories_give_equal_layers(shared: Bench, steps: list[list[str]]) -> None:
     """The same commands on an unpacked state give the same bytes as on a kept one."""
-    chains = []
+    chains: list[ChainID] = []
     for _ in range(2):
         state = shared.base
         for operations in steps:

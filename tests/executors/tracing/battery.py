@@ -8,7 +8,7 @@ import subprocess
 import tarfile
 from functools import cache
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import attrs
 
@@ -188,7 +188,7 @@ def battery_base(*, attributes: bool = True) -> bytes:
     return out.getvalue()
 
 
-def observe(bench: Bench, *args: str, **fields: object) -> Result:
+def observe(bench: Bench, *args: str, **fields: Any) -> Result:
     """Run a command on the bench's base, watched."""
     from tests.executors.rootfs.conftest import Window
 

@@ -12,7 +12,7 @@ import pytest
 from layercache.builds.result import BuildResult
 from layercache.executors.rootfs import tracer_client as tracing
 from layercache.inputs import observed as values
-from layercache.model.observations import ABSENT, METADATA, SIZE
+from layercache.model.observations import ABSENT, METADATA, SIZE, Observations
 from layercache.model.task import Result
 from tests.executors.rootfs.conftest import Bench
 from tests.executors.tracing.battery import EXPECTED, battery_base, missing, observe, program
@@ -107,6 +107,13 @@ def _without(name: str) -> Callable[[pytest.MonkeyPatch], None]:
     return _PATCHES[name]
 
 
+def _said(original: Callable[..., object], *arguments: Any) -> Observations:
+    """What the tracer of the library says of one step."""
+    found = original(*arguments)
+    assert isinstance(found, Observations)
+    return found
+
+
 def _ignore_capture(patch: pytest.MonkeyPatch) -> None:
     original = tracing.observations_of
 
@@ -122,7 +129,7 @@ def _ignore_root(patch: pytest.MonkeyPatch) -> None:
     original = tracing.observations_of
 
     def without(*arguments: Any) -> Any:
-        found = original(*arguments)
+        found = _said(original, *arguments)
         rows = tuple((path, bits) for path, bits in found.rows if path)
         return attrs.evolve(found, rows=rows)
 
@@ -131,7 +138,11 @@ def _ignore_root(patch: pytest.MonkeyPatch) -> None:
 
 def _ignore_user(patch: pytest.MonkeyPatch) -> None:
     original = tracing.observations_of
-    patch.setattr(tracing, "observations_of", lambda *a: attrs.evolve(original(*a), derived=()))
+
+    def without(*arguments: Any) -> Any:
+        return attrs.evolve(_said(original, *arguments), derived=())
+
+    patch.setattr(tracing, "observations_of", without)
 
 
 def _ignore_bit(bit: int) -> Callable[[pytest.MonkeyPatch], None]:
@@ -139,7 +150,7 @@ def _ignore_bit(bit: int) -> Callable[[pytest.MonkeyPatch], None]:
         original = tracing.observations_of
 
         def without(*arguments: Any) -> Any:
-            found = original(*arguments)
+            found = _said(original, *arguments)
             rows = tuple((path, bits & ~bit) for path, bits in found.rows)
             return attrs.evolve(found, rows=rows)
 

@@ -131,8 +131,8 @@ def test_a_kept_layer_is_that_of_a_rerun() -> None:
         first = _parent(chance)
         parents = [bench.state(first)]
         for _ in range(4):
-            other = sorted(_parent(chance).items(), key=lambda item: item[0])
-            changed = {**first, **dict(chance.sample(other, min(1, len(other))))}
+            drawn = sorted(_parent(chance).items(), key=lambda item: item[0])
+            changed = {**first, **dict(chance.sample(drawn, min(1, len(drawn))))}
             for path in chance.sample(sorted(changed), min(1, len(changed))):
                 changed.pop(path)
             changed = {p: v for p, v in changed.items() if not _below_a_leaf(p, changed)}

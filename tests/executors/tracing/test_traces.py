@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -356,7 +357,7 @@ def test_traces_serve_from_a_cache_at_a_distance(
 
     remote = str(tmp_path / "remote")
 
-    def machine(**options: list[str]) -> Machine:
+    def machine(**options: Any) -> Machine:
         made = machines()
         made.builder = Builder(
             open_store(str(made.cache), durability="none", **options), executor=made.executor

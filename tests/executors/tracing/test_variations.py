@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from layercache.builds.builder import Request
+from layercache.builds.request import Request
 from layercache.dockerfile.recipe import Dockerfile
 from tests.executors.tracing.machines import Machine
 

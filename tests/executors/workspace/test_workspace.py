@@ -34,6 +34,7 @@ from layercache.errors import BuildError, Cancelled, ExecutorUnavailable
 from layercache.executors.workspace.executor import Workspace
 from layercache.executors.workspace.programs import program_names
 from layercache.reports.report import Report
+from tests.narrow import report_of
 
 PYTHON = shlex.quote(sys.executable)
 
@@ -64,7 +65,7 @@ def decisions(result: BuildResult) -> list[str | None]:
 
 def content(result: BuildResult, path: str) -> bytes:
     with result.tree().open(path.encode()) as stream:
-        return stream.read()
+        return bytes(stream.read())
 
 
 def test_a_command_runs_in_the_workdir_and_its_changes_are_a_layer(
@@ -174,7 +175,7 @@ def test_a_failing_command_leaves_nothing_and_keeps_what_came_before(
     assert "went wrong" in str(failure.value)
     assert failure.value.line == 3
     assert [s.decision for s in report.steps] == [None, "miss", "miss"]
-    assert [s.decision for s in again.value.report.steps] == [None, "hit", "miss"]
+    assert [s.decision for s in report_of(again.value).steps] == [None, "hit", "miss"]
 
 
 @pytest.mark.parametrize(
