@@ -46,27 +46,14 @@ def settings() -> dict[str, dict[str, Any]]:
     return described
 
 
-def pytest(session: nox.Session, python: str, wanted: list[str], *options: str) -> None:
-    """Run suites: those that bear it in two processes at once, then the others alone.
+def pytest(session: nox.Session, python: str, paths: list[str], *options: str) -> None:
+    """Run tests in two processes; one that has no more takes over some of the other's.
 
     A test that hangs ends its run after ten minutes.
     """
-    there, described = suites(), settings()
-    command = [python, "-m", "pytest", "-p", "no:cacheprovider", "--counted", "--timeout=600"]
-    command += ["--timeout-method=thread", *options]
-    both: tuple[list[str], list[str]] = ([], [])
-    for suite in wanted:
-        both[described.get(suite, {}).get("workers", 1) > 1].extend(there[suite])
-    alone, together = both
-    failed = 0
-    for paths, more in ((together, ["-n", "2"]), (alone, [])):
-        if paths:
-            try:
-                session.run(*command, *more, *paths, external=True)
-            except nox.command.CommandFailed:
-                failed += 1  # the others shall run, too
-    if failed:
-        session.error("tests failed")
+    command = [python, "-m", "pytest", "-p", "no:cacheprovider", "--timeout=600"]
+    command += ["--timeout-method=thread", "-n", "2", "--dist=worksteal"]
+    session.run(*command, *options, *paths, external=True)
 
 
 @nox.session(venv_backend="none")
@@ -146,27 +133,39 @@ def tests(session: nox.Session) -> None:
     if unknown := [name for name, some in below.items() if not some]:
         session.error(f"no such suite: {', '.join(unknown)} (there are {', '.join(there)})")
     wanted = [one for one in there if not named or any(one in some for some in below.values())]
-    pytest(session, sys.executable, wanted, *options)
+    paths = [path for one in wanted for path in there[one]]
+    pytest(session, sys.executable, paths, "--counted", *options)
+
+
+TRACED = ["tests/executors/tracing/test_coverage.py", "tests/executors/tracing/test_traces.py"]
+"""The tests of tracing that rest on the interpreter: which calls of a command are seen, and how
+builds use them. The other tests of that suite are about decisions, alike on every Python."""
 
 
 @nox.session(python=PYTHONS)
 def portable(session: nox.Session) -> None:
     """On another Python: the suites that need no tools of the machine, and those that rest on how
     an interpreter forks and calls C. On 3.13 it is counted what the former cover."""
+    if session.python == f"{sys.version_info.major}.{sys.version_info.minor}" != "3.13":
+        session.skip("the session `tests` runs on this Python")
     session.install("--quiet", "--upgrade", "pip>=25.1")
     session.install("--quiet", "--editable", EXTRAS, "--group", "test")
-    core = [name for name, options in settings().items() if options.get("core")]
+    there = suites()
+    named = [name for name, options in settings().items() if options.get("core")]
+    core = [path for name in named for path in there[name]]
+    held = ("--counted", "--strict-skips")
     if session.python == "3.13":
         session.env["COVERAGE_CORE"] = "sysmon"
         covered = ("--cov=layercache", "--cov-report=", "--cov-append")
         session.run("python", "-m", "coverage", "erase")
-        pytest(session, "python", core, "--strict-skips", *covered)
+        pytest(session, "python", core, *held, *covered)
         gate = f"--fail-under={COVERED}"
         session.run("python", "-m", "coverage", "report", "--format=total", gate)
-        pytest(session, "python", ["executors/rootfs", "executors/tracing"])
+        if sys.version_info[:2] == (3, 13):
+            return
     else:
-        pytest(session, "python", core, "--strict-skips")
-        pytest(session, "python", ["executors/rootfs"])
+        pytest(session, "python", core, *held)
+    pytest(session, "python", there["executors/rootfs"] + TRACED)
 
 
 @nox.session(venv_backend="none")
