@@ -207,7 +207,7 @@ def _reordered(
                 version[narrow.place] = paths
         kind, title = "split", f"copy {', '.join(manifests)} before {run.text!r}, the rest after it"
         if len(manifests) == len([f for f in project.files if _covers(copy, f)]):
-            return None  # it already takes nothing else
+            return None  # it takes nothing else already
         doubt = (
             "right if the command reads no other file of the project "
             "(scripts that it runs on installing, local packages)"
@@ -244,7 +244,7 @@ def _may_go_below(
     """Whether `copy` has the same effect after `run` as before it, and after all of `between`."""
     for step in between:
         if step.op in {"COPY", "ADD"} and _nested(step.destination, copy.destination):
-            return False  # which of the two comes last decides whose file stays
+            return False  # the one that comes last decides which file stays
         if step.op == "WORKDIR" and not _last_word(copy.text).startswith("/"):
             return False
     lines = dockerfile.splitlines()[copy.end_line : max(run.line - 1, 0)]

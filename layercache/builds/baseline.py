@@ -38,7 +38,7 @@ def baseline_of(store: Store, name: str, texts: Sequence[str]) -> Against:
     if not looks_like_place:
         try:
             trail = store.get_trail(trail_id(tag_project(name)))
-        except UsageError:  # a path, say, is no name of an image
+        except UsageError:  # a path, for example, is not the name of an image
             trail = None
         if trail is None:
             raise UsageError(

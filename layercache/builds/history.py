@@ -79,7 +79,7 @@ class BuildHistory:
                 target = trail_id(tag_project(name))
                 self._store.put_trail(Trail(target, steps, labels=labels))
         except CacheError:
-            return  # explanations of the next build are poorer, nothing else
+            return  # only the explanations of the next build suffer
 
     def keep_totals(self, report: Report) -> None:
         """Add this build to the counts of the cache's life; a lost race loses a count."""

@@ -110,7 +110,7 @@ class Reasons:
             base=base,
         )
         if decision.material is None and reason.cause == "evicted":
-            result = Change("step", PARENT, "result")  # all that can differ is what it waits for
+            result = Change("step", PARENT, "result")  # only the steps that it waits for can differ
             reason = evolve(reason, cause="parent", changes=(result,))
         if any(change.kind == "step" for change in reason.changes):
             reason = evolve(reason, step=self._culprit(lowered, decisions, parent, known))

@@ -204,7 +204,7 @@ class Reporter:
             decision = decisions.get(vertex) if vertex is not None else None
             made = decision is not None and decision.record is not None
             layer = made and decision.record.layer is not None  # type: ignore[union-attr]
-            if entry.empty_layer == layer:  # not what it was taken for
+            if entry.empty_layer == layer:  # of another kind than expected
                 entry = evolve(entry, empty_layer=not layer)
             history.append(entry)
         return BuiltImage(

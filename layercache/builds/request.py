@@ -74,7 +74,7 @@ class Request:
 
 
 def project_of(request: Request) -> str:
-    """A name for what is built, the same from build to build: for trails and workspaces."""
+    """A stable name of the project, the same for each of its builds: for trails and workspaces."""
     if request.project is not None:
         return request.project
     recipe = request.recipe

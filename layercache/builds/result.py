@@ -22,7 +22,7 @@ __all__ = ["BuildResult", "ResultContent"]
 
 @frozen(eq=False)
 class ResultContent:
-    """What a result is read from, exported from and made anew with.
+    """The services behind a result: to read it, to export it, and to build it again.
 
     `fetch` brings the bytes of a layer into the store, `again` builds the request once more.
     """
@@ -48,7 +48,7 @@ class BuildResult:
     graph: Graph
     decisions: tuple[Decision, ...]
     notes: tuple[str, ...] = ()
-    """What `export` left out, a sentence each."""
+    """One sentence for each thing that `export` left out."""
     manifest: Descriptor | None = None
     """The manifest that `export` wrote last."""
     names: tuple[str, ...] = ()

@@ -132,7 +132,7 @@ class RunningBuild:
             if lowered.source_date is not None:
                 from layercache.images.built import source_date
 
-                source_date(lowered.source_date)  # a wrong one is said before anything runs
+                source_date(lowered.source_date)  # a wrong one is reported before anything runs
             engine = Engine(
                 lowered.graph,
                 self.store,
@@ -182,7 +182,7 @@ class RunningBuild:
         return result
 
     def _check_selections(self, lowered: Lowered) -> None:
-        """Raise `UsageError` for what selects no stage or step, where that was asked for."""
+        """Raise `UsageError` for a selection without a stage or step, where one is required."""
         if self.request.strict and lowered.unnamed:
             raise UsageError(
                 f"no stage is named {lowered.unnamed[0]!r}: --no-cache-filter takes the names that "

@@ -384,7 +384,7 @@ class _Named(DockerfileInstruction):
             name, value = self.pairs[0]
             new, old = f"{name}={value}", f"{name} {value}"
             if split_words(new, escape) != [new] and split_first(old) == (name, value):
-                return f"{self.op} {old}"  # the old form takes blanks as they are
+                return f"{self.op} {old}"  # the old form keeps blanks unchanged
         words = [_one_word(f"{name}={value}", escape) for name, value in self.pairs]
         return f"{self.op} {' '.join(words)}"
 

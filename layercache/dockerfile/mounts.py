@@ -258,7 +258,7 @@ class SshMount(MountFlag):
 
 @frozen(init=False)
 class DeferredMount(MountFlag):
-    """A mount whose kind or access hangs on variables: read once their values are known.
+    """A mount whose kind or access depends on variables: parsed once their values are known.
 
     `pairs` are keys and values as written, None for a key without one.
     """
@@ -277,11 +277,11 @@ class DeferredMount(MountFlag):
 
     @property
     def from_(self) -> str | None:
-        """The stage, context or image that it names, which holds no variables."""
+        """The stage, context or image that the mount names; it holds no variables."""
         return dict(self.pairs).get("from")
 
     def expand(self, word: Callable[[str], str]) -> Self:
-        """The same with `word` applied to every value; raises what it raises."""
+        """The same mount with `word` applied to every value; raises the errors of `word`."""
         return type(self)((k, None if v is None else word(v)) for k, v in self.pairs)
 
     def options(self) -> Iterable[tuple[str, str]]:

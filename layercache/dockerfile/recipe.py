@@ -51,7 +51,7 @@ class Dockerfile:
 
     @classmethod
     def in_context(cls, context: str | os.PathLike[str]) -> Dockerfile:
-        """The recipe of the directory `context`: `Dockerfile`, or `dockerfile` where that is not.
+        """The recipe of the directory `context`: `Dockerfile`, otherwise `dockerfile`.
 
         Raises as `load` does.
         """

@@ -16,7 +16,7 @@ from layercache.errors import UsageError
 __all__ = ["UNFINISHED", "atomic_file"]
 
 UNFINISHED: Final = ".layercache-"
-"""How the names of files begin that are not finished, or were not when their process died."""
+"""Prefix of the names of unfinished files, including those that a killed process left."""
 
 _FILE_MODE: Final = 0o644
 

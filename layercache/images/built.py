@@ -20,7 +20,7 @@ __all__ = ["Assembled", "BuiltImage", "assemble", "complete_history", "rfc3339",
 
 
 CREATED: Final = "2020-09-13T12:26:40Z"
-"""When every image was made that says nothing else: the time of layers (`LAYER_TIME`)."""
+"""Creation time of an image that states no other: the time of layers (`LAYER_TIME`)."""
 
 
 @frozen(kw_only=True)

@@ -97,7 +97,7 @@ def export(
 
 
 def _created(epoch: int | None) -> str:
-    """When the image was made, as it says itself: at `epoch`, else now."""
+    """The creation time that the image states: `epoch`, otherwise now."""
     import time
 
     return rfc3339(time.time() if epoch is None else epoch)

@@ -114,7 +114,7 @@ class Registry:
         try:
             return read_bounded(self._keep.open_blob(digest), CONFIG_LIMIT, what=digest)
         except (CacheError, HostileArchive):
-            return None  # fetched, then
+            return None  # then it is fetched
 
     def _remember(self, source: RegistryBlobs) -> None:
         if self._keep is None or not self._write:

@@ -194,7 +194,7 @@ def _holds(path: str, descriptor: Descriptor) -> bool:
                 return False
             found = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError:
-        return False  # absent, unreadable, or a link: writing says what is wrong
+        return False  # absent, unreadable, or a link: writing it will report the error
     return descriptor.digest == f"sha256:{found}"
 
 

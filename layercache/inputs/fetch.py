@@ -253,7 +253,7 @@ def _checkout(source: GitSource, access: Access, allowance: UnpackAllowance) -> 
 
 
 def _below(root: str, subdirectory: str) -> str | None:
-    """The directory of a checkout that is named, None where there is none inside of it."""
+    """The named directory of a checkout; None if it has no such directory inside it."""
     top = os.path.realpath(root)
     try:
         found = os.path.realpath(os.path.join(top, subdirectory.lstrip("/")))

@@ -26,7 +26,7 @@ __all__ = ["Git", "size_below"]
 _SECONDS: Final = 3600.0
 _PAUSE: Final = 0.25
 _BLOCK: Final = 512
-"""What a name alone counts for: a repository can be nothing but names."""
+"""Bytes counted for each name: a repository may consist of names alone."""
 
 _Said: TypeAlias = "tuple[bytes, bytes]"
 _KEPT: Final = (
@@ -76,9 +76,9 @@ _SETTINGS: Final[Mapping[str, str]] = {
 class Git:
     """Runs git for one repository `url`; `home` is an empty directory.
 
-    All that it runs together may take an hour, so that no server keeps a build for ever. All that
-    comes to lie below `place` is held to what `allowance` has left: measured while git runs,
-    since a few bytes of a repository can stand for any number of files.
+    All commands together may take one hour, so that no server holds up a build for ever. The
+    files below `place` may take as many bytes as `allowance` has left. They are measured while git
+    runs, because a few bytes of a repository can expand to any number of files.
     """
 
     def __init__(
@@ -121,7 +121,7 @@ class Git:
 
     def _communicate(self, process: subprocess.Popen[bytes], data: bytes | None) -> _Said:
         pause = _PAUSE
-        while True:  # the input goes along once
+        while True:  # the input is passed with the first call only
             try:
                 return process.communicate(data, timeout=pause)
             except subprocess.TimeoutExpired:
@@ -132,7 +132,7 @@ class Git:
                 size = size_below(self._place)
                 if size > self._allowance.left:
                     self._allowance.take(size, f"ADD {self._shown}")
-                # Looking takes the longer the more there is: a tenth of the time at most.
+                # Measuring takes longer the more files there are: at most a tenth of the time.
                 pause = max(_PAUSE, 9 * (time.monotonic() - began))
 
 
@@ -150,7 +150,7 @@ def size_below(directory: str) -> int:
                     else:
                         total += entry.stat(follow_symlinks=False).st_size
         except OSError:
-            continue  # it went while it was looked at
+            continue  # removed in the meantime
     return total
 
 

@@ -1,7 +1,7 @@
-"""What a build writes itself, where that lies in one of its contexts.
+"""The places that a build itself writes to, kept out of its contexts.
 
-A cache, a workspace or an output below the context would be copied into the image, change with
-every build, and be missed by none: it is left out, as if the ignore file's last rules said so.
+A cache, a workspace or an output below the context would be copied into the image and change with
+every build. Each is left out, as if the last rules of the ignore file excluded it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _SPECIAL = {character: "\\" + character for character in "\\*?[]"}
 
 
 def directories_of(store: Store, executor: object) -> list[str]:
-    """The directories of this machine that a build over these writes to or reads layers from."""
+    """The local directories that `store` and `executor` write to or read layers from."""
     found = [backend.directory for backend in store.backends() if isinstance(backend, InDirectory)]
     directory = getattr(executor, "directory", None)  # a workspace
     if isinstance(directory, str):
@@ -32,7 +32,7 @@ def directories_of(store: Store, executor: object) -> list[str]:
 
 
 def below(root: str, places: Iterable[str]) -> tuple[str, ...]:
-    """Those of `places` that lie below the directory `root`, as paths from there, sorted."""
+    """The members of `places` below the directory `root`, as sorted relative paths."""
     root = os.path.realpath(root)
     found = set()
     for place in places:
@@ -43,7 +43,7 @@ def below(root: str, places: Iterable[str]) -> tuple[str, ...]:
 
 
 def without(ignore: Ignore | None, paths: Iterable[str]) -> Ignore | None:
-    """`ignore`, and after its rules those that leave `paths` out, whatever they hold."""
+    """`ignore` with further rules that leave `paths` and everything below them out."""
     rules = tuple(
         Rule("".join(_SPECIAL.get(character, character) for character in path), False, 0)
         for path in paths

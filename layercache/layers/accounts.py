@@ -16,7 +16,7 @@ __all__ = ["resolve_owner"]
 
 _MAX_ID: Final = 0x7FFFFFFF
 _DIGITS: Final = 10
-"""Of the largest number, without leading zeros."""
+"""Digits of the largest number, without leading zeros."""
 
 
 def resolve_owner(

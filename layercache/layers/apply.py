@@ -360,7 +360,7 @@ def _ascending(index: LayerIndex) -> bool:
         if stat.S_ISREG(index.mode(row)):
             target = index.hardlinks.get(row)
             if target is not None and sort_key(target) < sort_key(index.paths[row]):
-                continue  # just another name by then
+                continue  # written before under another name
             offset, size = index.content(row)
             if size and offset < last:
                 return False

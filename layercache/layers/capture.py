@@ -91,7 +91,7 @@ def capture_diff(
 
 @frozen
 class StatTable:
-    """Path → the facts of `lstat` that can't change unnoticed; `taken` in ns since 1970."""
+    """Path → the facts of `lstat` that show every change; `taken` in ns since 1970."""
 
     stats: Mapping[bytes, tuple[int, ...]]
     taken: int
@@ -212,7 +212,7 @@ class _Capture:
 
     def upper(self) -> None:
         """See `capture_upper`."""
-        # For every open directory: whether what `before` has there shows through.
+        # For every open directory: whether the entries of `before` show through.
         shows: list[bool] = []
         self._listings: list[_Listing] = []
         self._beside: tuple[_Listing, dict[bytes, os.stat_result]] = ([], {})
@@ -263,7 +263,7 @@ class _Capture:
         if hides or not same:
             self._writer.add(path, node)
         elif base is not None:
-            # One that only holds changes keeps the time it had: it has no entry of its own.
+            # A directory that only holds changes has no entry of its own: it keeps its time.
             time = base.mtime * 10**9
         if hides:
             self._writer.opaque(path)

@@ -36,7 +36,7 @@ def compression_of(head: bytes) -> str | None:
     for magic, name in _MAGICS:
         if head.startswith(magic):
             if name == "bzip2" and not (head[3:4] in b"123456789" and head[4:10] in _BLOCKS):
-                return None  # three letters are also how a name in a tar may begin
+                return None  # a name in a tar may begin with the same three letters
             return name
     return None
 
@@ -137,7 +137,7 @@ class _Inflated(io.RawIOBase):
             out = self._object.decompress(data, room)
         except self._damage as error:
             raise HostileArchive(f"{self._what}: damaged {self._kind} data ({error})") from error
-        # Only zlib's objects hand back what they did not get to.
+        # Only zlib's objects return the input that they did not use.
         self._input = getattr(self._object, "unconsumed_tail", b"")
         return bytes(out)
 

@@ -13,7 +13,7 @@ MAX_ID = 2**32 - 2
 """The largest user or group number; 2**32 - 1 means "none" to the kernel."""
 
 _DIGITS = 10
-"""Of the largest number; a longer one is out of range, and not worth reading."""
+"""Digits of the largest number; a longer text is out of range and is not converted."""
 
 _Row = list[bytes]
 

@@ -56,7 +56,7 @@ def check_by_hash(
     size = (found.st_size & 0xFFFFFFFF).to_bytes(4, "little")
     if len(head) < _HEADER or head[4:] != bytes(4) + seconds + size or not _FIRST <= magic < _END:
         return False
-    # What is open is the directory itself, which no link led to: so is the one above it.
+    # The open directory was reached through no link, and neither is the one above it.
     with open(os.open(b"../" + source, flags, dir_fd=directory), "rb") as file:
         text = file.read()
     from _imp import source_hash

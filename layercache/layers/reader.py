@@ -40,7 +40,7 @@ _KINDS: Final = {
     b"6": stat.S_IFIFO,
 }
 _REPLACED: Final = 1000
-"""Directories that an archive may put something else in place of: each costs a walk."""
+"""Number of directories that an archive may replace by other entries: each costs a walk."""
 _OVERLAY: Final = (b"trusted.overlay.", b"user.overlay.")
 
 
@@ -87,7 +87,7 @@ class _Reader:
         self._input = decompressed(stream, limits=limits, what=what)
         self._headers = Headers(self._input, limits, what)
         self._files: dict[bytes, Entry] = {}
-        """What is no directory, by path."""
+        """Entries other than directories, by path."""
         self._directories: set[bytes] = {b""}
         """Directories with an entry of their own, or with something beneath them."""
         self._replaced = 0

@@ -5,7 +5,7 @@ A step was shown the times of a logical clock (`model.logical_clock`), and for a
 was moved or given another owner; anything newer was written by this step.
 """
 
-# ruff: noqa: ARG002 - `Times` is the simplest of its kind
+# ruff: noqa: ARG002 - `Times` is the base of the other kinds
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ class RecordedTimes(Times):
         self._moments: dict[int, int] | None = None
 
     def _moment(self, found: int) -> int:
-        """When by the clock what was shown with the other time `found` was written."""
+        """The moment of the clock at which an entry shown with the time `found` was written."""
         if self._moments is None:
             # Few steps write anything with such a time: only a copy that keeps times does.
             self._moments = {}
@@ -127,7 +127,7 @@ class RecordedTimes(Times):
             return max(0, 2 * rank - 1)
         seconds, rest = divmod(found, _SECOND)
         code = None if rest else self._clock.code(seconds)
-        # The start of the clock is no time that anything was written at.
+        # Nothing was written at the start of the clock.
         return None if code == MAX_CODE else code
 
     def recorded(self, code: int | None, found: int, content: bytes | None) -> int:

@@ -42,7 +42,7 @@ IMPLIED_DIRECTORY: Final = Node(mode=stat.S_IFDIR | 0o755, mtime=LAYER_TIME)
 """The node of a directory that no layer describes; also the root of an empty state."""
 
 _AT_ONCE: Final = LayerTimes(LAYER_TIME, (0,))
-"""What the times of a layer are whose entries are all written at once."""
+"""The clock of a layer whose entries were all written at once."""
 
 OpenContent = Callable[[int, int, int], BinaryIO]
 """Layer number, offset and size in bytes → those bytes of the layer's uncompressed tar."""

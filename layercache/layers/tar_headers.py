@@ -27,7 +27,7 @@ _OCTAL_MAX: Final = 0o77777777777
 """The largest size that a header can hold without pax."""
 
 _MAX_ID: Final = 0xFFFFFFFE
-"""Linux takes the next one for "leave as it is"."""
+"""The largest number of an account; Linux reads the next one as "leave unchanged"."""
 
 
 @frozen

@@ -153,7 +153,7 @@ def remove_attributes(item: Item, names: Iterable[str]) -> None:
 
 
 def _place(item: Item) -> bytes:
-    # No call takes a descriptor of the directory: /proc names the very one.
+    # No call takes a descriptor of the directory: /proc names exactly this one.
     return b"/proc/self/fd/%d/%s" % (item.directory, item.name)
 
 

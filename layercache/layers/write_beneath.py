@@ -155,7 +155,7 @@ class WriteBeneath:
         self._pending[path] = (node, None)
         wanted = {os.fsdecode(name) for name, _ in node.xattrs}
         try:
-            if not self._owners:  # root may write regardless of the mode
+            if not self._owners:  # root may write whatever the mode is
                 os.fchmod(descriptor, stat.S_IMODE(os.fstat(descriptor).st_mode) | stat.S_IRWXU)
             for name in list_xattrs(descriptor):
                 if name not in wanted and name.startswith(("user.", "trusted.")):
@@ -200,7 +200,7 @@ class WriteBeneath:
         except OSError as error:
             raise _trouble(path, error) from error
 
-    # -- what is no directory ---------------------------------------------------------------
+    # -- other entries ----------------------------------------------------------------------
 
     def file(self, path: bytes, node: Node, fill: Fill | None) -> None:
         """Create a regular file; nothing may exist at `path`. `fill` None leaves it empty."""

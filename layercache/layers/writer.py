@@ -59,7 +59,7 @@ _OCTAL_11: Final = 0o77777777777
 _NO_LINK: Final = bytes(100)
 _TAIL: Final = b"ustar\00000" + bytes(64) + b"0000000\0" * 2 + bytes(167)
 _TAIL_SUM: Final = sum(_TAIL) + 8 * 32
-"""Of everything behind the link name, with the checksum field as blanks."""
+"""Checksum of everything after the link name, with the checksum field as blanks."""
 
 
 class LayerWriter:

@@ -7,8 +7,8 @@ plus a few commands that only make sense in tests:
     rm [-r] [-f] PATH…   mkdir [-p] D…  touch PATH…      chmod 755 P…   chown 1:1 P…   ln -s T P
     ls [D]   pwd   true   false   exit N   env [NAME]   id   test -f|-d|-e|-x PATH   upper|sort [F…]
     fail [N]             ends with status N (1)
-    random               a text that is another one each time
-    fetch NAME           what the world outside says under NAME, which no key sees
+    random               prints another text each time
+    fetch NAME           prints the outside world's answer for NAME, which no key covers
 
 Words are quoted as in a shell, `$NAME` is expanded; `&&`, `||`, `;`, newlines, `|`, `>`, `>>`
 and `<` work. Any other command is unknown: it leaves a file below /made whose content is a
@@ -49,7 +49,7 @@ class MemoryShell:
     random: Callable[[], bytes] = lambda: b"4"
     fetch: Callable[[str], bytes] = lambda name: b""
     scripts: Mapping[str, bytes] = field(factory=dict)
-    """Path → what a here-document put there."""
+    """Path → content of a here-document."""
     output: bytearray = field(factory=bytearray)
 
     def run(self, args: Sequence[str]) -> None:

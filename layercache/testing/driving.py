@@ -289,7 +289,7 @@ class Driver:
         for records in (self.world.records, self.world.narrow, self._narrow):
             if records.get(record.key) == record:
                 del records[record.key]
-        # What hangs on the record may be asked again, and so may the ask itself.
+        # Questions that depend on the record may be repeated, and so may this one.
         self._seen = {
             name for name in self._seen if not (isinstance(name, tuple) and name[0] is AskExecute)
         }

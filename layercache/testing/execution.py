@@ -79,8 +79,8 @@ class ExecutorSuite:
         )
 
     def test_what_it_can_do_is_declared(self, tmp_path: Any) -> None:
-        """A capability counts where it is declared: all of its names, and the class not derived
-        from it, is one that was forgotten."""
+        """A capability counts only if it is declared: a class that has all of its names is
+        derived from it."""
         kind = type(self.make(tmp_path))
         for capability in CAPABILITIES:
             if all(hasattr(kind, name) for name in vars(capability) if not name.startswith("_")):
@@ -127,7 +127,7 @@ class ExecutorSuite:
         assert sorted(names) == [b"all", b"in/a", b"in/b"]
 
     def test_nothing_changed_is_no_layer(self, tmp_path: Any) -> None:
-        """A command that leaves all as it was gives no layer."""
+        """A command that changes nothing gives no layer."""
         bench, executor = Workbench(), self.make(tmp_path)
         task = self.task(executor, bench, self.command("cat /nothing || exit 0"))
 
@@ -146,7 +146,7 @@ class ExecutorSuite:
         assert tree["work/listing"].content == b"file\nlisting\nseen\n"
 
     def test_a_failing_command_raises(self, tmp_path: Any) -> None:
-        """Its status is known, and what it wrote before is not there for the next."""
+        """A failed command reports its status, and its writes are not visible to the next one."""
         bench, executor = Workbench(), self.make(tmp_path)
         status = None
         try:
@@ -168,10 +168,10 @@ class ExecutorSuite:
         assert bytes(bench.output) == b"hello\nmore\n"
         assert result.output == b"hello\nmore\n"
 
-    # -- deterministic, and nothing that no key sees ----------------------------------------
+    # -- deterministic, and nothing beyond the key ------------------------------------------
 
     def test_the_same_task_gives_the_same_layer(self, tmp_path: Any) -> None:
-        """To the byte: again, by another executor, and after other tasks."""
+        """A task gives the same bytes again, from another executor, and after other tasks."""
         bench, executor = Workbench(), self.make(tmp_path)
         text = "echo one > a && mkdir d && echo two > d/b"
         first = self.run(executor, bench, text)
@@ -190,7 +190,7 @@ class ExecutorSuite:
                 assert entry.node.mtime <= LAYER_TIME
 
     def test_nothing_is_left_of_other_steps(self, tmp_path: Any) -> None:
-        """A step sees its parent and not what the executor ran before."""
+        """A step sees its parent and nothing of earlier runs of the executor."""
         bench, executor = Workbench(), self.make(tmp_path)
         expected = self.run(self.make(tmp_path), bench, "ls > listing")
         self.run(executor, bench, "echo 1 > left && mkdir behind && echo 2 > behind/f")
@@ -198,7 +198,7 @@ class ExecutorSuite:
         assert self.run(executor, bench, "ls > listing") == expected
 
     def test_what_no_key_sees_changes_nothing(self, tmp_path: Any) -> None:
-        """Whether the cache was bypassed, how often and by whom: the layer is the same."""
+        """A bypassed cache changes nothing: the layer is the same."""
         bench, executor = Workbench(), self.make(tmp_path)
         command = self.command("echo one > a && ls > listing")
         first = bench.apply(executor, self.task(executor, bench, command))

@@ -443,7 +443,7 @@ class UnstableExecutor(_Wrapper):
         return result
 
     def again(self, task: Task, blobs: Blobs, choice: int | None) -> Result:
-        """What executing `task` gives with a choice that was made before; not logged."""
+        """The result of executing `task` with an earlier choice; not logged."""
         result = super().execute(task, blobs)
         if choice is None:
             return result
@@ -462,7 +462,7 @@ class UnstableExecutor(_Wrapper):
             return result
         seen = dict(result.observed.rows)
         for path, bits in reading.observed.rows:
-            # What the command itself changed was claimed by it.
+            # The command has claimed its own changes.
             if before.lookup(path) == after.lookup(path):
                 seen[path] = seen.get(path, 0) | bits
         return evolve(result, observed=Observations.of(seen, result.observed.derived))

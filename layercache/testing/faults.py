@@ -194,7 +194,7 @@ class _Faulty:
 
 
 class _Capabilities:
-    """What a local backend can do besides; each call can be struck like the others."""
+    """The further methods of a local backend; each call can fail like the others."""
 
     inner: Any
     fault: str
@@ -260,9 +260,9 @@ class _Capabilities:
             import os
 
             os.unlink(path)
-            return True  # said to be there, and lost
+            return True  # reported as present, and lost
         if self.fault in ("truncated", "flipped"):
-            return False  # so that `write` does it, where it can be spoiled
+            return False  # so that `write` stores it, where it can be damaged
         done: bool = self.inner.adopt(path, name)
         return done
 

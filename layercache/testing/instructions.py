@@ -49,7 +49,7 @@ class InstructionSuite:
     cosmetic: frozenset[str] = frozenset()
 
     def instructions(self) -> Sequence[Instruction]:
-        """Some values that all do different things."""
+        """A few values, each with another effect."""
         raise TypeError("a suite says what it is about: override instructions(self)")
 
     def changed(self, instruction: Instruction) -> Mapping[str, Any]:

@@ -116,7 +116,7 @@ class KeyStrategySuite:
             assert self.key(base, "1", "2") != self.key(step, "1", "2")
 
     def test_traits_count_for_commands_only(self) -> None:
-        """Facts about the executor are in the keys of steps that execute commands."""
+        """Traits of the executor are in the keys of steps that execute commands."""
         traits = ((), (Field("os", "a"),), (Field("os", "b"),), (Field("abi", "a"),))
         runs = {self.key(Step(_EXEC, traits=given)) for given in traits}
         copies = {self.key(Step(_COPY, traits=given)) for given in traits}
@@ -133,7 +133,7 @@ class KeyStrategySuite:
         assert tally.hits > tally.histories
 
     def test_cached_builds_equal_clean_builds_though_the_store_decays(self) -> None:
-        """Records and blobs go or rot between the builds; nothing wrong comes of it."""
+        """Records and blobs are lost or damaged between the builds; no result is wrong."""
         self._check(mishaps=50, unstable=False)
 
     def test_two_histories_never_mix(self) -> None:

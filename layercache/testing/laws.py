@@ -56,7 +56,7 @@ BASE_IMAGES = {
         onbuild=["RUN echo triggered > /triggered"],
     ),
 }
-"""What the base images that generated recipes name hold."""
+"""The contents of the base images that generated recipes name."""
 
 
 class LawBroken(AssertionError):
@@ -219,7 +219,7 @@ class LawWorld:
                 try:
                     possible = self._is_possible(task, diff_id, calls, bench)
                 except CacheError:
-                    continue  # what it lies on has rotted meanwhile
+                    continue  # the state below it was damaged meanwhile
                 if not possible:
                     raise LawBroken(
                         f"{step.origin.text!r}: no execution that gave its layer {diff_id} gives "
@@ -236,7 +236,7 @@ class LawWorld:
             try:
                 copied = copy_layer(task, bench).layer
             except CacheError:
-                continue  # what it was copied from has rotted meanwhile
+                continue  # the source of the copy was damaged meanwhile
             if (None if copied is None else copied.diff_id) != diff_id:
                 raise LawBroken(f"{step.origin.text!r} copied something else than it would now")
 

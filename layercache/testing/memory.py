@@ -127,7 +127,7 @@ class MemoryFiles:
         self._own: set[bytes] = set()
         self._all_seen = False
 
-    # -- what was looked at -----------------------------------------------------------------
+    # -- observations -----------------------------------------------------------------------
 
     @property
     def observed(self) -> Observations | None:

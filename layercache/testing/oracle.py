@@ -67,7 +67,7 @@ def clean_build(
         images=images,
         jobs=1,
     )
-    options["no_cache"] = False  # cache mounts are filled as in any first build
+    options["no_cache"] = False  # cache mounts are filled as in a first build
     return builder.build(recipe, context=context, **options)
 
 
@@ -144,7 +144,7 @@ class PlainWalk:
         return self._done[vertex][0] if vertex in self._done else None
 
     def decisions(self) -> Sequence[Decision]:
-        """All misses, as far as the build got."""
+        """A miss for each step that the build reached."""
         found = []
         for number, vertex in enumerate(self._graph.vertices):
             if not isinstance(vertex, Step):

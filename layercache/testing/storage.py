@@ -94,7 +94,7 @@ class BackendSuite:
             assert data == _read(self.reopen(backend), f"a/b-{number}")
 
     def test_an_absent_name_is_not_found(self, tmp_path: Any) -> None:
-        """Reading raises `NotFound`, also below another object and after a deletion."""
+        """A missing object raises `NotFound`, also below another object and once deleted."""
         backend = self.make(tmp_path)
         backend.write("a/b", io.BytesIO(b"1"))
         backend.delete("a/b")
@@ -127,7 +127,7 @@ class BackendSuite:
         assert sorted(info.name for info in backend.list("")) == ["old"]
 
     def test_deleting_is_idempotent(self, tmp_path: Any) -> None:
-        """Deleting what is not there is no error."""
+        """Deleting a missing object is no error."""
         backend = self.make(tmp_path)
         backend.write("a/b", io.BytesIO(b"1"))
         for name in ("a/b", "a/b", "never/there"):
@@ -200,7 +200,7 @@ class BackendSuite:
         assert set(seen) <= set(versions)
 
     def test_a_batch_leaves_out_what_is_absent(self, tmp_path: Any) -> None:
-        """`read_many` gives exactly those that are there, one, many or none."""
+        """`read_many` returns exactly the objects that exist: one, many or none."""
         backend = self.make(tmp_path)
         if not isinstance(backend, BatchReader):
             return
@@ -224,7 +224,7 @@ class BackendSuite:
         assert backend.stat("a/c") is None
 
     def test_what_is_staged_shows_only_when_published(self, tmp_path: Any) -> None:
-        """Staged objects are no part of the listing; publishing moves them into place."""
+        """Staged objects are not listed; publishing moves them into place."""
         backend = self.make(tmp_path)
         if not isinstance(backend, Stages):
             return
@@ -292,8 +292,8 @@ class BackendSuite:
         assert _read(backend, "x") == b"1"
 
     def test_what_it_can_do_is_declared(self, tmp_path: Any) -> None:
-        """A capability counts where it is declared: all of its methods, and the class not derived
-        from it, is one that was forgotten."""
+        """A capability counts only if it is declared: a class that has all of its methods is
+        derived from it."""
         kind = type(self.make(tmp_path))
         for capability in CAPABILITIES:
             names = [name for name in vars(capability) if not name.startswith("_")]
@@ -423,7 +423,7 @@ class StoreSuite:
         assert record.key in self.make(tmp_path).lookup([record.key])
 
     def test_a_record_under_another_key_is_a_miss(self, tmp_path: Any) -> None:
-        """A whole, valid record counts under its own key only."""
+        """A valid record counts under its own key only."""
         store = self.make(tmp_path)
         first, second = (store.put(make_record(store, number)) for number in (1, 2))
         store.commit()
@@ -484,7 +484,7 @@ class StoreSuite:
         assert third.read_blob(record.layer.descriptor.digest) == b"layer 1"
 
     def test_ranges_are_of_the_verified_blob(self, tmp_path: Any) -> None:
-        """Reading by offset gives the bytes there."""
+        """Reading by offset gives the bytes at that offset."""
         store = self.make(tmp_path)
         descriptor = store.add_blob(io.BytesIO(b"0123456789"), LAYER_TAR)
 
@@ -615,7 +615,7 @@ class StoreSuite:
         assert "newer version" in text
 
     def test_racers_run_a_step_once(self, tmp_path: Any) -> None:
-        """Where the backend has locks, of many threads with one key one runs the step."""
+        """If the backend has locks, only one of many threads with one key runs the step."""
         if not isinstance(self.make(tmp_path).backend, Locks):
             return
         runs: list[int] = []

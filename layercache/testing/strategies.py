@@ -1,6 +1,6 @@
 """Hypothesis strategies for recipes, contexts and edit histories.
 
-They draw from `layercache.testing.generating`, so that what a seeded run finds can be shrunk here.
+They draw from `layercache.testing.generating`, so that failures of seeded runs shrink here.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class _Drawn:
 
 
 def drawn(make: Callable[[Choices], T]) -> SearchStrategy[T]:
-    """What `make` gives when Hypothesis takes its choices."""
+    """The result of `make` with choices that Hypothesis makes."""
 
     @st.composite
     def strategy(draw: DrawFn) -> T:
@@ -98,7 +98,7 @@ def paths() -> SearchStrategy[bytes]:
 
 
 def values() -> SearchStrategy[Value]:
-    """Anything that a field may hold."""
+    """Any value that a field may hold."""
     leaves = (
         st.none()
         | st.booleans()

@@ -37,16 +37,16 @@ __all__ = ["WalkerSuite", "check_links"]
 
 
 class WalkerSuite:
-    """What every walker must do: decide alike in any order, ask once, never mix histories.
+    """The contract of every walker: decide alike in any order, ask once, never mix histories.
 
-    Override `make`. `graphs` is how many random graphs each law is tried on.
+    Override `make`. `graphs` is the number of random graphs that each law is checked on.
     """
 
     graphs = 60
     seed = 1
 
     def make(self) -> Walker:
-        """The walker on trial."""
+        """The walker under test."""
         raise TypeError("a suite says how to make its walker: override make(self)")
 
     def _seeds(self) -> range:
@@ -105,13 +105,13 @@ class WalkerSuite:
             assert len(outcomes) == 1
 
     def test_nothing_is_asked_twice(self) -> None:
-        """Not a key, not a fingerprint, not an execution (the driver would raise)."""
+        """No key, fingerprint or execution is asked for twice (the driver would raise)."""
         for seed in self._seeds():
             graph = any_graph(SeededChoices(seed), bypass=True)
             self._drive(graph, self._half_known(seed, graph), seed)
 
     def test_a_second_build_reuses_everything(self) -> None:
-        """With all records there, nothing is executed, and every needed step is a hit."""
+        """With all records present, nothing is executed, and every needed step is a hit."""
         for seed in self._seeds():
             graph, world = any_graph(SeededChoices(seed)), World()
             self._drive(graph, world)
@@ -133,7 +133,7 @@ class WalkerSuite:
             )
 
     def test_early_cutoff(self) -> None:
-        """A step that ran again and came out as before leaves those after it hit."""
+        """A step that ran again with the same result leaves the steps after it hits."""
         world = World()
         graph = _graph(Say("first", still=True), Say("second"), Say("third"))
         self._drive(graph, world)
@@ -158,7 +158,7 @@ class WalkerSuite:
     # -- when things go wrong ---------------------------------------------------------------
 
     def test_a_failure_leaves_others_decided(self) -> None:
-        """What does not depend on a failed step is decided as if nothing had happened."""
+        """Steps that do not depend on a failed step are decided as usual."""
         for seed in self._seeds():
             graph = any_graph(SeededChoices(seed))
             failing = _with_failures(graph, seed)
@@ -201,7 +201,7 @@ class WalkerSuite:
                     failed.add(decision.vertex)
 
     def test_hits_taken_back(self) -> None:
-        """Blobs turn out to be gone at any moment: the result is the same in the end."""
+        """Blobs turn out to be missing at any moment: the result is the same in the end."""
         lost = 0
         for seed in self._seeds():
             graph, world = any_graph(SeededChoices(seed)), World()
@@ -226,7 +226,7 @@ class WalkerSuite:
                     check_links(graph, driver.walk, decisions, world)
 
     def test_wrong_answers_are_refused(self) -> None:
-        """An answer to what was not asked is a `UsageError`."""
+        """An answer to a question that was not asked is a `UsageError`."""
         graph = _graph(Say("a"))
         world = World()
         driver, _ = self._drive(graph, world)
@@ -308,7 +308,7 @@ def _with_failures(graph: Graph, seed: int) -> Graph:
 def check_links(graph: Graph, walk: Walk, decisions: Sequence[Decision], world: World) -> None:
     """Each layer lies on exactly what it was made on, and was made of what its step reads now.
 
-    Raises `AssertionError` for a layer that its step never gave there.
+    Raises `AssertionError` for a layer that its step never produced there.
     """
     for decision in decisions:
         step = graph.vertices[decision.vertex]

@@ -1,4 +1,4 @@
-"""Random histories in which commands are reused by what they looked at.
+"""Random histories in which commands are reused by what they observed.
 
 Each makes a few things, one step each, and looks at them in further steps; an edit makes one of
 them otherwise, so that nearly everything after it has another parent.

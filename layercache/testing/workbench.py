@@ -92,7 +92,7 @@ class Workbench:
         return perform(executor, task, self)
 
     def apply(self, executor: Executor, task: Task) -> State:
-        """Execute, and give the state that it leaves."""
+        """Execute, and return the resulting state."""
         return (task.parent or SCRATCH).plus(self.execute(executor, task).layer)
 
     @staticmethod

@@ -1,6 +1,6 @@
 """Implementations that are wrong on purpose, one for each way to lie: the suites must catch them.
 
-They are kept so that a suite which no longer bites is noticed. `caught` runs a suite and tells
+They show that each suite still detects faults. `caught` runs a suite and tells
 which of its tests fail.
 """
 
@@ -52,7 +52,7 @@ def caught(suite: type[Any], make_argument: Callable[[str], Any] | None = None) 
         arguments = [make_argument(n) for n in names] if make_argument is not None else []
         try:
             test(suite(), *arguments)
-        except Exception:  # noqa: BLE001  (what is wrong may fail in any way)
+        except Exception:  # noqa: BLE001  (a wrong implementation may fail in any way)
             found.append(name)
     return found
 
@@ -94,7 +94,7 @@ class ForgetfulKeys:
 
 
 class ShyKeys(ForgetfulKeys):
-    """Counts what changes nothing: whether the cache was bypassed. It misses where it need not."""
+    """Counts a fact that changes no result: whether the cache was bypassed. Misses needlessly."""
 
     scheme = "shy/1"
 
@@ -110,7 +110,7 @@ class ShyKeys(ForgetfulKeys):
 
 
 class LeakyExecutor(MemoryExecutor):
-    """Leaves the files of every step lying about for the next."""
+    """Leaves the files of every step behind for the next one."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -133,7 +133,7 @@ class LeakyExecutor(MemoryExecutor):
 
 
 class PeekingExecutor(MemoryExecutor):
-    """Looks at more than the key saw: at all of a context, and at whether it was bypassed."""
+    """Reads more than the key covers: the whole context, and whether the cache was bypassed."""
 
     def execute(self, task: Task, blobs: Blobs) -> Result:
         result = super().execute(task, blobs)
@@ -154,7 +154,7 @@ class PeekingExecutor(MemoryExecutor):
 
 
 class RepeatingWalker:
-    """Asks everything twice."""
+    """Asks every question twice."""
 
     def start(self, graph: Graph, keys: KeyStrategy) -> Walk:
         return _RepeatingWalk(graph, keys)
@@ -180,7 +180,7 @@ class _RepeatingWalk:
 
 
 class MixingWalker:
-    """Takes any record of the right key, on whatever state it was made."""
+    """Accepts any record of the right key, whatever state it was made on."""
 
     def start(self, graph: Graph, keys: KeyStrategy) -> Walk:
         return _MixingWalk(graph, keys)
@@ -200,7 +200,7 @@ _COUNTER = itertools.count()
 
 @frozen
 class ClockedInstruction:
-    """Its definition is another one each time."""
+    """Its definition differs each time."""
 
     text: str
     name = "CLOCKED"

@@ -1,4 +1,4 @@
-"""Which of the selected files of a state were written before which others. Pure.
+"""The order in which the selected files of a state were written. Pure.
 
 COPY --from and mounts of a state keep that order, so it counts where they count; where all were
 written at once there is none to keep.
@@ -23,7 +23,7 @@ __all__ = ["Ordered", "ordered", "ordered_fingerprint", "ranks_of"]
 _CONTEXT: Final = "layercache 2026-11 selection in the order of writing 1"
 
 MAX_RANKS: Final = 256
-"""Moments that are kept apart, the newest; what is older is as old as the oldest of them."""
+"""Number of latest moments that are distinguished; older ones count as the earliest of them."""
 
 
 class Ordered(ABC):
@@ -33,7 +33,7 @@ class Ordered(ABC):
 
     @abstractmethod
     def moment(self, path: bytes) -> int:
-        """When what is at `path` was last written: a number that is greater for later."""
+        """The moment of the last write to `path`: a number that grows with time."""
 
     @abstractmethod
     def at_once(self, path: bytes) -> bool:

@@ -38,7 +38,7 @@ def lower_copy(fold: StageFold, copy: Copy | Add, origin: Origin) -> HistoryEntr
         text = located(copy, expand, word)
         texts.append(text)
         remote = None
-        if ":" in text:  # what every URL and repository has
+        if ":" in text:  # present in every URL and repository
             from layercache.dockerfile.lowering.remote import remote_source
 
             remote = remote_source(text, copy, checksum)
@@ -56,7 +56,7 @@ def lower_copy(fold: StageFold, copy: Copy | Add, origin: Origin) -> HistoryEntr
             pattern = clean_pattern(text, parents)
             patterns.append(pattern)
             sources.append(CopySource(role=SOURCE, pattern=pattern))
-    for document in documents:  # they follow all paths, wherever they were written
+    for document in documents:  # they come after all paths, wherever they were written
         from layercache.dockerfile.lowering.remote import file_name
 
         file_name(copy, document.name, "a here-document")

@@ -81,7 +81,7 @@ def lower(
     check_references(stages)
     for stage in stages.all:
         if stage.first is not None and stage.first.platform:
-            platform_of(stage.first, variables, options)  # a wrong one is said, needed or not
+            platform_of(stage.first, variables, options)  # reported even if not needed
     target = stages.target(options.target)
     roots = {target}
     while True:
@@ -138,7 +138,7 @@ def lower(
 
 
 def _for_platform(config: ImageConfig, platform: str) -> ImageConfig:
-    """`config` for the platform that was asked for, as BuildKit writes it."""
+    """`config` for the requested platform, as BuildKit writes it."""
     os, _, rest = platform.partition("/")
     architecture, _, variant = rest.partition("/")
     alike = (os, architecture) == (config.os, config.architecture)

@@ -208,7 +208,7 @@ def _read_mount(run: Run, mount: written.DeferredMount) -> written.MountFlag:
 
 
 def _host_name(run: Run, name: str) -> str:
-    """The host name of a build argument; raises `DockerfileError` for what is none."""
+    """The host name of a build argument; raises `DockerfileError` for any other text."""
     if name and (len(name) > _MAX_HOSTNAME or not set(name) <= _IN_HOSTNAME):
         raise problem(
             run, f"{HOSTNAME}={name!r} is not a host name: use letters, digits, '-' and '.'"
@@ -217,7 +217,7 @@ def _host_name(run: Run, name: str) -> str:
 
 
 def _role(target: str, roles: dict[str, int]) -> str:
-    """What the input of a mount is called; two mounts of one target have one each.
+    """The role of a mount's input; two mounts of one target have different roles.
 
     `roles` has those of the step, each with the number that the next of its target begins at.
     """

@@ -147,7 +147,7 @@ class StageFold:
         if number is not None:
             self._inherit(self._folds[number])
         elif name.lower() == "scratch":
-            self.platform = self.options.platform  # nothing comes with it that could be another's
+            self.platform = self.options.platform  # it brings nothing that could belong to another
             self._start(ResolvedBase("scratch", SCRATCH, self._scratch_config()))
         elif (context := self._directory_named(name)) is not None:
             self._start(ResolvedBase("scratch", SCRATCH, self._scratch_config()))
@@ -206,7 +206,7 @@ class StageFold:
             heir = self._heir = self.variables.snapshot()
             settled = self._environment
             for start in list(self._touched):
-                # One is put before the one that follows it in the configuration, which must be
+                # A variable goes before the one that follows it in the configuration, which must be
                 # in its place by then.
                 pending = [start] if start in self._touched else []
                 while pending and (after := settled.name_after(pending[-1])) in self._touched:

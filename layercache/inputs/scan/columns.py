@@ -195,7 +195,7 @@ class Columns:
     def _parent(self, directory: int) -> int:
         if not directory:
             return -1
-        # One edit asks for the directories above one file: not worth finding those of all.
+        # One edit needs the directories above one file: finding those of all would not pay.
         if self._parents is None and self._asked * _SEARCH <= len(self.dir_paths):
             found = self.number(self.dir_paths[directory].rpartition(b"/")[0])
             if found is not None:
