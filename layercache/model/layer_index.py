@@ -3,6 +3,7 @@
 Derived from the uncompressed tar, so damage costs only a second pass over the layer. A
 `LayerIndex` is canonical: one row for each path, sorted depth first, with a row for every
 directory above an entry (an *implied* row if the layer itself has no entry for that directory).
+One module, because the builder, the index and the stored form share its columns.
 """
 
 from __future__ import annotations
