@@ -176,14 +176,16 @@ def test_a_daemon_ends_with_its_command(tmp_path: Path) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="found by /proc")
 def test_what_a_killed_build_left_running_is_ended(tmp_path: Path) -> None:
     """The next build of the workspace begins with it, and finds nothing of its doing."""
-    (tmp_path / "Dockerfile").write_text("FROM x\nRUN sleep 1.5; touch late; sleep 30\n")
+    command = "touch begun; sleep 1.5; touch late; sleep 30"
+    (tmp_path / "Dockerfile").write_text(f"FROM x\nRUN {command}\n")
     code = (
         "from layercache import Builder, Dockerfile, Workspace; import sys; where = sys.argv[1];"
         "builder = Builder(None, executor=Workspace(where + '/workspace'));"
         "builder.build(Dockerfile.load(where + '/Dockerfile'), context={})"
     )
     killed = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)])
-    while not (tmp_path / "workspace" / "0" / "running").exists():
+    while not list((tmp_path / "workspace").rglob("begun")):
+        assert killed.poll() is None
         time.sleep(0.01)
     killed.kill()
     killed.wait()
