@@ -161,13 +161,16 @@ def test_the_time_zone_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert first.image != second.image
 
 
-DAEMON = "setsid sh -c 'sleep 0.3; touch late; sleep 30' > /dev/null 2>&1 & sleep 0.1"
+DAEMON = (
+    "setsid sh -c 'touch begun; sleep 3; touch late; sleep 30' > /dev/null 2>&1 & "
+    "until [ -e begun ]; do :; done"
+)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="found by /proc")
 def test_a_daemon_ends_with_its_command(tmp_path: Path) -> None:
     """Though it is in no process group of it: it could write into later steps."""
-    text = f"FROM x\nRUN {DAEMON}\nRUN sleep 0.5; ls > seen\n"
+    text = f"FROM x\nRUN {DAEMON}\nRUN sleep 3.2; ls > seen\n"
     result = built(tmp_path, text)
 
     assert result.tree().lookup(b"late") is None

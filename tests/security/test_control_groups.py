@@ -39,9 +39,7 @@ def _groups() -> list[Path]:
 
 def _ours(bench: Bench, bases: list[Path]) -> list[Path]:
     """The groups of a bench's steps."""
-    session = bench.executor._session
-    assert session is not None
-    prefix = session.runner._prefix
+    _, prefix = bench.helper()
     return [path for base in bases for path in base.glob(f"{prefix}*")]
 
 
@@ -112,9 +110,8 @@ def test_what_a_killed_build_left(bench: Bench) -> None:
     """Groups of a build that can't have been removed go with the next of its number."""
     bases = _groups()
     bench.run("true")
-    session = bench.executor._session
-    assert session is not None
-    left = [base / f"{session.runner._prefix}999" for base in bases]
+    _, prefix = bench.helper()
+    left = [base / f"{prefix}999" for base in bases]
     bench.executor.close()
     for path in left:
         path.mkdir()

@@ -196,10 +196,7 @@ def test_steps_at_once_do_not_share(isolated: Bench, program: str) -> None:
 def test_nothing_is_left(isolated: Bench) -> None:
     """The programs end with the executor."""
     isolated.out("true")
-    session = isolated.executor._session
-    assert session is not None
-    assert session.runner._process is not None
-    helper = session.runner._process.pid
+    helper, _ = isolated.helper()
     children = Path(f"/proc/{helper}/task/{helper}/children").read_text().split()
     assert children
     isolated.executor.close()
@@ -209,10 +206,7 @@ def test_nothing_is_left(isolated: Bench) -> None:
 def test_nothing_is_left_when_the_helper_is_killed(isolated: Bench) -> None:
     """The programs end with the process that started them, however that ends."""
     isolated.out("true")
-    session = isolated.executor._session
-    assert session is not None
-    assert session.runner._process is not None
-    helper = session.runner._process.pid
+    helper, _ = isolated.helper()
     children = Path(f"/proc/{helper}/task/{helper}/children").read_text().split()
     ends = [os.pidfd_open(int(pid)) for pid in children]
     assert ends
@@ -229,10 +223,7 @@ def test_a_program_that_died_is_replaced(
 ) -> None:
     """The next step gets another network."""
     isolated.out("true")
-    session = isolated.executor._session
-    assert session is not None
-    assert session.runner._process is not None
-    helper = session.runner._process.pid
+    helper, _ = isolated.helper()
     for pid in Path(f"/proc/{helper}/task/{helper}/children").read_text().split():
         if not Path(f"/proc/{pid}/comm").read_text().startswith(PROGRAMS):
             continue

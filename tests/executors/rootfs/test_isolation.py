@@ -179,10 +179,8 @@ def test_the_helper_s_own_program_can_t_be_written(bench: Bench) -> None:
 def test_the_host_is_read_only_to_the_helper(bench: Bench) -> None:
     """Even the process that sets steps up can write nothing of the host but its scratch space."""
     bench.run("true")
-    session = bench.executor._session
-    assert session is not None
-    assert session.runner._process is not None
-    lines = Path(f"/proc/{session.runner._process.pid}/mountinfo").read_text().splitlines()
+    helper, _ = bench.helper()
+    lines = Path(f"/proc/{helper}/mountinfo").read_text().splitlines()
     writable = [line.split()[4] for line in lines if "rw" in line.split()[5].split(",")]
 
     assert writable == [str(bench.directory)]
@@ -199,10 +197,8 @@ def test_ipc_and_host_names_are_separate(bench: Bench) -> None:
 def test_steps_leave_nothing_in_the_helper(bench: Bench) -> None:
     """A hundred steps later neither it nor we have more descriptors than after the first."""
     bench.run("true")
-    session = bench.executor._session
-    assert session is not None
-    assert session.runner._process is not None
-    places = ("/proc/self/fd", f"/proc/{session.runner._process.pid}/fd")
+    helper, _ = bench.helper()
+    places = ("/proc/self/fd", f"/proc/{helper}/fd")
 
     def settled(place: str) -> int:
         """The number of descriptors, once it stays the same: a step's are closed a bit later."""
