@@ -245,11 +245,16 @@ def _error(error: LayerCacheError) -> ErrorReport:
 def _image(built: BuiltImage, state: State) -> ImageReport:
     from layercache.images.built import assemble
 
+    if any(layer.is_open for layer in state.layers):
+        # Their digests are those of archives, which nobody asked for.
+        return ImageReport(
+            config_digest=None, manifest_digest=None, diff_ids=(), chain_id=state.chain_id
+        )
     done = assemble(built)
     return ImageReport(
         config_digest=done.config.digest,
         manifest_digest=done.manifest.digest if done.manifest is not None else None,
-        diff_ids=tuple(layer.diff_id for layer in state.layers),
+        diff_ids=tuple(layer.archive for layer in state.layers),
         chain_id=state.chain_id,
     )
 

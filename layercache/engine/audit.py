@@ -154,7 +154,7 @@ def changed_paths(
     Times count. Equal trees may have different layers: what a command wrote anew but as it was
     is in one and not in the other.
     """
-    if (one and one.diff_id) == (other and other.diff_id):
+    if (one and one.id) == (other and other.id):
         return ()
     trees = inputs.tree(parent.plus(one)), inputs.tree(parent.plus(other))
     indexes = [inputs.index(layer) for layer in (one, other) if layer is not None]

@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 
     from layercache.engine.audit import Auditor
     from layercache.inputs.inputs import Inputs
-    from layercache.model.digests import CacheKey, DiffID
+    from layercache.model.digests import CacheKey, LayerID
     from layercache.model.instruction import Source
     from layercache.model.keys import KeyStrategy
     from layercache.model.records import Record
@@ -135,7 +135,7 @@ class Engine:
         )
         self._auditor: Auditor | None = None
         self._seconds: dict[int, float] = {}
-        self._healed: set[DiffID] = set()
+        self._healed: set[LayerID] = set()
         self._repeated: set[CacheKey] = set()
         self._errors: dict[int, LayerCacheError] = {}
         self._before: set[int] = set()
@@ -426,22 +426,20 @@ class Engine:
         else:
             subjects = [bound.subject for bound in ask.task.inputs]
         wanted = {
-            layer.diff_id: layer
+            layer.id: layer
             for subject in subjects
             if isinstance(subject, State)
             for layer in subject.layers
         }
         gone = {
-            diff_id
-            for diff_id, layer in wanted.items()
-            if not self._store.check_blob(layer.descriptor)
+            name for name, layer in wanted.items() if not self._store.check_blob(layer.descriptor)
         }
-        if self._heal([wanted[diff_id] for diff_id in gone], ask, error):
+        if self._heal([wanted[name] for name in gone], ask, error):
             return True
         records = {
             d.record.key: d.record
             for d in self._walk.decisions()
-            if d.record is not None and d.record.layer and d.record.layer.diff_id in gone
+            if d.record is not None and d.record.layer and d.record.layer.id in gone
         }
         if not records or len(self._executions.lost) >= _MAX_LOST:
             return False
@@ -471,9 +469,9 @@ class Engine:
         """
         fetched = False
         for layer in gone:
-            if layer.diff_id in self._healed:
+            if layer.id in self._healed:
                 continue
-            self._healed.add(layer.diff_id)
+            self._healed.add(layer.id)
             try:
                 fetched = self._inputs.heal(layer) or fetched
             except LayerCacheError as failure:

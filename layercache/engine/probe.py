@@ -129,7 +129,7 @@ def _probe(
     )
     task = Task(step.instruction, bound, decision.material.traits)
     recorded = decision.record.layer
-    seen = {recorded.diff_id if recorded is not None else ""}
+    seen = {recorded.id if recorded is not None else ""}
     paths: dict[str, None] = {}
     layers: list[Layer | None] = []
     try:
@@ -138,7 +138,7 @@ def _probe(
                 raise Cancelled("the probe was cancelled")
             layer = perform(executor, task, window).layer
             layers.append(layer)
-            name = layer.diff_id if layer is not None else ""
+            name = layer.id if layer is not None else ""
             if name not in seen:
                 seen.add(name)
                 paths.update(dict.fromkeys(_differing(recorded, layer, inputs)))

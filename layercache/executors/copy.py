@@ -107,7 +107,7 @@ def _write(plan: CopyPlan, blobs: Blobs) -> Result:
     finally:
         if os.path.exists(path):
             os.unlink(path)
-    layer = Layer(stored, diff_id)
+    layer = Layer(stored, diff_id, index.tree)
     if isinstance(blobs, KeepsIndex):
         blobs.keep_index(layer, index)
     return Result(layer=layer, observed=observed)

@@ -91,7 +91,7 @@ def assemble(
     uncompressed. Raises `UsageError` if the history does not match the layers.
     """
     wire = [layer.descriptor for layer in image.layers] if layers is None else list(layers)
-    stack = [layer.diff_id for layer in image.layers] if diff_ids is None else list(diff_ids)
+    stack = [layer.archive for layer in image.layers] if diff_ids is None else list(diff_ids)
     base_layers = len(image.layers) - image.own_layers
     history = complete_history(image.config.history, base_layers)
     created = image.created or CREATED

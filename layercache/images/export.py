@@ -175,11 +175,11 @@ class _Layers:
                 return original
         if self._kind == "uncompressed" and not rewritten:
             size = self._size(layer)
-            descriptor = Descriptor(LAYER_TAR, Digest(layer.diff_id), size)
-            return Written(descriptor, layer.diff_id, lambda: self._open(layer))
+            descriptor = Descriptor(LAYER_TAR, Digest(layer.archive), size)
+            return Written(descriptor, layer.archive, lambda: self._open(layer))
         if not rewritten:
-            return self._converted(self._chunks(layer), layer.diff_id, self._kind)
-        plain = self._converted(self._clamped(layer), layer.diff_id, "uncompressed")
+            return self._converted(self._chunks(layer), layer.archive, self._kind)
+        plain = self._converted(self._clamped(layer), layer.archive, "uncompressed")
         diff_id = DiffID(plain.descriptor.digest)
         if self._kind == "uncompressed":
             return evolve(plain, diff_id=diff_id)
@@ -192,7 +192,7 @@ class _Layers:
         if base is None or base.source is None:
             return None
         descriptor, source = base.originals[number], base.source
-        diff_id = base.layers[number].diff_id
+        diff_id = base.layers[number].archive
         if descriptor.media_type != MEDIA_TYPES[self._kind] or descriptor.size < 0:
             return None
         if self._kind == "uncompressed":
@@ -214,7 +214,7 @@ class _Layers:
         return evolve(done, descriptor=descriptor)
 
     def _open(self, layer: Layer) -> BinaryIO:
-        digest = Digest(layer.diff_id)
+        digest = Digest(layer.archive)
         try:
             return self._content.open_blob(digest)
         except CacheError:

@@ -162,7 +162,7 @@ class Images:
         unavailable, `HostileArchive` if they do not match the image's configuration; in that case
         nothing is stored. Safe for threads: each layer is fetched once.
         """
-        digest = Digest(layer.diff_id)
+        digest = Digest(layer.id)
         with self._lock:
             lock = self._locks.setdefault(digest, threading.Lock())
         with lock:
@@ -202,7 +202,7 @@ class Images:
         False if no image that was resolved here has it; otherwise raises the errors of `ensure`.
         """
         with self._lock:
-            known = Digest(layer.diff_id) in self._from
+            known = Digest(layer.id) in self._from
         if known:
             self.ensure(layer, again=True)
         return known
@@ -212,22 +212,22 @@ class Images:
         if image.source is not None:
             with self._lock:
                 for layer, original in zip(image.layers, image.originals, strict=True):
-                    self._from.setdefault(Digest(layer.diff_id), (original, image.source))
+                    self._from.setdefault(Digest(layer.id), (original, image.source))
 
     def _sized(self, layers: tuple[Layer, ...]) -> tuple[Layer, ...]:
         """`layers` with their sizes; layers of unknown size are fetched."""
-        unknown = {layer.diff_id: layer for layer in layers if layer.descriptor.size < 0}
+        unknown = {layer.id: layer for layer in layers if layer.descriptor.size < 0}
         if unknown:
             from layercache._os.side_by_side import side_by_side
 
             # No thread here holds the exit: whoever gives up on a slow registry is free at once.
             calls = [partial(self.ensure, layer) for layer in unknown.values()]
             unknown = dict(zip(unknown, side_by_side(calls, _TRANSFERS), strict=True))
-        return tuple(unknown.get(layer.diff_id, layer) for layer in layers)
+        return tuple(unknown.get(layer.id, layer) for layer in layers)
 
     def _kept(self, layer: Layer) -> Layer | None:
         """`layer` with its size if the store has it; an unknown size is counted."""
-        digest = Digest(layer.diff_id)
+        digest = Digest(layer.id)
         try:
             with self._content.open_blob(digest) as stream:
                 if layer.descriptor.size >= 0:

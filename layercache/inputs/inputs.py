@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, runtime_checkable
 
 from layercache.errors import CorruptObject, NotFound, SourceError
 from layercache.model.descriptors import MAX_UNPACKED_SIZE, Layer, State
-from layercache.model.digests import ChainID, DiffID, Digest, Fingerprint, sha256
+from layercache.model.digests import ChainID, Digest, Fingerprint, sha256
 from layercache.model.framing import frame
 from layercache.model.instruction import Source, Value
 from layercache.model.selectors import Everything, Files, Observed, Selector
@@ -35,6 +35,14 @@ __all__ = ["Inputs", "selector_digest"]
 
 _RULES = "2"
 """Version of the rules for accounts; facts derived by other rules are not reused."""
+
+
+def _index_name(layer: Layer) -> str:
+    """What the index is named by: the bytes of which it was made, where there are some.
+
+    So what somebody else says of a layer's archive is compared with that archive.
+    """
+    return layer.diff_id or layer.tree
 
 
 @runtime_checkable
@@ -94,7 +102,7 @@ class Inputs:
         self._sources: dict[Source, Tree] = {}
         self._given: dict[Source, State] = {}
         self._states: dict[ChainID, StateTree] = {}
-        self._indexes: dict[DiffID, LayerIndex] = {}
+        self._indexes: dict[str, LayerIndex] = {}
         self._layers: dict[Digest, Layer] = {}
 
     @functools.cached_property
@@ -278,25 +286,36 @@ class Inputs:
             return self._store.open_range(layer.descriptor, offset, size)
 
     def index(self, layer: Layer) -> LayerIndex:
-        """The index of a layer, made from its bytes once and kept beside the store."""
+        """The index of a layer, made from its bytes once and kept beside the store.
+
+        Raises `CorruptObject` where it is not what identifies the layer.
+        """
+        name = _index_name(layer)
+        with self._lock:
+            index = self._indexes.get(name)
+            if index is None:
+                index = self._indexes[name] = self._known_index(layer, name)
+        if layer.tree and index.tree != layer.tree:
+            # Somebody recorded the archive of one layer for another.
+            self._store.distrust(layer.descriptor)
+            raise CorruptObject(
+                f"the layer {layer.tree} is recorded with the archive of another, {index.tree}"
+            )
+        return index
+
+    def _known_index(self, layer: Layer, name: str) -> LayerIndex:
         from layercache.model.layer_index import LayerIndex
 
-        with self._lock:
-            index = self._indexes.get(layer.diff_id)
-            if index is not None:
-                return index
-            kept = self._store.get_derived("index", layer.diff_id)
-            if kept is not None:
-                try:
-                    index = LayerIndex.decode(kept)
-                except CorruptObject:
-                    index = None  # made again below, and replaced
-            if index is None:
-                index = self._read_index(layer)
-                if self._write:
-                    self._store.put_derived("index", layer.diff_id, index.encode())
-            self._indexes[layer.diff_id] = index
-            return index
+        kept = self._store.get_derived("index", name)
+        if kept is not None:
+            try:
+                return LayerIndex.decode(kept)
+            except CorruptObject:
+                pass  # made again, and replaced
+        index = self._read_index(layer)
+        if self._write:
+            self._store.put_derived("index", name, index.encode())
+        return index
 
     def _read_index(self, layer: Layer) -> LayerIndex:
         """The index from the layer's bytes. Damaged bytes can look like a hostile archive, so they
@@ -311,7 +330,7 @@ class Inputs:
             if self._store.check_blob(layer.descriptor):
                 raise
             if not self.heal(layer):
-                raise CorruptObject(f"layer {layer.diff_id} is damaged: {error}") from error
+                raise CorruptObject(f"layer {layer.id} is damaged: {error}") from error
         with self.blob(layer) as content:
             return index_layer(content)
 
@@ -333,9 +352,10 @@ class Inputs:
     def keep_index(self, layer: Layer, index: LayerIndex) -> None:
         """Store the index that was made while the layer was written."""
         with self._lock:
-            if layer.diff_id not in self._indexes:
-                self._indexes[layer.diff_id] = index
-                self._store.put_derived("index", layer.diff_id, index.encode())
+            name = _index_name(layer)
+            if name not in self._indexes:
+                self._indexes[name] = index
+                self._store.put_derived("index", name, index.encode())
 
     def close(self) -> None:
         """Close the trees; a scanned context saves its knowledge for the next build."""

@@ -154,7 +154,7 @@ def _write(entries: list[_Entry], blobs: Blobs) -> Layer | None:
     finally:
         if os.path.exists(name):
             os.unlink(name)
-    layer = Layer(stored, diff_id)
+    layer = Layer(stored, diff_id, index.tree)
     if isinstance(blobs, KeepsIndex):
         blobs.keep_index(layer, index)
     return layer

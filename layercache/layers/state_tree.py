@@ -17,7 +17,7 @@ from layercache._base.classes import frozen
 from layercache._base.paths import shown_in_image
 from layercache.errors import BuildError, NotFound
 from layercache.layers.verified_file import Verified
-from layercache.model.layer_index import IMPLIED, OPAQUE, WHITEOUT, LayerIndex, Row, sort_key
+from layercache.model.layer_index import IMPLIED, OPAQUE, WHITEOUT, LayerIndex, sort_key
 from layercache.model.layer_times import LAYER_TIME
 from layercache.model.logical_clock import Clock, LayerTimes
 from layercache.model.tree import (
@@ -35,6 +35,7 @@ from layercache.trees.selection import MAX_LINKS
 
 if TYPE_CHECKING:
     from layercache.model.tree import Tree
+    from layercache.model.tree_digest import Row
 
 __all__ = ["IMPLIED_DIRECTORY", "Resolved", "StateTree", "resolve"]
 

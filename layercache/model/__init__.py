@@ -28,6 +28,8 @@ if TYPE_CHECKING:
         DiffID,
         Digest,
         Fingerprint,
+        LayerID,
+        TreeDigest,
         check_digest,
         is_digest,
         next_chain_id,
@@ -164,6 +166,7 @@ __all__ = [
     "KeyMaterial",
     "KeyStrategy",
     "Layer",
+    "LayerID",
     "LayerIndex",
     "Linked",
     "MakeDirectory",
@@ -185,6 +188,7 @@ __all__ = [
     "Task",
     "Timed",
     "Tree",
+    "TreeDigest",
     "UnpacksStates",
     "UrlSource",
     "UsesBaseImages",
@@ -210,8 +214,8 @@ if not TYPE_CHECKING:  # hidden from type checkers, so that they still report mi
         {
             "descriptors": "LAYER_TAR LAYER_TAR_GZIP LAYER_TAR_ZSTD SCRATCH Descriptor Layer State",
             "digests": (
-                "CacheKey ChainID DiffID Digest Fingerprint check_digest is_digest "
-                "next_chain_id sha256"
+                "CacheKey ChainID DiffID Digest Fingerprint LayerID TreeDigest check_digest "
+                "is_digest next_chain_id sha256"
             ),
             "graph": "Base Graph GraphBuilder Input Origin Step Vertex",
             "image_config": "DEFAULT_PATH DEFAULT_SHELL HistoryEntry ImageConfig",

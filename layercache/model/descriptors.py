@@ -5,7 +5,15 @@ from __future__ import annotations
 from typing import Final
 
 from layercache._base.classes import frozen
-from layercache.model.digests import ChainID, DiffID, Digest, next_chain_id
+from layercache.errors import UsageError
+from layercache.model.digests import (
+    ChainID,
+    DiffID,
+    Digest,
+    LayerID,
+    TreeDigest,
+    next_chain_id,
+)
 
 __all__ = [
     "LAYER_TAR",
@@ -37,10 +45,40 @@ class Descriptor:
 
 @frozen
 class Layer:
-    """A filesystem changeset: its blob's descriptor, and the digest of its uncompressed tar."""
+    """A filesystem changeset, identified by `id`.
+
+    `tree` digests its entries; it is "" for a layer that came as an archive, which its diff ID
+    identifies. `diff_id` is the digest of its uncompressed tar, None as long as nobody made one:
+    the layer is then *open*, and its descriptor names it by its tree, with the size that the tar
+    will have. A store seals it (`Store.sealed`). Of two layers with one identity both stand for
+    the same entries, whatever is known of their archives.
+    """
 
     descriptor: Descriptor
-    diff_id: DiffID
+    diff_id: DiffID | None
+    tree: TreeDigest = TreeDigest("")
+
+    @property
+    def id(self) -> LayerID:
+        """What identifies the layer in states, keys and records."""
+        return LayerID(self.tree or self.diff_id or "")
+
+    @property
+    def is_open(self) -> bool:
+        """Whether nobody made its archive yet, as far as this value knows."""
+        return self.diff_id is None
+
+    @property
+    def archive(self) -> DiffID:
+        """The diff ID. Raises `UsageError` for an open layer, which must be sealed first."""
+        if self.diff_id is None:
+            raise UsageError(f"the layer {self.tree} has no archive yet: seal it first")
+        return self.diff_id
+
+    @classmethod
+    def opened(cls, tree: TreeDigest, size: int) -> Layer:
+        """An open layer, whose tar would have `size` bytes."""
+        return cls(Descriptor(LAYER_TAR, Digest(tree), size), None, tree)
 
 
 @frozen(eq=False, repr=False)
@@ -60,7 +98,7 @@ class State:
         """This state with `layer` on top; the same state if `layer` is None (nothing changed)."""
         if layer is None:
             return self
-        chain = next_chain_id(self.chain_id, layer.diff_id)
+        chain = next_chain_id(self.chain_id, layer.id)
         return State(chain_id=chain, parent=self, layer=layer, depth=self.depth + 1)
 
     @property

@@ -25,8 +25,11 @@ __all__ = [
     "DiffID",
     "Digest",
     "Fingerprint",
+    "LayerID",
+    "TreeDigest",
     "check_digest",
     "is_digest",
+    "is_tree_digest",
     "next_chain_id",
     "sha256",
 ]
@@ -37,8 +40,15 @@ Digest = NewType("Digest", str)
 DiffID = NewType("DiffID", str)
 """`sha256:<hex>` over the uncompressed tar of a layer (OCI image configuration)."""
 
+TreeDigest = NewType("TreeDigest", str)
+"""`blake3:<hex>` over the list of a layer's entries (`model.tree_digest`)."""
+
+LayerID = NewType("LayerID", str)
+"""What identifies a layer: its tree digest, or the diff ID of one that came as an archive."""
+
 ChainID = NewType("ChainID", str)
-"""Digest of a stack of diff IDs (OCI image specification, "Layer ChainID"); empty for scratch."""
+"""Digest of a stack of layers' identities; empty for scratch. Of a base image alone it is the
+chain ID of the OCI image specification."""
 
 Fingerprint = NewType("Fingerprint", str)
 """Hex BLAKE3 digest of the selected content of an input; a chain ID for a whole state."""
@@ -59,6 +69,11 @@ def is_digest(text: str) -> bool:
     return len(text) == 71 and text.startswith("sha256:") and not text[7:].strip(_HEX)
 
 
+def is_tree_digest(text: str) -> bool:
+    """Whether `text` is `blake3:` and 64 hex digits."""
+    return len(text) == 71 and text.startswith("blake3:") and not text[7:].strip(_HEX)
+
+
 def check_digest(text: str) -> Digest:
     """`text` as a digest; raises `UsageError` unless it is `sha256:` and 64 hex digits."""
     if not is_digest(text):
@@ -66,8 +81,9 @@ def check_digest(text: str) -> Digest:
     return Digest(text)
 
 
-def next_chain_id(parent: ChainID, diff_id: DiffID) -> ChainID:
-    """The chain ID of a stack with one more layer (OCI image specification, config.md)."""
-    if not parent:
-        return ChainID(diff_id)
-    return ChainID(sha256(f"{parent} {diff_id}".encode()))
+def next_chain_id(parent: ChainID, layer: LayerID) -> ChainID:
+    """The chain ID of a stack with one more layer, as in the OCI image specification (config.md),
+    which names layers by their diff IDs."""
+    if not parent and is_digest(layer):
+        return ChainID(layer)
+    return ChainID(sha256(f"{parent} {layer}".encode()))

@@ -52,7 +52,7 @@ class KeyMaterial:
 class KeyStrategy(Protocol):
     """Decides which part of each input counts. Pure; a walk never mixes strategies.
 
-    `scheme` names the strategy and its version ("content/1") and is part of every key.
+    `scheme` names the strategy and its version ("content/2") and is part of every key.
     """
 
     @property

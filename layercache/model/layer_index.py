@@ -16,6 +16,7 @@ from blake3 import blake3
 
 from layercache._base.classes import frozen
 from layercache.errors import CorruptObject
+from layercache.model.digests import TreeDigest
 from layercache.model.index_paths import check_name, check_paths
 from layercache.model.layer_times import LAYER_TIME, code_of
 from layercache.model.logical_clock import LayerTimes
@@ -23,6 +24,7 @@ from layercache.model.tree import Node
 
 if TYPE_CHECKING:
     from layercache.model.descriptors import Layer
+    from layercache.model.tree_digest import Row
 
 __all__ = ["Entry", "IndexBuilder", "KeepsIndex", "LayerIndex", "sort_key"]
 
@@ -31,16 +33,14 @@ IMPLIED: Final = 4
 OPAQUE: Final = 2
 WHITEOUT: Final = 1
 
-_MAGIC: Final = b"layercache layer index 1\n"
+_MAGIC: Final = b"layercache layer index 2\n"
 _HEAD: Final = struct.Struct("<6Q")
 _CHECK: Final = 32
+_TREE: Final = 32
 NO_CONTENT: Final = bytes(32)
 _DIRECTORY: Final = 0o40755
 
 T = TypeVar("T")
-
-Row = tuple[int, int, int, int, int, int, int, bytes]
-"""Mode, uid, gid, size, mtime, offset, flags, content digest (32 bytes, zero for no file)."""
 
 
 def sort_key(path: bytes) -> bytes:
@@ -78,6 +78,7 @@ class LayerIndex:
         "_shown",
         "_table",
         "_times",
+        "_tree",
         "devices",
         "digests",
         "hardlinks",
@@ -110,6 +111,7 @@ class LayerIndex:
         self._children: dict[bytes, list[bytes]] | None = None
         self._times: LayerTimes | None = None
         self._shown: tuple[tuple[int, ...], LayerIndex] | None = None
+        self._tree: TreeDigest | None = None
 
     @classmethod
     def of(cls, entries: Iterable[Entry]) -> LayerIndex:
@@ -168,6 +170,17 @@ class LayerIndex:
         if values[6] & (WHITEOUT | IMPLIED):
             return None
         return code_of(values[4], values[7] if values[0] & 0o170000 == 0o100000 else None)
+
+    @property
+    def tree(self) -> TreeDigest:
+        """The digest of all entries, which identifies the layer."""
+        if self._tree is None:
+            from layercache.model.tree_digest import tree_digest
+
+            self._tree = tree_digest(
+                self.paths, self._table, self.links, self.hardlinks, self.devices, self.xattrs
+            )
+        return self._tree
 
     @property
     def times(self) -> LayerTimes:
@@ -273,7 +286,8 @@ class LayerIndex:
     # -- bytes ------------------------------------------------------------------------------
 
     def encode(self) -> bytes:
-        """The index as bytes: columns, sparse columns, names; a BLAKE3 checksum at the end."""
+        """The index as bytes: its digest, columns, sparse columns, names; a BLAKE3 checksum at the
+        end."""
         count = len(self.paths)
         columns = list(zip(*self._table, strict=True)) if count else [()] * 8
         names = b"\0".join(self.paths)
@@ -281,6 +295,7 @@ class LayerIndex:
         sizes = (len(self.links), len(self.hardlinks), len(self.devices), len(xattrs))
         parts = [
             _MAGIC,
+            bytes.fromhex(self.tree.partition(":")[2]),
             _HEAD.pack(count, len(names), *sizes),
             *(struct.pack(f"<{count}I", *columns[n]) for n in range(3)),
             *(struct.pack(f"<{count}Q", *columns[n]) for n in (3, 5)),
@@ -313,11 +328,12 @@ class LayerIndex:
     @classmethod
     def _decode(cls, data: bytes) -> LayerIndex:
         end = len(data) - _CHECK
-        if not data.startswith(_MAGIC) or end < len(_MAGIC) + _HEAD.size:
+        if not data.startswith(_MAGIC) or end < len(_MAGIC) + _TREE + _HEAD.size:
             raise CorruptObject("not a layer index of this version; it will be made again")
         if blake3(memoryview(data)[:end]).digest() != data[end:]:
             raise CorruptObject("a layer index does not match its checksum; it will be made again")
-        at = len(_MAGIC)
+        at = len(_MAGIC) + _TREE
+        tree = data[len(_MAGIC) : at].hex()
         count, size, *sizes = _HEAD.unpack_from(data, at)
         at += _HEAD.size
         if count * _ROW + size + sum(sizes) * _PAIR.size > end - at:
@@ -359,7 +375,9 @@ class LayerIndex:
                 raise CorruptObject("a layer index describes no row of its; it will be made again")
         for target in hardlinks.values():
             check_name(target)
-        return cls(paths, table, links, hardlinks, nodes, xattrs)
+        found = cls(paths, table, links, hardlinks, nodes, xattrs)
+        found._tree = TreeDigest(f"blake3:{tree}")
+        return found
 
 
 _PAIR: Final = struct.Struct("<3Q")

@@ -14,8 +14,8 @@ from layercache.model.selectors import BY_KEY, NOTHING, Selector
 
 __all__ = ["ChainKeys", "ContentKeys"]
 
-CONTENT_SCHEME: Final = "content/1"
-CHAIN_SCHEME: Final = "chain/1"
+CONTENT_SCHEME: Final = "content/2"
+CHAIN_SCHEME: Final = "chain/2"
 
 
 def _material(

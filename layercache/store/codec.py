@@ -13,8 +13,17 @@ from typing import Any, Final, Protocol, TypeAlias, runtime_checkable
 from blake3 import blake3
 
 from layercache.errors import CorruptObject
-from layercache.model.descriptors import Descriptor, Layer
-from layercache.model.digests import CacheKey, ChainID, DiffID, Digest, Fingerprint, is_digest
+from layercache.model.descriptors import LAYER_TAR, Descriptor, Layer
+from layercache.model.digests import (
+    CacheKey,
+    ChainID,
+    DiffID,
+    Digest,
+    Fingerprint,
+    TreeDigest,
+    is_digest,
+    is_tree_digest,
+)
 from layercache.model.instruction import Field, Value
 from layercache.model.keys import InputMaterial, KeyMaterial
 from layercache.model.private import redact
@@ -263,6 +272,7 @@ def record_value(record: Record) -> Packed:
             layer.descriptor.digest,
             layer.descriptor.size,
             layer.diff_id,
+            *((layer.tree,) if layer.tree else ()),
         ),
         record.parent,
         float(record.seconds),
@@ -380,11 +390,17 @@ def fields_from(rows: Any) -> tuple[Field, ...]:
     return tuple([Field(*row) for row in rows])
 
 
-def _layer(media_type: str, digest: str, size: int, diff_id: str) -> Layer:
+def _layer(media_type: str, digest: str, size: int, diff_id: str | None, tree: str = "") -> Layer:
     if type(media_type) is not str or type(size) is not int or not 0 <= size < _LARGEST:
         raise TypeError("a layer is something else")
+    if tree and not is_tree_digest(_text(tree)):
+        raise ValueError("a tree digest is malformed")
+    if diff_id is None:
+        if not tree or digest != tree or media_type != LAYER_TAR:
+            raise ValueError("a layer without an archive is named by something else")
+        return Layer.opened(TreeDigest(tree), size)
     descriptor = Descriptor(media_type, Digest(_checked(digest)), size)
-    return Layer(descriptor, DiffID(_checked(diff_id)))
+    return Layer(descriptor, DiffID(_checked(diff_id)), TreeDigest(tree))
 
 
 def encode_record(record: Record, verifier: Verifier | None = None) -> bytes:

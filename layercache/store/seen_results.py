@@ -30,15 +30,17 @@ def note_results(store: Store, key: CacheKey, layers: Iterable[Layer | None]) ->
     """
     found = dict.fromkeys(results_of(store, key))
     before = len(found)
-    found.update(dict.fromkeys("" if layer is None else str(layer.diff_id) for layer in layers))
+    found.update(dict.fromkeys("" if layer is None else str(layer.id) for layer in layers))
     if len(found) > max(before, 1):
         store.put_derived(_KIND, key, pack(tuple(found)[:_MOST]))
     return len(found)
 
 
 def results_of(store: Store, key: CacheKey) -> tuple[str, ...]:
-    """The diff IDs that `key` is known to have given ("" for no change); none where all runs
-    that could be compared gave the same."""
+    """What identifies the layers that `key` is known to have given ("" for no change).
+
+    None where all runs that could be compared gave the same.
+    """
     data = store.get_derived(_KIND, key)
     if data is None:
         return ()

@@ -299,6 +299,10 @@ class Store(Objects):
             return False
         return True
 
+    def distrust(self, descriptor: Descriptor) -> None:
+        """Treat the blob as absent until it is written again: it is not what it was taken for."""
+        self.blobs.distrust(descriptor.digest)
+
     def open_blob(self, digest: Digest) -> BinaryIO:
         """The blob's bytes; reading to the end raises `CorruptObject` when they are not right.
 

@@ -50,7 +50,7 @@ def make_record(store: Store | None, number: int, content: bytes | None = None) 
     `content` is the layer's, the number by default.
     """
     material = KeyMaterial(
-        scheme="content/1",
+        scheme="content/2",
         name="RUN",
         fields=(
             Field("command", ("sh", "-c", f"make {number}")),

@@ -258,7 +258,7 @@ def test_the_form_is_frozen() -> None:
 
 
 FORM = "9bc5f282b501fd198ba7e8f62daceede3b9e82f92389179edf28207b9c169984"
-INDEX_FORM = "ad2e0ba81f5dd60a1c84970fb75308ddb2cacc9093570879b85d4f0289fc722f"
+INDEX_FORM = "95bb5a58407931885b36df4583dabd2cddd5abfc72aad4e3f1c09ba24343010d"
 
 
 def test_only_what_ustar_can_not_say_is_in_pax_headers() -> None:

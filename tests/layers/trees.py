@@ -9,6 +9,7 @@ import attrs
 from blake3 import blake3
 from hypothesis import strategies as st
 
+from layercache.layers.layer_entries import LayerEntries
 from layercache.layers.state_tree import StateTree
 from layercache.layers.writer import LayerWriter
 from layercache.model.layer_index import LayerIndex, sort_key
@@ -119,6 +120,13 @@ def write(tree: dict[bytes, Made], **markers: object) -> tuple[bytes, LayerIndex
     """
     sink = io.BytesIO()
     writer = LayerWriter(sink)
+    put(writer, tree, **markers)
+    _, _, index = writer.finish()
+    return sink.getvalue(), index
+
+
+def put(writer: LayerEntries, tree: dict[bytes, Made], **markers: object) -> None:
+    """Give `writer` the entries of `tree`, with the markers of `write`."""
     whiteouts = set(markers.get("whiteouts", ()))  # type: ignore[call-overload]
     opaque = set(markers.get("opaque", ()))  # type: ignore[call-overload]
     first: dict[bytes, bytes] = {}
@@ -139,8 +147,6 @@ def write(tree: dict[bytes, Made], **markers: object) -> tuple[bytes, LayerIndex
             writer.opaque(path)
         for gone in sorted(w for w in whiteouts if w.rpartition(b"/")[0] == path):
             writer.whiteout(gone)
-    _, _, index = writer.finish()
-    return sink.getvalue(), index
 
 
 def state(*layers: tuple[bytes, LayerIndex]) -> StateTree:

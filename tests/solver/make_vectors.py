@@ -1,6 +1,6 @@
 """Frozen keys: material as JSON beside the key that it must always have.
 
-`python -m tests.solver.make_vectors` writes `vectors/content-1.json` and `vectors/chain-1.json`
+`python -m tests.solver.make_vectors` writes `vectors/content-2.json` and `vectors/chain-2.json`
 anew. A vector that changes is a change of the scheme's version, and a line in the changelog.
 """
 
@@ -23,8 +23,8 @@ from layercache.testing.cases import variants
 DIRECTORY = Path(__file__).parent / "vectors"
 
 SCHEMES: dict[str, type[ContentKeys | ChainKeys]] = {
-    "content-1": ContentKeys,
-    "chain-1": ChainKeys,
+    "content-2": ContentKeys,
+    "chain-2": ChainKeys,
 }
 
 _CHAIN = "sha256:" + "ab" * 32
@@ -62,23 +62,23 @@ def _corners() -> Iterator[tuple[str, KeyMaterial]]:
         "deep": _deep(200),
     }
     for name, value in values.items():
-        yield name, KeyMaterial("content/1", "CORNER", (Field("value", value),))
-    yield "no fields", KeyMaterial("content/1", "CORNER", ())
-    yield "no name", KeyMaterial("content/1", "", ())
-    yield "label", KeyMaterial("content/1", "CORNER", (Field("", None),))
-    yield "private", KeyMaterial("content/1", "CORNER", (Field("value", "1", private=True),))
-    yield "field as trait", KeyMaterial("content/1", "CORNER", (), (Field("value", "1"),))
-    yield "salt", KeyMaterial("content/1", "CORNER", (), salt="pepper")
+        yield name, KeyMaterial("content/2", "CORNER", (Field("value", value),))
+    yield "no fields", KeyMaterial("content/2", "CORNER", ())
+    yield "no name", KeyMaterial("content/2", "", ())
+    yield "label", KeyMaterial("content/2", "CORNER", (Field("", None),))
+    yield "private", KeyMaterial("content/2", "CORNER", (Field("value", "1", private=True),))
+    yield "field as trait", KeyMaterial("content/2", "CORNER", (), (Field("value", "1"),))
+    yield "salt", KeyMaterial("content/2", "CORNER", (), salt="pepper")
     yield (
         "input",
         KeyMaterial(
-            "content/1", "CORNER", (), (), (InputMaterial("r", (Field("s", 1),), Fingerprint("f")),)
+            "content/2", "CORNER", (), (), (InputMaterial("r", (Field("s", 1),), Fingerprint("f")),)
         ),
     )
     yield (
         "two inputs",
         KeyMaterial(
-            "content/1",
+            "content/2",
             "CORNER",
             (),
             (),
@@ -130,7 +130,7 @@ def materials(name: str) -> dict[str, KeyMaterial]:
     """What the vectors of a scheme are about, by name."""
     keys = SCHEMES[name]()
     found: dict[str, KeyMaterial] = {}
-    if name == "content-1":
+    if name == "content-2":
         found.update({f"framing: {n}": material for n, material in _corners()})
     for label, step, inputs in _steps():
         found[label] = keys.material(step, [Fingerprint(text) for text in inputs])

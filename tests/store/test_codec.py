@@ -13,7 +13,15 @@ from hypothesis import strategies as st
 
 from layercache.errors import CorruptObject
 from layercache.model.descriptors import LAYER_TAR, Descriptor, Layer
-from layercache.model.digests import CacheKey, ChainID, DiffID, Digest, Fingerprint, check_digest
+from layercache.model.digests import (
+    CacheKey,
+    ChainID,
+    DiffID,
+    Digest,
+    Fingerprint,
+    TreeDigest,
+    check_digest,
+)
 from layercache.model.instruction import Field
 from layercache.model.keys import InputMaterial, KeyMaterial
 from layercache.model.private import is_redacted, redact, redact_fields
@@ -26,6 +34,8 @@ from layercache.store.codec import (
     decode_record,
     encode_record,
     pack,
+    record_from,
+    record_value,
     seal,
     unpack,
     unseal,
@@ -71,6 +81,38 @@ RECORD = Record(
     log=Digest("sha256:" + "4" * 64),
     manifests=((Fingerprint("f"), Digest("sha256:" + "5" * 64)),),
 )
+
+
+TREE = TreeDigest("blake3:" + "6" * 64)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [None, Layer.opened(TREE, 42), attrs.evolve(RECORD.layer, tree=TREE), RECORD.layer],
+    ids=["none", "open", "sealed", "by its archive"],
+)
+def test_layers_come_back(layer):
+    """Open, with an archive, and identified by the archive alone."""
+    record = attrs.evolve(RECORD, layer=layer)
+    assert decode_record(record.key, encode_record(record)).layer == layer
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        (LAYER_TAR, TREE, 42, None),  # open, of nothing
+        (LAYER_TAR, "sha256:" + "1" * 64, 42, None, TREE),  # open, but named by an archive
+        (LAYER_TAR, TREE, 42, "sha256:" + "1" * 64, TREE),  # an archive named by the tree
+        ("text/plain", TREE, 42, None, TREE),
+        (LAYER_TAR, TREE, 42, None, "blake3:" + "7" * 64),
+        (LAYER_TAR, "sha256:" + "1" * 64, 42, "sha256:" + "2" * 64, "sha256:" + "2" * 64),
+    ],
+)
+def test_a_layer_of_two_minds_is_damage(row):
+    value = list(record_value(RECORD))
+    value[2] = row
+    with pytest.raises(CorruptObject):
+        record_from(tuple(value))
 
 
 @given(values)

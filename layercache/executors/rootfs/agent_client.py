@@ -131,15 +131,15 @@ class AgentFiles:
     # -- asking -----------------------------------------------------------------------------
 
     def _teach(self, state: State, blobs: Blobs) -> list[str]:
-        """Send the agent the indexes of a state's layers; returns their diff IDs, lowest first."""
+        """Send the agent the indexes of a state's layers; their identities, lowest first."""
         self._start()
         layers = []
         while state.layer is not None:
             layer = state.layer
-            if layer.diff_id not in self._known:
-                self._ask("learn", diff_id=layer.diff_id, index=blobs.index(layer).encode())
-                self._known.add(layer.diff_id)
-            layers.append(str(layer.diff_id))
+            if layer.id not in self._known:
+                self._ask("learn", layer=layer.id, index=blobs.index(layer).encode())
+                self._known.add(layer.id)
+            layers.append(str(layer.id))
             state = state.parent or SCRATCH
         return layers[::-1]
 

@@ -291,7 +291,7 @@ def stored(
 ) -> Captured:
     """The layer in the file `tar`, stored with its index."""
     descriptor = blobs.add_file(tar, LAYER_TAR, Digest(diff_id), size)
-    layer = Layer(descriptor, diff_id)
+    layer = Layer(descriptor, diff_id, index.tree)
     if isinstance(blobs, KeepsIndex):
         blobs.keep_index(layer, index)
     return Captured(layer, index, faithful)

@@ -210,7 +210,7 @@ class StepMounts:
         parent = self._task.parent or SCRATCH
         state = state_tree(parent, blobs)
         count = state.base_layers
-        base = base_of([layer.diff_id for layer in parent.layers[:count]])
+        base = base_of([layer.id for layer in parent.layers[:count]])
         seen = self._seen
         for path, row, moment in state.files_above(count):
             seen[b"/" + path] = Seen.of(row[0], row[1], row[2], row[7], moment)

@@ -1,8 +1,8 @@
 """Unpacked layers: disposable copies as directories, made when a step must run on them.
 
-    unpacked/<diff id>[-<variant>]/fs      the content of the layer, in overlayfs form
-    unpacked/<diff id>[-<variant>]/state   when it can be trusted
-    unpacked/<diff id>[-<variant>]/seal    a digest of its `lstat` data when it was made
+    unpacked/<layer>[-<variant>]/fs      the content of the layer, in overlayfs form
+    unpacked/<layer>[-<variant>]/state   when it can be trusted
+    unpacked/<layer>[-<variant>]/seal    a digest of its `lstat` data when it was made
 
 A directory gets its name by rename, when it is complete and has its `state`. That names the boot in
 which it was made; the directory is valid during that boot, or permanently if it was synced before
@@ -248,9 +248,9 @@ class Unpacked:
 
 
 def _name(layer: Layer, rows: tuple[Value, ...]) -> str:
-    digits = layer.diff_id.rpartition(":")[2]
+    digits = layer.id.rpartition(":")[2]
     if not digits.isalnum():
-        raise CorruptObject(f"not a diff ID: {layer.diff_id!r}")
+        raise CorruptObject(f"not a layer's identity: {layer.id!r}")
     return f"{digits}-{blake3(frame(rows)).hexdigest()[:24]}" if rows else digits
 
 

@@ -357,13 +357,13 @@ class Workspace(ChecksInstructions, Masks, StepTraits, UsesBaseImages, WithSecre
                     if shown is not None:
                         on_disk = evolve(node, mtime=shown // 10**9)
                         set_times(os.path.join(base, path), on_disk)
-                diff_id, size, _ = writer.finish()
+                diff_id, size, index = writer.finish()
                 out.flush()
                 descriptor = blobs.add_file(out.name, LAYER_TAR, Digest(diff_id), size)
             finally:
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(out.name)
-        return Layer(descriptor, diff_id)
+        return Layer(descriptor, diff_id, index.tree)
 
 
 def _times_of(state: State, blobs: Blobs) -> Times:

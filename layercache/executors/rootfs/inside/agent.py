@@ -62,9 +62,9 @@ class Agent:
         self._files = DirectFileWork()
         self._indexes: dict[str, LayerIndex] = {}
 
-    def do_learn(self, diff_id: str, index: bytes) -> None:
+    def do_learn(self, layer: str, index: bytes) -> None:
         """Store the index of a layer."""
-        self._indexes[diff_id] = LayerIndex.decode(index)
+        self._indexes[layer] = LayerIndex.decode(index)
 
     def _tree(self, layers: Sequence[str]) -> StateTree:
         return StateTree([self._indexes[layer] for layer in layers], _no_content)
