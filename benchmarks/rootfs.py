@@ -71,13 +71,13 @@ class Window:
         self.inputs = Inputs(store, {})
 
     def open(self, digest: Digest) -> BinaryIO:
-        return self.store.open_blob(digest)
+        return self.store.blobs.open(digest)
 
     def add(self, content: BinaryIO, media_type: str) -> Descriptor:
-        return self.store.add_blob(content, media_type)
+        return self.store.blobs.add(content, media_type)
 
     def add_file(self, path: str, media_type: str, digest: Digest, size: int) -> Descriptor:
-        return self.store.add_file(path, media_type, digest, size)
+        return self.store.blobs.add_file(path, media_type, digest, size)
 
     def index(self, layer: Layer) -> Any:
         return self.inputs.index(layer)

@@ -54,11 +54,11 @@ def lookups(rounds: int) -> list[Figure]:
     with tempfile.TemporaryDirectory() as directory:
         backend = LocalBackend(directory, durability="none")
         store = Store(backend)
-        records = [store.put(make_record(store, number)) for number in range(RECORDS)]
+        records = [store.records.put(make_record(store, number)) for number in range(RECORDS)]
         keys = [record.key for record in records]
         absent = [CacheKey(f"{number:064x}") for number in range(RECORDS)]
-        names = [store.record_name(key) for key in keys]
-        missing = [store.record_name(key) for key in absent]
+        names = [store.records.name(key) for key in keys]
+        missing = [store.records.name(key) for key in absent]
         paths = [backend.path(name) for name in names]
         missing_paths = [backend.path(name) for name in missing]
 
@@ -78,8 +78,8 @@ def lookups(rounds: int) -> list[Figure]:
                 "bare miss": lambda: bare(missing_paths),
                 "read hit": lambda: backend.read_many(names),
                 "read miss": lambda: backend.read_many(missing),
-                "lookup hit": lambda: Store(backend).lookup(keys),
-                "lookup miss": lambda: Store(backend).lookup(absent),
+                "lookup hit": lambda: Store(backend).records.lookup(keys),
+                "lookup miss": lambda: Store(backend).records.lookup(absent),
                 "encode": lambda: [encode_record(record) for record in records],
             },
         )
@@ -113,7 +113,7 @@ def content(rounds: int) -> list[Figure]:
         def add() -> None:
             shutil.rmtree(os.path.join(directory, "cache", "blobs"), ignore_errors=True)
             with open(source, "rb") as data:
-                store.add_blob(data, LAYER_TAR)
+                store.blobs.add(data, LAYER_TAR)
 
         def floor() -> None:
             hasher = hashlib.sha256()
@@ -123,17 +123,17 @@ def content(rounds: int) -> list[Figure]:
                     out.write(chunk)
 
         def read() -> None:
-            with store.open_blob(descriptor.digest) as data:
+            with store.blobs.open(descriptor.digest) as data:
                 while data.read(1 << 18):
                     pass
 
         def verified() -> None:
-            with open(store.verified_path(descriptor), "rb") as data:
+            with open(store.blobs.verified_path(descriptor), "rb") as data:
                 while data.read(1 << 18):
                     pass
 
         with open(source, "rb") as data:
-            descriptor = store.add_blob(data, LAYER_TAR)
+            descriptor = store.blobs.add(data, LAYER_TAR)
         found = _measure(
             rounds,
             {
@@ -160,19 +160,19 @@ def distance() -> list[Figure]:
     for steps in (10, 30, 100):
         shared = MemoryBackend()
         maker = Store(shared)
-        records = [maker.put(make_record(maker, number)) for number in range(steps)]
+        records = [maker.records.put(make_record(maker, number)) for number in range(steps)]
         rows = tuple(
             TrailStep(stage=0, index=n, op="RUN", text=f"RUN {n}", key=r.key, record=r)
             for n, r in enumerate(records)
         )
-        maker.put_trail(Trail("t", rows))
+        maker.trails.put(Trail("t", rows))
         with tempfile.TemporaryDirectory() as directory:
             far = CountingBackend(shared, latency=LATENCY)
             store = tiered(Store(LocalBackend(directory)), cache_from=[far])
             before, cpu, start = far.requests, own_cpu(), time.monotonic()
-            store.get_trail("t")
+            store.trails.get("t")
             for record in records:  # as a walk asks: one key after the other
-                assert store.lookup([record.key])
+                assert store.records.lookup([record.key])
             wall, cpu = time.monotonic() - start, own_cpu() - cpu
             requests = far.requests - before
             print(
@@ -191,7 +191,7 @@ def syncs() -> None:
             store = Store(LocalBackend(directory, durability=durability))
             start = time.monotonic()
             for number in range(20):
-                store.put(make_record(store, number, os.urandom(4096)))
+                store.records.put(make_record(store, number, os.urandom(4096)))
                 store.commit()
             print(f"  {durability:6} {(time.monotonic() - start) / 20 * 1000:8.2f} ms")
 

@@ -171,7 +171,7 @@ def _seen(bench: Bench) -> int:
     known = bench.builder.store
     from layercache.store.selectors_seen import KnownSelectors
 
-    selectors = KnownSelectors(known)
+    selectors = KnownSelectors(known.derived, known.blobs)
     found = selectors.get(places[-1].name)  # type: ignore[arg-type]
     return len(selectors.observations(found.candidates[0].selector)) if found.candidates else 0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 from layercache.dockerfile.lowering.options import ImageNeed, ResolvedBase
 from layercache.errors import UsageError
@@ -11,7 +12,9 @@ from layercache.images.resolver import Images
 from layercache.model.descriptors import Layer
 from layercache.model.image_config import ImageConfig
 from layercache.oci.platforms import Platform, host_platform
-from layercache.store.store import Store
+
+if TYPE_CHECKING:
+    from layercache.store.parts import Cache
 
 __all__ = ["BaseImages"]
 
@@ -26,7 +29,7 @@ class BaseImages:
     def __init__(
         self,
         images: Images,
-        store: Store,
+        store: Cache,
         contexts: Mapping[str, object],
         *,
         note: Callable[[str], None],
@@ -73,7 +76,7 @@ class BaseImages:
 
     def ensure(self, layer: Layer) -> Layer:
         """Make sure that the bytes of a layer are in the store, and return its descriptor."""
-        if self._store.has_blob(layer.descriptor):
+        if self._store.blobs.has(layer.descriptor):
             return layer
         return self._images.ensure(layer)
 

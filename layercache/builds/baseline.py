@@ -12,7 +12,7 @@ from layercache.errors import UsageError
 from layercache.store.trails import Trail
 
 if TYPE_CHECKING:
-    from layercache.store.store import Store
+    from layercache.store.parts import Cache
 
 __all__ = ["Against", "baseline_of"]
 
@@ -21,12 +21,12 @@ __all__ = ["Against", "baseline_of"]
 class Against:
     """An earlier build to compare with: its trail, and the store that has what it names."""
 
-    store: Store
+    store: Cache
     trail: Trail
     name: str
 
 
-def baseline_of(store: Store, name: str, texts: Sequence[str]) -> Against:
+def baseline_of(store: Cache, name: str, texts: Sequence[str]) -> Against:
     """The build that `--against name` means.
 
     A tag of this cache, else a cache (directory or URL), of which the build with the most steps
@@ -37,7 +37,7 @@ def baseline_of(store: Store, name: str, texts: Sequence[str]) -> Against:
     looks_like_place = "://" in name or os.path.isdir(name) or name.startswith("type=")
     if not looks_like_place:
         try:
-            trail = store.get_trail(trail_id(tag_project(name)))
+            trail = store.trails.get(trail_id(tag_project(name)))
         except UsageError:  # a path, for example, is not the name of an image
             trail = None
         if trail is None:
@@ -50,7 +50,7 @@ def baseline_of(store: Store, name: str, texts: Sequence[str]) -> Against:
     wanted = set(texts)
     best: Trail | None = None
     most = 0
-    for found in other.trails():
+    for found in other.trails.all():
         common = len(wanted & {step.text for step in found.steps})
         if common > most:
             best, most = found, common

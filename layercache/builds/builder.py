@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 
     from layercache.engine.probe import Probed
     from layercache.images.resolver import Images
-    from layercache.store.store import Store, StoreEvent
+    from layercache.store.parts import Cache
+    from layercache.store.store_events import StoreEvent
 
 __all__ = ["Builder"]
 
@@ -39,7 +40,7 @@ class Builder:
     """Builds and plans recipes over one cache.
 
     Args:
-        cache: URL or directory of the store, a `Store`, or None for one in memory.
+        cache: URL or directory of the store, a `Store` or `TieredStore`, None for one in memory.
         executor: runs steps; None selects the strongest root file system mode that works here,
             when a step needs one.
         keys: the key strategy; `ContentKeys()` by default.
@@ -54,12 +55,12 @@ class Builder:
 
     def __init__(
         self,
-        cache: str | os.PathLike[str] | Store | None = None,
+        cache: str | os.PathLike[str] | Cache | None = None,
         *,
         executor: Executor | None = None,
         keys: KeyStrategy | None = None,
         walker: Walker | None = None,
-        images: Callable[[Store], Images] | None = None,
+        images: Callable[[Cache], Images] | None = None,
         observers: Iterable[Observer] = (),
         jobs: int | None = None,
         pool: Pool | None = None,
@@ -81,7 +82,7 @@ class Builder:
                 f"jobs is the number of steps that may run at once, 1 or more, not {jobs!r}"
             )
         self._store = _open_store(cache)
-        self._store.listen(self._noticed)
+        self._store.events.listen(self._noticed)
         self._executor = executor
         self._keys = keys or ContentKeys()
         self._walker = walker or GraphWalker()
@@ -97,7 +98,7 @@ class Builder:
         self._own_executor: Executor | None = None
 
     @property
-    def store(self) -> Store:
+    def store(self) -> Cache:
         """The cache that this builder reads and writes."""
         return self._store
 
@@ -231,10 +232,9 @@ class Builder:
         self._tell(CacheTrouble(event.kind, event.message, time.time()))
 
 
-def _open_store(cache: str | os.PathLike[str] | Store | None) -> Store:
-    from layercache.store.open import open_store
-    from layercache.store.store import Store
-
-    if isinstance(cache, Store):
+def _open_store(cache: str | os.PathLike[str] | Cache | None) -> Cache:
+    if cache is not None and not isinstance(cache, str | os.PathLike):
         return cache
+    from layercache.store.open import open_store
+
     return open_store(None if cache is None else os.fspath(cache))

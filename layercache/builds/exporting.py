@@ -28,7 +28,7 @@ def export(result: BuildResult, spec: OutputSpec | str) -> BuildResult:
         return _export(result, wanted)
     except CacheError:
         for layer in result.state.layers if result.state is not None else ():
-            result.content.store.check_blob(layer.descriptor)
+            result.content.store.blobs.intact(layer.descriptor)
         return _export(result.content.again(), wanted)
 
 
@@ -47,7 +47,7 @@ def _export(result: BuildResult, wanted: OutputSpec) -> BuildResult:
     exported = export_image(
         result.built,
         wanted,
-        content=result.content.store,
+        content=result.content.store.blobs,
         fetch=result.content.fetch,
         tree=result.tree,
         epoch=epoch,

@@ -17,7 +17,7 @@ from layercache.reports.totals import Totals
 from layercache.store.trails import Trail, TrailStep
 
 if TYPE_CHECKING:
-    from layercache.store.store import Store
+    from layercache.store.parts import Cache
 
 __all__ = ["BuildHistory", "tag_project", "trail_id"]
 
@@ -28,7 +28,7 @@ class BuildHistory:
     `compared` where this build is compared with another than the last: its trail is not kept.
     """
 
-    def __init__(self, store: Store, project: str, *, compared: bool = False) -> None:
+    def __init__(self, store: Cache, project: str, *, compared: bool = False) -> None:
         self._store = store
         self._name = trail_id(project)
         self._compared = compared
@@ -39,7 +39,7 @@ class BuildHistory:
         read.
         """
         try:
-            return self._store.get_trail(self._name)
+            return self._store.trails.get(self._name)
         except CacheError:
             return None
 
@@ -67,29 +67,29 @@ class BuildHistory:
             same = same and kept is not None and _says(kept, origin, record, state)
         if same and not names and len(found) == len(old):
             if not self._compared:
-                self._store.renew_trail(self._name)
+                self._store.trails.renew(self._name)
             return
         if self._compared:
             return
         steps = tuple([s if isinstance(s, TrailStep) else _trail_step(*s) for s in found])
         labels = lowered.config.labels
         try:
-            self._store.put_trail(Trail(self._name, steps, labels=labels))
+            self._store.trails.put(Trail(self._name, steps, labels=labels))
             for name in names:
                 target = trail_id(tag_project(name))
-                self._store.put_trail(Trail(target, steps, labels=labels))
+                self._store.trails.put(Trail(target, steps, labels=labels))
         except CacheError:
             return  # only the explanations of the next build suffer
 
     def keep_totals(self, report: Report) -> None:
         """Add this build to the counts of the cache's life; a lost race loses a count."""
         try:
-            kept = self._store.get_derived("stats", "life")
+            kept = self._store.derived.get("stats", "life")
             before = Totals.decode(kept) if kept is not None else Totals()
         except CacheError:
             before = Totals()
         try:
-            self._store.put_derived("stats", "life", before.plus(Totals.of(report)).encode())
+            self._store.derived.put("stats", "life", before.plus(Totals.of(report)).encode())
         except CacheError:
             return
 

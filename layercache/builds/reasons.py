@@ -27,7 +27,7 @@ from layercache.trees.listing import FileChange, decode_listing, diff_listings, 
 
 if TYPE_CHECKING:
     from layercache.builds.baseline import Against
-    from layercache.store.store import Store
+    from layercache.store.parts import Cache
 
 __all__ = ["Reasons", "place_of"]
 
@@ -41,7 +41,7 @@ class Reasons:
 
     def __init__(
         self,
-        store: Store,
+        store: Cache,
         inputs: Inputs,
         keys: KeyStrategy,
         trail: Trail | None,
@@ -194,7 +194,7 @@ class Reasons:
             if digest is None:
                 continue
             try:
-                rows = decode_listing(self._store.read_blob(digest))
+                rows = decode_listing(self._store.blobs.read(digest))
                 tree = self._inputs.tree(self._subject(lowered, decisions, edge.vertex))
                 changes = diff_listings(rows, listing(tree, edge.selector))
             except (CacheError, SourceError):

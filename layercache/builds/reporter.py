@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from layercache.images.built import BuiltImage
     from layercache.images.resolver import BaseImage
     from layercache.reports.reasons import Reason
-    from layercache.store.store import Store
+    from layercache.store.parts import Cache
 
 __all__ = ["Reporter"]
 
@@ -36,7 +36,7 @@ class Reporter:
 
     def __init__(
         self,
-        store: Store,
+        store: Cache,
         inputs: Inputs,
         history: BuildHistory,
         keys: KeyStrategy,
@@ -167,7 +167,7 @@ class Reporter:
             return 1
         from layercache.store.seen_results import results_of
 
-        return max(1, len(results_of(self._store, record.key)))
+        return max(1, len(results_of(self._store.derived, record.key)))
 
     def _untraced(self, decision: Decision, run: WalkResult, lowered: Lowered) -> str | None:
         """Why a command that should be traced is not reused by what it reads."""

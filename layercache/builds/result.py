@@ -15,7 +15,7 @@ from layercache.solver.protocol import Decision
 
 if TYPE_CHECKING:
     from layercache.images.built import BuiltImage
-    from layercache.store.store import Store
+    from layercache.store.parts import Cache
 
 __all__ = ["BuildResult", "ResultContent"]
 
@@ -27,7 +27,7 @@ class ResultContent:
     `fetch` brings the bytes of a layer into the store, `again` builds the request once more.
     """
 
-    store: Store
+    store: Cache
     inputs: Inputs
     fetch: Callable[[Layer], Layer]
     again: Callable[[], BuildResult]
@@ -104,8 +104,8 @@ class BuildResult:
         found = self.steps[step] if isinstance(step, int) else step
         if found.key is None:
             return b""
-        record = self.content.store.lookup([found.key]).get(found.key)
-        return self.content.store.read_blob(record.log) if record and record.log else b""
+        record = self.content.store.records.lookup([found.key]).get(found.key)
+        return self.content.store.blobs.read(record.log) if record and record.log else b""
 
     def tree(self) -> Any:
         """The result's root file system as a `Tree`."""

@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from layercache.builds.base_images import BaseImages
     from layercache.builds.baseline import Against
     from layercache.images.resolver import Images
-    from layercache.store.store import Store
+    from layercache.store.parts import Cache
 
 __all__ = ["RunningBuild", "Wiring"]
 
@@ -66,13 +66,13 @@ class Wiring:
     events from any thread; `again` builds a request once more.
     """
 
-    store: Store
+    store: Cache
     executor: Executor | None
     strongest: Callable[[Callable[[str], None]], Executor]
     executor_options: Mapping[str, Any]
     keys: KeyStrategy
     walker: Walker
-    images: Callable[[Store], Images] | None
+    images: Callable[[Cache], Images] | None
     jobs: int
     pool: Pool | None
     observe: Observer
@@ -120,7 +120,7 @@ class RunningBuild:
             lowered = evolve(lowered, graph=graph)
             rows = _rows(lowered)
             project = trail_id(project_of(self.request))
-            self.store.prefetch([definition_of(rows), project], lambda: beginnings_of(rows))
+            self.store.trails.prefetch([definition_of(rows), project], lambda: beginnings_of(rows))
             steps = sum(isinstance(v, Step) for v in lowered.graph.vertices)
             self.wiring.observe(BuildStarted(steps, time.time()))
             for name in lowered.unused_args:
@@ -197,7 +197,7 @@ class RunningBuild:
         for.
         """
         waiting = [d for d in run.decisions if d.outcome == "undetermined"]
-        records = self.store.all_records(_MAX_RECORDS) if waiting else None
+        records = self.store.records.all(_MAX_RECORDS) if waiting else None
         if records is None:
             return run
         from layercache.solver.could_match import could_match

@@ -29,7 +29,7 @@ def advise(options: Namespace) -> int:
     recipe = request.recipe
     if not isinstance(recipe, Dockerfile) or recipe.path is None:
         raise UsageError("advise needs a Dockerfile on disk: name it with -f")
-    trail = builder.store.get_trail(trail_id(project_of(request)))
+    trail = builder.store.trails.get(trail_id(project_of(request)))
     recorded = recorded_seconds(
         [(s.text, s.record.seconds) for s in trail.steps if s.record is not None] if trail else []
     )

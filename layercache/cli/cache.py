@@ -29,10 +29,10 @@ from layercache.store.retention import (
     Only,
     Policy,
 )
-from layercache.store.store import Store
 
 if TYPE_CHECKING:
     from layercache.executors.rootfs.cache_listing import KeptCacheMount
+    from layercache.store.parts import Cache
 
 __all__ = [
     "run_du",
@@ -49,7 +49,7 @@ _CACHE_MOUNTS = "type=exec.cachemount"
 _SHOWN_KEY = 12
 
 
-def open_named(options: Namespace) -> Store:
+def open_named(options: Namespace) -> Cache:
     """The store that the options name."""
     location = options.cache or default_cache()
     store = open_store(location, durability=options.durability, salt=options.salt)
@@ -131,7 +131,7 @@ def run_gc(options: Namespace) -> int:
         policies = [Only(policy, labels) for policy in policies or [AnyEntry()]]
     with open_named(options) as store:
         done = collect(store, policies, dry_run=options.dry_run)
-        if not options.dry_run and is_cache(store):
+        if not options.dry_run and is_cache(store.local.objects):
             unused = _duration(options.keep_duration) if options.keep_duration else GRACE
             _prune_unpacked(store, unused, caches=False)
     return _show(options, done)
@@ -158,7 +158,7 @@ def run_prune(options: Namespace) -> int:
             done = collect(store, [], dry_run=options.dry_run, everything=True, grace=0.0)
         else:
             done = collect(store, [], dry_run=options.dry_run, grace=GRACE)
-        if not options.dry_run and is_cache(store):
+        if not options.dry_run and is_cache(store.local.objects):
             _prune_unpacked(store, 0.0 if everything else GRACE, caches=everything)
             if everything:
                 _prune_workspaces(store)
@@ -169,7 +169,7 @@ def _labels(options: Namespace) -> tuple[LabelFilter, ...]:
     return tuple(LabelFilter.parse(text) for text in options.filter)
 
 
-def _prune_unpacked(store: Store, unused_for: float, *, caches: bool) -> None:
+def _prune_unpacked(store: Cache, unused_for: float, *, caches: bool) -> None:
     """Delete unpacked layers beside the store that no build needed recently."""
     from layercache.store.open import scratch_directory
 
@@ -182,12 +182,12 @@ def _prune_unpacked(store: Store, unused_for: float, *, caches: bool) -> None:
         executor.prune(unused_for=unused_for, caches=caches)
 
 
-def _cache_mounts(store: Store) -> Sequence[KeptCacheMount]:
+def _cache_mounts(store: Cache) -> Sequence[KeptCacheMount]:
     """The cache mounts beside a store."""
     from layercache.executors.rootfs.cache_listing import cache_mounts
     from layercache.store.open import scratch_directory
 
-    return cache_mounts(scratch_directory(store)) if is_cache(store) else ()
+    return cache_mounts(scratch_directory(store)) if is_cache(store.local.objects) else ()
 
 
 def _prune_cache_mounts(options: Namespace) -> int:
@@ -237,7 +237,7 @@ def _about(mount: KeptCacheMount) -> str:
     return f"cache mount {_line(mount.id) or '(unnamed)'}  {size_text(mount.size)}  used {used}"
 
 
-def _prune_workspaces(store: Store) -> None:
+def _prune_workspaces(store: Cache) -> None:
     """Empty the workspaces beside the store that no build is using."""
     from layercache.executors.workspace.executor import Workspace
     from layercache.store.open import scratch_directory
@@ -295,7 +295,7 @@ def run_verify(options: Namespace) -> int:
     return _DAMAGED if left else 0
 
 
-def _verify_unpacked(store: Store, *, repair: bool) -> list[Damage]:
+def _verify_unpacked(store: Cache, *, repair: bool) -> list[Damage]:
     """Unpacked layers beside the store that changed since they were made; with `repair`, they are
     made again when they are next needed.
     """
@@ -319,8 +319,8 @@ def _verify_unpacked(store: Store, *, repair: bool) -> list[Damage]:
 def run_stats(options: Namespace) -> int:
     """`layercache stats`: counts over the cache's life."""
     with open_named(options) as store:
-        is_cache(store)  # otherwise the mistake is reported
-        kept = store.get_derived("stats", "life")
+        is_cache(store.local.objects)  # otherwise the mistake is reported
+        kept = store.derived.get("stats", "life")
         totals = Totals.decode(kept) if kept is not None else Totals()
     if options.json:
         print_json(totals.to_dict())
@@ -334,7 +334,7 @@ def run_images(options: Namespace) -> int:
     from layercache.store.tags import list_tags, remove_tag
 
     with open_named(options) as store:
-        is_cache(store)  # otherwise the mistake is reported
+        is_cache(store.local.objects)  # otherwise the mistake is reported
         if options.verb == "rm":
             if not options.names:
                 raise UsageError("images rm needs the names to remove")

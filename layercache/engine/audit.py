@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from layercache.model.descriptors import Layer, State
     from layercache.model.layer_index import LayerIndex
     from layercache.model.tree import Tree
-    from layercache.store.store import Store
+    from layercache.store.parts import Cache
 
 __all__ = ["Auditor", "changed_paths"]
 
@@ -45,7 +45,7 @@ class Auditor:
         graph: Graph,
         walk: Walk,
         inputs: Inputs,
-        store: Store,
+        store: Cache,
         *,
         execute: Callable[[AskExecute], Record],
         trouble: Callable[[LayerCacheError], None],
@@ -134,7 +134,7 @@ class Auditor:
     def _bar(self, weak: CacheKey, reason: str, made: Record) -> None:
         try:
             self._inputs.known.bar(weak, reason)
-            self._store.put(made)
+            self._store.records.put(made)
         except CacheError as error:
             self._trouble(error)
         self._walk.tell(Selectors({weak: ()}))

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor as Pool
     from concurrent.futures import Future
 
-    from layercache.store.store import Store
+    from layercache.store.parts import Cache
 
 __all__ = ["Carrier"]
 
@@ -59,7 +59,7 @@ class Carrier:
     """
 
     def __init__(
-        self, pool: Pool, store: Store, inputs: Inputs, note: Callable[[str], None]
+        self, pool: Pool, store: Cache, inputs: Inputs, note: Callable[[str], None]
     ) -> None:
         self._pool = pool
         self._store = store
@@ -88,7 +88,7 @@ class Carrier:
             for bound in task.inputs:
                 if isinstance(bound.subject, State):
                     self._inputs.fetch(bound.subject)
-                    self._store.publish([layer.descriptor for layer in bound.subject.layers])
+                    self._store.blobs.publish([layer.descriptor for layer in bound.subject.layers])
             given = self._given(task)
         except CacheError as error:
             reason = f"what it reads could not be put into the store for a worker ({error})"
@@ -100,7 +100,7 @@ class Carrier:
             answer = self._ask(job, window)
             result = answer.result
             if result is not None:
-                if result.layer is None or self._store.obtain(result.layer.descriptor):
+                if result.layer is None or self._store.blobs.obtain(result.layer.descriptor):
                     window.catch_up(result.output)
                     return self._counted(result)
                 reason = (
@@ -167,7 +167,7 @@ class Carrier:
                     part = SelectedTree(self._inputs.tree(source), selectors)
                     layer = layer_of_tree(part, Window(self._store, self._inputs))
                     if layer is not None:
-                        self._store.publish([layer.descriptor])
+                        self._store.blobs.publish([layer.descriptor])
                     state = self._packed[name] = SCRATCH.plus(layer)
             found[source] = state
         return found

@@ -56,8 +56,8 @@ if TYPE_CHECKING:
     from layercache.model.keys import KeyStrategy
     from layercache.model.records import Record
     from layercache.model.task import Executor
+    from layercache.store.parts import Cache
     from layercache.store.selectors_seen import Known
-    from layercache.store.store import Store
 
 __all__ = ["Engine", "WalkResult"]
 
@@ -101,7 +101,7 @@ class Engine:
     def __init__(
         self,
         graph: Graph,
-        store: Store,
+        store: Cache,
         inputs: Inputs,
         executor: Executor | None,
         *,
@@ -321,11 +321,11 @@ class Engine:
         keys = [key for key in ask.keys if key not in replaced] if replaced else ask.keys
         found: dict[CacheKey, Record | None] = dict.fromkeys(ask.keys)
         try:
-            found.update(self._store.lookup(keys))
+            found.update(self._store.records.lookup(keys))
         except CacheError as error:
             self._executions.trouble("lookup", error)
         if not self._declines:
-            self._store.rely_on(record for record in found.values() if record is not None)
+            self._store.records.rely_on(record for record in found.values() if record is not None)
         # What a bypassing step of this build replaced must not depend on who came first.
         found.update(replaced)
         self._walk.tell(Found(found))
@@ -432,7 +432,7 @@ class Engine:
             for layer in subject.layers
         }
         gone = {
-            name for name, layer in wanted.items() if not self._store.check_blob(layer.descriptor)
+            name for name, layer in wanted.items() if not self._store.blobs.intact(layer.descriptor)
         }
         if self._heal([wanted[name] for name in gone], ask, error):
             return True

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from layercache.model.observations import Observations
     from layercache.model.records import Record
     from layercache.model.task import Task
+    from layercache.store.parts import Cache
     from layercache.store.selectors_seen import Known
-    from layercache.store.store import Store
 
 __all__ = ["MAX_OBSERVATIONS", "Evidence"]
 
@@ -33,7 +33,7 @@ class Evidence:
     that was there before.
     """
 
-    def __init__(self, store: Store, inputs: Inputs) -> None:
+    def __init__(self, store: Cache, inputs: Inputs) -> None:
         self._store = store
         self._inputs = inputs
         self._lock = threading.Lock()
@@ -84,13 +84,13 @@ class Evidence:
         )
         with self._lock:
             if key not in self.replaced:
-                self.replaced[key] = self._store.lookup([key]).get(key)
+                self.replaced[key] = self._store.records.lookup([key]).get(key)
             earlier = self.replaced[key]
         if earlier is not None:
             from layercache.store.seen_results import note_results
 
-            note_results(self._store, key, (earlier.layer, record.layer))
-        self._store.put(narrow, replace=again)
+            note_results(self._store.derived, key, (earlier.layer, record.layer))
+        self._store.records.put(narrow, replace=again)
         self._inputs.known.add(weak, candidate)
         return ""
 

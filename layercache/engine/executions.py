@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from layercache.engine.carrying import Carrier
     from layercache.engine.window import Window
-    from layercache.store.store import Store
+    from layercache.store.parts import Cache
 
 __all__ = [
     "Adopted",
@@ -102,7 +102,7 @@ class Executions:
     def __init__(
         self,
         graph: Graph,
-        store: Store,
+        store: Cache,
         inputs: Inputs,
         executor: Executor | None,
         keys: KeyStrategy,
@@ -159,8 +159,8 @@ class Executions:
     def _execute(self, ask: AskExecute) -> Made | Adopted:
         store = self._store
         fresh = ask.task.bypass or ask.key in self.lost
-        with store.lock(ask.key, self._patience(ask)):
-            found = store.lookup([ask.key]).get(ask.key)
+        with store.records.lock(ask.key, self._patience(ask)):
+            found = store.records.lookup([ask.key]).get(ask.key)
             if found is not None and not fresh and not _of_another_parent(found, ask.task):
                 return Adopted(found)
             if ask.task.bypass:
@@ -191,11 +191,11 @@ class Executions:
                 if lies := self._unproven(ask.task):
                     self.trouble("untrusted", CorruptObject(lies))
                     return Made(record)
-                stands = store.put(record, replace=fresh or found is not None)
+                stands = store.records.put(record, replace=fresh or found is not None)
                 if found is not None:
                     from layercache.store.seen_results import note_results
 
-                    note_results(store, ask.key, (found.layer, record.layer))
+                    note_results(store.derived, ask.key, (found.layer, record.layer))
                     record = evolve(record, generation=stands.generation)
                 self._keep_evidence(ask, record, result, barred, again=fresh or bool(self.lost))
             except CacheError as error:
@@ -286,11 +286,11 @@ class Executions:
         manifests = []
         try:
             if output := window.masked(result.output or window.logged):
-                log = self._store.add_blob(io.BytesIO(output), LOG_MEDIA_TYPE).digest
+                log = self._store.blobs.add(io.BytesIO(output), LOG_MEDIA_TYPE).digest
             for bound in ask.task.inputs:
                 if isinstance(bound.selector, Files):
                     rows = encode_listing(listing(window.tree(bound.subject), bound.selector))
-                    stored = self._store.add_blob(io.BytesIO(rows), LISTING_MEDIA_TYPE)
+                    stored = self._store.blobs.add(io.BytesIO(rows), LISTING_MEDIA_TYPE)
                     manifests.append((bound.fingerprint, stored.digest))
         except CacheError as error:
             self.trouble("write", error)  # only explanations need these

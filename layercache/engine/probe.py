@@ -25,7 +25,7 @@ from layercache.solver.protocol import Decision
 from layercache.store.seen_results import note_results, results_of
 
 if TYPE_CHECKING:
-    from layercache.store.store import Store
+    from layercache.store.parts import Cache
 
 __all__ = ["Probed", "advice_for", "probe_steps"]
 
@@ -85,7 +85,7 @@ def probe_steps(
     graph: Graph,
     decisions: Sequence[Decision],
     inputs: Inputs,
-    store: Store,
+    store: Cache,
     executor: Executor,
     *,
     runs: int = 1,
@@ -111,7 +111,7 @@ def _probe(
     decision: Decision,
     step: Step,
     inputs: Inputs,
-    store: Store,
+    store: Cache,
     executor: Executor,
     runs: int,
     window: Window,
@@ -151,13 +151,13 @@ def _probe(
     shown = tuple(sorted(paths))
     key = decision.record.key
     if len(seen) > 1:
-        note_results(store, key, (recorded, *layers))
+        note_results(store.derived, key, (recorded, *layers))
     return Probed(
         vertex=decision.vertex,
         text=step.origin.text,
         runs=runs,
         results=len(seen),
-        known_results=max(1, len(results_of(store, key))),
+        known_results=max(1, len(results_of(store.derived, key))),
         paths=shown,
         advice=advice_for(shown) if shown else (),
     )

@@ -24,7 +24,7 @@ from layercache.model.tree import Tree
 if TYPE_CHECKING:
     from layercache._os.allowance import UnpackAllowance
     from layercache.model.layer_index import LayerIndex
-    from layercache.store.store import Store
+    from layercache.store.parts import Cache
 
 __all__ = ["Window", "masks_of", "perform"]
 
@@ -80,7 +80,7 @@ class Window:
 
     def __init__(
         self,
-        store: Store,
+        store: Cache,
         inputs: Inputs,
         *,
         masks: Iterable[bytes] = (),
@@ -125,7 +125,7 @@ class Window:
         if not self._here:
             self._store.commit()
             if result.layer is not None:
-                self._store.publish([result.layer.descriptor])
+                self._store.blobs.publish([result.layer.descriptor])
 
     def catch_up(self, output: bytes) -> None:
         """Report the output of a step that could not be reported while it ran."""
@@ -143,10 +143,10 @@ class Window:
         return self._inputs.open(digest)
 
     def add(self, content: BinaryIO, media_type: str) -> Descriptor:
-        return self._store.add_blob(content, media_type)
+        return self._store.blobs.add(content, media_type)
 
     def add_file(self, path: str, media_type: str, digest: Digest, size: int) -> Descriptor:
-        return self._store.add_file(path, media_type, digest, size)
+        return self._store.blobs.add_file(path, media_type, digest, size)
 
     @property
     def build(self) -> object:

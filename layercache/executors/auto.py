@@ -23,7 +23,7 @@ from layercache.store.open import scratch_directory
 
 if TYPE_CHECKING:
     from layercache.executors.rootfs import RootfsExecutor
-    from layercache.store.store import Store
+    from layercache.store.parts import Cache
 
 __all__ = ["Strongest", "strongest"]
 
@@ -93,7 +93,7 @@ class Strongest(ChecksInstructions, Masks, UnpacksStates, Closes):
         self._executor.close()
 
 
-def strongest(store: Store, note: Callable[[str], None], **options: Any) -> Executor:
+def strongest(store: Cache, note: Callable[[str], None], **options: Any) -> Executor:
     """The strongest root file system executor; `options` are passed to `RootfsExecutor`.
 
     Raises `ExecutorUnavailable` with a remedy if none can work here.

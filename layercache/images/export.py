@@ -216,10 +216,10 @@ class _Layers:
     def _open(self, layer: Layer) -> BinaryIO:
         digest = Digest(layer.archive)
         try:
-            return self._content.open_blob(digest)
+            return self._content.open(digest)
         except CacheError:
             self._fetch(layer)
-            return self._content.open_blob(digest)
+            return self._content.open(digest)
 
     def _size(self, layer: Layer) -> int:
         size = layer.descriptor.size

@@ -40,10 +40,10 @@ _RESUMES: Final = 8
 class SmallBlobs(Protocol):
     """Stores manifests and configurations, so that a pinned image needs no request."""
 
-    def open_blob(self, digest: Digest) -> BinaryIO:
+    def open(self, digest: Digest) -> BinaryIO:
         """The verified bytes; raises `CorruptObject` or `NotFound`."""
 
-    def add_blob(self, content: BinaryIO, media_type: str) -> Descriptor:
+    def add(self, content: BinaryIO, media_type: str) -> Descriptor:
         """Store `content`."""
 
 
@@ -112,7 +112,7 @@ class Registry:
         if self._keep is None:
             return None
         try:
-            return read_bounded(self._keep.open_blob(digest), CONFIG_LIMIT, what=digest)
+            return read_bounded(self._keep.open(digest), CONFIG_LIMIT, what=digest)
         except (CacheError, HostileArchive):
             return None  # then it is fetched
 
@@ -121,7 +121,7 @@ class Registry:
             return
         for data in source.held.values():
             try:
-                self._keep.add_blob(io.BytesIO(data), CONFIG)
+                self._keep.add(io.BytesIO(data), CONFIG)
             except CacheError:
                 return  # a cache that can't be written only costs requests
 

@@ -12,7 +12,7 @@ import os
 import threading
 from collections.abc import Callable
 from functools import partial
-from typing import BinaryIO, Final, Protocol, cast, runtime_checkable
+from typing import BinaryIO, Final, Protocol, cast
 
 from layercache._base.classes import evolve, field, frozen
 from layercache._os.allowance import UnpackAllowance
@@ -33,7 +33,7 @@ from layercache.oci.manifests import BlobSource
 from layercache.oci.platforms import Platform, host_platform
 from layercache.oci.streams import CHUNK, Checked
 
-__all__ = ["UNKNOWN_SIZE", "BaseImage", "Content", "ImageFinder", "Images", "split_tag"]
+__all__ = ["UNKNOWN_SIZE", "BaseImage", "Content", "ImageFinder", "Images", "Sizes", "split_tag"]
 
 UNKNOWN_SIZE: Final = -1
 """Size in the descriptor of a base layer whose uncompressed size is unknown until fetched."""
@@ -47,20 +47,19 @@ _SCHEMES: Final = ("oci-layout://", "docker-archive://", "oci-archive://")
 class Content(Protocol):
     """The part of the content store that is needed here: blobs by digest. Safe for threads."""
 
-    def open_blob(self, digest: Digest) -> BinaryIO:
+    def open(self, digest: Digest) -> BinaryIO:
         """The verified bytes of a blob; raises `CorruptObject` or `NotFound`."""
 
-    def add_blob(self, content: BinaryIO, media_type: str) -> Descriptor:
+    def add(self, content: BinaryIO, media_type: str) -> Descriptor:
         """Store `content`; nothing is stored if reading it raises."""
 
 
-@runtime_checkable
-class Derived(Protocol):
-    """Optional: small facts kept beside the content. Here: sizes of uncompressed layers."""
+class Sizes(Protocol):
+    """The part of the derived objects of a store that is needed here: sizes of layers."""
 
-    def get_derived(self, kind: str, name: str) -> bytes | None: ...
+    def get(self, kind: str, name: str) -> bytes | None: ...
 
-    def put_derived(self, kind: str, name: str, payload: bytes) -> None: ...
+    def put(self, kind: str, name: str, payload: bytes) -> None: ...
 
 
 @frozen(kw_only=True)
@@ -100,23 +99,25 @@ class ImageFinder(Protocol):
 class Images:
     """Resolves names of base images, each once; make one instance per build.
 
-    `finders` are asked in order for a plain reference (the cache's own tags, then a registry);
-    `platform` is the default platform, that of this machine if None. With `lazy` False, a layer
-    whose uncompressed size is known neither from the image nor from an earlier build is fetched
-    when its image is resolved, so that no descriptor has `UNKNOWN_SIZE`. `allowance`
-    bounds the bytes of all layers that are fetched.
+    Sizes of layers are kept in `sizes`, if given. `finders` are asked in order for a plain
+    reference (the cache's own tags, then a registry); `platform` is the default platform, that of
+    this machine if None. With `lazy` False, a layer whose uncompressed size is known neither from
+    the image nor from an earlier build is fetched when its image is resolved, so that no
+    descriptor has `UNKNOWN_SIZE`. `allowance` bounds the bytes of all layers that are fetched.
     """
 
     def __init__(
         self,
         content: Content,
         *,
+        sizes: Sizes | None = None,
         finders: tuple[ImageFinder, ...] = (),
         platform: str | None = None,
         directory: str | Callable[[], str] = os.getcwd,
         lazy: bool = True,
         allowance: UnpackAllowance | None = None,
     ) -> None:
+        self._sizes = sizes
         self._allowance = allowance or UnpackAllowance(MAX_UNPACKED_SIZE)
         self._content = content
         self._finders = finders
@@ -177,7 +178,7 @@ class Images:
             what = f"layer {original.digest}"
             plain = self.open_original(original, source, digest)
             with self._allowance.counted(plain, what) as stream:
-                stored = self._content.add_blob(stream, LAYER_TAR)
+                stored = self._content.add(stream, LAYER_TAR)
         if stored.digest != digest:
             raise HostileArchive(f"layer {digest}: stored as {stored.digest}")
         self._remember(stored)
@@ -229,7 +230,7 @@ class Images:
         """`layer` with its size if the store has it; an unknown size is counted."""
         digest = Digest(layer.id)
         try:
-            with self._content.open_blob(digest) as stream:
+            with self._content.open(digest) as stream:
                 if layer.descriptor.size >= 0:
                     return layer
                 size = sum(map(len, iter(lambda: stream.read(CHUNK), b"")))
@@ -240,8 +241,8 @@ class Images:
         return evolve(layer, descriptor=stored)
 
     def _remember(self, stored: Descriptor) -> None:
-        if isinstance(self._content, Derived):
-            self._content.put_derived(_SIZE, stored.digest, str(stored.size).encode())
+        if self._sizes is not None:
+            self._sizes.put(_SIZE, stored.digest, str(stored.size).encode())
 
     def close(self) -> None:
         """Close the files in which images were found."""
@@ -290,9 +291,7 @@ class Images:
         """The size of the uncompressed tar, from the image or from an earlier build."""
         if original.digest == Digest(diff_id):
             return original.size
-        kept = None
-        if isinstance(self._content, Derived):
-            kept = self._content.get_derived(_SIZE, diff_id)
+        kept = self._sizes.get(_SIZE, diff_id) if self._sizes is not None else None
         return int(kept) if kept is not None and kept.isdigit() else UNKNOWN_SIZE
 
     def _in_file(self, text: str, platform: Platform) -> tuple[FoundImage, ImageFile]:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from layercache.images.layouts import FoundImage
     from layercache.oci.manifests import BlobSource
     from layercache.oci.platforms import Platform
-    from layercache.store.store import Store
+    from layercache.store.parts import Cache
 
 __all__ = ["LazyRegistry", "default_images"]
 
@@ -22,7 +22,7 @@ class LazyRegistry:
     """A registry whose client is loaded on first use: most builds never need it."""
 
     def __init__(
-        self, store: Store | None, *, write: bool = True, insecure: Iterable[str] = ()
+        self, store: Cache | None, *, write: bool = True, insecure: Iterable[str] = ()
     ) -> None:
         self._store = store
         self._write = write
@@ -35,12 +35,13 @@ class LazyRegistry:
             from layercache.oci.transport import Transport
 
             transport = Transport(insecure=self._insecure)
-            self._finder = Registry(transport, keep=self._store, write=self._write)
+            blobs = self._store.blobs if self._store is not None else None
+            self._finder = Registry(transport, keep=blobs, write=self._write)
         return self._finder.find(name, platform)
 
 
 def default_images(
-    store: Store,
+    store: Cache,
     *,
     pull: bool = False,
     platform: str | None = None,
@@ -59,4 +60,11 @@ def default_images(
     registry = LazyRegistry(store, write=write, insecure=insecure)
     finders = (registry, tags) if pull else (tags, registry)
     # Stores check sizes, so layers used by a build need one. A plan fetches nothing.
-    return Images(store, finders=finders, platform=platform, lazy=not write, allowance=allowance)
+    return Images(
+        store.blobs,
+        sizes=store.derived,
+        finders=finders,
+        platform=platform,
+        lazy=not write,
+        allowance=allowance,
+    )

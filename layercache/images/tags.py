@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from layercache._base.classes import evolve
 from layercache.errors import CacheError, CorruptObject, SourceError
@@ -14,13 +14,16 @@ from layercache.model.digests import DiffID
 from layercache.oci.manifests import Manifest, decode
 from layercache.oci.platforms import Platform
 from layercache.oci.references import Reference
-from layercache.store.tags import TaggedImage, TagStore, decode_tag, encode_tag
+from layercache.store.tags import TaggedImage, decode_tag, encode_tag
+
+if TYPE_CHECKING:
+    from layercache.store.parts import Cache
 
 __all__ = ["StoreBlobs", "TaggedImages", "tag_image"]
 
 
 def tag_image(
-    store: TagStore, image: BuiltImage, fetch: Callable[[Layer], Layer]
+    store: Cache, image: BuiltImage, fetch: Callable[[Layer], Layer]
 ) -> tuple[TaggedImage, ...]:
     """Write a reference for each name of `image`.
 
@@ -34,10 +37,10 @@ def tag_image(
     layers = []
     for layer in image.layers:
         descriptor = layer.descriptor
-        if descriptor.size < 0 or not store.has_blob(descriptor):
+        if descriptor.size < 0 or not store.blobs.has(descriptor):
             descriptor = fetch(layer).descriptor
         try:
-            store.keep_blob(descriptor)
+            store.blobs.keep(descriptor)
         except CacheError as error:
             raise SourceError(
                 f"can't tag the image {references[0].familiar}: {error}. An earlier tag of that "
@@ -58,7 +61,7 @@ def tag_image(
             layers=tuple(layers),
         )
         try:
-            store.put_reference(tagged.name, encode_tag(tagged))
+            store.references.put(tagged.name, encode_tag(tagged))
         except CacheError as error:
             raise SourceError(f"can't tag the image {reference.familiar}: {error}") from error
         found.append(tagged)
@@ -68,12 +71,12 @@ def tag_image(
 class StoreBlobs:
     """The layers of tagged images, read from the store that holds them."""
 
-    def __init__(self, store: TagStore) -> None:
+    def __init__(self, store: Cache) -> None:
         self._store = store
 
     def open(self, descriptor: Descriptor) -> BinaryIO:
         try:
-            return self._store.open_blob(descriptor.digest)
+            return self._store.blobs.open(descriptor.digest)
         except CacheError as error:
             raise SourceError(
                 f"the cache has lost the layer {descriptor.digest} of a tagged image: "
@@ -84,7 +87,7 @@ class StoreBlobs:
 class TaggedImages:
     """Finds images that were tagged in the cache."""
 
-    def __init__(self, store: TagStore) -> None:
+    def __init__(self, store: Cache) -> None:
         self._store = store
 
     def find(self, name: str, platform: Platform) -> tuple[FoundImage, StoreBlobs] | None:
@@ -96,7 +99,7 @@ class TaggedImages:
         """
         reference = Reference.parse(name)
         plain = evolve(reference, digest=None).tagged()
-        payload = self._store.get_reference(str(plain))
+        payload = self._store.references.get(str(plain))
         if payload is None:
             return None
         try:
@@ -108,7 +111,7 @@ class TaggedImages:
         if not platform.may_run(tagged.config):
             return None
         for layer in tagged.layers:
-            if not self._store.has_blob(layer):
+            if not self._store.blobs.has(layer):
                 raise SourceError(
                     f"the image {plain.familiar} in the cache has lost the layer {layer.digest}: "
                     "build and tag it again, or remove the tag"

@@ -13,14 +13,14 @@ from layercache.store.backend import InDirectory
 from layercache.trees.patterns import IGNORE_FILE, Ignore
 
 if TYPE_CHECKING:
-    from layercache.store.store import Store
+    from layercache.store.parts import Cache
 
 __all__ = ["context_maker", "ignore_rules"]
 
 
 def context_maker(
     context: Any,
-    store: Store,
+    store: Cache,
     *,
     dockerfile: str | None = None,
     write: bool = True,
@@ -104,7 +104,7 @@ def ignore_rules(root: str, dockerfile: str | None = None) -> Ignore | None:
     return None
 
 
-def _cache_directory(store: Store) -> str | None:
+def _cache_directory(store: Cache) -> str | None:
     """The directory of stat caches: beside a local store; otherwise None."""
     backend = store.backend
     directory = backend.directory if isinstance(backend, InDirectory) else None

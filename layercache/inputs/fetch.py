@@ -29,7 +29,7 @@ from layercache.model.tree import Closes, Node, Tree, directory_digest, node_dig
 
 if TYPE_CHECKING:
     from layercache.inputs.git import Git
-    from layercache.store.store import Store
+    from layercache.store.parts import Cache
 
 __all__ = ["FileTree", "open_remote"]
 
@@ -41,7 +41,7 @@ _LONGEST_DATE = 100
 
 def open_remote(
     source: Source,
-    store: Store,
+    store: Cache,
     access: Access = NOTHING,
     *,
     allowance: UnpackAllowance | None = None,
@@ -79,7 +79,7 @@ def open_remote(
 class FileTree:
     """A tree of one regular file at its root, stored as a blob."""
 
-    def __init__(self, name: bytes, node: Node, store: Store, digest: Digest) -> None:
+    def __init__(self, name: bytes, node: Node, store: Cache, digest: Digest) -> None:
         self._name = name
         self._node = node
         self._store = store
@@ -106,10 +106,10 @@ class FileTree:
         """See `Tree.open`."""
         if path != self._name:
             raise SourceError(f"{os.fsdecode(path)!r} was not fetched")
-        return self._store.open_blob(self.blob)
+        return self._store.blobs.open(self.blob)
 
 
-def _fetch(source: UrlSource, store: Store, access: Access, allowance: UnpackAllowance) -> FileTree:
+def _fetch(source: UrlSource, store: Cache, access: Access, allowance: UnpackAllowance) -> FileTree:
     content = blake3()
     checked = hashlib.sha256()
     name = url_name(source.url)
@@ -130,7 +130,7 @@ def _fetch(source: UrlSource, store: Store, access: Access, allowance: UnpackAll
                 raise SourceError(
                     f"{what}: its digest is {found}, but --checksum says {source.checksum}"
                 )
-            blob = store.add_blob(cast(BinaryIO, spool), "application/octet-stream")
+            blob = store.blobs.add(cast(BinaryIO, spool), "application/octet-stream")
     except SourceError:
         raise
     except (OSError, http.client.HTTPException) as error:

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from layercache.layers.state_tree import StateTree
     from layercache.model.layer_index import LayerIndex
     from layercache.model.observations import Observations
+    from layercache.store.parts import Cache
     from layercache.store.selectors_seen import KnownSelectors
-    from layercache.store.store import Store
 
 __all__ = ["Inputs", "selector_digest"]
 
@@ -83,7 +83,7 @@ class Inputs:
 
     def __init__(
         self,
-        store: Store,
+        store: Cache,
         contexts: Mapping[str, Callable[[], Tree]],
         remote: Callable[[Source], Tree] | None = None,
         fetch: Callable[[Layer], bool] | None = None,
@@ -110,7 +110,7 @@ class Inputs:
         """What the store knows of steps without their parent."""
         from layercache.store.selectors_seen import KnownSelectors
 
-        return KnownSelectors(self._store)
+        return KnownSelectors(self._store.derived, self._store.blobs)
 
     @property
     def allowance(self) -> UnpackAllowance:
@@ -140,7 +140,7 @@ class Inputs:
     def fetch(self, state: State) -> None:
         """Store the layers of a base image for processes that can't fetch them."""
         for layer in state.layers:
-            if self._fetch is not None and not self._store.has_blob(layer.descriptor):
+            if self._fetch is not None and not self._store.blobs.has(layer.descriptor):
                 self._fetch(layer)
 
     def tree(self, subject: State | Source) -> Tree:
@@ -177,12 +177,12 @@ class Inputs:
         """
         if isinstance(subject, State):
             name = selector_digest(selector)
-            known = self._store.get_fact(subject.chain_id, name)
+            known = self._store.facts.get(subject.chain_id, name)
             if known is not None:
                 return known
             found = self._fingerprint(subject, selector)
             if self._write:
-                self._store.put_fact(subject.chain_id, name, found)
+                self._store.facts.put(subject.chain_id, name, found)
             return found
         return self._fingerprint(subject, selector)
 
@@ -195,10 +195,10 @@ class Inputs:
         if not isinstance(subject, State):
             return True
         name = selector_digest(selector)
-        if not self._store.believes(subject.chain_id, name):
+        if not self._store.facts.believes(subject.chain_id, name):
             return True
         seen = self._fingerprint(subject, selector)
-        self._store.put_fact(subject.chain_id, name, seen)
+        self._store.facts.put(subject.chain_id, name, seen)
         return seen == found
 
     def _fingerprint(self, subject: State | Source, selector: Selector) -> Fingerprint:
@@ -240,7 +240,7 @@ class Inputs:
         from layercache.layers.accounts_derive import account_files, derive
 
         name = sha256(frame((_RULES, kind, text, *account_files(tree))))
-        kept = self._store.get_derived("accounts", name)
+        kept = self._store.derived.get("accounts", name)
         if kept is not None:
             try:
                 found: Value = unpack(kept)
@@ -249,7 +249,7 @@ class Inputs:
                 pass  # made again, and replaced
         value = derive(kind, text, tree)
         if self._write:
-            self._store.put_derived("accounts", name, pack(value))
+            self._store.derived.put("accounts", name, pack(value))
         return value
 
     # -- states -----------------------------------------------------------------------------
@@ -279,11 +279,11 @@ class Inputs:
 
     def _content(self, layer: Layer, offset: int, size: int) -> BinaryIO:
         try:
-            return self._store.open_range(layer.descriptor, offset, size)
+            return self._store.blobs.open_range(layer.descriptor, offset, size)
         except (NotFound, CorruptObject):
             if not self.heal(layer):
                 raise
-            return self._store.open_range(layer.descriptor, offset, size)
+            return self._store.blobs.open_range(layer.descriptor, offset, size)
 
     def index(self, layer: Layer) -> LayerIndex:
         """The index of a layer, made from its bytes once and kept beside the store.
@@ -297,7 +297,7 @@ class Inputs:
                 index = self._indexes[name] = self._known_index(layer, name)
         if layer.tree and index.tree != layer.tree:
             # Somebody recorded the archive of one layer for another.
-            self._store.distrust(layer.descriptor)
+            self._store.blobs.distrust(layer.descriptor.digest)
             raise CorruptObject(
                 f"the layer {layer.tree} is recorded with the archive of another, {index.tree}"
             )
@@ -306,7 +306,7 @@ class Inputs:
     def _known_index(self, layer: Layer, name: str) -> LayerIndex:
         from layercache.model.layer_index import LayerIndex
 
-        kept = self._store.get_derived("index", name)
+        kept = self._store.derived.get("index", name)
         if kept is not None:
             try:
                 return LayerIndex.decode(kept)
@@ -314,7 +314,7 @@ class Inputs:
                 pass  # made again, and replaced
         index = self._read_index(layer)
         if self._write:
-            self._store.put_derived("index", name, index.encode())
+            self._store.derived.put("index", name, index.encode())
         return index
 
     def _read_index(self, layer: Layer) -> LayerIndex:
@@ -327,7 +327,7 @@ class Inputs:
             with self.blob(layer) as content:
                 return index_layer(content)
         except (CorruptObject, SourceError) as error:
-            if self._store.check_blob(layer.descriptor):
+            if self._store.blobs.intact(layer.descriptor):
                 raise
             if not self.heal(layer):
                 raise CorruptObject(f"layer {layer.id} is damaged: {error}") from error
@@ -343,11 +343,11 @@ class Inputs:
     def blob(self, layer: Layer) -> BinaryIO:
         """The verified bytes of a layer, fetched first if it is a base image's."""
         try:
-            return self._store.open_blob(layer.descriptor.digest)
+            return self._store.blobs.open(layer.descriptor.digest)
         except (NotFound, CorruptObject):
             if not self.heal(layer):
                 raise
-            return self._store.open_blob(layer.descriptor.digest)
+            return self._store.blobs.open(layer.descriptor.digest)
 
     def keep_index(self, layer: Layer, index: LayerIndex) -> None:
         """Store the index that was made while the layer was written."""
@@ -355,7 +355,7 @@ class Inputs:
             name = _index_name(layer)
             if name not in self._indexes:
                 self._indexes[name] = index
-                self._store.put_derived("index", name, index.encode())
+                self._store.derived.put("index", name, index.encode())
 
     def close(self) -> None:
         """Close the trees; a scanned context saves its knowledge for the next build."""
@@ -369,4 +369,4 @@ class Inputs:
         """The verified bytes of a blob; a missing layer of a base image is fetched again."""
         with self._lock:
             layer = self._layers.get(digest)
-        return self._store.open_blob(digest) if layer is None else self.blob(layer)
+        return self._store.blobs.open(digest) if layer is None else self.blob(layer)

@@ -15,14 +15,14 @@ from layercache.store.backend import InDirectory
 from layercache.trees.patterns import Ignore, Rule
 
 if TYPE_CHECKING:
-    from layercache.store.store import Store
+    from layercache.store.parts import Cache
 
 __all__ = ["below", "directories_of", "without"]
 
 _SPECIAL = {character: "\\" + character for character in "\\*?[]"}
 
 
-def directories_of(store: Store, executor: object) -> list[str]:
+def directories_of(store: Cache, executor: object) -> list[str]:
     """The local directories that `store` and `executor` write to or read layers from."""
     found = [backend.directory for backend in store.backends() if isinstance(backend, InDirectory)]
     directory = getattr(executor, "directory", None)  # a workspace

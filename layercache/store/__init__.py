@@ -1,7 +1,7 @@
 """The cache: records by key, layers by digest, trails of builds, tags, and their collection.
 
 Imports `oci`, `layers` and the packages before them; the media on which objects are kept are in
-`backends`. Start at `backend` (protocols), then `store`, `blobs` and `collection`.
+`backends`. Start at `parts` and `backend` (protocols), then `store`, `blobs` and `collection`.
 """
 
 from __future__ import annotations
@@ -39,6 +39,14 @@ if TYPE_CHECKING:
     from layercache.store.codec import Verifier
     from layercache.store.collection import Collected, Damage, Usage, collect, usage, verify
     from layercache.store.open import default_cache, open_store, scratch_directory
+    from layercache.store.parts import (
+        ActionCache,
+        Cache,
+        ContentStore,
+        DerivedStore,
+        FactStore,
+        TrailStore,
+    )
     from layercache.store.retention import (
         KeepBuilds,
         KeepDuration,
@@ -51,8 +59,8 @@ if TYPE_CHECKING:
         Situation,
         Verdict,
     )
-    from layercache.store.small_objects import StoreEvent
     from layercache.store.store import Store
+    from layercache.store.store_events import StoreEvent
     from layercache.store.tags import TaggedImage
     from layercache.store.tiered import TieredStore
     from layercache.store.trails import Fact, Trail, TrailStep
@@ -60,13 +68,18 @@ if TYPE_CHECKING:
 
 __all__ = [
     "SEGMENT_CHARACTERS",
+    "ActionCache",
     "Adopts",
     "Backend",
     "BatchReader",
+    "Cache",
     "Cleans",
     "Collected",
+    "ContentStore",
     "Damage",
+    "DerivedStore",
     "Fact",
+    "FactStore",
     "FsspecBackend",
     "Holds",
     "InDirectory",
@@ -99,6 +112,7 @@ __all__ = [
     "Touches",
     "Trail",
     "TrailStep",
+    "TrailStore",
     "Usage",
     "Verdict",
     "Verifier",
@@ -130,12 +144,13 @@ if not TYPE_CHECKING:  # hidden from type checkers, so that they still report mi
             "codec": "Verifier",
             "collection": "Collected Damage Usage collect usage verify",
             "open": "default_cache open_store scratch_directory",
+            "parts": "ActionCache Cache ContentStore DerivedStore FactStore TrailStore",
             "retention": (
                 "KeepBuilds KeepDuration KeepStorage LabelFilter MinFree Only Pinned Policy "
                 "Situation Verdict"
             ),
-            "small_objects": "StoreEvent",
             "store": "Store",
+            "store_events": "StoreEvent",
             "tags": "TaggedImage",
             "tiered": "TieredStore",
             "trails": "Fact Trail TrailStep",

@@ -6,21 +6,24 @@ life of the store object, so that a build continues and only loses sharing.
 
 from __future__ import annotations
 
+import io
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, BinaryIO, Final, cast
 
 from layercache.errors import CacheError, CorruptObject, NotFound
 from layercache.model.descriptors import Descriptor
 from layercache.model.digests import Digest
-from layercache.store.backend import Adopts, Backend, Holds, LocalFiles, Stats, Touches
+from layercache.store.backend import Adopts, Holds, LocalFiles
+from layercache.store.sealed_objects import SealedObjects
+from layercache.store.spool import Spool, remove_file
 
 if TYPE_CHECKING:
     from layercache.store.verified_reader import VerifyingReader
 
-__all__ = ["GRACE", "BlobStore", "blob_name", "is_old"]
+__all__ = ["GRACE", "BlobStore", "blob_name", "file_range", "is_old"]
 
 GRACE: Final = 86_400.0
 """Seconds for which a collection never removes what was written or relied on."""
@@ -28,9 +31,6 @@ GRACE: Final = 86_400.0
 _CHUNK: Final = 1 << 18
 _TRIES: Final = 2
 """So often a blob may turn out unreadable before its bytes are kept beside the backend too."""
-
-Report = Callable[[str, str, str], None]
-"""Called with the kind of an event, the object's name and a sentence."""
 
 Identity = tuple[int, int, int, int, int]
 """Device, inode, size, mtime and ctime of a file: unchanged means the same bytes."""
@@ -48,23 +48,14 @@ def is_old(stamp: float) -> bool:
 
 
 class BlobStore:
-    """The CAS half of a store. Safe for threads."""
+    """The CAS half of a store (`layercache.store.parts.ContentStore`). Safe for threads."""
 
-    def __init__(
-        self,
-        backend: Backend,
-        prefix: str,
-        report: Report,
-        trouble: Callable[[str, CacheError], None],
-    ) -> None:
-        self._trouble = trouble
-        self._backend = backend
-        # Looking for a capability costs more than using it: once is enough.
-        self._stats = backend if isinstance(backend, Stats) else None
+    def __init__(self, objects: SealedObjects) -> None:
+        self._objects = objects
+        self._backend = backend = objects.medium
+        self._report = objects.events.report
+        self._failing = objects.events.failed
         self._holds = backend if isinstance(backend, Holds) else None
-        self._touches = backend if isinstance(backend, Touches) else None
-        self._prefix = prefix
-        self._report = report
         self._guard = threading.Lock()
         self._damaged: set[Digest] = set()
         self._corrupt: set[Digest] = set()
@@ -72,15 +63,13 @@ class BlobStore:
         self._distrusted: dict[Digest, int] = {}
         self._verified: dict[Digest, Identity] = {}
         self._aside: dict[Digest, str] = {}
-        self._scratch: str | None = None
-        self._owner = 0
-        self._told: set[str] = set()
+        self._spool = Spool(backend, objects.events)
         self.written: set[Digest] = set()
         """What the backend took since this was last cleared."""
 
     def name(self, digest: Digest) -> str:
         """The object's name in the backend."""
-        return self._prefix + blob_name(digest)
+        return self._objects.prefix + blob_name(digest)
 
     # -- presence -----------------------------------------------------------------------------
 
@@ -98,12 +87,12 @@ class BlobStore:
             return None
         name = self.name(descriptor.digest)
         try:
-            if self._stats is not None:
-                info = self._stats.stat(name)
+            if self._objects.stats is not None:
+                info = self._objects.stats.stat(name)
             else:
                 info = next((i for i in self._backend.list(name) if i.name == name), None)
         except CacheError as error:
-            self._trouble(name, error)
+            self._failing(name, error)
             return None
         return None if info is None or info.size != descriptor.size else info.stamp
 
@@ -113,16 +102,47 @@ class BlobStore:
             try:
                 self._holds.hold((self.name(digest),))
             except CacheError as error:
-                self._trouble(self.name(digest), error)
+                self._failing(self.name(digest), error)
 
     def has(self, descriptor: Descriptor) -> bool:
-        """Whether the blob exists, by name and size."""
+        """Whether the blob exists, by name and size; reads nothing."""
         return self.kept_aside(descriptor.digest) or self.stamp(descriptor) is not None
+
+    def publish(self, descriptors: Sequence[Descriptor]) -> None:
+        """Do nothing: whoever shares this store finds them here."""
+
+    def obtain(self, descriptor: Descriptor) -> bool:
+        """Whether the blob exists: there is nowhere to bring it from."""
+        return self.has(descriptor)
+
+    def keep(self, descriptor: Descriptor) -> None:
+        """Make sure that the blob is in the backend itself, for a reference that outlives us.
+
+        Raises `CacheError` where it is not: one that the backend did not take is with this
+        object only, and gone with it.
+        """
+        digest = descriptor.digest
+        self.hold(digest)
+        if self.kept_aside(digest) or self.stamp(descriptor) is None:
+            backend = self._objects.backend
+            raise CacheError(f"the cache {backend!r} does not hold the layer {digest}")
 
     # -- reading ------------------------------------------------------------------------------
 
-    def open(self, digest: Digest, size: int | None = None) -> VerifyingReader:
-        """A reader that verifies at the end; raises `NotFound` or `CacheError`.
+    def open(self, digest: Digest) -> BinaryIO:
+        """The blob's bytes; reading to the end raises `CorruptObject` when they are not right.
+
+        Raises `NotFound`, or `CacheError` when the backend fails.
+        """
+        return cast(BinaryIO, self._verifying(digest))
+
+    def read(self, digest: Digest) -> bytes:
+        """All bytes of a small blob, verified."""
+        with self._verifying(digest) as content:
+            return content.readall()
+
+    def _verifying(self, digest: Digest, size: int | None = None) -> VerifyingReader:
+        """A reader that verifies at the end.
 
         A blob that could not be read once counts as absent for this object until it is written
         again, even if the cause disappears: the build makes it again, which repairs the cache.
@@ -161,8 +181,8 @@ class BlobStore:
     def verified_path(self, descriptor: Descriptor) -> str:
         """A file with the verified bytes, for reading by offset while this store is open.
 
-        It is read once; later calls only check that it is still the same file. Raises `NotFound` or
-        `CorruptObject`.
+        It is read once; later calls only check that it is still the same file. A remote blob is
+        fetched. Raises `NotFound`, `CorruptObject` or `CacheError`.
         """
         digest = descriptor.digest
         path = self._aside.get(digest)
@@ -174,42 +194,65 @@ class BlobStore:
         if identity is None:
             raise NotFound(f"the blob {digest} is missing")
         if self._verified.get(digest) != identity:
-            self.check(descriptor)
+            self._check(descriptor)
             if _identity(path) != identity:
                 return self.verified_path(descriptor)  # replaced meanwhile
             with self._guard:
                 self._verified[digest] = identity
         return path
 
-    def check(self, descriptor: Descriptor) -> None:
+    def open_range(self, descriptor: Descriptor, offset: int, size: int) -> BinaryIO:
+        """`size` bytes of the verified blob from `offset` on."""
+        return file_range(self.verified_path(descriptor), descriptor, offset, size)
+
+    def intact(self, descriptor: Descriptor) -> bool:
+        """Whether the blob is there and verifies; reads all of it."""
+        try:
+            self._check(descriptor)
+        except CacheError as error:
+            if not isinstance(error, NotFound | CorruptObject):
+                self._failing(self.name(descriptor.digest), error)
+            return False
+        return True
+
+    def _check(self, descriptor: Descriptor) -> None:
         """Read and verify all of it; raises `NotFound`, `CorruptObject` or `CacheError`."""
         if descriptor.digest in self._damaged:
             raise NotFound(f"blob {descriptor.digest} could not be read before")
-        with self.open(descriptor.digest, descriptor.size) as content:
+        with self._verifying(descriptor.digest, descriptor.size) as content:
             while content.read(_CHUNK):
                 pass
 
     def _fetch(self, descriptor: Descriptor) -> str:
         """A verified copy of a remote blob on this machine."""
-        with self.open(descriptor.digest, descriptor.size) as content:
-            path, _, _ = self._spool(cast(BinaryIO, content), self._own_directory())
+        with self._verifying(descriptor.digest, descriptor.size) as content:
+            path, _, _ = self._spool.copy(cast(BinaryIO, content), private=True)
         return self._keep(path, descriptor.digest)
 
     # -- writing ------------------------------------------------------------------------------
 
     def add(self, content: BinaryIO, media_type: str) -> Descriptor:
-        """Store all of `content`; if the backend refuses it, it is kept aside."""
-        path, digest, size = self._spool(content, self._spool_directory())
+        """Store all of `content`.
+
+        Content that the backend does not accept is kept for the life of this object. Raises
+        `CacheError` only if that fails, too.
+        """
+        self._objects.mark_format()
+        path, digest, size = self._spool.copy(content)
         return self.add_file(path, media_type, digest, size)
 
     def add_file(self, path: str, media_type: str, digest: Digest, size: int) -> Descriptor:
-        """Store the file at `path`, whose digest the caller computed; it may be moved away."""
+        """Store the complete file at `path`, whose digest the caller computed while writing.
+
+        It is moved into place where that is possible, else copied and removed.
+        """
+        self._objects.mark_format()
         descriptor = Descriptor(media_type, digest, size)
         name = self.name(digest)
         self.hold(digest)
         stamp = self.stamp(descriptor)
         if stamp is not None and self._stays(name, stamp):
-            _remove(path)
+            remove_file(path)
             return descriptor
         healed = digest in self._corrupt
         unreliable = self._distrusted.get(digest, 0) >= _TRIES
@@ -225,10 +268,10 @@ class BlobStore:
                 with open(path, "rb") as content:
                     self._backend.write(name, content)
                 if not unreliable:
-                    _remove(path)
+                    remove_file(path)
         except CacheError as error:
             self._keep(path, digest)
-            self._degraded(name, "a blob is kept for this build only", error)
+            self._objects.events.degraded(name, "a blob is kept for this build only", error)
             return descriptor
         with self._guard:
             self.written.add(digest)
@@ -252,99 +295,17 @@ class BlobStore:
         """
         if not is_old(stamp):
             return True
-        if self._touches is None:
+        if self._objects.touches is None:
             return False
         try:
-            self._touches.touch((name,))
+            self._objects.touches.touch((name,))
         except CacheError as error:
-            self._trouble(name, error)
+            self._failing(name, error)
         return True
-
-    def _degraded(self, name: str, what: str, error: Exception) -> None:
-        """Report the consequence of a failure: once, not for each blob."""
-        with self._guard:
-            known = what in self._told
-            self._told.add(what)
-        if not known:
-            self._report("degraded", name, f"{what}: {error}")
-
-    def _spool_directory(self) -> str:
-        if isinstance(self._backend, Adopts):
-            try:
-                return self._backend.spool()
-            except CacheError as error:
-                self._trouble("tmp", error)
-        return self._own_directory()
-
-    def _own_directory(self) -> str:
-        """A private directory of this store object, removed by `close`."""
-        with self._guard:
-            if self._scratch is None:
-                import tempfile
-                import weakref
-
-                try:
-                    self._scratch = tempfile.mkdtemp(prefix="layercache-")
-                except OSError as error:
-                    raise CacheError(f"no temporary directory: {error}") from error
-                # Also where nobody closes the store.
-                weakref.finalize(self, _remove_directory, self._scratch, os.getpid())
-                self._owner = os.getpid()
-            return self._scratch
-
-    def _spool(self, content: BinaryIO, directory: str) -> tuple[str, Digest, int]:
-        """Copy `content` to a new file; when the disk fills up, to one elsewhere."""
-        import hashlib  # OpenSSL's, which a build of hits need not load
-
-        hasher = hashlib.sha256()
-        try:
-            path, out = _new_file(directory)
-        except CacheError as error:
-            elsewhere = self._own_directory()
-            if directory == elsewhere:
-                raise
-            self._trouble("tmp", error)
-            path, out = _new_file(elsewhere)
-        size = 0
-        try:
-            while chunk := content.read(_CHUNK):
-                hasher.update(chunk)
-                try:
-                    _write_all(out, chunk)
-                except OSError as error:
-                    path, out = self._move(path, out, size, error)
-                    _write_all(out, chunk)
-                size += len(chunk)
-        except OSError as error:
-            _remove(path)
-            raise CacheError(f"content can't be stored: {error}") from error
-        except BaseException:
-            _remove(path)
-            raise
-        finally:
-            os.close(out)
-        return path, Digest("sha256:" + hasher.hexdigest()), size
-
-    def _move(self, path: str, out: int, size: int, error: OSError) -> tuple[str, int]:
-        elsewhere = self._own_directory()
-        if os.path.dirname(path) == elsewhere:
-            raise error
-        self._degraded("tmp", f"writing goes on in {elsewhere!r}", error)
-        new_path, new_out = _new_file(elsewhere)
-        at = 0
-        while at < size:
-            chunk = os.pread(out, min(_CHUNK, size - at), at)
-            if not chunk:
-                raise error
-            _write_all(new_out, chunk)
-            at += len(chunk)
-        os.close(out)
-        _remove(path)
-        return new_path, new_out
 
     def _keep(self, path: str, digest: Digest) -> str:
         """Keep the file at `path` for the life of this store."""
-        directory = self._own_directory()
+        directory = self._spool.private()
         kept = os.path.join(directory, digest.replace(":", "-"))
         if path != kept:
             try:
@@ -356,7 +317,7 @@ class BlobStore:
                     shutil.copyfile(path, kept)
                 except OSError as error:
                     raise CacheError(f"blob {digest} can't be kept: {error}") from error
-                _remove(path)
+                remove_file(path)
         with self._guard:
             self._aside[digest] = kept
             self._damaged.discard(digest)
@@ -372,30 +333,34 @@ class BlobStore:
         for digest in written:
             try:
                 with self._backend.read(self.name(digest)) as content:
-                    path, found, _ = self._spool(content, self._own_directory())
+                    path, found, _ = self._spool.copy(content, private=True)
                 if found == digest:
                     self._keep(path, digest)
                 else:
-                    _remove(path)
+                    remove_file(path)
                 self._backend.delete(self.name(digest))
             except CacheError as error:
-                self._trouble(self.name(digest), error)
+                self._failing(self.name(digest), error)
 
     def close(self) -> None:
         """Remove blobs that were kept aside."""
         with self._guard:
-            scratch, self._scratch = self._scratch, None
             self._aside.clear()
-        if scratch is not None:
-            _remove_directory(scratch, self._owner)
+        self._spool.close()
 
 
-def _remove_directory(path: str, owner: int) -> None:
-    """Remove it, unless this is a forked child: then its parent still needs it."""
-    if os.getpid() == owner:
-        import shutil
-
-        shutil.rmtree(path, ignore_errors=True)
+def file_range(path: str, descriptor: Descriptor, offset: int, size: int) -> BinaryIO:
+    """`size` bytes of the file of a blob from `offset` on; raises `CacheError`."""
+    parts = []
+    try:
+        with open(path, "rb", buffering=0) as source:
+            source.seek(offset)
+            while size > 0 and (chunk := source.read(size)):
+                parts.append(chunk)
+                size -= len(chunk)
+    except OSError as error:
+        raise CacheError(f"blob {descriptor.digest} can't be read: {error}") from error
+    return io.BytesIO(b"".join(parts))
 
 
 def _open(path: str) -> BinaryIO:
@@ -414,25 +379,3 @@ def _identity(path: str) -> Identity | None:
         status.st_mtime_ns,
         status.st_ctime_ns,
     )
-
-
-def _new_file(directory: str) -> tuple[str, int]:
-    path = os.path.join(directory, f"{os.getpid():x}-{os.urandom(8).hex()}")
-    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
-    try:
-        return path, os.open(path, flags, 0o600)
-    except OSError as error:
-        raise CacheError(f"can't write to {directory!r}: {error.strerror}") from error
-
-
-def _write_all(fd: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(fd, view) :]
-
-
-def _remove(path: str) -> None:
-    try:
-        os.unlink(path)
-    except OSError:
-        pass

@@ -21,6 +21,7 @@ from layercache.model.records import Record
 from layercache.store.backend import Cleans, Holds, InDirectory, ObjectInfo, read_bounded
 from layercache.store.codec import check_record, decode_record
 from layercache.store.marker import is_cache
+from layercache.store.parts import Cache
 from layercache.store.retention import CacheEntry, Pinned, Policy, Situation, Verdict, judge
 from layercache.store.store import GRACE, Store
 from layercache.store.trails import definition_of
@@ -99,8 +100,8 @@ class _Contents:
 
 
 def _look(store: Store) -> _Contents:
-    prefix = store.prefix
-    infos = tuple(store.medium.list(prefix)) if is_cache(store) else ()
+    prefix = store.objects.prefix
+    infos = tuple(store.objects.medium.list(prefix)) if is_cache(store.objects) else ()
     records: dict[str, Record] = {}
     damaged: dict[str, str] = {}
     for info in infos:
@@ -121,11 +122,11 @@ def _record(store: Store, name: str) -> Record:
     """The record of that name. Raises `CacheError`: one that can't be read is not damaged, and
     what it refers to is not free."""
     try:
-        with store.medium.read(name) as content:
+        with store.objects.medium.read(name) as content:
             data = read_bounded(content, name)
     except OSError as error:
         raise CacheError(f"can't read {name}: {error}") from error
-    return decode_record(CacheKey(name.rpartition("/")[2]), data, store.verifier)
+    return decode_record(CacheKey(name.rpartition("/")[2]), data, store.objects.verifier)
 
 
 def _pins(store: Store) -> dict[Digest, tuple[str, ...]]:
@@ -144,13 +145,13 @@ def _builds(store: Store, infos: Iterable[ObjectInfo]) -> dict[str, tuple[_Build
 
     By layer, since a step may have further records of it, that name less of the parent.
     """
-    prefix = f"{store.prefix}trails/"
+    prefix = f"{store.objects.prefix}trails/"
     trails = sorted(
         (info for info in infos if info.name.startswith(prefix)), key=lambda i: -i.stamp
     )
     found: dict[str, dict[_Build, None]] = {}
     for number, info in enumerate(trails):
-        trail = store.get_trail(info.name.removeprefix(prefix))
+        trail = store.trails.get(info.name.removeprefix(prefix))
         if trail is None:
             continue
         # What lies under the digest of its steps is for every machine, no build of its own.
@@ -171,8 +172,9 @@ def _blobs(record: Record) -> tuple[Digest, ...]:
     return (*layer, *log, *(digest for _, digest in record.manifests))
 
 
-def entries_of(store: Store) -> tuple[CacheEntry, ...]:
+def entries_of(cache: Cache) -> tuple[CacheEntry, ...]:
     """Every record of the store, in the form that retention uses, the most valuable first."""
+    store = cache.local
     contents = _look(store)
     now = _now(store, contents.infos, write=False)
     entries = _entries(store, contents)
@@ -226,18 +228,18 @@ def _now(store: Store, infos: Sequence[ObjectInfo], *, write: bool) -> float:
     if not write:
         here = time.time()
         return here if 0 <= here - newest <= _SUSPICIOUS else newest
-    name = store.prefix + _PROBE
+    name = store.objects.prefix + _PROBE
     try:
-        store.medium.write(name, io.BytesIO(b"now"))
-        stamp = next((i.stamp for i in store.medium.list(name) if i.name == name), newest)
+        store.objects.medium.write(name, io.BytesIO(b"now"))
+        stamp = next((i.stamp for i in store.objects.medium.list(name) if i.name == name), newest)
     except CacheError:
         return newest  # a full medium: ages are then counted from the last write
-    store.medium.delete(name)
+    store.objects.medium.delete(name)
     return newest if stamp - newest > _SUSPICIOUS else stamp
 
 
 def collect(
-    store: Store,
+    cache: Cache,
     policies: Sequence[Policy],
     *,
     dry_run: bool = False,
@@ -252,7 +254,8 @@ def collect(
     not a cache, `CacheError` if the backend fails; objects removed by then were removed in an order
     that leaves no dangling reference.
     """
-    if not is_cache(store):
+    store = cache.local
+    if not is_cache(store.objects):
         return Collected(verdicts=(), removed=(), freed=0, dry_run=dry_run)
     contents = _look(store)
     now = _now(store, contents.infos, write=not dry_run)
@@ -290,14 +293,14 @@ def collect(
     debris = 0
     if not dry_run:
         removed = _remove(store, doomed, removed[len(doomed) :], contents)
-    if isinstance(store.medium, Cleans):
-        debris = store.medium.clean(dry_run)
+    if isinstance(store.objects.medium, Cleans):
+        debris = store.objects.medium.clean(dry_run)
     freed = sum(sizes.get(name, 0) for name in removed) + debris
     return Collected(verdicts=verdicts, removed=tuple(removed), freed=freed, dry_run=dry_run)
 
 
 def _kind(store: Store, name: str) -> str:
-    return name.removeprefix(store.prefix).partition("/")[0]
+    return name.removeprefix(store.objects.prefix).partition("/")[0]
 
 
 def _stamp(contents: _Contents, name: str) -> float:
@@ -340,7 +343,7 @@ def _remove(
         spared = [name for name in records if layers[name] in held]
         for name in records:
             if layers[name] not in held and name not in renewed:
-                store.medium.delete(name)
+                store.objects.medium.delete(name)
                 removed.append(name)
         again = _renewed(store, "blobs/", seen)
         referred = held | {store.blobs.name(digest) for digest in _pins(store)}
@@ -350,7 +353,7 @@ def _remove(
             referred |= _blobs_of(store, name)
         for name in rest:
             if name not in again and name not in referred:
-                store.medium.delete(name)
+                store.objects.medium.delete(name)
                 removed.append(name)
     store.forget()
     return removed
@@ -358,7 +361,7 @@ def _remove(
 
 def _renewed(store: Store, kind: str, seen: Mapping[str, float]) -> set[str]:
     """What has another stamp now than when it was `seen`, or was not there."""
-    infos = store.medium.list(store.prefix + kind)
+    infos = store.objects.medium.list(store.objects.prefix + kind)
     return {info.name for info in infos if seen.get(info.name) != info.stamp}
 
 
@@ -370,8 +373,8 @@ def _layer_name(store: Store, record: Record | None) -> str:
 
 def _seized(store: Store, names: Sequence[str]) -> AbstractContextManager[Sequence[str]]:
     """Those of `names` that no running build holds, kept so meanwhile."""
-    if isinstance(store.medium, Holds):
-        return store.medium.seize(names)
+    if isinstance(store.objects.medium, Holds):
+        return store.objects.medium.seize(names)
     return nullcontext(names)
 
 
@@ -397,12 +400,13 @@ def _free(store: Store) -> int | None:
     return status.f_bavail * status.f_frsize
 
 
-def usage(store: Store) -> Usage:
+def usage(cache: Cache) -> Usage:
     """The space used, by kind of object."""
+    store = cache.local
     objects: dict[str, int] = {}
     size: dict[str, int] = {}
     names = {"ac": "records", "refs": "references"}
-    for info in store.medium.list(store.prefix) if is_cache(store) else ():
+    for info in store.objects.medium.list(store.objects.prefix) if is_cache(store.objects) else ():
         kind = _kind(store, info.name)
         kind = names.get(kind, kind)
         objects[kind] = objects.get(kind, 0) + 1
@@ -411,7 +415,7 @@ def usage(store: Store) -> Usage:
 
 
 def verify(
-    store: Store, *, repair: bool = False, progress: Callable[[int], None] | None = None
+    cache: Cache, *, repair: bool = False, progress: Callable[[int], None] | None = None
 ) -> tuple[Damage, ...]:
     """Read and check everything: records, blobs by digest, and that records and tags find their
     blobs.
@@ -419,6 +423,7 @@ def verify(
     With `repair`, damaged objects are removed, so that the next build makes them again. `progress`
     is called with the bytes read so far.
     """
+    store = cache.local
     contents = _look(store)
     found = [Damage(name, message) for name, message in contents.damaged.items()]
     there = {info.name for info in contents.infos}
@@ -429,7 +434,7 @@ def verify(
             continue
         digest = Digest("sha256:" + info.name.rpartition("/")[2])
         try:
-            with store.open_blob(digest) as content:
+            with store.blobs.open(digest) as content:
                 while chunk := content.read(1 << 20):
                     read += len(chunk)
                     if progress is not None:
@@ -453,12 +458,12 @@ def verify(
             what = "damaged" if blob in bad else "not there"
             for tag in tags:
                 lost.setdefault(tag, f"the image {tag} refers to {digest}, which is {what}")
-    found += [Damage(store.reference_name(tag), message) for tag, message in lost.items()]
+    found += [Damage(store.references.name(tag), message) for tag, message in lost.items()]
     if not repair:
         return tuple(found)
     repaired = []
     for damage in sorted(found, key=lambda d: _kind(store, d.name) != "ac"):
-        store.medium.delete(damage.name)
+        store.objects.medium.delete(damage.name)
         repaired.append(evolve(damage, repaired=True))
     store.forget()
     return tuple(repaired)

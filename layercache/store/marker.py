@@ -26,8 +26,8 @@ _KINDS: Final = ("ac", "blobs", "facts", "index", "ns", "refs", "results", "salt
 """Folders from which a collection removes what nothing refers to."""
 
 
-class _Store(Protocol):
-    """What is looked at here of a store (`layercache.store.small_objects.Objects`)."""
+class _Objects(Protocol):
+    """What is looked at here (`layercache.store.sealed_objects.SealedObjects`)."""
 
     @property
     def backend(self) -> Backend: ...
@@ -35,17 +35,17 @@ class _Store(Protocol):
     @property
     def medium(self) -> Backend: ...
 
-    def read_small(self, names: Sequence[str]) -> Mapping[str, bytes]: ...
+    def read_many(self, names: Sequence[str]) -> Mapping[str, bytes]: ...
 
 
-def is_cache(store: _Store) -> bool:
+def is_cache(objects: _Objects) -> bool:
     """Whether the place is a layercache cache; False if nothing exists there.
 
     Raises `UsageError` if something else is there, `CacheError` if the backend fails.
     """
-    if _is_marked(store):
+    if _is_marked(objects):
         return True
-    backend = store.backend
+    backend = objects.backend
     directory = backend.directory if isinstance(backend, InDirectory) else None
     if isinstance(directory, str):
         try:
@@ -55,20 +55,20 @@ def is_cache(store: _Store) -> bool:
         except OSError as error:
             raise UsageError(f"can't look into {directory!r}: {error.strerror}") from error
     else:
-        empty = next(iter(store.medium.list("")), None) is None
+        empty = next(iter(objects.medium.list("")), None) is None
     if empty:
         return False
     # A build may have made the cache since the first look: it writes `format` first.
-    if _is_marked(store):
+    if _is_marked(objects):
         return True
     raise UsageError(
-        f"{directory or store.backend!r} is not a cache of layercache: it has no `format` object; "
-        "nothing was removed there. Name the directory or URL that builds use as --cache"
+        f"{directory or objects.backend!r} is not a cache of layercache: it has no `format` "
+        "object; nothing was removed there. Name the directory or URL that builds use as --cache"
     )
 
 
-def _is_marked(store: _Store) -> bool:
-    data = store.read_small(["format"]).get("format")
+def _is_marked(objects: _Objects) -> bool:
+    data = objects.read_many(["format"]).get("format")
     return data is not None and data.startswith(MARKER)
 
 

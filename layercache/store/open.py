@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from layercache.errors import UsageError
 
 if TYPE_CHECKING:
-    from layercache.store.store import Store
+    from layercache.store.parts import Cache
 
 __all__ = ["default_cache", "open_store", "scratch_directory"]
 
@@ -37,7 +37,7 @@ def open_store(
     salt: str = "",
     cache_from: Sequence[str] = (),
     cache_to: Sequence[str] = (),
-) -> Store:
+) -> Cache:
     """The store at a directory or URL; `None` is one in memory.
 
     `cache_from` are further caches to read from, `cache_to` further ones to write to. Raises
@@ -60,7 +60,7 @@ def open_store(
     return store
 
 
-def scratch_directory(store: Store, kind: str = "rootfs") -> str:
+def scratch_directory(store: Cache, kind: str = "rootfs") -> str:
     """The directory for an executor's unpacked layers and work: beside a local store, otherwise in
     the user's cache directory. Raises `UsageError` if it is a link, whose target may belong to
     someone else and would be cleared.

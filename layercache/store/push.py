@@ -12,7 +12,7 @@ import threading
 import time
 import weakref
 from collections import deque
-from typing import BinaryIO, Final, Protocol
+from typing import Final, Protocol
 
 from layercache._base.classes import evolve, frozen
 from layercache.errors import CacheError, NotFound
@@ -21,8 +21,10 @@ from layercache.model.records import Record
 from layercache.store.backend import Syncs
 from layercache.store.blobs import is_old
 from layercache.store.codec import encode_record
+from layercache.store.parts import ContentStore
 from layercache.store.remote import Remote, Transfer, Unavailable
 from layercache.store.selectors_seen import merge_selectors
+from layercache.store.store_events import StoreEvents
 from layercache.store.trails import Fact, Trail, beginnings_of, definition_of, encode_trail
 
 __all__ = ["Pusher"]
@@ -41,17 +43,24 @@ class _Derived:
     payload: bytes
 
 
+class UsedFacts(Protocol):
+    """Remembers which facts were used."""
+
+    def used_for(self, trail: Trail) -> tuple[Fact, ...]:
+        """The facts that were used about the states of `trail`, in a fixed order."""
+
+
 class Local(Protocol):
     """What is sent from."""
 
-    def open_blob(self, digest: Digest) -> BinaryIO:
-        """The blob's bytes, verified at the end."""
+    @property
+    def blobs(self) -> ContentStore: ...
 
-    def facts_for(self, trail: Trail) -> tuple[Fact, ...]:
-        """The facts that were used about the states of `trail`, in a fixed order."""
+    @property
+    def facts(self) -> UsedFacts: ...
 
-    def report(self, kind: str, name: str, message: str) -> None:
-        """Report an event to the listeners."""
+    @property
+    def events(self) -> StoreEvents: ...
 
 
 class Pusher:
@@ -157,7 +166,7 @@ class Pusher:
                 store = self._store()
                 known, self._said = self._said, True
                 if store is not None and not known:
-                    store.report("degraded", self.remote.name, f"sending failed: {error!r}")
+                    store.events.report("degraded", self.remote.name, f"sending failed: {error!r}")
             finally:
                 with self._wake:
                     self._busy = False
@@ -177,7 +186,7 @@ class Pusher:
         if job.kind == "selectors":
             payload = merge_selectors(payload, there)
         if payload != there:
-            self._write(*self.remote.store.derived_object(job.kind, job.name, payload))
+            self._write(*self.remote.store.derived.encoded(job.kind, job.name, payload))
 
     def _send_trail(self, trail: Trail) -> None:
         store = self._store()
@@ -186,8 +195,8 @@ class Pusher:
         rows = [(s.stage, s.index, s.op, s.text) for s in trail.steps]
         name = definition_of(rows)
         there, data = self._there.get(name) or self.remote.trail(name)
-        verifier = self.remote.store.verifier
-        trail = evolve(trail, facts=_merged(trail, store.facts_for(trail), there))
+        verifier = self.remote.store.objects.verifier
+        trail = evolve(trail, facts=_merged(trail, store.facts.used_for(trail), there))
         # Labels may differ from build to build; what every machine finds stays the same.
         plain = evolve(trail, target=name, labels=())
         named = {
@@ -208,13 +217,13 @@ class Pusher:
             other = present.get(key)
             if other is None or other.generation < record.generation:
                 self._send_record(record, fresh=False)
-        remote = self.remote.store.medium
+        remote = self.remote.store.objects.medium
         if isinstance(remote, Syncs):
             self.remote.call(remote.sync, write=True)  # what the trail names is there before it is
         for target, content in named.items():
-            self._write(f"{self.remote.store.prefix}trails/{target}", content)
+            self._write(self.remote.store.trails.name(target), content)
         for beginning in () if there is not None else beginnings_of(rows):
-            self._write(*self.remote.store.beginning(beginning, name))
+            self._write(*self.remote.store.derived.beginning(beginning, name))
         self._there[name] = (trail, named[name])
 
     def _send_record(self, record: Record, *, fresh: bool) -> None:
@@ -228,7 +237,8 @@ class Pusher:
         for digest, size in digests.items():
             self._send_blob(digest, size, ask=not fresh or size >= _ASK_FIRST)
         remote = self.remote.store
-        self._write(remote.record_name(record.key), encode_record(record, remote.verifier))
+        content = encode_record(record, remote.objects.verifier)
+        self._write(remote.records.name(record.key), content)
         self._sent.add(record.key)
 
     def _send_blob(self, digest: Digest, size: int, *, ask: bool) -> None:
@@ -237,17 +247,17 @@ class Pusher:
             return
         name = remote.blobs.name(digest)
         if ask and digest not in self._suspects:
-            infos = self.remote.call(lambda: list(remote.medium.list(name)))
+            infos = self.remote.call(lambda: list(remote.objects.medium.list(name)))
             there = [i for i in infos if i.name == name and (not size or i.size == size)]
             # One that a collection there may soon take is sent again, and so renewed.
             if any(not is_old(info.stamp) for info in there):
                 self._blobs.add(digest)
                 return
         try:
-            with store.open_blob(digest) as content:
+            with store.blobs.open(digest) as content:
                 while content.read(1 << 20):  # never send what would not verify
                     pass
-            content = store.open_blob(digest)
+            content = store.blobs.open(digest)
         except NotFound:
             if size:
                 raise Unavailable(
@@ -258,7 +268,7 @@ class Pusher:
         with content:
             watched = transfer.watch(content)
             self.remote.call(
-                lambda: remote.write(name, watched), size, write=True, transfer=transfer
+                lambda: remote.objects.copy_in(name, watched), size, write=True, transfer=transfer
             )
         self._suspects.discard(digest)
         self._blobs.add(digest)
@@ -266,7 +276,7 @@ class Pusher:
     def _write(self, name: str, data: bytes) -> None:
         import io
 
-        write = self.remote.store.write
+        write = self.remote.store.objects.copy_in
         self.remote.call(lambda: write(name, io.BytesIO(data)), len(data), write=True)
 
 

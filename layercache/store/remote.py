@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import BinaryIO, Final, TypeVar, cast
 
 from layercache.errors import CacheError, CorruptObject, LayerCacheError, NotFound
-from layercache.model.digests import CacheKey
+from layercache.model.digests import CacheKey, Digest
 from layercache.model.records import Record
 from layercache.store.codec import decode_record
 from layercache.store.store import Store
@@ -196,26 +196,30 @@ class Remote:
 
     def small(self, names: Sequence[str]) -> Mapping[str, bytes]:
         """The small objects of these names that are there: one round trip."""
-        return self.call(lambda: self.store.read_small(names), (len(names) - 1) * _EACH)
+        return self.call(lambda: self.store.objects.read_many(names), (len(names) - 1) * _EACH)
+
+    def open(self, digest: Digest) -> BinaryIO:
+        """The bytes of a blob, not verified; to be called within `call`."""
+        return self.store.objects.medium.read(self.store.blobs.name(digest))
 
     def records(self, keys: Sequence[CacheKey]) -> dict[CacheKey, Record]:
         """Verified records; damaged or untrusted ones are left out."""
-        names = {self.store.record_name(key): key for key in keys}
+        names = {self.store.records.name(key): key for key in keys}
         found = {}
         for name, data in self.small(list(names)).items():
             try:
-                found[names[name]] = decode_record(names[name], data, self.store.verifier)
+                found[names[name]] = decode_record(names[name], data, self.store.objects.verifier)
             except CorruptObject as error:
                 self._report("corrupt", name, f"{self.name}: {error}")
         return found
 
     def derived(self, kinds: Sequence[str], name: str) -> dict[str, bytes]:
         """The derived objects of one name that are there and verify, by kind."""
-        return self.call(lambda: self.store.read_derived(kinds, name))
+        return self.call(lambda: self.store.derived.get_kinds(kinds, name))
 
     def beginning(self, names: Sequence[str]) -> str | None:
         """The target recorded under the first of `names` that the remote has, in one round trip."""
-        return self.call(lambda: self.store.get_beginning(names))
+        return self.call(lambda: self.store.derived.get_beginning(names))
 
     def trail(self, target: str) -> tuple[Trail | None, bytes]:
         """The trail of `target` and its bytes; (None, b"") if it is missing or does not verify."""
@@ -223,14 +227,14 @@ class Remote:
 
     def trails(self, targets: Sequence[str]) -> dict[str, tuple[Trail | None, bytes]]:
         """As `trail`, for several in one round trip."""
-        names = {target: f"{self.store.prefix}trails/{target}" for target in targets}
+        names = {target: self.store.trails.name(target) for target in targets}
         there = self.small(list(names.values())) if names else {}
         found: dict[str, tuple[Trail | None, bytes]] = dict.fromkeys(targets, (None, b""))
         for target, name in names.items():
             if name not in there:
                 continue
             try:
-                trail = decode_trail(target, there[name], self.store.verifier)
+                trail = decode_trail(target, there[name], self.store.objects.verifier)
             except CorruptObject as error:
                 self._report("corrupt", name, f"{self.name}: {error}")
             else:

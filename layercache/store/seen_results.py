@@ -15,7 +15,7 @@ from layercache.store.codec import pack, unpack
 if TYPE_CHECKING:
     from layercache.model.descriptors import Layer
     from layercache.model.digests import CacheKey
-    from layercache.store.store import Store
+    from layercache.store.parts import DerivedStore
 
 __all__ = ["note_results", "results_of"]
 
@@ -23,25 +23,25 @@ _KIND: Final = "results"
 _MOST: Final = 64
 
 
-def note_results(store: Store, key: CacheKey, layers: Iterable[Layer | None]) -> int:
+def note_results(derived: DerivedStore, key: CacheKey, layers: Iterable[Layer | None]) -> int:
     """Remember what `key` gave; the number of different results so far.
 
     Nothing is written where all are the same.
     """
-    found = dict.fromkeys(results_of(store, key))
+    found = dict.fromkeys(results_of(derived, key))
     before = len(found)
     found.update(dict.fromkeys("" if layer is None else str(layer.id) for layer in layers))
     if len(found) > max(before, 1):
-        store.put_derived(_KIND, key, pack(tuple(found)[:_MOST]))
+        derived.put(_KIND, key, pack(tuple(found)[:_MOST]))
     return len(found)
 
 
-def results_of(store: Store, key: CacheKey) -> tuple[str, ...]:
+def results_of(derived: DerivedStore, key: CacheKey) -> tuple[str, ...]:
     """What identifies the layers that `key` is known to have given ("" for no change).
 
     None where all runs that could be compared gave the same.
     """
-    data = store.get_derived(_KIND, key)
+    data = derived.get(_KIND, key)
     if data is None:
         return ()
     try:

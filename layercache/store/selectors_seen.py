@@ -21,7 +21,7 @@ from layercache.model.selectors import Observed
 from layercache.store.codec import Packed, pack, unpack
 
 if TYPE_CHECKING:
-    from layercache.store.store import Store
+    from layercache.store.parts import ContentStore, DerivedStore
 
 __all__ = ["MAX_SELECTORS", "Candidate", "Known", "KnownSelectors", "merge_selectors"]
 
@@ -61,15 +61,16 @@ class Known:
 class KnownSelectors:
     """The selectors of one store, as one build sees them. Safe for threads."""
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    def __init__(self, derived: DerivedStore, blobs: ContentStore) -> None:
+        self._derived = derived
+        self._blobs = blobs
         self._lock = threading.Lock()
         self._sets: dict[str, Observations] = {}
         self._places: dict[str, bytes | Digest] = {}
 
     def get(self, weak: CacheKey) -> Known:
         """What is known of the step with this key without its parent."""
-        barred = self._store.get_derived(_BARRED, weak)
+        barred = self._derived.get(_BARRED, weak)
         if barred is not None:
             return Known(barred=barred.decode("utf-8", "replace"))
         known = self._listed(weak)
@@ -96,7 +97,7 @@ class KnownSelectors:
 
     def read(self, place: bytes | Digest) -> bytes:
         """The bytes of a set or of values."""
-        return place if isinstance(place, bytes) else self._store.read_blob(place)
+        return place if isinstance(place, bytes) else self._blobs.read(place)
 
     def keep(self, observations: Observations, values: bytes, evidence: str) -> Candidate:
         """Store a set and its values; the candidate that `add` takes."""
@@ -108,7 +109,7 @@ class KnownSelectors:
     def _put(self, data: bytes) -> bytes | Digest:
         if len(data) <= _INLINE:
             return data
-        return self._store.add_blob(io.BytesIO(data), _MEDIA_TYPE).digest
+        return self._blobs.add(io.BytesIO(data), _MEDIA_TYPE).digest
 
     def add(self, weak: CacheKey, candidate: Candidate) -> None:
         """Make `candidate` the first that is tried for this step."""
@@ -116,17 +117,17 @@ class KnownSelectors:
             known = self._listed(weak)
             others = [c for c in known.candidates if c.selector != candidate.selector]
             kept = (candidate, *others)[:MAX_SELECTORS]
-            self._store.put_derived(_KIND, weak, _encode(Known(kept)))
+            self._derived.put(_KIND, weak, _encode(Known(kept)))
 
     def refuse(self, weak: CacheKey, reason: str) -> None:
         """Remember why what was seen is not kept; the candidates stay."""
         with self._lock:
             known = self._listed(weak)
             if known.refusal != reason:
-                self._store.put_derived(_KIND, weak, _encode(evolve(known, refusal=reason)))
+                self._derived.put(_KIND, weak, _encode(evolve(known, refusal=reason)))
 
     def _listed(self, weak: CacheKey) -> Known:
-        data = self._store.get_derived(_KIND, weak)
+        data = self._derived.get(_KIND, weak)
         if data is None:
             return Known()
         try:
@@ -139,7 +140,7 @@ class KnownSelectors:
 
         A name of its own: a machine that adds to the list at the same time can't undo it.
         """
-        self._store.put_derived(_BARRED, weak, reason.encode("utf-8", "replace"))
+        self._derived.put(_BARRED, weak, reason.encode("utf-8", "replace"))
 
 
 def merge_selectors(ours: bytes, theirs: bytes | None) -> bytes:

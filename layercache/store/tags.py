@@ -7,17 +7,19 @@ descriptor of its uncompressed tar. All layers are in the store when a tag is wr
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, BinaryIO, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from layercache._base.classes import field, frozen
 from layercache.errors import CorruptObject, HostileArchive, UsageError
 from layercache.model.descriptors import LAYER_TAR, Descriptor
-from layercache.model.digests import Digest, check_digest
+from layercache.model.digests import check_digest
 from layercache.oci.manifests import CONFIG, MANIFEST, decode, encode
 from layercache.oci.references import Reference
 
+if TYPE_CHECKING:
+    from layercache.store.small_objects import References
+
 __all__ = [
-    "TagStore",
     "TaggedImage",
     "decode_tag",
     "encode_tag",
@@ -29,21 +31,10 @@ _SCHEMA: Final = 1
 
 
 class TagStore(Protocol):
-    """What is needed of the store (`layercache.store.store.Store`)."""
+    """What is needed of a cache (`layercache.store.parts.Cache`)."""
 
-    def open_blob(self, digest: Digest) -> BinaryIO: ...
-
-    def has_blob(self, descriptor: Descriptor) -> bool: ...
-
-    def keep_blob(self, descriptor: Descriptor) -> None: ...
-
-    def references(self) -> Mapping[str, bytes]: ...
-
-    def get_reference(self, name: str) -> bytes | None: ...
-
-    def put_reference(self, name: str, payload: bytes) -> None: ...
-
-    def delete_reference(self, name: str) -> bool: ...
+    @property
+    def references(self) -> References: ...
 
 
 @frozen(kw_only=True)
@@ -71,7 +62,7 @@ class TaggedImage:
 def list_tags(store: TagStore) -> tuple[TaggedImage, ...]:
     """All tags of the cache, by name; those that can't be read are left out."""
     found = []
-    for name, payload in sorted(store.references().items()):
+    for name, payload in sorted(store.references.all().items()):
         try:
             found.append(decode_tag(name, payload))
         except CorruptObject:
@@ -81,7 +72,7 @@ def list_tags(store: TagStore) -> tuple[TaggedImage, ...]:
 
 def remove_tag(store: TagStore, name: str) -> bool:
     """Forget the tag; whether it was there. Raises `UsageError` for a wrong name."""
-    return store.delete_reference(str(Reference.parse(name).tagged()))
+    return store.references.delete(str(Reference.parse(name).tagged()))
 
 
 def encode_tag(tagged: TaggedImage) -> bytes:

@@ -7,417 +7,122 @@ later build of the same target: its trail is written last, and lists the uploade
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Sequence
-from typing import Any, BinaryIO, Final, cast
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Final, cast
 
-from layercache._base.classes import evolve
-from layercache.errors import CacheError, CorruptObject, NotFound, UsageError
-from layercache.model.descriptors import LAYER_TAR, Descriptor
-from layercache.model.digests import CacheKey, Digest, Fingerprint
-from layercache.model.records import Record
-from layercache.store.backend import Backend, Stats
+from layercache.errors import UsageError
+from layercache.store.backend import Backend
+from layercache.store.parts import Cache
 from layercache.store.push import Pusher
-from layercache.store.remote import Remote, Transfer
+from layercache.store.remote import Remote
 from layercache.store.store import Store
-from layercache.store.trails import Fact, Trail
-from layercache.store.verified_reader import VerifyingReader
+from layercache.store.tiered_content import Origins, TieredBlobs, TieredRecords
+from layercache.store.tiered_predictions import (
+    Predictions,
+    TieredDerived,
+    TieredFacts,
+    TieredTrails,
+)
 
 __all__ = ["TieredStore", "tiered"]
 
 DEADLINE: Final = 10.0
 LINGER: Final = 60.0
 
-SHARED: Final = ("selectors", "untraced")
-"""Derived objects that are read and written at a distance: what steps of other machines looked at.
 
-They choose between records, which are then checked. What is derived from a layer (its index, its
-accounts) is not among them: it names paths and decides keys, so it is made from verified bytes."""
-
-_TOGETHER: Final = ("untraced", "selectors")
-_LARGEST_DERIVED: Final = 4 << 20
-_LARGEST_UNKNOWN: Final = 1 << 30
-"""Bytes of content that nothing says the size of: logs, listings."""
-
-
-class TieredStore(Store):
-    """The store over `backend`, with `cache_from` to read and `cache_to` to write behind it.
+class TieredStore:
+    """The store `local`, with `cache_from` to read and `cache_to` to write behind it.
 
     Args:
         deadline: seconds that one call may take (content gets more, by its size).
         linger: seconds that `close` waits for what is still being sent.
 
-    `lookup` takes a remote record for a hit without fetching its layer; the layer comes when
-    its bytes are needed, and stays.
+    Looking a record up takes a remote one for a hit without fetching its layer; the layer comes
+    when its bytes are needed, and stays.
     """
 
     def __init__(
         self,
-        backend: Backend,
+        local: Store,
         *,
         cache_from: Sequence[Store] = (),
         cache_to: Sequence[Store] = (),
         deadline: float = DEADLINE,
         linger: float = LINGER,
-        **options: Any,
     ) -> None:
-        super().__init__(backend, **options)
-        self._options = {"deadline": deadline, "linger": linger}
-        remotes: dict[tuple[int, str, int], Remote] = {}
-        self._sources: list[Remote] = []
-        targets: list[Remote] = []
-        for stores, into in ((cache_from, self._sources), (cache_to, targets)):
-            for store in stores:
-                name = (id(store.backend), store.prefix, id(store.authority))
-                if name not in remotes:
-                    remotes[name] = Remote(store, deadline=deadline, report=self._report)
-                into.append(remotes[name])
-        self._pushers = [Pusher(self, remote) for remote in targets]
+        self._options: dict[str, Any] = {
+            "local": local,
+            "cache_from": tuple(cache_from),
+            "cache_to": tuple(cache_to),
+            "deadline": deadline,
+            "linger": linger,
+        }
+        self.local = local
+        self.events = local.events
+        self.references = local.references
         self._linger = linger
-        self._seen: dict[CacheKey, Record] = {}
-        self._absent: set[CacheKey] = set()
-        self._origins: dict[Digest, tuple[Remote, Descriptor]] = {}
-        self._lost: set[Digest] = set()
-        self._facts: dict[tuple[str, str], Fingerprint] = {}
-        self._used: dict[tuple[str, str], Fingerprint] = {}
-        self._trails: dict[str, Trail] = {}
-        self._derived: dict[tuple[str, str], bytes | None] = {}
-        self._asked: dict[str, Trail | None] = {}
-        """What remotes said of the trails that this build asked for; emptied at the end of any."""
-        self._announced: tuple[Sequence[str], Callable[[], Sequence[str]]] | None = None
-        self._bringing: dict[Digest, threading.Lock] = {}
+        self._sources, targets = self._remotes(cache_from, cache_to, deadline)
+        self._pushers = [Pusher(self, remote) for remote in targets]
+        origins = Origins(local, self._sources)
+        self._predictions = Predictions(local, origins, self._pushers)
+        self.records = TieredRecords(local, origins, self._predictions, self._pushers)
+        self.blobs = TieredBlobs(local, origins, self._pushers)
+        self.trails = TieredTrails(local, self._predictions)
+        self.facts = TieredFacts(local, self._predictions)
+        self.derived = TieredDerived(local, self._sources, self._pushers)
+
+    def _remotes(
+        self, cache_from: Sequence[Store], cache_to: Sequence[Store], deadline: float
+    ) -> tuple[list[Remote], list[Remote]]:
+        """A remote for each store, the same where one is both read and written."""
+        known: dict[tuple[int, str, int], Remote] = {}
+
+        def remote_of(store: Store) -> Remote:
+            name = (id(store.backend), store.objects.prefix, id(store.authority))
+            if name not in known:
+                known[name] = Remote(store, deadline=deadline, report=self.events.report)
+            return known[name]
+
+        return [remote_of(store) for store in cache_from], [remote_of(store) for store in cache_to]
+
+    def __repr__(self) -> str:
+        return f"TieredStore({self.backend!r})"
 
     def __getstate__(self) -> dict[str, object]:
-        return {
-            **super().__getstate__(),
-            **self._options,
-            "cache_from": [remote.store for remote in self._sources],
-            "cache_to": [pusher.remote.store for pusher in self._pushers],
-        }
+        return self._options
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(**state)  # type: ignore[misc]
+
+    def __enter__(self) -> TieredStore:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def backend(self) -> Backend:
+        """Where objects are kept on this side."""
+        return self.local.backend
 
     def backends(self) -> tuple[Backend, ...]:
+        """Where objects are kept: the local backend, then those behind it."""
         behind = [*self._sources, *(pusher.remote for pusher in self._pushers)]
         return (self.backend, *(remote.store.backend for remote in behind))
 
-    # -- action cache -------------------------------------------------------------------------
-
-    def lookup(self, keys: Sequence[CacheKey]) -> dict[CacheKey, Record]:
-        found = super().lookup(keys)
-        missing = []
-        for key in keys:
-            if key in found:
-                continue
-            seen = self._seen.get(key)
-            if seen is not None and self._usable(seen):
-                found[key] = seen
-            elif key not in self._absent:
-                missing.append(key)
-        if missing and self._ask_as_announced():
-            return self.lookup(keys)
-        for remote in self._sources:
-            if not missing:
-                break
-            try:
-                there = remote.records(missing)
-            except CacheError:
-                continue  # said once by the remote
-            for key, record in there.items():
-                self._remember(remote, record)
-                if self._usable(record):
-                    found[key] = record
-            missing = [key for key in missing if key not in found]
-        else:
-            self._absent.update(missing)
-        return found
-
-    def _remember(self, remote: Remote, record: Record) -> None:
-        """Remember a record of a remote, and that its blobs can be fetched from there."""
-        with self._guard:
-            self._seen.setdefault(record.key, record)
-            if record.layer is not None:
-                descriptor = record.layer.descriptor
-                self._origins.setdefault(descriptor.digest, (remote, descriptor))
-
-    def _usable(self, record: Record) -> bool:
-        if super()._usable(record):
-            return True
-        layer = record.layer
-        return layer is not None and self._obtainable(layer.descriptor.digest)
-
-    def _obtainable(self, digest: Digest) -> bool:
-        origin = self._origins.get(digest)
-        return origin is not None and origin[0].available and digest not in self._lost
-
-    def put(self, record: Record, *, replace: bool = False) -> Record:
-        if replace:
-            record = self._above_others(record)
-        record = super().put(record, replace=replace)
-        for pusher in self._pushers:
-            pusher.record(record)
-        return record
-
-    def _above_others(self, record: Record) -> Record:
-        """`record` with a generation above what the remotes have for its key: theirs would else
-        win over it again."""
-        for remote in self._sources:
-            try:
-                other = remote.records([record.key]).get(record.key)
-            except CacheError:
-                continue  # said once by the remote
-            if other is not None and other.generation >= record.generation:
-                record = evolve(record, generation=other.generation + 1)
-        return record
-
-    # -- CAS ----------------------------------------------------------------------------------
-
-    def has_blob(self, descriptor: Descriptor) -> bool:
-        return super().has_blob(descriptor) or self._obtainable(descriptor.digest)
-
-    def publish(self, descriptors: Sequence[Descriptor]) -> None:
-        """Send blobs to every remote that is written, before returning."""
-        for pusher in self._pushers:
-            for descriptor in descriptors:
-                pusher.blob(descriptor.digest, descriptor.size)
-
-    def obtain(self, descriptor: Descriptor) -> bool:
-        """Whether a blob is here, or could be brought here from a remote."""
-        if not self._local(descriptor.digest):
-            try:
-                self._bring(descriptor.digest)
-            except CacheError:
-                self._lost.discard(descriptor.digest)  # a worker may send it yet
-                return False
-        return self.has_blob(descriptor)
-
-    def check_blob(self, descriptor: Descriptor) -> bool:
-        # One that was damaged here is made again rather than fetched: whoever asks has met the
-        # damage, and takes its hit back only when told that the blob is gone.
-        if not self._local(descriptor.digest) and not self.blobs.damaged(descriptor.digest):
-            try:
-                self._bring(descriptor.digest)
-            except CacheError:
-                return False
-        return super().check_blob(descriptor)
-
-    def open_blob(self, digest: Digest) -> BinaryIO:
-        if not self._local(digest):
-            self._bring(digest)
-        return super().open_blob(digest)
-
-    def read_blob(self, digest: Digest) -> bytes:
-        if not self._local(digest):
-            self._bring(digest)
-        return super().read_blob(digest)
-
-    def verified_path(self, descriptor: Descriptor) -> str:
-        if not self._local(descriptor.digest):
-            self._bring(descriptor.digest)
-        return super().verified_path(descriptor)
-
-    def keep_blob(self, descriptor: Descriptor) -> None:
-        if not self._local(descriptor.digest):
-            self._bring(descriptor.digest)
-        super().keep_blob(descriptor)
-
-    def _local(self, digest: Digest) -> bool:
-        """Whether the local backend has, or may have, the blob."""
-        if self.blobs.kept_aside(digest) or not isinstance(self.medium, Stats):
-            return True
-        if self.blobs.damaged(digest):
-            return False
-        try:
-            return self.medium.stat(self.blobs.name(digest)) is not None
-        except CacheError:
-            return False
-
-    def _bring(self, digest: Digest) -> None:
-        """Fetch a blob from where it is; raises `NotFound` or `Unavailable` when nowhere."""
-        with self._guard:
-            lock = self._bringing.setdefault(digest, threading.Lock())
-        with lock:
-            if self._local(digest) and not self.blobs.damaged(digest):
-                return
-            origin = self._origins.get(digest)
-            first = [origin[0]] if origin is not None else []
-            for remote in [*first, *(r for r in self._sources if r not in first)]:
-                try:
-                    self._fetch(remote, digest, origin[1] if origin else None)
-                except CorruptObject as error:
-                    self._report("corrupt", self.blobs.name(digest), f"{remote.name}: {error}")
-                except CacheError:
-                    continue
-                else:
-                    return
-            self._lost.add(digest)
-            for pusher in self._pushers:
-                pusher.suspect(digest)
-            raise NotFound(
-                f"blob {digest} is neither in the cache nor in any of the "
-                f"{len(self._sources)} caches behind it"
-            )
-
-    def _fetch(self, remote: Remote, digest: Digest, descriptor: Descriptor | None) -> None:
-        size = descriptor.size if descriptor else None
-        media_type = descriptor.media_type if descriptor else LAYER_TAR
-        transfer = Transfer()
-
-        def fetch() -> Descriptor:
-            source = remote.store.medium.read(remote.store.blobs.name(digest))
-            with VerifyingReader(source, digest, size) as content:
-                most = _LARGEST_UNKNOWN if size is None else size
-                watched = transfer.watch(cast(BinaryIO, content), most)
-                return self.blobs.add(watched, media_type)
-
-        remote.call(fetch, size or 0, transfer=transfer)
-        for record in list(self._seen.values()):
-            if record.layer is not None and record.layer.descriptor.digest == digest:
-                super().put(record)
-
-    # -- trails and facts ---------------------------------------------------------------------
-
-    def get_trail(self, target: str) -> Trail | None:
-        trail = super().get_trail(target)
-        if trail is not None:
-            self._trails.setdefault(target, trail)
-            if self._complete(trail):
-                return trail
-        self._ask_as_announced()
-        if target not in self._asked:
-            self._ask_for([target])
-        return trail or self._asked.pop(target, None)
-
-    def prefetch(
-        self, names: Sequence[str], beginnings: Callable[[], Sequence[str]] = tuple
-    ) -> None:
-        """As `Store.prefetch`, once something is not here: a build that is complete asks nobody."""
-        with self._guard:
-            self._announced = (tuple(names), beginnings) if self._sources else None
-
-    def _ask_as_announced(self) -> bool:
-        """Fetch the trails that `prefetch` named, unless that was done; whether it was now."""
-        with self._guard:
-            announced, self._announced = self._announced, None
-        if announced is None:
-            return False
-        self._fetch_trails(*announced)
-        return True
-
-    def _fetch_trails(self, names: Sequence[str], beginnings: Callable[[], Sequence[str]]) -> None:
-        local = super().get_trail
-        own = [trail for name in names if (trail := local(name)) is not None]
-        here = {trail.target for trail in own if self._complete(trail)}
-        wanted = [name for name in names if name not in here]
-        self._ask_for(wanted)
-        if here or any(self._asked.get(name) is not None for name in wanted):
-            return
-        starts = beginnings()
-        for remote in self._sources:
-            try:
-                target = remote.beginning(starts)
-            except CacheError:
-                continue  # said once by the remote
-            if target is not None:
-                self._ask_for([target])
-                return
-
-    def _complete(self, trail: Trail) -> bool:
-        """Whether everything that the trail predicts is here."""
-        records = trail.records()
-        return bool(records) and len(super().lookup(list(records))) == len(records)
-
-    def _ask_for(self, targets: Sequence[str]) -> None:
-        """Look for the trails of these targets: one round trip for each remote, until all are
-        found."""
-        self._asked.update(dict.fromkeys(targets))
-        for remote in self._sources:
-            missing = [target for target in targets if self._asked.get(target) is None]
-            if not missing:
-                return
-            try:
-                found = remote.trails(missing)
-            except CacheError:
-                continue  # said once by the remote
-            for target, (trail, data) in found.items():
-                for pusher in self._pushers:
-                    if pusher.remote is remote:
-                        pusher.knows(target, trail, data)
-                if trail is not None:
-                    self._asked[target] = trail
-                    self._predict(remote, trail)
-
-    def _predict(self, remote: Remote, trail: Trail) -> None:
-        for record in trail.records().values():
-            self._remember(remote, record)
-        for fact in trail.facts:
-            self._facts.setdefault((fact.subject, fact.selector), fact.fingerprint)
-
-    def put_trail(self, trail: Trail) -> None:
-        super().put_trail(trail)
-        self._trails[trail.target] = trail
-
-    def get_fact(self, subject: str, selector: str) -> Fingerprint | None:
-        fingerprint = super().get_fact(subject, selector)
-        if fingerprint is None:
-            self._ask_as_announced()
-            fingerprint = self._facts.get((subject, selector))
-        if fingerprint is not None:
-            self._used[subject, selector] = fingerprint
-        return fingerprint
-
-    def believes(self, subject: str, selector: str) -> bool:
-        return (subject, selector) in self._facts and super().get_fact(subject, selector) is None
-
-    def put_fact(self, subject: str, selector: str, fingerprint: Fingerprint) -> None:
-        super().put_fact(subject, selector, fingerprint)
-        self._facts.pop((subject, selector), None)
-        self._used[subject, selector] = fingerprint
-
-    def facts_for(self, trail: Trail) -> tuple[Fact, ...]:
-        """The facts that this object used about the states of `trail`, in a fixed order."""
-        chains = {str(step.chain_id) for step in trail.steps}
-        return tuple(
-            Fact(subject, selector, fingerprint)
-            for (subject, selector), fingerprint in sorted(self._used.items())
-            if subject in chains
-        )
-
-    # -- derived objects ----------------------------------------------------------------------
-
-    def get_derived(self, kind: str, name: str) -> bytes | None:
-        payload = super().get_derived(kind, name)
-        if payload is not None or kind not in SHARED:
-            return payload
-        if (kind, name) not in self._derived:
-            # What is always asked for together is fetched together.
-            kinds = _TOGETHER if kind in _TOGETHER else (kind,)
-            found: dict[str, bytes] = {}
-            for remote in self._sources:
-                try:
-                    found = remote.derived(kinds, name)
-                except CacheError:
-                    continue
-                if found:
-                    break
-            self._derived.update({(one, name): found.get(one) for one in kinds})
-        # Another build over this object may have ended meanwhile, and what it forgets is absent.
-        return self._derived.get((kind, name))
-
-    def put_derived(self, kind: str, name: str, payload: bytes) -> None:
-        super().put_derived(kind, name, payload)
-        if kind in SHARED and len(payload) <= _LARGEST_DERIVED:
-            for pusher in self._pushers:
-                pusher.derived(kind, name, payload)
-
-    # -- acknowledging ------------------------------------------------------------------------
+    def in_use(self) -> AbstractContextManager[None]:
+        """As `Store.in_use`."""
+        return self.local.in_use()
 
     def commit(self) -> bool:
         """As `Store.commit`; then what changed is sent to the remotes, in the background."""
-        durable = super().commit()
-        trails, self._trails = list(self._trails.values()), {}
-        self._absent.clear()
-        self._asked.clear()
-        self._announced = None
-        self._derived.clear()
+        durable = self.local.commit()
+        trails = self.trails.of_this_build()
+        # Another build over this object may not have ended: it asks again.
+        self.records.forget()
+        self._predictions.forget()
+        self.derived.forget()
         for pusher in self._pushers:
             for trail in trails:
                 pusher.trail(trail)
@@ -437,16 +142,16 @@ class TieredStore(Store):
                     f"the upload to {pusher.remote.name} is incomplete; a later build uploads "
                     "the rest"
                 )
-                self._report("degraded", pusher.remote.name, message)
+                self.events.report("degraded", pusher.remote.name, message)
             pusher.stop()
-        super().close()
+        self.local.close()
 
 
 def tiered(
-    store: Store,
+    store: Cache,
     *,
-    cache_from: Sequence[str | Store | Backend] = (),
-    cache_to: Sequence[str | Store | Backend] = (),
+    cache_from: Sequence[str | Cache | Backend] = (),
+    cache_to: Sequence[str | Cache | Backend] = (),
     salt: str = "",
     deadline: float = DEADLINE,
     linger: float = LINGER,
@@ -455,31 +160,33 @@ def tiered(
 
     Raises `UsageError` for what can't be a cache.
     """
+    if not isinstance(store, Store):
+        raise UsageError("this store has others behind it already")
     known: dict[str, Store] = {}
 
-    def open_one(where: str | Store | Backend) -> Store:
-        if isinstance(where, Store):
-            return where
-        options = {"verifier": store.authority, "namespace": store.namespace}
+    def over(backend: Backend) -> Store:
+        return Store(
+            backend,
+            verifier=store.authority,
+            salt=salt or store.salt,
+            namespace=store.namespace,
+        )
+
+    def open_one(where: str | Cache | Backend) -> Store:
+        if isinstance(where, Store | TieredStore):
+            return where.local
         if not isinstance(where, str):
-            return Store(where, salt=salt or store.salt, **options)  # type: ignore[arg-type]
+            return over(cast(Backend, where))
         if where not in known:
             from layercache.store.backends import open_backend
 
-            backend = open_backend(where)
-            known[where] = Store(backend, salt=salt or store.salt, **options)  # type: ignore[arg-type]
+            known[where] = over(open_backend(where))
         return known[where]
 
-    if isinstance(store, TieredStore):
-        raise UsageError("this store has others behind it already")
     return TieredStore(
-        store.backend,
+        store,
         cache_from=[open_one(where) for where in cache_from],
         cache_to=[open_one(where) for where in cache_to],
         deadline=deadline,
         linger=linger,
-        verifier=store.authority,
-        salt=store.salt,
-        namespace=store.namespace,
-        on_event=store.on_event,
     )

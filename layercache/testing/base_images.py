@@ -10,7 +10,7 @@ from layercache.images.resolver import BaseImage, Images
 from layercache.model.descriptors import Layer
 from layercache.model.image_config import ImageConfig
 from layercache.model.tree import Node
-from layercache.store.store import Store
+from layercache.store.parts import Cache
 from layercache.testing.workbench import Workbench
 
 __all__ = ["MemoryImage", "MemoryImages"]
@@ -58,15 +58,15 @@ class MemoryImages:
     def __init__(self, images: Mapping[str, MemoryImage]) -> None:
         self.images = dict(images)
 
-    def __call__(self, store: Store) -> Images:
+    def __call__(self, store: Cache) -> Images:
         return _Resolver(self.images, store)
 
 
 class _Resolver(Images):
     """Images whose layers are made in a separate store, and copied when needed."""
 
-    def __init__(self, images: Mapping[str, MemoryImage], store: Store) -> None:
-        super().__init__(store)
+    def __init__(self, images: Mapping[str, MemoryImage], store: Cache) -> None:
+        super().__init__(store.blobs, sizes=store.derived)
         self._images = images
         self._store = store
         self._bench = Workbench()
@@ -85,7 +85,7 @@ class _Resolver(Images):
         return found
 
     def ensure(self, layer: Layer, *, again: bool = False) -> Layer:
-        if again or not self._store.has_blob(layer.descriptor):
+        if again or not self._store.blobs.has(layer.descriptor):
             self.fetch(layer)
         return layer
 
@@ -93,5 +93,5 @@ class _Resolver(Images):
         if not any(layer in found.layers for found in self._found.values()):
             return False
         with self._bench.open(layer.descriptor.digest) as content:
-            self._store.add_blob(content, layer.descriptor.media_type)
+            self._store.blobs.add(content, layer.descriptor.media_type)
         return True

@@ -243,7 +243,7 @@ class ExecutorSuite:
         state = self.run(self.make(tmp_path), bench, "echo 1 > a")
         layer = state.layers[-1]
 
-        assert bench.store.check_blob(layer.descriptor)
+        assert bench.store.blobs.intact(layer.descriptor)
 
     def test_traits_are_facts(self, tmp_path: Any) -> None:
         """Traits are fields with labels of their own that stay the same."""

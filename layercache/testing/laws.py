@@ -34,6 +34,7 @@ from layercache.model.selectors import Nothing
 from layercache.model.task import BoundInput, Executor, Task
 from layercache.solver.protocol import Decision, Walker
 from layercache.store.backends.memory import MemoryBackend
+from layercache.store.parts import Cache
 from layercache.store.store import Store
 from layercache.testing.base_images import MemoryImage, MemoryImages
 from layercache.testing.executors import Call, MemoryExecutor, UnstableExecutor
@@ -112,7 +113,7 @@ class LawWorld:
         unstable: int | None = None,
         trace: str = "off",
         executor: Callable[[Executor], Executor] | None = None,
-        store: Callable[[MemoryBackend, int], Store] | None = None,
+        store: Callable[[MemoryBackend, int], Cache] | None = None,
     ) -> None:
         self.backend = MemoryBackend()
         self._open = store or (lambda backend, _: Store(backend))
@@ -123,7 +124,7 @@ class LawWorld:
         self._trace = trace
         self._walker = walker
         self._unstable: list[UnstableExecutor] = []
-        self._machines: list[tuple[Executor, Store]] = []
+        self._machines: list[tuple[Executor, Cache]] = []
         for number in range(machines):
             one: Executor = _commands()
             if unstable is not None:
@@ -192,7 +193,7 @@ class LawWorld:
     # -- no mixture -------------------------------------------------------------------------
 
     def _check_links(
-        self, version: ContextVersion, store: Store, graph: Graph, walk: _Bound
+        self, version: ContextVersion, store: Cache, graph: Graph, walk: _Bound
     ) -> None:
         """Each bound state is its parent's plus a layer that its step can produce on exactly
         that.

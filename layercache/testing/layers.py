@@ -25,7 +25,7 @@ from layercache.model.tree import Node
 from layercache.reports.reasons import CAUSES
 from layercache.reports.report import StepReport
 from layercache.solver.step_filter import step_selector
-from layercache.store.store import Store
+from layercache.store.parts import Cache
 from layercache.testing.base_images import MemoryImage, MemoryImages
 from layercache.testing.executors import MemoryExecutor
 from layercache.testing.memory import MemoryEntry, snapshot
@@ -156,7 +156,7 @@ class Layers:
         *,
         executor: Executor | None = None,
         keys: KeyStrategy | None = None,
-        store: Store | None = None,
+        store: Cache | None = None,
         images: Mapping[str, MemoryImage] | None = None,
     ) -> None:
         self._memory = MemoryExecutor(base_images=images is not None)
@@ -172,7 +172,7 @@ class Layers:
         self.files: dict[str, str | bytes | tuple[Node, bytes]] = {}
 
     @property
-    def store(self) -> Store:
+    def store(self) -> Cache:
         """The cache."""
         return self._builder.store
 

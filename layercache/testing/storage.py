@@ -35,6 +35,7 @@ from layercache.store.backend import (
     Syncs,
     Touches,
 )
+from layercache.store.parts import Cache
 from layercache.store.store import Store, StoreEvent
 from layercache.store.trails import Fact, Trail, TrailStep
 
@@ -44,7 +45,7 @@ PRIVATE: Final = "correct horse battery staple"
 """The private value in each record that `make_record` makes."""
 
 
-def make_record(store: Store | None, number: int, content: bytes | None = None) -> Record:
+def make_record(store: Cache | None, number: int, content: bytes | None = None) -> Record:
     """A record like that of a RUN; its layer is stored in `store` (None: it has no layer).
 
     `content` is the layer's, the number by default.
@@ -64,7 +65,7 @@ def make_record(store: Store | None, number: int, content: bytes | None = None) 
     layer = None
     if store is not None:
         data = b"layer %d" % number if content is None else content
-        descriptor = store.add_blob(io.BytesIO(data), LAYER_TAR)
+        descriptor = store.blobs.add(io.BytesIO(data), LAYER_TAR)
         layer = Layer(descriptor, DiffID(sha256(data)))
     return Record(
         key=cache_key(material), material=material, layer=layer, seconds=1.5, created=1e9 + number
@@ -372,7 +373,7 @@ class StoreSuite:
     `make` is called several times with one `tmp_path` and must open the same objects then.
     """
 
-    def make(self, tmp_path: Any, **options: Any) -> Store:
+    def make(self, tmp_path: Any, **options: Any) -> Cache:
         """Another store over the same objects; `options` go to its constructor."""
         raise TypeError("a suite says how to make its store: override make(self, tmp_path, …)")
 
@@ -381,31 +382,31 @@ class StoreSuite:
         store = self.make(tmp_path)
         records = [make_record(store, number) for number in range(20)]
         for record in records:
-            store.put(record)
+            store.records.put(record)
         store.commit()
         other = self.make(tmp_path)
         absent = CacheKey("0" * 64)
-        found = other.lookup([absent, *(record.key for record in records)])
+        found = other.records.lookup([absent, *(record.key for record in records)])
 
         assert {record.key for record in records} == set(found)
         for number, record in enumerate(records):
             layer = found[record.key].layer
             assert layer == record.layer
             assert layer is not None
-            assert b"layer %d" % number == other.read_blob(layer.descriptor.digest)
+            assert b"layer %d" % number == other.blobs.read(layer.descriptor.digest)
 
     def test_a_step_that_changed_nothing_has_no_layer(self, tmp_path: Any) -> None:
         """A record without a layer is a hit."""
         store = self.make(tmp_path)
-        record = store.put(make_record(None, 1))
+        record = store.records.put(make_record(None, 1))
         store.commit()
 
-        assert record == self.make(tmp_path).lookup([record.key])[record.key]
+        assert record == self.make(tmp_path).records.lookup([record.key])[record.key]
 
     def test_every_flipped_byte_of_a_record_is_a_miss(self, tmp_path: Any) -> None:
         """No damage to a record goes unnoticed, and the next write heals it."""
         store = self.make(tmp_path)
-        record = store.put(make_record(store, 1))
+        record = store.records.put(make_record(store, 1))
         store.commit()
         name = next(i.name for i in store.backend.list("") if record.key in i.name)
         good = _read(store.backend, name)
@@ -416,16 +417,16 @@ class StoreSuite:
             events: list[StoreEvent] = []
             other = self.make(tmp_path, on_event=events.append)
 
-            assert other.lookup([record.key]) == {}
+            assert other.records.lookup([record.key]) == {}
             assert {"corrupt", "newer", "untrusted"} >= {event.kind for event in events} != set()
-        other.put(make_record(other, 1))
+        other.records.put(make_record(other, 1))
         other.commit()
-        assert record.key in self.make(tmp_path).lookup([record.key])
+        assert record.key in self.make(tmp_path).records.lookup([record.key])
 
     def test_a_record_under_another_key_is_a_miss(self, tmp_path: Any) -> None:
         """A valid record counts under its own key only."""
         store = self.make(tmp_path)
-        first, second = (store.put(make_record(store, number)) for number in (1, 2))
+        first, second = (store.records.put(make_record(store, number)) for number in (1, 2))
         store.commit()
         names = {
             key: next(i.name for i in store.backend.list("") if key in i.name)
@@ -434,62 +435,62 @@ class StoreSuite:
         data = _read(store.backend, names[first.key])
         store.backend.write(names[second.key], io.BytesIO(data))
 
-        assert {first.key} == set(self.make(tmp_path).lookup([first.key, second.key]))
+        assert {first.key} == set(self.make(tmp_path).records.lookup([first.key, second.key]))
 
     def test_every_flipped_byte_of_a_blob_is_seen(self, tmp_path: Any) -> None:
         """Reading damaged, cut or lengthened bytes raises; the next write heals."""
         store = self.make(tmp_path)
         good = bytes(range(256))
-        descriptor = store.add_blob(io.BytesIO(good), LAYER_TAR)
-        name = store.blobs.name(descriptor.digest)
+        descriptor = store.blobs.add(io.BytesIO(good), LAYER_TAR)
+        name = store.local.blobs.name(descriptor.digest)
         damages = [good[:at] + bytes([good[at] ^ 4]) + good[at + 1 :] for at in range(256)]
         damages += [good[:at] for at in range(0, 256, 5)] + [good + b"\0"]
         for damage in damages:
             store.backend.write(name, io.BytesIO(damage))
             other = self.make(tmp_path)
             for read, arguments in (
-                (other.read_blob, (descriptor.digest,)),
-                (other.verified_path, (descriptor,)),
-                (other.open_range, (descriptor, 3, 4)),
+                (other.blobs.read, (descriptor.digest,)),
+                (other.blobs.verified_path, (descriptor,)),
+                (other.blobs.open_range, (descriptor, 3, 4)),
             ):
                 try:
                     read(*arguments)
                 except (CorruptObject, NotFound):
                     continue
                 raise AssertionError("a damaged blob was given out")
-            assert not other.check_blob(descriptor)
-        assert not other.has_blob(descriptor)
-        other.add_blob(io.BytesIO(good), LAYER_TAR)
-        assert good == self.make(tmp_path).read_blob(descriptor.digest)
+            assert not other.blobs.intact(descriptor)
+        assert not other.blobs.has(descriptor)
+        other.blobs.add(io.BytesIO(good), LAYER_TAR)
+        assert good == self.make(tmp_path).blobs.read(descriptor.digest)
 
     def test_a_damaged_blob_heals_after_its_record_was_taken_back(self, tmp_path: Any) -> None:
         """Whoever saw the damage misses, makes the blob again, and everybody hits."""
         store = self.make(tmp_path)
-        record = store.put(make_record(store, 1))
+        record = store.records.put(make_record(store, 1))
         store.commit()
         assert record.layer is not None
-        name = store.blobs.name(record.layer.descriptor.digest)
+        name = store.local.blobs.name(record.layer.descriptor.digest)
         store.backend.write(name, io.BytesIO(b"layer 2"))
         other = self.make(tmp_path)
         try:
-            other.read_blob(record.layer.descriptor.digest)
+            other.blobs.read(record.layer.descriptor.digest)
         except CorruptObject:
             pass
 
-        assert other.lookup([record.key]) == {}
-        other.put(make_record(other, 1), replace=True)
+        assert other.records.lookup([record.key]) == {}
+        other.records.put(make_record(other, 1), replace=True)
         other.commit()
         third = self.make(tmp_path)
-        assert record.key in third.lookup([record.key])
-        assert third.read_blob(record.layer.descriptor.digest) == b"layer 1"
+        assert record.key in third.records.lookup([record.key])
+        assert third.blobs.read(record.layer.descriptor.digest) == b"layer 1"
 
     def test_ranges_are_of_the_verified_blob(self, tmp_path: Any) -> None:
         """Reading by offset gives the bytes at that offset."""
         store = self.make(tmp_path)
-        descriptor = store.add_blob(io.BytesIO(b"0123456789"), LAYER_TAR)
+        descriptor = store.blobs.add(io.BytesIO(b"0123456789"), LAYER_TAR)
 
-        assert store.open_range(descriptor, 3, 3).read() == b"345"
-        with open(store.verified_path(descriptor), "rb") as content:
+        assert store.blobs.open_range(descriptor, 3, 3).read() == b"345"
+        with open(store.blobs.verified_path(descriptor), "rb") as content:
             assert content.read() == b"0123456789"
 
     def test_one_preferred_record(self, tmp_path: Any) -> None:
@@ -501,22 +502,22 @@ class StoreSuite:
             fresh = self.make(tmp_path, namespace=f"order {order[0].seconds}")
             make_record(fresh, 1)
             for record in order:
-                last = fresh.put(record)
+                last = fresh.records.put(record)
             fresh.commit()
             stands.append(last.seconds)
-            forced = fresh.put(evolve(record, seconds=9.0), replace=True)
+            forced = fresh.records.put(evolve(record, seconds=9.0), replace=True)
             fresh.commit()
             again = self.make(tmp_path, namespace=f"order {order[0].seconds}")
 
             assert forced.generation == 1
-            assert again.lookup([record.key])[record.key].seconds == 9.0
+            assert again.records.lookup([record.key])[record.key].seconds == 9.0
 
         assert stands[0] == stands[1]
 
     def test_private_values_reach_the_store_as_digests_only(self, tmp_path: Any) -> None:
         """Nothing stored holds a private value; equal values compare equal within a record."""
         store = self.make(tmp_path)
-        record = store.put(make_record(store, 1))
+        record = store.records.put(make_record(store, 1))
         step = TrailStep(
             stage=0,
             index=1,
@@ -526,60 +527,60 @@ class StoreSuite:
             record=record,
             fields=(Field("x", PRIVATE, private=True),),
         )
-        store.put_trail(Trail("t", (step,)))
+        store.trails.put(Trail("t", (step,)))
         store.commit()
         stored = {i.name: _read(store.backend, i.name) for i in store.backend.list("")}
 
         assert len(stored) >= 4
         assert [name for name, data in stored.items() if PRIVATE.encode() in data] == []
-        assert record == self.make(tmp_path).lookup([record.key])[record.key]
+        assert record == self.make(tmp_path).records.lookup([record.key])[record.key]
 
     def test_namespaces_and_salts_keep_apart(self, tmp_path: Any) -> None:
         """Records of one are no hits in another."""
         store = self.make(tmp_path)
-        record = store.put(make_record(store, 1))
+        record = store.records.put(make_record(store, 1))
         store.commit()
         for options in ({"namespace": "pull/request"}, {"salt": "2"}):
-            assert self.make(tmp_path, **options).lookup([record.key]) == {}
+            assert self.make(tmp_path, **options).records.lookup([record.key]) == {}
 
-        assert record.key in self.make(tmp_path).lookup([record.key])
+        assert record.key in self.make(tmp_path).records.lookup([record.key])
 
     def test_small_objects_come_back(self, tmp_path: Any) -> None:
         """Trails, facts, derived objects and references are kept by name."""
         store = self.make(tmp_path)
-        record = store.put(make_record(store, 1))
+        record = store.records.put(make_record(store, 1))
         trail = Trail(
             "t1",
             (TrailStep(stage=0, index=1, op="RUN", text="t", key=record.key, record=record),),
             (Fact("sha256:1", "2", Fingerprint("3")),),
         )
-        store.put_trail(trail)
-        store.put_fact("sha256:12", "34", Fingerprint("56"))
-        store.put_fact("", "34", Fingerprint("78"))
-        store.put_derived("index", "sha256:9", b"\0derived")
+        store.trails.put(trail)
+        store.facts.put("sha256:12", "34", Fingerprint("56"))
+        store.facts.put("", "34", Fingerprint("78"))
+        store.derived.put("index", "sha256:9", b"\0derived")
         names = ["app:1.0", "Host:5000/a_b/c@sha256:1", "x" * 300, "ünï/." + "y" * 300]
         for name in names:
-            store.put_reference(name, name.encode())
+            store.references.put(name, name.encode())
         store.commit()
         other = self.make(tmp_path)
 
-        assert trail == other.get_trail("t1")
-        assert None is other.get_trail("t2")
-        assert [other.get_fact(s, "34") for s in ("sha256:12", "", "x")] == ["56", "78", None]
-        assert other.get_derived("index", "sha256:9") == b"\0derived"
-        assert {name: name.encode() for name in names} == other.references()
-        assert names[1].encode() == other.get_reference(names[1])
-        assert other.delete_reference(names[0])
-        assert not other.delete_reference(names[0])
-        assert sorted(names[1:]) == list(self.make(tmp_path).references())
+        assert trail == other.trails.get("t1")
+        assert None is other.trails.get("t2")
+        assert [other.facts.get(s, "34") for s in ("sha256:12", "", "x")] == ["56", "78", None]
+        assert other.derived.get("index", "sha256:9") == b"\0derived"
+        assert {name: name.encode() for name in names} == other.references.all()
+        assert names[1].encode() == other.references.get(names[1])
+        assert other.references.delete(names[0])
+        assert not other.references.delete(names[0])
+        assert sorted(names[1:]) == list(self.make(tmp_path).references.all())
 
     def test_damage_to_small_objects_is_a_miss(self, tmp_path: Any) -> None:
         """A flipped byte in a trail, fact, derived object or reference never shows through."""
         store = self.make(tmp_path)
-        store.put_trail(Trail("t1", ()))
-        store.put_fact("sha256:12", "34", Fingerprint("56"))
-        store.put_derived("index", "sha256:9", b"derived")
-        store.put_reference("r", b"payload")
+        store.trails.put(Trail("t1", ()))
+        store.facts.put("sha256:12", "34", Fingerprint("56"))
+        store.derived.put("index", "sha256:9", b"derived")
+        store.references.put("r", b"payload")
         store.commit()
         names = [i.name for i in store.backend.list("") if i.name != "format"]
         for name in names:
@@ -589,10 +590,10 @@ class StoreSuite:
                 store.backend.write(name, io.BytesIO(damage))
                 other = self.make(tmp_path)
                 answers = (
-                    other.get_trail("t1"),
-                    other.get_fact("sha256:12", "34"),
-                    other.get_derived("index", "sha256:9"),
-                    other.get_reference("r"),
+                    other.trails.get("t1"),
+                    other.facts.get("sha256:12", "34"),
+                    other.derived.get("index", "sha256:9"),
+                    other.references.get("r"),
                 )
 
                 assert answers.count(None) == 1
@@ -603,10 +604,10 @@ class StoreSuite:
     def test_a_later_format_is_refused_with_the_reason(self, tmp_path: Any) -> None:
         """A store of a newer version is not touched; the message says what to do."""
         store = self.make(tmp_path)
-        store.add_blob(io.BytesIO(b"1"), LAYER_TAR)
+        store.blobs.add(io.BytesIO(b"1"), LAYER_TAR)
         store.backend.write("format", io.BytesIO(b"layercache store, format 99\n"))
         try:
-            self.make(tmp_path).add_blob(io.BytesIO(b"2"), LAYER_TAR)
+            self.make(tmp_path).blobs.add(io.BytesIO(b"2"), LAYER_TAR)
         except UsageError as error:
             text = str(error)
         else:
@@ -624,11 +625,11 @@ class StoreSuite:
         def race() -> None:
             store = self.make(tmp_path)
             key = make_record(None, 7).key
-            with store.lock(key):
-                found = store.lookup([key]).get(key)
+            with store.records.lock(key):
+                found = store.records.lookup([key]).get(key)
                 if found is None:
                     runs.append(1)
-                    found = store.put(make_record(store, 7))
+                    found = store.records.put(make_record(store, 7))
             got.append(found)
             store.commit()
 
@@ -640,8 +641,8 @@ class StoreSuite:
     def test_it_travels_to_other_processes(self, tmp_path: Any) -> None:
         """A pickled store reads and writes the same objects, or a copy of them."""
         store = self.make(tmp_path)
-        record = store.put(make_record(store, 1))
+        record = store.records.put(make_record(store, 1))
         store.commit()
         other: Store = pickle.loads(pickle.dumps(store))
 
-        assert record.key in other.lookup([record.key])
+        assert record.key in other.records.lookup([record.key])

@@ -21,6 +21,7 @@ from layercache.model.sources import ContextSource
 from layercache.model.task import BoundInput, Executor, NewFile, Result, Task
 from layercache.model.tree import Node, Tree
 from layercache.store.backends.memory import MemoryBackend
+from layercache.store.parts import Cache
 from layercache.store.store import Store
 from layercache.testing.memory import MemoryFiles
 from layercache.trees.in_memory import DictTree
@@ -38,7 +39,7 @@ class Workbench:
     """
 
     def __init__(
-        self, contexts: Mapping[str, Tree | Files] | None = None, store: Store | None = None
+        self, contexts: Mapping[str, Tree | Files] | None = None, store: Cache | None = None
     ) -> None:
         self.store = store or Store(MemoryBackend())
         self._contexts = {
@@ -103,17 +104,17 @@ class Workbench:
     # -- the window -------------------------------------------------------------------------
 
     def open(self, digest: Digest) -> BinaryIO:
-        return self.store.open_blob(digest)
+        return self.store.blobs.open(digest)
 
     def add(self, content: BinaryIO, media_type: str) -> Descriptor:
-        return self.store.add_blob(content, media_type)
+        return self.store.blobs.add(content, media_type)
 
     def add_bytes(self, data: bytes, media_type: str = LAYER_TAR) -> Descriptor:
         """Store bytes."""
         return self.add(io.BytesIO(data), media_type)
 
     def add_file(self, path: str, media_type: str, digest: Digest, size: int) -> Descriptor:
-        return self.store.add_file(path, media_type, digest, size)
+        return self.store.blobs.add_file(path, media_type, digest, size)
 
     def index(self, layer: Layer) -> LayerIndex:
         return self.inputs.index(layer)

@@ -56,7 +56,7 @@ def test_an_owner_of_the_store_who_listens_keeps_listening(tmp_path: Path) -> No
     store = Store(LocalBackend(tmp_path), on_event=told.append)
     Builder(store)
 
-    assert store.on_event == told.append
+    assert store.events.on_event == told.append
 
 
 def test_the_command_line_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -77,7 +77,7 @@ def base_layout(directory: Path, *, compress: bool = True, name: str = "base") -
 
 def add_layer(store: Store, tar: bytes) -> Layer:
     """A layer of these bytes, put into the store."""
-    descriptor = store.add_blob(io.BytesIO(tar), LAYER_TAR)
+    descriptor = store.blobs.add(io.BytesIO(tar), LAYER_TAR)
     return Layer(descriptor, DiffID(descriptor.digest))
 
 
@@ -106,7 +106,7 @@ def build(
 def tree_of(store: Store, images: Images, image: BuiltImage) -> Tree:
     """The root file system of an image."""
     layers = [images.ensure(layer) for layer in image.layers]
-    blobs = [store.read_blob(layer.descriptor.digest) for layer in layers]
+    blobs = [store.blobs.read(layer.descriptor.digest) for layer in layers]
     return StateTree(
         [index_layer(io.BytesIO(blob)) for blob in blobs],
         lambda number, offset, size: io.BytesIO(blobs[number][offset : offset + size]),
@@ -124,7 +124,7 @@ def write(
     return export(
         image,
         parse_output(output),
-        content=store,
+        content=store.blobs,
         fetch=images.ensure,
         tree=lambda: tree_of(store, images, image),
         epoch=epoch,

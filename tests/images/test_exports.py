@@ -41,7 +41,7 @@ def test_equal_images_are_equal_bytes(tmp_path: Path) -> None:
     for number in range(2):
         store = new_store()
         base = base_layout(tmp_path / f"base{number}")
-        with Images(store) as images:
+        with Images(store.blobs, sizes=store.derived) as images:
             image = build(store, images, base, [OWN], ["example.org/app:1"])
             archive = tmp_path / f"{number}.tar"
             done = write(store, images, image, f"type=oci,dest={archive}")
@@ -53,12 +53,12 @@ def test_equal_images_are_equal_bytes(tmp_path: Path) -> None:
 def test_round_trip(tmp_path: Path, output: str) -> None:
     """What was exported is resolved again as the same image: layers and configuration."""
     store = new_store()
-    with Images(store) as images:
+    with Images(store.blobs, sizes=store.derived) as images:
         image = build(store, images, base_layout(tmp_path / "base"), [OWN], ["example.org/app:1"])
         done = write(store, images, image, f"{output},dest={tmp_path}/out.tar")
         written = tree_of(store, images, image)
     again = new_store()
-    with Images(again) as images:
+    with Images(again.blobs, sizes=again.derived) as images:
         found = images.resolve(f"oci-layout://{tmp_path}/out.tar")
         assert [layer.diff_id for layer in image.layers] == [la.diff_id for la in found.layers]
         assert found.digest == done.manifest_digest
@@ -70,7 +70,7 @@ def test_round_trip(tmp_path: Path, output: str) -> None:
         tree = tree_of(again, images, attrs.evolve(image, layers=found.layers))
         assert written.digest(b"") == tree.digest(b"")
     for name in ("example.org/app:1", "1"):
-        with Images(new_store()) as images:
+        with Images(new_store().blobs) as images:
             assert images.resolve(f"oci-layout://{tmp_path}/out.tar:{name}").digest == found.digest
 
 
@@ -78,7 +78,7 @@ def test_layout_directory_keeps_other_images(tmp_path: Path) -> None:
     """A second export into a layout adds to it; one of the same name, or without, replaces."""
     store = new_store()
     out = tmp_path / "out"
-    with Images(store) as images:
+    with Images(store.blobs, sizes=store.derived) as images:
         for name, content in (("a", b"1"), ("b", b"2"), ("a", b"3")):
             image = build(store, images, tars=[tar_of({"f": content})], names=[f"x/{name}:t"])
             write(store, images, image, f"type=oci,tar=false,dest={out}")
@@ -90,7 +90,7 @@ def test_layout_directory_keeps_other_images(tmp_path: Path) -> None:
     assert names == ["docker.io/x/b:t", "docker.io/x/a:t", None]
     assert index["manifests"][-1]["digest"] == last.manifest_digest
     assert not [name for name in os.listdir(out) if name.startswith(".")]
-    with Images(store) as images:
+    with Images(store.blobs, sizes=store.derived) as images:
         assert images.resolve(f"oci-layout://{out}:x/a:t").digest == index["manifests"][1]["digest"]
         with pytest.raises(SourceError, match="several images"):
             images.resolve(f"oci-layout://{out}:t")
@@ -99,7 +99,7 @@ def test_layout_directory_keeps_other_images(tmp_path: Path) -> None:
 def test_damaged_blob_of_a_layout_is_written_again(tmp_path: Path) -> None:
     """An export trusts a blob that is there only after reading it."""
     store = new_store()
-    with Images(store) as images:
+    with Images(store.blobs, sizes=store.derived) as images:
         image = build(store, images, tars=[OWN])
         write(store, images, image, f"type=oci,tar=false,dest={tmp_path}/out")
         for blob in (tmp_path / "out/blobs/sha256").iterdir():
@@ -113,7 +113,10 @@ def test_output_directory_with_something_else_is_refused(tmp_path: Path) -> None
     """An export never mixes a layout into a directory that holds other things."""
     (tmp_path / "precious").write_text("x")
     store = new_store()
-    with Images(store) as images, pytest.raises(UsageError, match="neither empty"):
+    with (
+        Images(store.blobs, sizes=store.derived) as images,
+        pytest.raises(UsageError, match="neither empty"),
+    ):
         write(store, images, build(store, images), f"type=oci,tar=false,dest={tmp_path}")
 
 
@@ -125,7 +128,7 @@ def test_failed_export_leaves_the_old_file(tmp_path: Path) -> None:
     store = new_store()
     target = tmp_path / "out.tar"
     target.write_bytes(b"old")
-    with Images(store) as images:
+    with Images(store.blobs, sizes=store.derived) as images:
         image = build(store, images, tars=[OWN])
         lost = attrs.evolve(
             image.layers[0],
@@ -142,7 +145,7 @@ def test_original_bytes_of_the_base_are_used(tmp_path: Path) -> None:
     """With the base's own compression its layers are the very blobs of the base."""
     base = base_layout(tmp_path / "base", compress=True)
     store = new_store()
-    with Images(store) as images:
+    with Images(store.blobs, sizes=store.derived) as images:
         image = build(store, images, base, [OWN])
         assert image.base is not None
         for output, same in (("gzip", True), ("gzip,force-compression=true", False)):
@@ -152,7 +155,7 @@ def test_original_bytes_of_the_base_are_used(tmp_path: Path) -> None:
                 image,
                 f"type=oci,dest={tmp_path}/out.tar,compression-level=1,compression={output}",
             )
-            with Images(new_store()) as others:
+            with Images(new_store().blobs) as others:
                 found = others.resolve(f"oci-layout://{tmp_path}/out.tar")
                 assert same == (found.originals[:2] == image.base.originals)
 
@@ -161,14 +164,14 @@ def test_original_bytes_that_are_gone_are_made_anew(tmp_path: Path) -> None:
     """An export does not fail because the base image was deleted meanwhile."""
     base = base_layout(tmp_path / "base", compress=True)
     store = new_store()
-    with Images(store) as images:
+    with Images(store.blobs, sizes=store.derived) as images:
         image = build(store, images, base, [OWN])
         for layer in image.layers:
             images.ensure(layer)
         for blob in (tmp_path / "base/blobs/sha256").iterdir():
             blob.unlink()
         write(store, images, image, f"type=oci,compression=gzip,dest={tmp_path}/out.tar")
-    with Images(new_store()) as images:
+    with Images(new_store().blobs) as images:
         found = images.resolve(f"oci-layout://{tmp_path}/out.tar")
         for layer in found.layers:
             images.ensure(layer)
@@ -179,10 +182,10 @@ def test_zstd_round_trip(tmp_path: Path) -> None:
     if os.sys.version_info < (3, 14):  # type: ignore[attr-defined]
         pytest.importorskip("backports.zstd")
     store = new_store()
-    with Images(store) as images:
+    with Images(store.blobs, sizes=store.derived) as images:
         image = build(store, images, tars=[OWN])
         write(store, images, image, f"type=oci,compression=zstd,dest={tmp_path}/out.tar")
-    with Images(new_store()) as images:
+    with Images(new_store().blobs) as images:
         found = images.resolve(f"oci-layout://{tmp_path}/out.tar")
         assert found.originals[0].media_type.endswith("+zstd")
         assert images.ensure(found.layers[0]).descriptor.size == len(OWN)
@@ -193,21 +196,21 @@ def test_source_date_epoch(tmp_path: Path) -> None:
     store = new_store()
     epoch = 1_000_000_000
     tar = _aged_tar(tmp_path, epoch + 5, epoch - 5)
-    with Images(store) as images:
+    with Images(store.blobs, sizes=store.derived) as images:
         image = build(store, images, base_layout(tmp_path / "base"), [tar])
         plain = write(store, images, image, f"type=oci,dest={tmp_path}/plain.tar", epoch)
         write(store, images, image, f"type=oci,rewrite-timestamp=true,dest={tmp_path}/c.tar", epoch)
         with pytest.raises(UsageError, match="SOURCE_DATE_EPOCH"):
             write(store, images, image, f"type=oci,rewrite-timestamp=1,dest={tmp_path}/d.tar")
     again = new_store()
-    with Images(again) as images:
+    with Images(again.blobs, sizes=again.derived) as images:
         kept = images.resolve(f"oci-layout://{tmp_path}/plain.tar")
         clamped = images.resolve(f"oci-layout://{tmp_path}/c.tar")
         assert kept.digest == plain.manifest_digest
         assert [layer.diff_id for layer in image.layers] == [la.diff_id for la in kept.layers]
         assert kept.layers[:-1] == clamped.layers[:-1]
         assert kept.config.history[-1].created == "2001-09-09T01:46:40Z"
-        last = again.read_blob(images.ensure(clamped.layers[-1]).descriptor.digest)
+        last = again.blobs.read(images.ensure(clamped.layers[-1]).descriptor.digest)
     (tmp_path / "last.tar").write_bytes(last)
     with tarfile.open(tmp_path / "last.tar") as archive:
         times = {member.name: member.mtime for member in archive}
@@ -232,7 +235,7 @@ def _aged_tar(tmp_path: Path, new: float, old: float) -> bytes:
 def test_local_directory_is_the_root_file_system(tmp_path: Path) -> None:
     """type=local writes the merged tree, deletions applied; type=tar holds the same."""
     store = new_store()
-    with Images(store) as images:
+    with Images(store.blobs, sizes=store.derived) as images:
         image = build(store, images, base_layout(tmp_path / "base"), [OWN])
         write(store, images, image, f"type=local,dest={tmp_path}/local")
         write(store, images, image, f"type=tar,dest={tmp_path}/flat.tar")
@@ -255,7 +258,7 @@ def test_flat_outputs_keep_hard_links(tmp_path: Path) -> None:
             member.type, member.size, member.linkname = kind, len(data), "a/x" * (not data)
             tar.addfile(member, io.BytesIO(data))
     store = new_store()
-    with Images(store) as images:
+    with Images(store.blobs, sizes=store.derived) as images:
         image = build(store, images, tars=[archive.getvalue(), tar_of({"b2": b"one"})])
         write(store, images, image, f"type=local,dest={tmp_path}/local")
         write(store, images, image, f"type=local,dest={tmp_path}/local")
@@ -279,7 +282,7 @@ def test_local_directory_follows_no_links(tmp_path: Path) -> None:
     (local / "app").symlink_to(outside)
     (local / "other").write_text("stays")
     store = new_store()
-    with Images(store) as images:
+    with Images(store.blobs, sizes=store.derived) as images:
         image = build(store, images, tars=[tar_of({"app": None, "app/x": b"new", "l": "app/x"})])
         for _ in range(2):
             write(store, images, image, f"type=local,dest={local}")
@@ -294,7 +297,7 @@ def test_local_directory_never_deletes_a_full_directory(tmp_path: Path) -> None:
     (tmp_path / "local/f").mkdir(parents=True)
     (tmp_path / "local/f/precious").write_text("x")
     store = new_store()
-    with Images(store) as images:
+    with Images(store.blobs, sizes=store.derived) as images:
         image = build(store, images, tars=[tar_of({"f": b"1"})])
         with pytest.raises(UsageError, match="empty the output"):
             write(store, images, image, f"type=local,dest={tmp_path}/local")
@@ -304,7 +307,7 @@ def test_local_directory_never_deletes_a_full_directory(tmp_path: Path) -> None:
 def test_annotations(tmp_path: Path) -> None:
     """Annotations reach the manifest, or its descriptor in the index."""
     store = new_store()
-    with Images(store) as images:
+    with Images(store.blobs, sizes=store.derived) as images:
         image = build(store, images, tars=[OWN])
         write(
             store,
@@ -330,7 +333,7 @@ def test_history_of_a_base_is_mended(tmp_path: Path) -> None:
         layout = tmp_path / str(number)
         make_layout(layout, [layer], {}, "b", history=history)
         store = new_store()
-        with Images(store) as images:
+        with Images(store.blobs, sizes=store.derived) as images:
             image = build(store, images, f"oci-layout://{layout}", [OWN])
             config = json.loads(assemble(image).config_bytes)
         layers = [entry for entry in config["history"] if not entry.get("empty_layer")]
@@ -341,13 +344,13 @@ def test_manifest_is_unknown_while_a_size_is(tmp_path: Path) -> None:
     """The configuration's digest needs no layer; the manifest's does, and is exact later."""
     store = new_store()
     base = base_layout(tmp_path / "base", compress=True)
-    with Images(store) as images:
+    with Images(store.blobs, sizes=store.derived) as images:
         image = build(store, images, base, [OWN])
         early = assemble(image)
         assert early.manifest is None
         done = write(store, images, image, f"type=oci,dest={tmp_path}/o.tar")
         assert done.config_digest == early.config.digest
-    with Images(store) as images:
+    with Images(store.blobs, sizes=store.derived) as images:
         late = assemble(build(store, images, base, [OWN]))
         assert late.manifest is not None
         assert late.manifest.digest == done.manifest_digest
@@ -357,7 +360,7 @@ def test_bad_places_and_names(tmp_path: Path) -> None:
     """What can't be written is said clearly, before anything is written."""
     store = new_store()
     (tmp_path / "file").write_text("")
-    with Images(store) as images:
+    with Images(store.blobs, sizes=store.derived) as images:
         image = build(store, images, tars=[OWN])
         with pytest.raises(UsageError, match="is a directory"):
             write(store, images, image, f"type=oci,dest={tmp_path}")
@@ -382,7 +385,7 @@ def test_skopeo_reads_layouts_and_archives(tmp_path: Path, compression: str) -> 
     if compression == "zstd":
         pytest.importorskip("backports.zstd")
     store = new_store()
-    with Images(store) as images:
+    with Images(store.blobs, sizes=store.derived) as images:
         image = build(store, images, base_layout(tmp_path / "base"), [OWN], ["example.org/app:1"])
         options = f"compression={compression}"
         done = write(store, images, image, f"type=oci,tar=false,dest={tmp_path}/d,{options}")
@@ -398,7 +401,7 @@ def test_skopeo_reads_layouts_and_archives(tmp_path: Path, compression: str) -> 
     target = f"docker-archive:{tmp_path}/s.tar:x/y:z"
     run("skopeo", "copy", f"oci-archive:{tmp_path}/a.tar:1", target)
     again = new_store()
-    with Images(again) as images:
+    with Images(again.blobs, sizes=again.derived) as images:
         found = images.resolve(f"docker-archive://{tmp_path}/s.tar:x/y:z")
         assert [layer.diff_id for layer in image.layers] == [la.diff_id for la in found.layers]
         for layer in found.layers:
@@ -409,7 +412,7 @@ def test_skopeo_reads_layouts_and_archives(tmp_path: Path, compression: str) -> 
 def test_skopeo_reads_the_docker_archive(tmp_path: Path) -> None:
     """type=docker is an archive in the form of docker save, with its tags."""
     store = new_store()
-    with Images(store) as images:
+    with Images(store.blobs, sizes=store.derived) as images:
         image = build(store, images, base_layout(tmp_path / "base"), [OWN], ["app", "app:2"])
         done = write(store, images, image, f"type=docker,dest={tmp_path}/a.tar")
     for tag in ("app:latest", "app:2"):
@@ -425,7 +428,7 @@ def test_skopeo_reads_the_docker_archive(tmp_path: Path) -> None:
 def test_umoci_unpacks_the_same_tree(tmp_path: Path) -> None:
     """umoci, another implementation of the layer rules, unpacks what type=local writes."""
     store = new_store()
-    with Images(store) as images:
+    with Images(store.blobs, sizes=store.derived) as images:
         image = build(store, images, base_layout(tmp_path / "base"), [OWN], ["app:1"])
         write(store, images, image, f"type=oci,tar=false,dest={tmp_path}/d,compression=gzip")
         write(store, images, image, f"type=local,dest={tmp_path}/local")
@@ -454,7 +457,7 @@ def test_podman_loads_and_runs(tmp_path: Path, request: pytest.FixtureRequest) -
     """podman loads the docker archive and, where containers can run, runs its command."""
     store = new_store()
     options = _podman(tmp_path, request)
-    with Images(store) as images:
+    with Images(store.blobs, sizes=store.derived) as images:
         image = build(store, images, base_layout(tmp_path / "base"), [OWN], ["localhost/lc:1"])
         write(store, images, image, f"type=docker,dest={tmp_path}/a.tar")
     try:
@@ -473,7 +476,7 @@ def test_podman_runs_the_image(tmp_path: Path, request: pytest.FixtureRequest) -
     """Where podman can run containers, the image's files and configuration are in them."""
     store = new_store()
     options = _podman(tmp_path, request)
-    with Images(store) as images:
+    with Images(store.blobs, sizes=store.derived) as images:
         image = build(store, images, base_layout(tmp_path / "base"), [OWN], ["localhost/lc:1"])
         write(store, images, image, f"type=docker,dest={tmp_path}/a.tar")
     try:
@@ -491,7 +494,7 @@ def test_podman_reads_the_oci_archive(tmp_path: Path, request: pytest.FixtureReq
     """podman loads an OCI archive too, with its name."""
     store = new_store()
     options = _podman(tmp_path, request)
-    with Images(store) as images:
+    with Images(store.blobs, sizes=store.derived) as images:
         image = build(store, images, base_layout(tmp_path / "base"), [OWN], ["localhost/lc:1"])
         write(store, images, image, f"type=oci,dest={tmp_path}/a.tar")
     said = run("podman", *options, "pull", "-q", f"oci-archive:{tmp_path}/a.tar")
@@ -501,10 +504,10 @@ def test_podman_reads_the_oci_archive(tmp_path: Path, request: pytest.FixtureReq
 def test_blobs_of_layers_are_shared(tmp_path: Path) -> None:
     """The same layer twice in an image is one blob, and reads back as two layers."""
     store = new_store()
-    with Images(store) as images:
+    with Images(store.blobs, sizes=store.derived) as images:
         image = build(store, images, tars=[OWN, OWN])
         write(store, images, image, f"type=oci,dest={tmp_path}/o.tar")
         assert add_layer(store, OWN) == image.layers[0]
-    with Images(new_store()) as images:
+    with Images(new_store().blobs) as images:
         found = images.resolve(f"oci-layout://{tmp_path}/o.tar")
         assert [layer.diff_id for layer in image.layers] == [la.diff_id for la in found.layers]

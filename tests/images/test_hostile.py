@@ -39,7 +39,7 @@ def blob(layout: Path, digest: str) -> Path:
 def read(layout: Path, platform: str | None = None, name: str = "") -> None:
     """Resolve and read everything."""
     store = new_store()
-    with Images(store) as images:
+    with Images(store.blobs, sizes=store.derived) as images:
         for layer in images.resolve(f"oci-layout://{layout}{name}", platform).layers:
             images.ensure(layer)
 
@@ -127,7 +127,7 @@ def test_uncompressed_layer_that_is_not_its_diff_id(tmp_path: Path) -> None:
     other = gzip.compress(tar_of({"a": b"another"}))
     change(path, made, lambda m: m["layers"][0].update(put(path, other)))
     store = new_store()
-    with Images(store) as images:
+    with Images(store.blobs, sizes=store.derived) as images:
         layer = images.resolve(f"oci-layout://{path}").layers[0]
         with pytest.raises(HostileArchive, match="diff ID"):
             images.ensure(layer)
@@ -260,7 +260,7 @@ def test_no_image_for_this_platform(tmp_path: Path) -> None:
         make_layout(
             path, [tar_of({"p": text.encode()})], {}, "x", architecture=arch, platform=platform
         )
-    with Images(new_store()) as images:
+    with Images(new_store().blobs) as images:
         states = {p: images.resolve(f"oci-layout://{path}:x", p).state for p in platforms}
         assert len(set(states.values())) == 3
         older = images.resolve(f"oci-layout://{path}:x", "linux/arm/v7")
@@ -311,7 +311,7 @@ def test_any_json_is_an_image_or_refused(
     described = kind | put(path, json.dumps(config).encode())
     change(path, made, lambda m: m.update({"config": described, **manifest}))
     try:
-        with Images(new_store()) as images:
+        with Images(new_store().blobs) as images:
             image = images.resolve(f"oci-layout://{path}")
     except LayerCacheError:
         return
@@ -420,9 +420,11 @@ def test_damaged_archives_never_crash(tmp_path: Path, data: st.DataObject) -> No
     path.write_bytes(good)
     store = new_store()
     try:
-        with Images(store) as images:
+        with Images(store.blobs, sizes=store.derived) as images:
             layers = images.resolve(f"docker-archive://{path}").layers
-            contents = [store.read_blob(images.ensure(layer).descriptor.digest) for layer in layers]
+            contents = [
+                store.blobs.read(images.ensure(layer).descriptor.digest) for layer in layers
+            ]
     except LayerCacheError:
         return
     assert contents == [LAYER]

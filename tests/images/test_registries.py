@@ -38,7 +38,8 @@ def fake() -> Iterator[FakeRegistry]:
 
 def images_of(store: Store, *auth: Path, keep: bool = True, attempts: int = 3) -> Images:
     transport = Transport(Credentials(tuple(map(str, auth))), timeout=5, attempts=attempts)
-    return Images(store, finders=(Registry(transport, keep=store if keep else None),))
+    registry = Registry(transport, keep=store.blobs if keep else None)
+    return Images(store.blobs, sizes=store.derived, finders=(registry,))
 
 
 def login(path: Path, host: str, secret: str = "s3cret") -> Path:
@@ -86,14 +87,14 @@ def test_push(tmp_path: Path, logged_in: bool) -> None:
         auth = login(tmp_path / "auth.json", host)
         store = new_store()
         registry = Registry(Transport(Credentials((str(auth),)), timeout=10))
-        with Images(store, finders=(registry,)) as images:
+        with Images(store.blobs, sizes=store.derived, finders=(registry,)) as images:
             base = base_layout(tmp_path / "base")
             image = build(store, images, base, [OWN], [f"{host}/x/app:1", f"{host}/x/app:2"])
             for _ in range(2):
                 done = export(
                     image,
                     parse_output("type=registry"),
-                    content=store,
+                    content=store.blobs,
                     fetch=images.ensure,
                     registry=registry,
                 )
@@ -110,7 +111,7 @@ def test_push(tmp_path: Path, logged_in: bool) -> None:
                 )
             )
             assert seen["Digest"] == done.manifest_digest
-        with Images(new_store(), finders=(registry,)) as images:
+        with Images(new_store().blobs, finders=(registry,)) as images:
             found = images.resolve(f"{host}/x/app:2")
             assert found.originals[:2] == originals
             for layer in found.layers:
@@ -120,11 +121,11 @@ def test_push(tmp_path: Path, logged_in: bool) -> None:
             export(
                 again,
                 parse_output("type=registry"),
-                content=new_store(),
+                content=new_store().blobs,
                 fetch=images.ensure,
                 registry=registry,
             )
-        with Images(new_store(), finders=(registry,)) as images:
+        with Images(new_store().blobs, finders=(registry,)) as images:
             assert images.resolve(f"{host}/other/app:1").state == found.state
         if logged_in:
             with images_of(new_store()) as images, pytest.raises(SourceError, match="log in"):
@@ -146,14 +147,14 @@ def test_sizes_are_known_to_a_build(tmp_path: Path, fake: FakeRegistry) -> None:
     assert not list(store.backend.list(""))
     with default_images(store) as images:
         layers = images.resolve(name).layers
-        assert all(store.check_blob(layer.descriptor) for layer in layers)
+        assert all(store.blobs.intact(layer.descriptor) for layer in layers)
     for layer in layers:
         store.backend.delete(store.blobs.name(layer.descriptor.digest))
     with default_images(store) as images:
         assert images.resolve(name).layers == layers
-        assert not any(store.has_blob(layer.descriptor) for layer in layers)
+        assert not any(store.blobs.has(layer.descriptor) for layer in layers)
         assert images.fetch(layers[0])
-    assert store.check_blob(layers[0].descriptor)
+    assert store.blobs.intact(layers[0].descriptor)
 
 
 @needs("docker-registry", "openssl")
@@ -169,12 +170,12 @@ def test_certificates_are_verified(tmp_path: Path) -> None:
     with docker_registry(tmp_path / "registry", certificate=(certificate, key)) as host:
         store = new_store()
         trusting = Registry(Transport(Credentials(()), insecure=[host]))
-        with Images(store, finders=(trusting,)) as images:
+        with Images(store.blobs, sizes=store.derived, finders=(trusting,)) as images:
             image = build(store, images, tars=[OWN], names=[f"{host}/app:1"])
             export(
                 image,
                 parse_output("type=registry"),
-                content=store,
+                content=store.blobs,
                 fetch=images.ensure,
                 registry=trusting,
             )
@@ -354,7 +355,7 @@ def test_manifest_that_lies_is_refused(tmp_path: Path, fake: FakeRegistry) -> No
         layer = images.resolve(name).layers[0]
         with pytest.raises(HostileArchive, match="digest"):
             images.ensure(layer)
-    assert not store.has_blob(layer.descriptor)
+    assert not store.blobs.has(layer.descriptor)
 
 
 def test_endless_manifest_is_cut(fake: FakeRegistry) -> None:

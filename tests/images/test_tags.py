@@ -26,7 +26,7 @@ OWN = tar_of({"app": None, "app/x": b"hello"})
 def test_a_tag_is_found_by_from(tmp_path: Path) -> None:
     """FROM NAME finds what was tagged, with all its layers, whatever became of the base."""
     store = new_store()
-    with Images(store) as images:
+    with Images(store.blobs, sizes=store.derived) as images:
         image = build(store, images, base_layout(tmp_path / "base"), [OWN], ["app", "x/app:1"])
         (tagged, _) = tag_image(store, image, images.ensure)
     for blob in (tmp_path / "base/blobs/sha256").iterdir():
@@ -49,7 +49,7 @@ def test_a_tag_is_found_by_from(tmp_path: Path) -> None:
 def test_tags_are_listed_and_removed(tmp_path: Path) -> None:
     """A tag is there until it is removed; another image may take it over."""
     store = new_store()
-    with Images(store) as images:
+    with Images(store.blobs, sizes=store.derived) as images:
         for content in (b"1", b"2"):
             image = build(store, images, tars=[tar_of({"f": content})], names=["a", "b:1"])
             tag_image(store, image, images.ensure)
@@ -67,7 +67,7 @@ def test_tags_are_listed_and_removed(tmp_path: Path) -> None:
 def test_a_tag_that_lost_a_layer_is_no_other_image() -> None:
     """An image of the cache that is not whole is an error, not one of that name elsewhere."""
     store = new_store()
-    with Images(store) as images:
+    with Images(store.blobs, sizes=store.derived) as images:
         image = build(store, images, tars=[OWN], names=["app"])
         tag_image(store, image, images.ensure)
     for info in list(store.backend.list("blobs/")):
@@ -79,7 +79,7 @@ def test_a_tag_that_lost_a_layer_is_no_other_image() -> None:
 def test_a_tag_for_another_platform() -> None:
     """A tag serves the platforms that can run it."""
     store = new_store()
-    with Images(store) as images:
+    with Images(store.blobs, sizes=store.derived) as images:
         image = build(store, images, tars=[OWN], names=["localhost:1/app"])
         config = attrs.evolve(image.config, architecture="s390x")
         tag_image(store, attrs.evolve(image, config=config), images.ensure)
@@ -93,10 +93,10 @@ def test_a_tag_for_another_platform() -> None:
 def test_tags_that_can_not_be_read(edit: str) -> None:
     """Whatever a reference holds, it is a tag or `CorruptObject`; a list leaves it out."""
     store = new_store()
-    with Images(store) as images:
+    with Images(store.blobs, sizes=store.derived) as images:
         image = build(store, images, tars=[OWN], names=["app"])
         (tagged,) = tag_image(store, image, images.ensure)
-    payload = store.get_reference(tagged.name)
+    payload = store.references.get(tagged.name)
     assert payload is not None
     assert decode_tag(tagged.name, payload) == tagged
     value = json.loads(payload)
@@ -105,8 +105,8 @@ def test_tags_that_can_not_be_read(edit: str) -> None:
         bad = json.dumps({**value, edit: wrong}).encode()
         with pytest.raises(CorruptObject):
             decode_tag(tagged.name, bad)
-    store.put_reference("other", b"\xff")
-    store.put_reference(tagged.name, bad)
+    store.references.put("other", b"\xff")
+    store.references.put(tagged.name, bad)
     assert list_tags(store) == ()
     with pytest.raises(SourceError, match="tag the image again"), default_images(store) as images:
         images.resolve("app")
@@ -115,7 +115,7 @@ def test_tags_that_can_not_be_read(edit: str) -> None:
 def test_wrong_names_are_said_before_anything_is_done() -> None:
     """A tag is a reference without digest."""
     store = new_store()
-    with Images(store) as images:
+    with Images(store.blobs, sizes=store.derived) as images:
         for name in ("UPPER", "a@sha256:" + "0" * 64, "u:p@host/a"):
             image = build(store, images, tars=[OWN], names=["good", name])
             with pytest.raises(UsageError):
@@ -129,14 +129,14 @@ def test_load_into_an_engine(tmp_path: Path, program: str, monkeypatch: pytest.M
     store = new_store()
     script = tmp_path / program
     monkeypatch.setenv("PATH", str(tmp_path))
-    with Images(store) as images:
+    with Images(store.blobs, sizes=store.derived) as images:
         image = build(store, images, tars=[OWN], names=["app:1"])
         with pytest.raises(UsageError, match="neither docker nor podman"):
             write(store, images, image, "type=docker")
         script.write_text(f"#!/bin/sh\n[ $1 = load ] && exec /bin/cat > {tmp_path}/loaded\n")
         script.chmod(script.stat().st_mode | stat.S_IXUSR)
         done = write(store, images, image, "type=docker")
-        with Images(new_store()) as others:
+        with Images(new_store().blobs) as others:
             found = others.resolve(f"docker-archive://{tmp_path}/loaded:app:1")
             assert found.digest == done.manifest_digest
         for body in ("echo no room; cat >/dev/null; exit 3", "echo no room; exit 3"):
@@ -153,7 +153,7 @@ def test_standard_output(tmp_path: Path) -> None:
         "from tests.images.test_tags import OWN\n"
         "from layercache.images.resolver import Images\n"
         "store = new_store()\n"
-        "with Images(store) as images:\n"
+        "with Images(store.blobs, sizes=store.derived) as images:\n"
         "    image = build(store, images, tars=[OWN])\n"
         "    write(store, images, image, 'type=tar,dest=-')\n"
     )

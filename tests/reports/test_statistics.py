@@ -39,7 +39,7 @@ def test_a_cache_counts_over_its_life() -> None:
     build(builder, FILES)
     build(builder, FILES)
     build(builder, {**FILES, "server.js": "2"})
-    kept = builder.store.get_derived("stats", "life")
+    kept = builder.store.derived.get("stats", "life")
     assert kept is not None
     life = Totals.decode(kept)
 
@@ -54,4 +54,4 @@ def test_a_plan_counts_nothing() -> None:
     builder = Builder()
     builder.plan(Dockerfile.parse("FROM scratch\nCOPY . /\n"), context=FILES)
 
-    assert builder.store.get_derived("stats", "life") is None
+    assert builder.store.derived.get("stats", "life") is None

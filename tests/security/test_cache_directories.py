@@ -16,8 +16,8 @@ from layercache.errors import Cancelled, NotFound
 from layercache.events import Note
 from layercache.store.backends.local import LocalBackend
 from layercache.store.collection import collect, usage, verify
-from layercache.store.small_objects import StoreEvent
 from layercache.store.store import Store
+from layercache.store.store_events import StoreEvent
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="modes and links of POSIX")
 
@@ -26,7 +26,7 @@ TEXT = "FROM scratch\nCOPY secret /\n"
 
 def build(cache: Path) -> None:
     with Store(LocalBackend(cache)) as store:
-        with store.lock("0" * 64):  # type: ignore[arg-type]
+        with store.records.lock("0" * 64):  # type: ignore[arg-type]
             pass
         Builder(store).build(Dockerfile.parse(TEXT), context={"secret": "s"}, tags=["app"])
 
@@ -274,7 +274,7 @@ def test_a_wait_for_another_build_is_announced_and_ends_with_the_build(
                 builder.cancel()
 
         builder = Builder(store, observers=[watch])
-        with LocalBackend(tmp_path).lock(store.record_name(recorded)) as held:
+        with LocalBackend(tmp_path).lock(store.records.name(recorded)) as held:
             assert held
             with pytest.raises(Cancelled):
                 builder.build(recipe, context={"secret": "s"})

@@ -51,10 +51,10 @@ def samples() -> dict[str, tuple[bytes, Decode]]:
 
     record, key = payload("record", "ac/")
     trail, target = payload("trail", "trails/")
-    reference = next(iter(store.references()))
-    tag = store.references()[reference]
+    reference = next(iter(store.references.all()))
+    tag = store.references.all()[reference]
     (index,) = [n for n in names if n.startswith("index/")][:1]
-    stored = store.get_derived("index", index.rpartition("/")[2].replace("-", ":", 1))
+    stored = store.derived.get("index", index.rpartition("/")[2].replace("-", ":", 1))
     assert stored is not None
 
     def read_record(data: bytes) -> bytes:

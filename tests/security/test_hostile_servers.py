@@ -30,7 +30,7 @@ def hang():
 
 threading.Thread(target=hang, daemon=True).start()
 remote = Store(open_backend("registry://127.0.0.1:%d/cache" % port))
-store = TieredStore(MemoryBackend(), cache_from=[remote], deadline=0.5, linger=0.5)
+store = TieredStore(Store(MemoryBackend()), cache_from=[remote], deadline=0.5, linger=0.5)
 recipe = Dockerfile.parse("FROM scratch\\nCOPY a /\\nCOPY b /\\n")
 result = Builder(store).build(recipe, context={{"a": "1", "b": "2"}})
 assert result.tree().open(b"b").read() == b"2"

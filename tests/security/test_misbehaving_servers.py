@@ -91,7 +91,7 @@ def _build(backend: Backend) -> list[str]:
     """The layers of a build that has only `backend` to reuse from, and writes there."""
     other = Store(backend)
     store = TieredStore(
-        MemoryBackend(), cache_from=[other], cache_to=[other], deadline=0.4, linger=0.4
+        Store(MemoryBackend()), cache_from=[other], cache_to=[other], deadline=0.4, linger=0.4
     )
     began = time.monotonic()
     result = Builder(store, executor=Writes(), jobs=2).build(RECIPE, context=CONTEXT, project="p")

@@ -75,12 +75,12 @@ def test_free_texts_are_escaped(world: Path, text: str) -> None:
     for namespace, salt in ((text, ""), ("", text), ("", "")):
         backend = LocalBackend(world / "cache")
         with suppress(LayerCacheError), Store(backend, namespace=namespace, salt=salt) as store:
-            store.put_reference(text, b"what it is")
+            store.references.put(text, b"what it is")
             store.commit()
-            assert store.get_reference(text) == b"what it is"
-            assert store.get_reference(text + "x") is None
-            assert text in store.references()
-            assert store.delete_reference(text)
+            assert store.references.get(text) == b"what it is"
+            assert store.references.get(text + "x") is None
+            assert text in store.references.all()
+            assert store.references.delete(text)
     assert _seen(world) == before
 
 

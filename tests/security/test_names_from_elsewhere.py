@@ -161,13 +161,13 @@ def test_an_index_is_not_taken_from_a_shared_cache(tmp_path: Path) -> None:
     hostile = encoded((b"", DIRECTORY), (b"z", FILE))
     with open_store(str(shared)) as store:
         for path in (tmp_path / "first" / "cache" / "index").iterdir():
-            store.put_derived("index", path.name.replace("-", ":", 1), hostile)
+            store.derived.put("index", path.name.replace("-", ":", 1), hostile)
     assert (shared / "index").exists()
     second = build(tmp_path / "second", "alpha", cache_from=[str(shared)])
     assert {"hit", None} == {step.decision for step in second.steps}
     with open_store(str(tmp_path / "second" / "cache"), cache_from=[str(shared)]) as store:
         for path in (shared / "index").iterdir():
-            assert store.get_derived("index", path.name.replace("-", ":", 1)) is None
+            assert store.derived.get("index", path.name.replace("-", ":", 1)) is None
     assert first.image == second.image
 
 
@@ -177,10 +177,10 @@ def test_a_lie_about_a_state_poisons_nothing(tmp_path: Path) -> None:
     build(tmp_path / "first", "alpha", cache_to=[str(shared)])
     lie = Fingerprint("00" * 32)
     with open_store(str(shared)) as store:
-        for trail in store.trails():
+        for trail in store.trails.all():
             assert trail.facts
             false = tuple(attrs.evolve(fact, fingerprint=lie) for fact in trail.facts)
-            store.put_trail(attrs.evolve(trail, facts=false))
+            store.trails.put(attrs.evolve(trail, facts=false))
         store.commit()
     second = build(tmp_path / "second", "alpha", cache_from=[str(shared)])
     # The second COPY asked for a key that nobody has, so it was executed.

@@ -14,6 +14,7 @@ from layercache.model.digests import Fingerprint
 from layercache.store.backend import LARGEST_SMALL, read_bounded
 from layercache.store.backends.local import LocalBackend
 from layercache.store.backends.memory import MemoryBackend
+from layercache.store.parts import Cache
 from layercache.store.store import Store, StoreEvent
 from layercache.store.tiered import TieredStore, tiered
 from layercache.store.trust import KeyedVerifier
@@ -22,7 +23,7 @@ SECRET = b"0123456789abcdef"
 SCOPES = [("", ""), ("team", ""), ("", "pepper"), ("team", "pepper"), ("other", "pepper")]
 
 
-def build(store: Store) -> list[str | None]:
+def build(store: Cache) -> list[str | None]:
     done = Builder(store).build(
         Dockerfile.parse("FROM scratch\nCOPY a /\n"), context={"a": "1"}, tags=["app"]
     )
@@ -43,17 +44,19 @@ def test_signatures_bind_namespace_and_salt(
     second = Store(
         backend, verifier=verifier, namespace=read[0], salt=read[1], on_event=events.append
     )
-    names = [info.name for info in backend.list(first.prefix) if info.name != "format"]
+    names = [info.name for info in backend.list(first.objects.prefix) if info.name != "format"]
     for name in names:
         with backend.read(name) as content:
-            backend.write(second.prefix + name.removeprefix(first.prefix), content)
-    keys = [name.rpartition("/")[2] for name in names if name.startswith(first.prefix + "ac/")]
-    found = second.lookup(keys)  # type: ignore[arg-type]
+            backend.write(second.objects.prefix + name.removeprefix(first.objects.prefix), content)
+    keys = [
+        name.rpartition("/")[2] for name in names if name.startswith(first.objects.prefix + "ac/")
+    ]
+    found = second.records.lookup(keys)  # type: ignore[arg-type]
 
     assert keys
     assert bool(found) == (written == read)
-    assert bool(second.references()) == (written == read)
-    assert bool(second.trails()) == (written == read)
+    assert bool(second.references.all()) == (written == read)
+    assert bool(second.trails.all()) == (written == read)
     assert {event.kind for event in events} == (set() if written == read else {"untrusted"})
 
 
@@ -66,9 +69,10 @@ def test_a_store_that_is_copied_or_put_behind_another_signs_alike() -> None:
         build(both)
         assert both.flush(30)
     plain = Store(remote, verifier=KeyedVerifier(SECRET), namespace="team")
-    assert plain.trails()
-    with TieredStore(MemoryBackend(), cache_from=[plain], verifier=KeyedVerifier(SECRET)) as other:
-        assert other.authority is not None
+    assert plain.trails.all()
+    local = Store(MemoryBackend(), verifier=KeyedVerifier(SECRET))
+    with TieredStore(local, cache_from=[plain]) as other:
+        assert pickle.loads(pickle.dumps(other)).local.authority is not None
     again = pickle.loads(pickle.dumps(Store(backend, verifier=_Plain(), namespace="team")))
     assert isinstance(again.authority, _Plain)
 
@@ -107,26 +111,26 @@ def test_a_salt_disowns_all_that_is_stored(tmp_path: Path) -> None:
     recipe = Dockerfile.parse("FROM scratch AS one\nCOPY a /\nFROM scratch\nCOPY --from=one /a /\n")
     with Store(backend, salt="old") as store:
         result = Builder(store).build(recipe, context={"a": "1"}, tags=["app"], project="p")
-        store.put_fact("", "0" * 64, Fingerprint("1" * 64))
-        store.put_derived("index", "sha256:" + "2" * 64, b"index")
-        store.put_derived("accounts", "sha256:" + "2" * 64, b"accounts")
+        store.facts.put("", "0" * 64, Fingerprint("1" * 64))
+        store.derived.put("index", "sha256:" + "2" * 64, b"index")
+        store.derived.put("accounts", "sha256:" + "2" * 64, b"accounts")
         keys = [step.key for step in result.steps if step.key is not None]
         blobs = [layer.descriptor for layer in result.state.layers] if result.state else []
         assert keys
         assert blobs
-        assert store.trails()
-        assert store.references()
+        assert store.trails.all()
+        assert store.references.all()
     before = {info.name for info in backend.list("")} - {"format"}
     for salt in ("new", ""):
         with Store(LocalBackend(tmp_path), salt=salt) as other:
-            assert other.lookup(keys) == {}
-            assert not any(other.has_blob(blob) for blob in blobs)
-            assert other.trails() == []
-            assert other.references() == {}
-            assert other.get_fact("", "0" * 64) is None
-            assert other.get_derived("index", "sha256:" + "2" * 64) is None
-            assert other.get_derived("accounts", "sha256:" + "2" * 64) is None
-            assert not [name for name in before if name.startswith(other.prefix or "ac/")]
+            assert other.records.lookup(keys) == {}
+            assert not any(other.blobs.has(blob) for blob in blobs)
+            assert other.trails.all() == []
+            assert other.references.all() == {}
+            assert other.facts.get("", "0" * 64) is None
+            assert other.derived.get("index", "sha256:" + "2" * 64) is None
+            assert other.derived.get("accounts", "sha256:" + "2" * 64) is None
+            assert not [name for name in before if name.startswith(other.objects.prefix or "ac/")]
             again = Builder(other).build(recipe, context={"a": "1"}, project="p")
             assert "hit" not in [step.decision for step in again.steps]
 
@@ -136,9 +140,9 @@ def test_what_is_derived_counts_only_when_it_is_signed() -> None:
     backend = MemoryBackend()
     other, mine = Store(backend), Store(backend, verifier=KeyedVerifier(SECRET))
     for kind in ("accounts", "index", "selectors"):
-        other.put_derived(kind, "x", b"not signed")
-        assert mine.get_derived(kind, "x") is None
-        mine.put_derived(kind, "y", b"signed")
-        assert mine.get_derived(kind, "y") == b"signed"
-    other.put_fact("", "0" * 64, Fingerprint("1" * 64))
-    assert mine.get_fact("", "0" * 64) is None
+        other.derived.put(kind, "x", b"not signed")
+        assert mine.derived.get(kind, "x") is None
+        mine.derived.put(kind, "y", b"signed")
+        assert mine.derived.get(kind, "y") == b"signed"
+    other.facts.put("", "0" * 64, Fingerprint("1" * 64))
+    assert mine.facts.get("", "0" * 64) is None

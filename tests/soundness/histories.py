@@ -26,6 +26,7 @@ from layercache.solver.strategies import ChainKeys, ContentKeys
 from layercache.solver.walker import GraphWalker
 from layercache.store.backends.memory import MemoryBackend
 from layercache.store.collection import collect
+from layercache.store.parts import Cache
 from layercache.store.store import Store
 from layercache.store.tiered import TieredStore
 from layercache.testing import driving
@@ -138,11 +139,11 @@ def shared(seed: int) -> Tally:
     choices = SeededChoices(seed)
     own = [MemoryBackend(), MemoryBackend(), MemoryBackend()]
 
-    def store(common: MemoryBackend, machine: int) -> Store:
+    def store(common: MemoryBackend, machine: int) -> Cache:
         if choices.number(1, 8) == 1:
             collect(Store(choices.pick((common, own[machine]))), [], everything=True, grace=0.0)
         remote = Store(common)
-        return TieredStore(own[machine], cache_from=[remote], cache_to=[remote])
+        return TieredStore(Store(own[machine]), cache_from=[remote], cache_to=[remote])
 
     world = _world(seed, choices, store=store)
     try:
@@ -157,7 +158,7 @@ def _world(
     seed: int,
     choices: Choices,
     *,
-    store: Callable[[MemoryBackend, int], Store] | None,
+    store: Callable[[MemoryBackend, int], Cache] | None,
     trace: str = "",
 ) -> LawWorld:
     return LawWorld(
@@ -219,7 +220,7 @@ def workspace(seed: int) -> Tally:
     return tally
 
 
-def _open(directory: Path) -> Store:
+def _open(directory: Path) -> Cache:
     from layercache.store.open import open_store
 
     return open_store(str(directory))

@@ -216,7 +216,7 @@ class Machines(TieredStore):
         REMOTE.setdefault(name, MemoryBackend())
         self.name = name
         remote = Store(REMOTE[name])
-        super().__init__(MemoryBackend(), cache_from=[remote], cache_to=[remote])
+        super().__init__(Store(MemoryBackend()), cache_from=[remote], cache_to=[remote])
 
     def __reduce__(self):
         return Machines, (self.name,)

@@ -162,7 +162,7 @@ def test_what_is_no_object_is_left_alone(tmp_path):
     """A cache at the root of a file system, on NFS, with a note of its owner, or a link: none of
     it is listed, none of it ends a collection or is removed."""
     store = Store(LocalBackend(tmp_path / "cache"))
-    record = store.put(make_record(store, 1))
+    record = store.records.put(make_record(store, 1))
     store.commit()
     (tmp_path / "elsewhere" / "sha256").mkdir(parents=True)
     os.symlink(tmp_path / "elsewhere", tmp_path / "cache" / "index")

@@ -344,9 +344,9 @@ def test_a_trail_of_any_shape_is_one_or_is_damaged():
 def test_a_reference_of_another_shape_is_none(value):
     """A number in the place of its bytes is not so many bytes."""
     store = Store(MemoryBackend())
-    store.put_reference("x", b"fine")
-    (name,) = [info.name for info in store.medium.list("refs/")]
-    store.medium.write(name, io.BytesIO(seal("reference", name, pack(("x", value)))))
+    store.references.put("x", b"fine")
+    (name,) = [info.name for info in store.objects.medium.list("refs/")]
+    store.objects.medium.write(name, io.BytesIO(seal("reference", name, pack(("x", value)))))
     fresh = Store(store.backend)
-    assert fresh.references() == {}
-    assert fresh.get_reference("x") is None
+    assert fresh.references.all() == {}
+    assert fresh.references.get("x") is None

@@ -190,7 +190,7 @@ def test_collections_beside_builds(tmp_path: Path, seconds: float) -> None:
         for damage in dangling:
             # A record may outlive its blob only as a miss: looking it up must not find it.
             key = damage.name.rpartition("/")[2]
-            assert own.lookup([key]) == {}  # type: ignore[list-item]
+            assert own.records.lookup([key]) == {}  # type: ignore[list-item]
 
 
 def test_builds_are_kept_and_dropped_by_label(
@@ -310,17 +310,17 @@ def test_a_tag_that_was_set_meanwhile_holds_its_layers(store: Store, tmp_path: P
     directory = tmp_path / "cache"
     build(store, 0, tags=["kept:1"])
     (kept,) = list_tags(store)
-    ((name, tag),) = store.references().items()
+    ((name, tag),) = store.references.all().items()
     for path in (directory / "ac").rglob("*"):
         if path.is_file():
             path.unlink()
-    store.delete_reference(name)
+    store.references.delete(name)
     age(directory, 30)
     backend = Interrupted(directory)
 
     def meanwhile() -> None:
         with Store(LocalBackend(directory)) as other:
-            other.put_reference(name, tag)
+            other.references.put(name, tag)
             other.commit()
 
     backend.meanwhile = meanwhile
@@ -338,7 +338,7 @@ def test_a_build_that_changed_nothing_is_the_last(
         age(tmp_path / "cache", 30)
     build(store, 0, project="old", tags=tags)
     if tags:
-        store.delete_reference(next(iter(store.references())))
+        store.references.delete(next(iter(store.references.all())))
     collect(store, [KeepBuilds(1)], grace=0)
     with Store(LocalBackend(tmp_path / "cache")) as later:
         files = {"a": "a0" * 100, "b": "b0" * 100}

@@ -25,6 +25,7 @@ from layercache.store.backends import beneath, local
 from layercache.store.backends.local import LocalBackend
 from layercache.store.backends.memory import MemoryBackend
 from layercache.store.collection import verify
+from layercache.store.sealed_objects import SealedObjects
 from layercache.store.store import Store
 from layercache.testing.storage import make_record
 from tests.store.test_faulty_storage import CONTEXT, RECIPE, Writes, _build, _diff_ids, _intact
@@ -80,9 +81,9 @@ def test_killed_at_random_points(fast_directory):
             store = Store(LocalBackend(directory))
             for count in range(first, first + 1000):
                 content = b"%d" % count * (1 + count % 977)
-                store.put(make_record(store, count, content), replace=count % 5 == 0)
+                store.records.put(make_record(store, count, content), replace=count % 5 == 0)
                 if count % 3 == 0:
-                    store.put_reference("latest", b"%d" % count)
+                    store.references.put("latest", b"%d" % count)
                 store.commit()
                 os.write(writer, b"%d\n" % count)
 
@@ -101,7 +102,7 @@ def test_killed_at_random_points(fast_directory):
     store = Store(LocalBackend(directory))
     last = max((n for n in acknowledged if n % 3 == 0), default=None)
     if last is not None:
-        assert int(store.get_reference("latest")) >= last
+        assert int(store.references.get("latest")) >= last
     _check_apart(directory, acknowledged)
     wall = time.monotonic() - started
     done = len(acknowledged)
@@ -118,12 +119,12 @@ def _check(backend, acknowledged):
     """Everything acknowledged is a hit, and every record that is there has its right layer."""
     store = Store(backend)
     keys = {make_record(None, n).key: n for n in acknowledged}
-    found = store.lookup(list(keys))
+    found = store.records.lookup(list(keys))
     assert set(found) == set(keys)
     for info in backend.list("ac/"):
         key = info.name.rpartition("/")[2]
-        record = store.lookup([key])[key]
-        data = store.read_blob(record.layer.descriptor.digest)
+        record = store.records.lookup([key])[key]
+        data = store.blobs.read(record.layer.descriptor.digest)
         assert "sha256:" + hashlib.sha256(data).hexdigest() == record.layer.diff_id
 
 
@@ -220,11 +221,11 @@ def _power_cuts(tmp_path, monkeypatch, states):
         fresh = {}
         for number in rng.sample(range(20), 4):
             content = b"build %d step %d " % (build, number) * rng.randrange(1, 40)
-            record = store.put(make_record(store, number, content), replace=True)
+            record = store.records.put(make_record(store, number, content), replace=True)
             fresh[record.key] = content
             history.setdefault(record.key, []).append((10**9, content))
-        store.put_derived("index", f"x{build}", b"derived %d" % build)
-        store.put_reference("tag", b"%d" % build)
+        store.derived.put("index", f"x{build}", b"derived %d" % build)
+        store.references.put("tag", b"%d" % build)
         references.append((10**9, b"%d" % build))
         store.commit()
         at = len(recorder.log)
@@ -242,17 +243,17 @@ def _power_cuts(tmp_path, monkeypatch, states):
             if not name.startswith(("tmp/", "locks/")):
                 backend.write(name, io.BytesIO(content))
         store = Store(backend)
-        found = store.lookup(list(history))
+        found = store.records.lookup(list(history))
         for key, versions in history.items():
             acknowledged = [i for i, (at, _) in enumerate(versions) if at <= end]
             if acknowledged:
                 assert key in found
             if key not in found:
                 continue
-            seen = store.read_blob(found[key].layer.descriptor.digest)
+            seen = store.blobs.read(found[key].layer.descriptor.digest)
             allowed = versions[acknowledged[-1] :] if acknowledged else versions
             assert seen in [content for _, content in allowed]
-        tag = store.get_reference("tag")
+        tag = store.references.get("tag")
         done = [i for i, (at, _) in enumerate(references) if at <= end]
         if done:
             assert tag in [value for _, value in references[done[-1] :]]
@@ -272,14 +273,14 @@ def test_power_cuts(tmp_path, monkeypatch):
 def test_a_wrong_order_is_caught(tmp_path, monkeypatch, first_sync):
     """With either of the two syncs left out, power cuts do show."""
 
-    def wrong(store, names):
+    def wrong(objects, names):
         if first_sync:
-            store.backend.sync()
-        store.backend.publish(names)
+            objects.backend.sync()
+        objects.backend.publish(names)
         if not first_sync:
-            store.backend.sync()
+            objects.backend.sync()
 
-    monkeypatch.setattr(Store, "_acknowledge", wrong)
+    monkeypatch.setattr(SealedObjects, "_make_durable", wrong)
     with pytest.raises(AssertionError):
         _power_cuts(tmp_path, monkeypatch, 1000)
 
@@ -311,15 +312,15 @@ def test_a_failed_sync_acknowledges_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(durability, "sync_filesystem", sync)
     events = []
     store = Store(LocalBackend(tmp_path / "cache"), on_event=events.append)
-    record = store.put(make_record(store, 1))
+    record = store.records.put(make_record(store, 1))
     store.commit()
 
     assert [event.kind for event in events] == ["degraded"]
-    assert Store(LocalBackend(tmp_path / "cache")).lookup([record.key]) == {}
+    assert Store(LocalBackend(tmp_path / "cache")).records.lookup([record.key]) == {}
     failing[0] = False
-    store.put(make_record(store, 1))
+    store.records.put(make_record(store, 1))
     store.commit()
-    assert Store(LocalBackend(tmp_path / "cache")).lookup([record.key])
+    assert Store(LocalBackend(tmp_path / "cache")).records.lookup([record.key])
 
 
 # -- many processes -------------------------------------------------------------------------
@@ -337,15 +338,15 @@ def test_64_processes_on_one_key(fast_directory):
         store = Store(LocalBackend(directory))
         key = make_record(None, 7).key
         time.sleep(max(0.0, start - time.time()))
-        with store.lock(key) as got:
+        with store.records.lock(key) as got:
             assert got
-            found = store.lookup([key]).get(key)
+            found = store.records.lookup([key]).get(key)
             if found is None:
                 with open(ran, "ab", buffering=0) as out:
                     out.write(b"x")
                 time.sleep(0.05)
-                found = store.put(make_record(store, 7))
-        assert store.read_blob(found.layer.descriptor.digest) == b"layer 7"
+                found = store.records.put(make_record(store, 7))
+        assert store.blobs.read(found.layer.descriptor.digest) == b"layer 7"
         store.commit()
         with open(adopted, "ab", buffering=0) as out:
             out.write(b"x")
@@ -366,18 +367,18 @@ def test_a_killed_holder_blocks_nobody(fast_directory):
     reader, writer = os.pipe()
 
     def hold():
-        with Store(LocalBackend(directory)).lock("k"):
+        with Store(LocalBackend(directory)).records.lock("k"):
             os.write(writer, b"x")
             time.sleep(60)
 
     pid = _child(hold)
     os.read(reader, 1)
     store = Store(LocalBackend(directory))
-    with store.lock("k", lambda: True) as got:
+    with store.records.lock("k", lambda: True) as got:
         assert not got
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
-    with store.lock("k", lambda: True) as got:
+    with store.records.lock("k", lambda: True) as got:
         assert got
 
 
@@ -447,8 +448,8 @@ def test_another_users_directory(tmp_path_factory):
             executor = Writes()
             assert _diff_ids(_build(other, executor)) == expected
             assert executor.runs == 0
-            record = other.put(make_record(other, 1))
-            assert other.lookup([record.key])
+            record = other.records.put(make_record(other, 1))
+            assert other.records.lookup([record.key])
             other.commit()
             assert "belongs to somebody else or is read-only" in events[0].message
             other.close()

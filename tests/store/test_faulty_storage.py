@@ -74,7 +74,7 @@ def _intact(store, result) -> bool:
     """Reads everything, as an export would."""
     try:
         for layer in result.state.layers:
-            store.read_blob(layer.descriptor.digest)
+            store.blobs.read(layer.descriptor.digest)
     except CacheError:
         return False
     return True

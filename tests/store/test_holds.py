@@ -41,7 +41,7 @@ def _store(directory):
 
 def _hits(directory, keys):
     with _store(directory) as store:
-        return set(store.lookup(keys))
+        return set(store.records.lookup(keys))
 
 
 def _age(directory, seconds):
@@ -57,16 +57,16 @@ def test_what_a_build_relies_on_is_not_collected(tmp_path):
     """A hit holds its layer until the build is over, however old it looks."""
     store = _store(tmp_path)
     assert isinstance(store.backend, Holds)
-    records = [store.put(make_record(store, number)) for number in range(4)]
+    records = [store.records.put(make_record(store, number)) for number in range(4)]
     store.commit()
     reader = _store(tmp_path)
-    assert reader.lookup([records[0].key])
+    assert reader.records.lookup([records[0].key])
     _age(tmp_path, YEARS)
     collector = _store(tmp_path)
     done = collect(collector, [], everything=True, grace=0.0)
 
     assert not any(records[0].key in name for name in done.removed)
-    assert reader.read_blob(records[0].layer.descriptor.digest) == b"layer 0"
+    assert reader.blobs.read(records[0].layer.descriptor.digest) == b"layer 0"
     assert _hits(tmp_path, [r.key for r in records]) == {records[0].key}
     reader.commit()
     collect(collector, [], everything=True, grace=0.0)
@@ -77,14 +77,14 @@ def test_what_a_build_relies_on_is_not_collected(tmp_path):
 def test_what_a_build_has_just_added_is_not_collected(tmp_path):
     """A blob whose record is still to come stays, also with the clock ten years on."""
     store = _store(tmp_path)
-    descriptor = store.add_blob(io.BytesIO(b"soon"), LAYER_TAR)
+    descriptor = store.blobs.add(io.BytesIO(b"soon"), LAYER_TAR)
     _age(tmp_path, YEARS)
     collect(_store(tmp_path), [], grace=0.0)
 
-    assert _store(tmp_path).has_blob(descriptor)
+    assert _store(tmp_path).blobs.has(descriptor)
     store.close()
     collect(_store(tmp_path), [], grace=0.0)
-    assert not _store(tmp_path).has_blob(descriptor)
+    assert not _store(tmp_path).blobs.has(descriptor)
 
 
 @posix
@@ -92,7 +92,7 @@ def test_what_a_build_has_just_added_is_not_collected(tmp_path):
 def test_a_record_is_found_while_it_is_acknowledged(tmp_path, ask):
     """A twin may move it from where it was staged to its place between two looks."""
     twin = _store(tmp_path)
-    record = twin.put(make_record(twin, 1))
+    record = twin.records.put(make_record(twin, 1))
 
     class Slow(LocalBackend):
         def staged(self, name):
@@ -101,9 +101,9 @@ def test_a_record_is_found_while_it_is_acknowledged(tmp_path, ask):
 
     store = Store(Slow(tmp_path))
     if ask == "lookup":
-        assert set(store.lookup([record.key])) == {record.key}
+        assert set(store.records.lookup([record.key])) == {record.key}
     else:
-        newer = store.put(make_record(store, 1), replace=True)
+        newer = store.records.put(make_record(store, 1), replace=True)
         assert newer.generation == record.generation + 1
 
 
@@ -111,13 +111,13 @@ def test_a_record_is_found_while_it_is_acknowledged(tmp_path, ask):
 def test_a_killed_build_holds_nothing(tmp_path):
     """Holds go with the process."""
     store = _store(tmp_path)
-    record = store.put(make_record(store, 1))
+    record = store.records.put(make_record(store, 1))
     store.commit()
     reader, writer = os.pipe()
 
     def hold():
         holder = _store(tmp_path)
-        holder.lookup([record.key])
+        holder.records.lookup([record.key])
         os.write(writer, b"x")
         time.sleep(60)
 
@@ -136,13 +136,13 @@ def test_a_killed_build_holds_nothing(tmp_path):
 def test_what_a_dead_build_staged_is_not_acknowledged_without_its_layer(tmp_path):
     """Nobody holds its layer any more; with that gone, its record never comes to be seen."""
     dead = _store(tmp_path)
-    record = dead.put(make_record(dead, 1))
+    record = dead.records.put(make_record(dead, 1))
     dead.close()
     collect(_store(tmp_path), [], grace=0.0)
     store = _store(tmp_path)
-    store.put(make_record(store, 2))
+    store.records.put(make_record(store, 2))
 
-    assert store.lookup([record.key]) == {}
+    assert store.records.lookup([record.key]) == {}
     store.commit()
     assert verify(_store(tmp_path)) == ()
 
@@ -191,13 +191,13 @@ def test_collections_beside_readers_and_writers(fast_directory):  # noqa: F811
             store = _store(directory)
             keys = []
             for step in rng.sample(range(number), 3):
-                record = store.put(make_record(store, step, content(step)))
+                record = store.records.put(make_record(store, step, content(step)))
                 keys.append(record.key)
             time.sleep(rng.random() * 0.01)
-            found = store.lookup(keys)
+            found = store.records.lookup(keys)
             assert set(found) == set(keys)
             for record in found.values():  # what the build relies on is there until it ends
-                store.read_blob(record.layer.descriptor.digest)
+                store.blobs.read(record.layer.descriptor.digest)
             store.commit()
             store.close()
 
@@ -206,10 +206,10 @@ def test_collections_beside_readers_and_writers(fast_directory):  # noqa: F811
         keys = [make_record(None, step).key for step in range(number)]
         while time.time() < end:
             store = _store(directory)
-            found = store.lookup(rng.sample(keys, 5))
+            found = store.records.lookup(rng.sample(keys, 5))
             time.sleep(rng.random() * 0.02)
             for record in found.values():
-                store.read_blob(record.layer.descriptor.digest)
+                store.blobs.read(record.layer.descriptor.digest)
             store.close()
 
     def gather(seed):
@@ -292,17 +292,17 @@ def test_a_plan_that_is_over_holds_nothing(tmp_path):
     planner.plan(text, context={"a": "1"})
     collect(_store(tmp_path), [], everything=True, grace=0.0)
 
-    assert not _store(tmp_path).has_blob(state_of(first).layers[0].descriptor)
+    assert not _store(tmp_path).blobs.has(state_of(first).layers[0].descriptor)
 
 
 @posix
 def test_a_build_holds_what_it_relies_on_beyond_the_end_of_another(tmp_path):
     """Two builds over one object: the first to end lets go of nothing that the other needs."""
     store = _store(tmp_path)
-    record = store.put(make_record(store, 1))
+    record = store.records.put(make_record(store, 1))
     store.commit()
     with store.in_use():
-        store.lookup([record.key])
+        store.records.lookup([record.key])
         with store.in_use():
             store.commit()
         collect(_store(tmp_path), [], everything=True, grace=0.0)
@@ -316,26 +316,26 @@ def test_an_old_blob_that_is_made_again_is_renewed(tmp_path, kind):
     """No record may name it any more: by age alone it would go, before the new record is seen."""
     backend = LocalBackend(tmp_path) if kind == "local" else CountingBackend(LocalBackend(tmp_path))
     store = Store(backend)
-    descriptor = store.add_blob(io.BytesIO(b"layer"), LAYER_TAR)
+    descriptor = store.blobs.add(io.BytesIO(b"layer"), LAYER_TAR)
     _age(tmp_path, 60)
     (before,) = store.backend.list("blobs/")
-    store.add_blob(io.BytesIO(b"layer"), LAYER_TAR)
+    store.blobs.add(io.BytesIO(b"layer"), LAYER_TAR)
     assert list(store.backend.list("blobs/")) == [before]
     _age(tmp_path, YEARS)
-    Store(backend).add_blob(io.BytesIO(b"layer"), LAYER_TAR)
+    Store(backend).blobs.add(io.BytesIO(b"layer"), LAYER_TAR)
     (after,) = store.backend.list("blobs/")
     assert time.time() - after.stamp < 60
-    assert store.read_blob(descriptor.digest) == b"layer"
+    assert store.blobs.read(descriptor.digest) == b"layer"
 
 
 def test_an_old_blob_at_a_remote_is_sent_again(tmp_path):
     """With a record that is new there: what collects there must not come between."""
     remote = CountingBackend(LocalBackend(tmp_path / "remote"))
     content = os.urandom(1 << 17)  # large enough to be looked for first
-    Store(remote).add_blob(io.BytesIO(content), LAYER_TAR)
+    Store(remote).blobs.add(io.BytesIO(content), LAYER_TAR)
     for number, age in enumerate((60, YEARS)):
         _age(tmp_path / "remote", age)
         with tiered(Store(LocalBackend(tmp_path / f"{number}")), cache_to=[remote]) as store:
-            store.put(make_record(store, number, content))
+            store.records.put(make_record(store, number, content))
         (blob,) = remote.list("blobs/")
         assert (time.time() - blob.stamp < 30) == (age == YEARS)

@@ -188,7 +188,7 @@ def test_two_machines_share_a_build(tmp_path, remote):
         assert (ran, again, same) == (12, 0, layers)
         assert requests <= 2
         for layer in result.state.layers:
-            assert store.read_blob(layer.descriptor.digest)
+            assert store.blobs.read(layer.descriptor.digest)
     counting = CountingBackend(remote())
     with tiered(Store(LocalBackend(tmp_path / "one")), cache_to=[counting]) as store:
         _build(store, _recipe(12))

@@ -18,8 +18,8 @@ from layercache.store.backends.fsspec import FsspecBackend
 from layercache.store.backends.local import LocalBackend
 from layercache.store.backends.memory import MemoryBackend, shared_memory
 from layercache.store.collection import collect
-from layercache.store.small_objects import StoreEvent
 from layercache.store.store import Store
+from layercache.store.store_events import StoreEvent
 from layercache.testing.faults import CountingBackend
 from layercache.testing.storage import StoreSuite, make_record
 from tests.narrow import layer_of, state_of
@@ -80,10 +80,10 @@ def test_counting():
     """Requests, round trips and bytes are counted."""
     backend = CountingBackend(MemoryBackend())
     store = Store(backend)
-    store.put_fact("a", "b", Fingerprint("c"))
+    store.facts.put("a", "b", Fingerprint("c"))
     before = backend.requests
 
-    assert store.get_fact("a", "b") == "c"
+    assert store.facts.get("a", "b") == "c"
     assert backend.requests - before == 1
 
 
@@ -93,17 +93,17 @@ def test_a_directory_that_was_removed_is_made_again(tmp_path, whole):
     directory = tmp_path / "cache"
     events: list[StoreEvent] = []
     store = Store(LocalBackend(directory), on_event=events.append)
-    store.put(make_record(store, 1))
+    store.records.put(make_record(store, 1))
     store.commit()
     if whole:
         shutil.rmtree(directory)
     else:
         for entry in list(directory.iterdir()):
             shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
-    record = store.put(make_record(store, 1))
+    record = store.records.put(make_record(store, 1))
     store.commit()
 
-    assert Store(LocalBackend(directory)).lookup([record.key]) == {record.key: record}
+    assert Store(LocalBackend(directory)).records.lookup([record.key]) == {record.key: record}
     assert events == []
 
 
@@ -206,19 +206,19 @@ def test_a_record_that_can_not_be_read_ends_a_collection(tmp_path):
             return Broken() if name.startswith("ac/") else super().read(name)
 
     store = Store(Stale(tmp_path))
-    record = store.put(make_record(store, 1))
+    record = store.records.put(make_record(store, 1))
     store.commit()
     with pytest.raises(CacheError, match="Stale"):
         collect(store, [], grace=0)
-    assert store.has_blob(layer_of(record).descriptor)
+    assert store.blobs.has(layer_of(record).descriptor)
 
 
 @posix
 def test_a_forked_child_removes_nothing_of_its_parent(tmp_path):
     """What is kept aside stays when a child closes its copy of the store, or just ends."""
     with Store(Raises("write", OSError(28, "full"))) as store:
-        descriptor = store.add_blob(io.BytesIO(b"aside"), LAYER_TAR)
+        descriptor = store.blobs.add(io.BytesIO(b"aside"), LAYER_TAR)
         os.waitpid(_child(store.close), 0)
-        assert store.check_blob(descriptor)
-        path = store.verified_path(descriptor)
+        assert store.blobs.intact(descriptor)
+        path = store.blobs.verified_path(descriptor)
     assert not os.path.exists(path)

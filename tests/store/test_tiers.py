@@ -74,14 +74,8 @@ class TestTiered(StoreSuite):
     """With another store behind it a store does what stores do."""
 
     def make(self, tmp_path, **options):
-        remote = Store(LocalBackend(tmp_path / "remote"), **options)
-        return (
-            TieredStore(
-                LocalBackend(tmp_path / "cache"), cache_from=[Store(MemoryBackend())], **options
-            )
-            if remote
-            else None
-        )
+        local = Store(LocalBackend(tmp_path / "cache"), **options)
+        return TieredStore(local, cache_from=[Store(MemoryBackend())])
 
 
 @pytest.mark.parametrize("steps", [10, 100])
@@ -163,12 +157,12 @@ def test_a_trail_by_definition_is_the_same_everywhere(tmp_path):
     recipe = _recipe(6)
     with _machine(tmp_path, "one", shared) as store:
         Builder(store, executor=Touch(), jobs=1).build(recipe, project="here")
-        trail = next(t for t in store.trails() if t.steps)
+        trail = next(t for t in store.trails.all() if t.steps)
     remote = CountingBackend(shared)
     name = definition_of((s.stage, s.index, s.op, s.text) for s in trail.steps)
     with _machine(tmp_path, "two", remote, push=False) as store:
-        store.prefetch([name])
-        found = store.lookup(list(trail.records()))
+        store.trails.prefetch([name])
+        found = store.records.lookup(list(trail.records()))
 
     assert len(found) == 6
     assert remote.requests == 1
@@ -199,12 +193,12 @@ def test_keys_that_are_known_together_are_asked_for_together(tmp_path):
     """1,000 keys, half of them there: one round trip, however many they are, and none again."""
     shared = MemoryBackend()
     maker = Store(shared)
-    records = [maker.put(make_record(maker, number)) for number in range(500)]
+    records = [maker.records.put(make_record(maker, number)) for number in range(500)]
     keys = [make_record(None, number).key for number in range(1000)]
     remote = CountingBackend(shared)
     with _machine(tmp_path, "two", remote, push=False) as store:
-        assert set(store.lookup(keys)) == {record.key for record in records}
-        assert set(store.lookup(keys)) == {record.key for record in records}
+        assert set(store.records.lookup(keys)) == {record.key for record in records}
+        assert set(store.records.lookup(keys)) == {record.key for record in records}
 
     assert remote.round_trips == 1
     assert remote.requests == 1000
@@ -220,10 +214,10 @@ def test_a_large_batch_is_given_more_time(tmp_path):
 
     shared = Slow()
     maker = Store(shared)
-    record = maker.put(make_record(maker, 1))
+    record = maker.records.put(make_record(maker, 1))
     keys = [make_record(None, number).key for number in range(300)]
     with _machine(tmp_path, "two", shared, push=False, deadline=0.3) as store:
-        assert set(store.lookup(keys)) == {record.key}
+        assert set(store.records.lookup(keys)) == {record.key}
 
 
 def test_a_wrong_beginning_costs_no_hit(tmp_path):
@@ -253,9 +247,9 @@ def test_layers_come_when_needed_and_stay(tmp_path):
     with _machine(tmp_path, "two", remote, push=False) as store:
         _build(store, _recipe(3))
         for layer in layers:
-            assert store.has_blob(layer.descriptor)
-            assert len(store.read_blob(layer.descriptor.digest)) == layer.descriptor.size
-            store.verified_path(layer.descriptor)
+            assert store.blobs.has(layer.descriptor)
+            assert len(store.blobs.read(layer.descriptor.digest)) == layer.descriptor.size
+            store.blobs.verified_path(layer.descriptor)
         fetched = [name for _, name in remote.calls if "blobs/" in name]
         assert len(fetched) == 3
         store.commit()
@@ -272,9 +266,9 @@ def test_the_log_of_a_step_comes_from_afar(tmp_path):
     with _machine(tmp_path, "two", shared) as store:
         _, _, result = _build(store, _recipe(2))
         keys = [step.key for step in result.report.steps if step.key]
-        log = store.lookup(keys)[keys[0]].log
+        log = store.records.lookup(keys)[keys[0]].log
 
-        assert store.read_blob(log) == b"touched file-0000"
+        assert store.blobs.read(log) == b"touched file-0000"
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -291,7 +285,7 @@ def test_a_failing_remote_costs_hits_only(tmp_path, fault, every):
             assert expected == layers
             for layer in result.state.layers:
                 try:
-                    store.read_blob(layer.descriptor.digest)
+                    store.blobs.read(layer.descriptor.digest)
                 except CacheError:
                     continue
     for number in (7, 8):
@@ -299,7 +293,7 @@ def test_a_failing_remote_costs_hits_only(tmp_path, fault, every):
             _, layers, result = _build(store, _recipe(4))
             for layer in result.state.layers:
                 try:
-                    store.read_blob(layer.descriptor.digest)
+                    store.blobs.read(layer.descriptor.digest)
                 except CacheError:
                     _build(store, _recipe(4))
             assert expected == layers
@@ -307,7 +301,7 @@ def test_a_failing_remote_costs_hits_only(tmp_path, fault, every):
         ran, layers, result = _build(store, _recipe(4))
         assert (ran, layers) == (0, expected)
         for layer in result.state.layers:
-            store.read_blob(layer.descriptor.digest)
+            store.blobs.read(layer.descriptor.digest)
 
 
 class Hanging(BatchReader):
@@ -358,9 +352,9 @@ def test_a_remote_that_comes_back_is_used_again(tmp_path):
     store = tiered(Store(LocalBackend(tmp_path / "c"), on_event=events.append), cache_from=[flaky])
     with store:
         store._sources[0]._reading.pause = 0.0  # no need to wait for it here
-        store.get_trail("x")
+        store.trails.get("x")
         time.sleep(0.01)
-        store.get_trail("x")
+        store.trails.get("x")
 
     assert [event.kind for event in events] == ["degraded", "recovered"]
 
@@ -397,30 +391,30 @@ def test_trust_domains(tmp_path):
     stores = {
         name: Store(backend, verifier=v) for name, v in (("release", release), ("pull", pull))
     }
-    trusted = stores["release"].put(make_record(stores["release"], 1))
-    suspect = stores["pull"].put(make_record(stores["pull"], 2))
+    trusted = stores["release"].records.put(make_record(stores["release"], 1))
+    suspect = stores["pull"].records.put(make_record(stores["pull"], 2))
     keys = [trusted.key, suspect.key]
     events = []
 
-    assert set(Store(backend, verifier=pull).lookup(keys)) == set(keys)
+    assert set(Store(backend, verifier=pull).records.lookup(keys)) == set(keys)
     strict = Store(backend, verifier=release, on_event=events.append)
-    assert set(strict.lookup(keys)) == {trusted.key}
+    assert set(strict.records.lookup(keys)) == {trusted.key}
     assert [event.kind for event in events] == ["untrusted"]
     forged = KeyedVerifier(b"x" * 32, "release")
-    assert Store(backend, verifier=forged).lookup(keys) == {}
-    assert Store(backend).lookup(keys).keys() == set(keys)
-    unsigned = Store(backend).put(make_record(Store(backend), 3))
-    assert Store(backend, verifier=release).lookup([unsigned.key]) == {}
+    assert Store(backend, verifier=forged).records.lookup(keys) == {}
+    assert Store(backend).records.lookup(keys).keys() == set(keys)
+    unsigned = Store(backend).records.put(make_record(Store(backend), 3))
+    assert Store(backend, verifier=release).records.lookup([unsigned.key]) == {}
 
 
 def test_namespaces_of_untrusted_writers(tmp_path):
     """A namespace is read by those who name it only."""
     backend = MemoryBackend()
     mine = Store(backend, namespace="pr-17")
-    record = mine.put(make_record(mine, 1))
+    record = mine.records.put(make_record(mine, 1))
 
-    assert Store(backend).lookup([record.key]) == {}
-    assert Store(backend, namespace="pr-17").lookup([record.key])
+    assert Store(backend).records.lookup([record.key]) == {}
+    assert Store(backend, namespace="pr-17").records.lookup([record.key])
 
 
 class Raising(CountingBackend):
@@ -447,7 +441,7 @@ def test_whatever_a_remote_raises_costs_hits_only(tmp_path, method, error):
     with tiered(local, cache_from=[shared], cache_to=[shared], linger=5) as store:
         assert _build(store, _recipe(8))[0] == 8
         for number in range(8):
-            store.put_derived("untraced", f"{number}", b"why")
+            store.derived.put("untraced", f"{number}", b"why")
     assert {event.kind for event in events} <= {"degraded"}
     assert len(events) <= 2  # it failed; and not all was sent
 
@@ -467,7 +461,7 @@ def test_what_can_be_read_and_not_written_gives_its_hits(tmp_path):
         assert not store._pushers[0].remote.writable
         store._pushers[0].remote._writing.until = 0.0
         assert _build(store, _recipe(6))[0] == 0
-        store.put_derived("untraced", "x", b"why")
+        store.derived.put("untraced", "x", b"why")
         store.flush(5)
 
     assert [event.kind for event in events] == ["degraded", "degraded"]
@@ -492,7 +486,7 @@ def test_remotes_are_told_apart_by_what_they_are(tmp_path):
     local = Store(MemoryBackend(), verifier=mine)
     with tiered(local, cache_from=signed[0], cache_to=signed[1]) as store:
         _build(store, _recipe(3))
-    assert len(Store(shared, verifier=mine).all_records(9) or ()) == 3
+    assert len(Store(shared, verifier=mine).records.all(9) or ()) == 3
 
 
 class Dripping(MemoryBackend):
@@ -521,20 +515,20 @@ def test_a_remote_that_claims_much_and_sends_little_is_left_alone(tmp_path):
     shared = Dripping()
     writer = Store(shared)
     _build(writer, _recipe(1))
-    (record,) = writer.all_records(9)
+    (record,) = writer.records.all(9)
     descriptor = attrs.evolve(record.layer.descriptor, size=1 << 60)
     layer = attrs.evolve(record.layer, descriptor=descriptor)
     for name in [n for n in shared._objects if not n.startswith("blobs/")]:
         shared.delete(name)
-    writer.put(attrs.evolve(record, layer=layer), replace=True)
+    writer.records.put(attrs.evolve(record, layer=layer), replace=True)
     store = tiered(Store(LocalBackend(tmp_path)), cache_from=[shared], deadline=0.2)
     store._sources[0].call(lambda: None, 1 << 62)
     began = time.monotonic()
     with pytest.MonkeyPatch.context() as patch, store:
         patch.setattr("layercache.store.remote._AT_ONCE", 0)
-        found = store.lookup([record.key])
+        found = store.records.lookup([record.key])
         with pytest.raises(NotFound):
-            store.open_blob(found[record.key].layer.descriptor.digest)
+            store.blobs.open(found[record.key].layer.descriptor.digest)
         assert time.monotonic() - began < 5
         time.sleep(0.1)
         drips = shared.drips
@@ -560,10 +554,10 @@ def test_content_that_keeps_coming_is_waited_for(tmp_path):
             return Steady()
 
     shared = Slow()
-    record = Store(shared).put(make_record(Store(shared), 1, b"x" * (5 << 18)))
+    record = Store(shared).records.put(make_record(Store(shared), 1, b"x" * (5 << 18)))
     with tiered(Store(LocalBackend(tmp_path)), cache_from=[shared], deadline=0.3) as store:
-        store.lookup([record.key])
-        assert len(store.read_blob(record.layer.descriptor.digest)) == 5 << 18
+        store.records.lookup([record.key])
+        assert len(store.blobs.read(record.layer.descriptor.digest)) == 5 << 18
 
 
 def test_what_replaces_is_above_what_others_have(tmp_path):
@@ -573,7 +567,7 @@ def test_what_replaces_is_above_what_others_have(tmp_path):
     def build(name, **options):
         with _machine(tmp_path, name, shared) as store:
             _build(store, _recipe(2), **options)
-        return {record.generation for record in Store(shared).all_records(9)}
+        return {record.generation for record in Store(shared).records.all(9)}
 
     assert build("one") == {0}
     assert build("one", no_cache=True) == {1}
@@ -602,8 +596,8 @@ def test_builds_side_by_side_over_one_object(tmp_path):
         patch.setattr(Remote, "trails", forgetful(trails))
         patch.setattr(Remote, "derived", forgetful(derived))
         assert _build(store, _recipe(3))[0] == 0
-        assert store.get_derived("untraced", "x") is None
-        assert store.get_trail("0" * 64) is None
+        assert store.derived.get("untraced", "x") is None
+        assert store.trails.get("0" * 64) is None
 
 
 @pytest.mark.parametrize("lie", [{"size": 7}, {"digest": "sha256:" + "0" * 64}])
@@ -615,11 +609,11 @@ def test_a_layer_that_is_not_what_its_record_says_is_made_again(tmp_path, lie):
     writer = Store(shared)
     for name in [name for name in shared._objects if name.startswith(("trails/", "beg"))]:
         shared.delete(name)
-    for record in writer.all_records(99):
+    for record in writer.records.all(99):
         descriptor = attrs.evolve(record.layer.descriptor, **lie)
         layer = attrs.evolve(record.layer, descriptor=descriptor)
         shared.write(
-            writer.record_name(record.key),
+            writer.records.name(record.key),
             io.BytesIO(encode_record(attrs.evolve(record, layer=layer))),
         )
     with tiered(Store(LocalBackend(tmp_path)), cache_from=[shared]) as store:
@@ -644,7 +638,7 @@ def test_a_build_that_is_complete_here_asks_nobody(tmp_path):
 
     def build(text):
         counting = CountingBackend(remote)
-        store = TieredStore(LocalBackend(tmp_path / "c"), cache_from=[Store(counting)])
+        store = TieredStore(Store(LocalBackend(tmp_path / "c")), cache_from=[Store(counting)])
         with store:
             recipe = Dockerfile.parse(text)
             result = Builder(store).build(recipe, context={"a": "1", "b": "2"})

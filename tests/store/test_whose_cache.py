@@ -199,9 +199,9 @@ def test_a_blob_is_copied_where_a_rename_crosses_mounts(
         from layercache.model.digests import Digest
 
         digest = Digest("sha256:" + hashlib.sha256(b"content").hexdigest())
-        descriptor = store.add_file(str(path), "x", digest, 7)
+        descriptor = store.blobs.add_file(str(path), "x", digest, 7)
         assert not store.blobs.kept_aside(digest)
-        assert store.read_blob(descriptor.digest) == b"content"
+        assert store.blobs.read(descriptor.digest) == b"content"
         assert not path.exists()
 
 

@@ -49,7 +49,7 @@ def test_attributes_of_a_backend_declare_nothing() -> None:
     for _ in range(2):
         result = Builder(Store(shelf)).build([Copy("a", "/a")], context={"a": "1"})
     assert [step.decision for step in result.steps] == ["hit"]
-    assert not [one for one in CAPABILITIES if isinstance(Store(shelf).medium, one)]
+    assert not [one for one in CAPABILITIES if isinstance(Store(shelf).objects.medium, one)]
 
 
 def test_attributes_of_an_executor_declare_nothing() -> None:

@@ -40,13 +40,13 @@ class Window:
         self.told = threading.Event()
 
     def open(self, digest: Digest) -> BinaryIO:
-        return self.bench.store.open_blob(digest)
+        return self.bench.store.blobs.open(digest)
 
     def add(self, content: BinaryIO, media_type: str) -> Descriptor:
-        return self.bench.store.add_blob(content, media_type)
+        return self.bench.store.blobs.add(content, media_type)
 
     def add_file(self, path: str, media_type: str, digest: Digest, size: int) -> Descriptor:
-        return self.bench.store.add_file(path, media_type, digest, size)
+        return self.bench.store.blobs.add_file(path, media_type, digest, size)
 
     def index(self, layer: Layer) -> Any:
         return self.bench.inputs.index(layer)
@@ -95,7 +95,7 @@ class Bench:
 
     def layer(self, tar: bytes, on: State = SCRATCH) -> State:
         """`on` with the layer that `tar` is."""
-        descriptor = self.store.add_blob(io.BytesIO(tar), LAYER_TAR)
+        descriptor = self.store.blobs.add(io.BytesIO(tar), LAYER_TAR)
         return on.plus(Layer(descriptor, DiffID(descriptor.digest)))
 
     def task(self, *args: str, state: State | None = None, **fields: Any) -> Task:

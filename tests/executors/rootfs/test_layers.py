@@ -195,7 +195,7 @@ def test_compressed_layers(bench: Bench) -> None:
     from layercache.model.digests import sha256
 
     tar = tar_of({"zipped": b"yes\n"})
-    descriptor = bench.store.add_blob(io.BytesIO(gzip.compress(tar)), LAYER_TAR_GZIP)
+    descriptor = bench.store.blobs.add(io.BytesIO(gzip.compress(tar)), LAYER_TAR_GZIP)
     state = bench.base.plus(Layer(descriptor, DiffID(sha256(tar))))
 
     assert bench.out("cat /zipped", state=state) == "yes\n"
