@@ -317,7 +317,7 @@ def test_any_json_is_an_image_or_refused(
         return
     finally:
         shutil.rmtree(path)
-    assert encode(image.config.to_oci([layer.diff_id for layer in image.layers]))
+    assert encode(image.config.to_oci([layer.archive for layer in image.layers]))
 
 
 # -- archives -----------------------------------------------------------------------------------

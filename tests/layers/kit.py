@@ -62,9 +62,9 @@ class MemoryBlobs:
         return descriptor
 
     def index(self, layer: Layer) -> LayerIndex:
-        found = self.indexes.get(layer.diff_id)
+        found = self.indexes.get(layer.archive)
         if found is None:
-            found = self.indexes[layer.diff_id] = index_layer(self.open(layer.descriptor.digest))
+            found = self.indexes[layer.archive] = index_layer(self.open(layer.descriptor.digest))
         return found
 
     def tree(self, subject: State | Source) -> Tree:

@@ -14,8 +14,8 @@ def test_the_chain_id_is_that_of_the_specification():
     """One layer: its diff ID. More: the digest of both IDs with a blank between."""
     one, two = made_layer("1"), made_layer("2")
     state = SCRATCH.plus(one)
-    assert str(state.chain_id) == str(one.diff_id)
-    assert state.plus(two).chain_id == next_chain_id(ChainID(one.diff_id), two.diff_id)
+    assert str(state.chain_id) == str(one.archive)
+    assert state.plus(two).chain_id == next_chain_id(ChainID(one.id), two.id)
     assert state.plus(two).layers == (one, two)
 
 
