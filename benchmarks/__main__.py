@@ -2,9 +2,9 @@
 
     python -m benchmarks [--check] [--quick] [--rounds N] [--write FILE] [--tools DIR] [NAME...]
 
-NAME is one or more of counts, contexts, scaling, steps, archives, store, rootfs, peers (all by
-default) and tracing, which needs `--root` (see `benchmarks.tracing`). Every figure is printed
-with its limit from `floors.toml`; with `--check` the exit status is 1 when one is above it.
+NAME is one or more of counts, contexts, scaling, steps, archives, store, rootfs, writes, peers
+(all by default) and tracing, which needs `--root` (see `benchmarks.tracing`). Every figure is
+printed with its limit from `floors.toml`; with `--check` the exit status is 1 when one is above it.
 `--quick` leaves the largest corpora out. `--tools` names a directory of other
 tools' programs, for peers. `--write` puts the tables between the markers in FILE, a page of the
 documentation.
@@ -29,7 +29,8 @@ BEGIN = "<!-- figures: begin -->"
 END = "<!-- figures: end -->"
 
 NAMES = (
-    "counts", "contexts", "scaling", "steps", "archives", "store", "rootfs", "peers", "tracing",
+    "counts", "contexts", "scaling", "steps", "archives", "store", "rootfs", "writes", "peers",
+    "tracing",
 )  # fmt: skip
 
 
@@ -67,7 +68,7 @@ def benchmark(
     name: str, rounds: int | None, quick: bool, root: str | None, tools: str | None
 ) -> list[Figure]:
     """The figures of one benchmark."""
-    from benchmarks import archives, contexts, counts, peers, rootfs, scaling, steps, store
+    from benchmarks import archives, contexts, counts, peers, rootfs, scaling, steps, store, writes
 
     sizes = (10_000,) if quick else (10_000, 100_000)
     if name == "tracing":
@@ -85,6 +86,7 @@ def benchmark(
         "archives": lambda: archives.measure_all(rounds or 5),
         "store": lambda: store.measure_all(rounds or 7),
         "rootfs": lambda: rootfs.measure_all(rounds or 15),
+        "writes": lambda: writes.measure_all(rounds or 5),
         "peers": lambda: peers.measure_all(rounds or 3, tools=tools),
     }
     return runs[name]()

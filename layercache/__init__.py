@@ -22,7 +22,7 @@ from layercache._base.lazy import lazily
 if TYPE_CHECKING:
     from layercache._version import __version__
     from layercache.builds.builder import Builder
-    from layercache.builds.exporting import export
+    from layercache.builds.exporting import export, seal
     from layercache.builds.request import Request
     from layercache.builds.result import BuildResult
     from layercache.dockerfile.instructions import (
@@ -115,6 +115,7 @@ __all__ = [
     "export",
     "literal",
     "open_store",
+    "seal",
     "step_selector",
 ]
 
@@ -124,7 +125,7 @@ if not TYPE_CHECKING:  # hidden from type checkers, so that they still report mi
         {
             "_version": "__version__",
             "builds.builder": "Builder",
-            "builds.exporting": "export",
+            "builds.exporting": "export seal",
             "builds.request": "Request",
             "builds.result": "BuildResult",
             "dockerfile.instructions": (

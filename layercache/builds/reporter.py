@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from layercache.reports.reasons import Reason
     from layercache.store.parts import Cache
 
-__all__ = ["Reporter"]
+__all__ = ["Reporter", "image_report"]
 
 
 class Reporter:
@@ -87,7 +87,7 @@ class Reporter:
             ok=error is None,
             error=_error(error) if error is not None else None,
             steps=self._steps,
-            image=_image(built, state) if built is not None and state is not None else None,
+            image=image_report(built, state) if built is not None and state is not None else None,
             seconds=seconds,
             saved_seconds=saved,
         )
@@ -242,10 +242,11 @@ def _error(error: LayerCacheError) -> ErrorReport:
     return ErrorReport(code=error.code, message=str(error), line=error.line)
 
 
-def _image(built: BuiltImage, state: State) -> ImageReport:
+def image_report(built: BuiltImage, state: State) -> ImageReport:
+    """The digests of an image; those of its archives are left open where it has none yet."""
     from layercache.images.built import assemble
 
-    if any(layer.is_open for layer in state.layers):
+    if any(layer.is_open for layer in built.layers):
         # Their digests are those of archives, which nobody asked for.
         return ImageReport(
             config_digest=None, manifest_digest=None, diff_ids=(), chain_id=state.chain_id
@@ -254,7 +255,7 @@ def _image(built: BuiltImage, state: State) -> ImageReport:
     return ImageReport(
         config_digest=done.config.digest,
         manifest_digest=done.manifest.digest if done.manifest is not None else None,
-        diff_ids=tuple(layer.archive for layer in state.layers),
+        diff_ids=tuple(layer.archive for layer in built.layers),
         chain_id=state.chain_id,
     )
 

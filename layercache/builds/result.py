@@ -62,7 +62,11 @@ class BuildResult:
 
     @property
     def image(self) -> ImageReport | None:
-        """Digests of the image; None in a plan that would run something."""
+        """Digests of the image; None in a plan that would run something.
+
+        Those of archives are None as long as some layer has no archive; see
+        `layercache.seal`.
+        """
         return self.report.image
 
     def explain(self, step: int | StepReport) -> str:

@@ -29,7 +29,13 @@ from layercache.dockerfile.lowering.options import ImageNeed, Lowered, Options, 
 from layercache.dockerfile.recipe import Dockerfile
 from layercache.engine.driver import Engine, WalkResult
 from layercache.engine.traits import check_steps, with_traits
-from layercache.errors import CacheError, LayerCacheError, UsageError
+from layercache.errors import (
+    CacheError,
+    CorruptObject,
+    LayerCacheError,
+    NotFound,
+    UsageError,
+)
 from layercache.events import BuildFinished, BuildStarted, Note, Observer
 from layercache.inputs.inputs import Inputs
 from layercache.model.descriptors import Layer, State
@@ -162,7 +168,7 @@ class RunningBuild:
                 ),
             )
             if self.execute and interrupt is None:
-                self._keep(history, lowered, run, result)
+                result = self._keep(history, lowered, run, result)
             if run.error is not None:
                 raise run.error
         except LayerCacheError as error:
@@ -216,19 +222,31 @@ class RunningBuild:
 
     def _keep(
         self, history: BuildHistory, lowered: Lowered, run: WalkResult, result: BuildResult
-    ) -> None:
+    ) -> BuildResult:
+        """Keep what the next build goes by, and the tags; the result, built again where a layer
+        that a tag needs turned out to be damaged."""
         history.keep_trail(lowered, run, self.request.tags)
         history.keep_totals(result.report)
         if run.error is None and self.request.tags:
             from layercache.builds.exporting import tag
 
-            tag(result)
+            try:
+                tag(result)
+            except (CorruptObject, NotFound) as error:
+                # Nobody had made its archive, and its files were lost since: the step makes it.
+                self._note(f"the result is built again: {error}")
+                again = self.wiring.again(evolve(self.request, tags=()))
+                if again.built is not None and result.built is not None:
+                    built = evolve(again.built, names=result.built.names)
+                    result = evolve(again, built=built)
+                tag(result)
         durable = self.store.commit()
         if run.error is None and self.request.tags and not durable:
             raise CacheError(
                 f"can't tag the image {', '.join(self.request.tags)}: the cache could not "
                 "make it durable; earlier tags of that name are kept"
             )
+        return result
 
     def _against(self) -> Against | None:
         if self.request.against is None:
@@ -361,6 +379,8 @@ class RunningBuild:
 
     def _ensure(self, layer: Layer) -> Layer:
         """A layer with its bytes in the store."""
+        if layer.is_open:
+            return self.store.blobs.sealed(layer)
         return layer if self._images is None else self._images.ensure(layer)
 
     def _contexts(self) -> dict[str, Callable[[], Tree]]:

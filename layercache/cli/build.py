@@ -161,6 +161,11 @@ def perform(options: Namespace, *, execute: bool) -> tuple[BuildResult, bool]:
                     manifest=pushed.manifest,
                     report=evolve(result.report, image=pushed.report.image),
                 )
+            named = options.iidfile or options.metadata_file
+            if named or (options.quiet and not options.json):
+                from layercache.builds.exporting import seal
+
+                result = seal(result)  # what names the image is made of its archives' digests
             for note in result.notes:
                 print(f"note: {visible(note)}", file=sys.stderr)
             _write_files(options, result)

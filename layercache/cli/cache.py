@@ -10,7 +10,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from layercache.cli.request import print_json
-from layercache.errors import UsageError
+from layercache.errors import CorruptObject, NotFound, UsageError
+from layercache.model.descriptors import Layer
+from layercache.model.digests import TreeDigest
 from layercache.model.units import parse_size
 from layercache.reports.totals import Totals
 from layercache.reports.visible import visible
@@ -40,6 +42,7 @@ __all__ = [
     "run_images",
     "run_ls",
     "run_prune",
+    "run_seal",
     "run_stats",
     "run_verify",
 ]
@@ -314,6 +317,29 @@ def _verify_unpacked(store: Cache, *, repair: bool) -> list[Damage]:
                 os.unlink(os.path.join(path, "state"))
         found.append(Damage(path, message, repaired=repair))
     return found
+
+
+def run_seal(options: Namespace) -> int:
+    """`layercache cache seal`: make the archives of all open layers; status 1 if one is lost."""
+    lost: list[tuple[str, str]] = []
+    sizes = []
+    with open_named(options) as store:
+        is_cache(store.local.objects)  # otherwise the mistake is reported
+        for info in store.local.blobs.open_infos():
+            tree = TreeDigest("blake3:" + info.name.rpartition("/")[2])
+            try:
+                sizes.append(store.blobs.sealed(Layer.opened(tree, info.size)).descriptor.size)
+            except (CorruptObject, NotFound) as error:
+                lost.append((tree, str(error)))
+        store.commit()
+    if options.json:
+        rows = [{"name": name, "message": message} for name, message in lost]
+        print_json({"schema": 1, "sealed": len(sizes), "bytes": sum(sizes), "lost": rows})
+    else:
+        for _, message in lost:
+            print(f"lost: {_line(message)}; its step makes it again", file=sys.stderr)
+        print(f"{len(sizes)} layers sealed: {size_text(sum(sizes))}")
+    return _DAMAGED if lost else 0
 
 
 def run_stats(options: Namespace) -> int:

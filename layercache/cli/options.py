@@ -411,6 +411,7 @@ def _cache_commands(commands: argparse._SubParsersAction[_Parser]) -> None:
         "du": "say what takes the space",
         "gc": "remove what the policy lets go",
         "prune": "remove what nothing refers to; --all removes everything",
+        "seal": "make the archives of layers that have none yet",
         "verify": "read everything and check it",
     }.items():
         parser = verbs.add_parser(name, help=text, usage="%(prog)s [OPTIONS]", allow_abbrev=False)

@@ -12,14 +12,14 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from layercache._base.classes import frozen
+from layercache._base.classes import evolve, frozen
 from layercache._version import __version__
 from layercache.engine.traits import traits_of
 from layercache.engine.window import Window, perform
 from layercache.errors import CacheError, Cancelled, LayerCacheError
 from layercache.inputs.inputs import Inputs
 from layercache.layers.new_layer import layer_of_tree
-from layercache.model.descriptors import SCRATCH, State
+from layercache.model.descriptors import SCRATCH, Layer, State
 from layercache.model.instruction import Source
 from layercache.model.operations import CopyFiles, Exec, MakeDirectory
 from layercache.model.selectors import Nothing, Selector
@@ -85,6 +85,7 @@ class Carrier:
         if isinstance(self._pool, ThreadPoolExecutor):
             return self._counted(self._on_thread(executor, task, window))
         try:
+            task = self._archived(task)
             for bound in task.inputs:
                 if isinstance(bound.subject, State):
                     self._inputs.fetch(bound.subject)
@@ -114,6 +115,17 @@ class Carrier:
                 break  # real damage shows here, too
             reason = answer.declined
         return self._here(executor, task, window, text, reason)
+
+    def _archived(self, task: Task) -> Task:
+        """`task` with the archives of all layers that it reads: a worker may be on another
+        machine."""
+        inputs = tuple(
+            evolve(bound, subject=_restacked(bound.subject, self._store.blobs.sealed))
+            if isinstance(bound.subject, State)
+            else bound
+            for bound in task.inputs
+        )
+        return evolve(task, inputs=inputs)
 
     def _counted(self, result: Result) -> Result:
         with self._lock:
@@ -217,6 +229,19 @@ def _difference(job: _Job) -> str:
         if labels:
             return ", ".join(labels)
     return job.window.changed(task)
+
+
+def _restacked(state: State, change: Callable[[Layer], Layer]) -> State:
+    """`state` with `change` made to each of its layers, which stay the same layers."""
+    if not any(layer.is_open for layer in state.layers):
+        return state
+    bottom = state
+    while bottom.parent is not None and bottom.layer is not None:
+        bottom = bottom.parent
+    found = bottom
+    for layer in state.layers:
+        found = found.plus(change(layer))
+    return found
 
 
 def _without_secrets(executor: Executor | None, task: Task) -> Executor | None:

@@ -11,6 +11,7 @@ from layercache.model.descriptors import Descriptor, Layer, State
 from layercache.model.digests import Digest
 from layercache.model.instruction import Source
 from layercache.model.layer_index import KeepsIndex, LayerIndex
+from layercache.model.open_layers import KeepsOpenLayers
 from layercache.model.selectors import ByKey, Everything, Observed, Selector
 from layercache.model.task import Blobs, NewFile, Task
 from layercache.model.tree import Tree
@@ -77,6 +78,16 @@ class SelectedWindow:
                 "step's key covers only a part of it: use blobs.tree(subject), or declare "
                 "unpacks_states = True if it mounts states itself"
             )
+
+    @property
+    def open_layers(self) -> str | None:
+        """See `KeepsOpenLayers`."""
+        return self._blobs.open_layers if isinstance(self._blobs, KeepsOpenLayers) else None
+
+    def keep_open(self, layer: Layer, index: LayerIndex, name: str) -> None:
+        """See `KeepsOpenLayers`."""
+        if isinstance(self._blobs, KeepsOpenLayers):
+            self._blobs.keep_open(layer, index, name)
 
     def keep_index(self, layer: Layer, index: LayerIndex) -> None:
         """See `KeepsIndex`."""

@@ -156,6 +156,16 @@ class Window:
     def index(self, layer: Layer) -> LayerIndex:
         return self._inputs.index(layer)
 
+    @property
+    def open_layers(self) -> str | None:
+        """Optional capability `KeepsOpenLayers`; another process makes archives, as it may be on
+        another machine."""
+        return self._store.blobs.open_layers if self._here else None
+
+    def keep_open(self, layer: Layer, index: LayerIndex, name: str) -> None:
+        """See `KeepsOpenLayers`."""
+        self._store.blobs.keep_open(layer, index, name)
+
     def keep_index(self, layer: Layer, index: LayerIndex) -> None:
         """Optional capability `KeepsIndex`: spares reading a layer that was just written."""
         self._inputs.keep_index(layer, index)

@@ -18,6 +18,7 @@ from typing import Final
 
 from layercache._base.classes import evolve, frozen
 from layercache.errors import BuildError
+from layercache.layers.layer_entries import LayerEntries
 from layercache.layers.python_bytecode import check_by_hash, source_of
 from layercache.layers.recorded_times import Times
 from layercache.layers.upper_scan import (
@@ -28,7 +29,6 @@ from layercache.layers.upper_scan import (
     digest_of,
     remove_attributes,
 )
-from layercache.layers.writer import LayerWriter
 from layercache.model.layer_times import LAYER_TIME
 from layercache.model.tree import HardLinks, Node, Tree
 
@@ -44,7 +44,7 @@ _RACY: Final = 50_000_000
 def capture_upper(
     upper: str | bytes | int,
     parent: Tree,
-    writer: LayerWriter,
+    writer: LayerEntries,
     *,
     rootless: bool = False,
     times: Times | None = None,
@@ -72,7 +72,7 @@ def capture_upper(
 def capture_diff(
     root: str | bytes | int,
     before: Tree,
-    writer: LayerWriter,
+    writer: LayerEntries,
     table: StatTable | None = None,
     *,
     owners: bool = False,
@@ -134,7 +134,7 @@ class _Capture:
         self,
         scan: Scan,
         before: Tree,
-        writer: LayerWriter,
+        writer: LayerEntries,
         times: Times,
         *,
         owners: bool,
@@ -191,7 +191,12 @@ class _Capture:
         if shown is None:
             self.faithful = False
             shown = found
-        return evolve(node, mtime=self._times.recorded(code, found, content)), shown
+        mtime = self._times.recorded(code, found, content)
+        timed = Node(
+            node.mode, node.uid, node.gid, node.size, mtime,
+            node.content, node.link, node.device, node.xattrs,
+        )  # fmt: skip
+        return timed, shown
 
     def _touched(self, item: Item, base: Node, *, alone: bool) -> bool:
         """Whether a command set the time of a directory, rather than changing its entries.
@@ -205,7 +210,11 @@ class _Capture:
 
     def _settle(self, item: Item, time: int, *, touched: bool = False) -> None:
         """Set the time of an entry on disk, in ns."""
-        if touched or item.stat.st_mtime_ns != time:
+        if not touched and item.stat.st_mtime_ns == time:
+            return
+        if item.opened is not None:
+            os.utime(item.opened, ns=(time,) * 2)
+        else:
             os.utime(item.name, ns=(time,) * 2, dir_fd=item.directory, follow_symlinks=False)
 
     # -- an overlay's upper directory -------------------------------------------------------
@@ -295,8 +304,20 @@ class _Capture:
 
     def _leaf(self, item: Item, base: Node | None) -> None:
         """Anything but a directory; nothing is written if it is unchanged."""
-        if stat.S_ISSOCK(item.stat.st_mode):
+        kind = stat.S_IFMT(item.stat.st_mode)
+        if kind == stat.S_IFSOCK:
             return
+        if kind != stat.S_IFREG:
+            self._record(item, base)
+            return
+        # Once open, what follows needs no look-up of its name.
+        descriptor = os.open(item.name, OPEN, dir_fd=item.directory)
+        try:
+            self._record(Item(item.path, item.name, item.directory, item.stat, descriptor), base)
+        finally:
+            os.close(descriptor)
+
+    def _record(self, item: Item, base: Node | None) -> None:
         node, _ = self._node(item)
         identity = (item.stat.st_dev, item.stat.st_ino)
         linked = item.stat.st_nlink > 1
@@ -317,14 +338,7 @@ class _Capture:
         node, time = self._timed(item, node, base)
         if linked:
             self._links[identity] = item.path, node
-        if node.is_file:
-            descriptor = os.open(item.name, OPEN, dir_fd=item.directory)
-            try:
-                self._writer.add(item.path, node, descriptor)
-            finally:
-                os.close(descriptor)
-        else:
-            self._writer.add(item.path, node)
+        self._writer.add(item.path, node, item.opened)
         self._settle(item, time)
 
     def _had_names(self, path: bytes) -> bool:

@@ -28,12 +28,16 @@ _FLEETING: Final = ("trusted.", "security.selinux", "user.overlay.")
 
 @frozen
 class Item:
-    """An entry of a directory: its path, its name, its directory's descriptor, its stat."""
+    """An entry of a directory: its path, its name, its directory's descriptor, its stat.
+
+    `opened` is a descriptor of the entry itself, where it is a file that is open.
+    """
 
     path: bytes
     name: bytes
     directory: int
     stat: os.stat_result
+    opened: int | None = None
 
 
 class Scan:
@@ -118,9 +122,10 @@ def attributes_of(item: Item, *, rootless: bool = False) -> Attributes:
     A command may set attributes that look like marks of overlayfs: those of the other kind, and,
     in the form in which the kernel stores them, with the prefix twice. They do not count as marks.
     """
-    place = _place(item)
+    place = item.opened if item.opened is not None else _place(item)
+    follow = item.opened is not None  # a descriptor is of the entry itself
     try:
-        names = list_xattrs(place, follow_symlinks=False)
+        names = list_xattrs(place, follow_symlinks=follow)
     except OSError as error:
         if error.errno != errno.ENOTSUP:
             raise
@@ -133,11 +138,11 @@ def attributes_of(item: Item, *, rootless: bool = False) -> Attributes:
     fleeting: list[str] = []
     for name in names:
         if name.startswith(marks) and "." not in name[len(marks) :]:
-            overlay[name[len(marks) :]] = get_xattr(place, name, follow_symlinks=False)
+            overlay[name[len(marks) :]] = get_xattr(place, name, follow_symlinks=follow)
         elif name.startswith(_FLEETING):
             fleeting.append(name)
         elif name.startswith(_KEPT):
-            value = get_xattr(place, name, follow_symlinks=False)
+            value = get_xattr(place, name, follow_symlinks=follow)
             kept.append((os.fsencode(name), value))
     return Attributes(tuple(sorted(kept)), overlay, tuple(fleeting))
 

@@ -10,8 +10,9 @@ from layercache.errors import CacheError, CorruptObject
 from layercache.model.digests import CacheKey, Digest
 from layercache.model.records import Record
 from layercache.store.backend import Locks
-from layercache.store.blobs import BlobStore, is_old
+from layercache.store.blobs import is_old
 from layercache.store.codec import decode_record, encode_record
+from layercache.store.layer_blobs import LayerBlobs
 from layercache.store.sealed_objects import SealedObjects
 
 __all__ = ["Elsewhere", "Records"]
@@ -30,7 +31,7 @@ class Records:
     A record whose blob is missing counts as absent, unless the blob is `elsewhere`.
     """
 
-    def __init__(self, objects: SealedObjects, blobs: BlobStore) -> None:
+    def __init__(self, objects: SealedObjects, blobs: LayerBlobs) -> None:
         self._objects = objects
         self._blobs = blobs
         self._own: dict[CacheKey, Record] = {}
@@ -117,7 +118,10 @@ class Records:
             if record.layer is not None:
                 digest = record.layer.descriptor.digest
                 seen = self._stamps.pop(digest, None)
-                if seen is None:
+                if record.layer.is_open:
+                    if seen is not None and is_old(seen):
+                        self._blobs.renew(digest)
+                elif seen is None:
                     names.append(self._blobs.name(digest))
                 elif is_old(seen):
                     old.append(self._blobs.name(digest))

@@ -299,6 +299,9 @@ class InDirectory(ABC):
     directory: str
     """Its path."""
 
+    durability: str = "batch"
+    """When what is written survives a power cut: `full`, `batch` (at `sync`), or `none`."""
+
 
 class Cleans(ABC):
     """Optional: a backend that may keep debris of dead processes."""

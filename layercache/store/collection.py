@@ -2,7 +2,8 @@
 
 Removal is safe beside running builds and after a crash at any step: records are removed before the
 blobs that they refer to, so no remaining object refers to a removed one; objects that were written
-or used within the grace period stay. Ages compare the backend's own stamps, never a clock.
+or used within the grace period stay. Ages compare the backend's own stamps, never a clock. It is
+one module, as looking, checking and removing go by one picture of a store.
 """
 
 from __future__ import annotations
@@ -10,16 +11,17 @@ from __future__ import annotations
 import io
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Final
 
 from layercache._base.classes import evolve, frozen
 from layercache.errors import CacheError, CorruptObject, NotFound
-from layercache.model.digests import CacheKey, Digest
+from layercache.model.digests import CacheKey, Digest, TreeDigest, is_tree_digest
 from layercache.model.records import Record
 from layercache.store.backend import Cleans, Holds, InDirectory, ObjectInfo, read_bounded
 from layercache.store.codec import check_record, decode_record
+from layercache.store.layer_blobs import ARCHIVES
 from layercache.store.marker import is_cache
 from layercache.store.parts import Cache
 from layercache.store.retention import CacheEntry, Pinned, Policy, Situation, Verdict, judge
@@ -100,8 +102,7 @@ class _Contents:
 
 
 def _look(store: Store) -> _Contents:
-    prefix = store.objects.prefix
-    infos = tuple(store.objects.medium.list(prefix)) if is_cache(store.objects) else ()
+    infos = _infos(store, "") if is_cache(store.objects) else ()
     records: dict[str, Record] = {}
     damaged: dict[str, str] = {}
     for info in infos:
@@ -116,6 +117,20 @@ def _look(store: Store) -> _Contents:
         except CorruptObject as error:
             damaged[info.name] = str(error)
     return _Contents(infos, records, damaged, _pins(store), _builds(store, infos))
+
+
+def _infos(store: Store, kind: str) -> tuple[ObjectInfo, ...]:
+    """All objects whose names begin with `kind`, and with the blobs the open layers."""
+    found = list(store.objects.medium.list(store.objects.prefix + kind))
+    if "blobs/".startswith(kind):
+        found += store.blobs.open_infos()
+    return tuple(found)
+
+
+def _delete(store: Store, name: str) -> None:
+    """Remove an object; of an open layer only the claim that it is one."""
+    if not store.blobs.delete_open(name):
+        store.objects.medium.delete(name)
 
 
 def _record(store: Store, name: str) -> Record:
@@ -161,13 +176,18 @@ def _builds(store: Store, infos: Iterable[ObjectInfo]) -> dict[str, tuple[_Build
         for step in trail.steps:
             found.setdefault(step.key, {})[build] = None
             if step.record is not None and step.record.layer is not None:
-                found.setdefault(step.record.layer.descriptor.digest, {})[build] = None
+                found.setdefault(step.record.layer.id, {})[build] = None
     return {name: tuple(builds) for name, builds in found.items()}
 
 
-def _blobs(record: Record) -> tuple[Digest, ...]:
-    """Every blob that a record refers to."""
-    layer = (record.layer.descriptor.digest,) if record.layer is not None else ()
+def _blobs(store: Store, record: Record) -> tuple[Digest, ...]:
+    """Every blob that a record refers to; of an open layer also the archive that was made since."""
+    layer: tuple[Digest, ...] = ()
+    if record.layer is not None:
+        layer = (record.layer.descriptor.digest,)
+        if record.layer.is_open:
+            archive = store.blobs.named_archive(record.layer.tree)
+            layer += (archive,) if archive is not None else ()
     log = (record.log,) if record.log is not None else ()
     return (*layer, *log, *(digest for _, digest in record.manifests))
 
@@ -186,12 +206,13 @@ def _entries(store: Store, contents: _Contents) -> list[CacheEntry]:
     sizes = {info.name: info.size for info in contents.infos}
     found = []
     for name, record in contents.records.items():
-        digests = dict.fromkeys(_blobs(record))
+        digests = dict.fromkeys(_blobs(store, record))
         names = {digest: store.blobs.name(digest) for digest in digests}
-        layer = record.layer.descriptor.digest if record.layer is not None else None
+        layer = record.layer.id if record.layer is not None else ""
         builds = dict.fromkeys(
-            [*contents.builds.get(record.key, ()), *contents.builds.get(layer or "", ())]
+            [*contents.builds.get(record.key, ()), *contents.builds.get(layer, ())]
         )
+        pins = dict.fromkeys(name for d in digests for name in contents.pins.get(d, ()))
         labels = [build.labels for build in builds if build.labels is not None]
         used = max([stamps[name], *(stamps.get(names[d], 0.0) for d in digests)])
         found.append(
@@ -201,7 +222,7 @@ def _entries(store: Store, contents: _Contents) -> list[CacheEntry]:
                 used=used,
                 seconds=record.seconds,
                 blobs=tuple((d, sizes.get(names[d], 0)) for d in digests),
-                pins=contents.pins.get(layer, ()) if layer is not None else (),
+                pins=tuple(pins),
                 builds=tuple(sorted(build.number for build in builds)),
                 labels=tuple(dict.fromkeys(labels)),
             )
@@ -260,7 +281,7 @@ def collect(
     contents = _look(store)
     now = _now(store, contents.infos, write=not dry_run)
     entries = _entries(store, contents)
-    referred = {digest for record in contents.records.values() for digest in _blobs(record)}
+    referred = {digest for record in contents.records.values() for digest in _blobs(store, record)}
     referred |= set(contents.pins)
     sizes = {info.name: info.size for info in contents.infos}
     names = {store.blobs.name(digest) for digest in referred}
@@ -282,7 +303,7 @@ def collect(
         digest
         for record in contents.records.values()
         if record.key in kept
-        for digest in _blobs(record)
+        for digest in _blobs(store, record)
     }
     if everything:
         doomed += [i.name for i in contents.infos if _kind(store, i.name) in _HINTS]
@@ -319,7 +340,7 @@ def _unreferred(
             continue
         kind = _kind(store, info.name)
         if (kind == "blobs" and info.name not in kept) or (
-            kind == "index" and info.name.rpartition("/")[2] not in layers
+            kind in {"index", ARCHIVES} and info.name.rpartition("/")[2] not in layers
         ):
             found.append(info.name)
     return found
@@ -343,17 +364,17 @@ def _remove(
         spared = [name for name in records if layers[name] in held]
         for name in records:
             if layers[name] not in held and name not in renewed:
-                store.objects.medium.delete(name)
+                _delete(store, name)
                 removed.append(name)
         again = _renewed(store, "blobs/", seen)
         referred = held | {store.blobs.name(digest) for digest in _pins(store)}
         for name in spared:
-            referred |= {store.blobs.name(d) for d in _blobs(contents.records[name])}
+            referred |= {store.blobs.name(d) for d in _blobs(store, contents.records[name])}
         for name in _renewed(store, "ac/", seen):
             referred |= _blobs_of(store, name)
         for name in rest:
             if name not in again and name not in referred:
-                store.objects.medium.delete(name)
+                _delete(store, name)
                 removed.append(name)
     store.forget()
     return removed
@@ -361,7 +382,7 @@ def _remove(
 
 def _renewed(store: Store, kind: str, seen: Mapping[str, float]) -> set[str]:
     """What has another stamp now than when it was `seen`, or was not there."""
-    infos = store.objects.medium.list(store.objects.prefix + kind)
+    infos = _infos(store, kind)
     return {info.name for info in infos if seen.get(info.name) != info.stamp}
 
 
@@ -384,7 +405,7 @@ def _blobs_of(store: Store, name: str) -> set[str]:
         record = _record(store, name)
     except (NotFound, CorruptObject):
         return set()
-    return {store.blobs.name(digest) for digest in _blobs(record)}
+    return {store.blobs.name(digest) for digest in _blobs(store, record)}
 
 
 def _free(store: Store) -> int | None:
@@ -411,6 +432,9 @@ def usage(cache: Cache) -> Usage:
         kind = names.get(kind, kind)
         objects[kind] = objects.get(kind, 0) + 1
         size[kind] = size.get(kind, 0) + info.size
+    for info in store.blobs.open_infos():
+        objects["open layers"] = objects.get("open layers", 0) + 1
+        size["open layers"] = size.get("open layers", 0) + info.size
     return Usage(objects=dict(sorted(objects.items())), bytes=dict(sorted(size.items())))
 
 
@@ -427,26 +451,18 @@ def verify(
     contents = _look(store)
     found = [Damage(name, message) for name, message in contents.damaged.items()]
     there = {info.name for info in contents.infos}
-    read = 0
     bad: set[str] = set()
-    for info in contents.infos:
-        if _kind(store, info.name) != "blobs":
-            continue
-        digest = Digest("sha256:" + info.name.rpartition("/")[2])
-        try:
-            with store.blobs.open(digest) as content:
-                while chunk := content.read(1 << 20):
-                    read += len(chunk)
-                    if progress is not None:
-                        progress(read)
-        except NotFound:
-            there.discard(info.name)
-        except CacheError as error:
-            bad.add(info.name)
-            found.append(Damage(info.name, str(error)))
+    for name, error in _unreadable(store, contents.infos, progress):
+        if isinstance(error, NotFound):
+            there.discard(name)
+        else:
+            bad.add(name)
+            found.append(Damage(name, str(error)))
     for name, record in contents.records.items():
-        for digest in _blobs(record):
+        for digest in _blobs(store, record):
             blob = store.blobs.name(digest)
+            if blob not in there and _is_archived(store, record, digest, there):
+                continue
             if blob not in there or blob in bad:
                 what = "damaged" if blob in bad else "not there"
                 found.append(Damage(name, f"refers to {digest}, which is {what}"))
@@ -463,7 +479,45 @@ def verify(
         return tuple(found)
     repaired = []
     for damage in sorted(found, key=lambda d: _kind(store, d.name) != "ac"):
-        store.objects.medium.delete(damage.name)
+        digest = Digest("blake3:" + damage.name.rpartition("/")[2])
+        if damage.name == store.blobs.name(digest):
+            store.blobs.distrust(digest)  # what is wrong with it nobody may use as a copy
+        else:
+            _delete(store, damage.name)
         repaired.append(evolve(damage, repaired=True))
     store.forget()
     return tuple(repaired)
+
+
+def _unreadable(
+    store: Store, infos: Iterable[ObjectInfo], progress: Callable[[int], None] | None
+) -> Iterator[tuple[str, CacheError]]:
+    """The blobs and open layers among these that don't verify, or are gone by now."""
+    read = 0
+    for info in infos:
+        if _kind(store, info.name) != "blobs":
+            continue
+        parts = info.name.removeprefix(store.objects.prefix + "blobs/").split("/")
+        digest = Digest(f"{parts[0]}:{parts[-1]}")
+        try:
+            if is_tree_digest(digest):
+                store.blobs.examine(TreeDigest(digest))
+                read += info.size
+                continue
+            with store.blobs.open(digest) as content:
+                while chunk := content.read(1 << 20):
+                    read += len(chunk)
+                    if progress is not None:
+                        progress(read)
+        except CacheError as error:
+            yield info.name, error
+
+
+def _is_archived(store: Store, record: Record, digest: Digest, there: set[str]) -> bool:
+    """Whether the record names an open layer that has an archive now, or an archive that is gone
+    of a layer that is still open."""
+    if record.layer is None or not record.layer.is_open:
+        return False
+    archive = store.blobs.named_archive(record.layer.tree)
+    names = {store.blobs.name(d) for d in (record.layer.descriptor.digest, archive) if d}
+    return digest in (record.layer.descriptor.digest, archive) and bool(names & there)

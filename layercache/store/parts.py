@@ -11,8 +11,9 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, BinaryIO, Protocol, Self
 
 if TYPE_CHECKING:
-    from layercache.model.descriptors import Descriptor
+    from layercache.model.descriptors import Descriptor, Layer
     from layercache.model.digests import CacheKey, Digest, Fingerprint
+    from layercache.model.layer_index import LayerIndex
     from layercache.model.records import Record
     from layercache.store.backend import Backend
     from layercache.store.small_objects import References
@@ -104,6 +105,21 @@ class ContentStore(Protocol):
 
     def open_range(self, descriptor: Descriptor, offset: int, size: int) -> BinaryIO:
         """`size` bytes of the verified blob from `offset` on."""
+
+    @property
+    def open_layers(self) -> str | None:
+        """The scratch directory in which open layers are looked for; None where there are none."""
+
+    def keep_open(self, layer: Layer, index: LayerIndex, name: str) -> None:
+        """Take an open layer with the files in the unpacked directory `name` there; raises
+        `CacheError` where it can't be kept."""
+
+    def sealed(self, layer: Layer) -> Layer:
+        """`layer` with its archive, which is made now if nobody made it before.
+
+        Raises `NotFound` or `CorruptObject` where the layer is lost, `CacheError` where the
+        archive can't be written.
+        """
 
     def add(self, content: BinaryIO, media_type: str) -> Descriptor:
         """Store all of `content`; raises `CacheError` only where it can't be kept at all."""

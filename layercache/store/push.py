@@ -25,7 +25,14 @@ from layercache.store.parts import ContentStore
 from layercache.store.remote import Remote, Transfer, Unavailable
 from layercache.store.selectors_seen import merge_selectors
 from layercache.store.store_events import StoreEvents
-from layercache.store.trails import Fact, Trail, beginnings_of, definition_of, encode_trail
+from layercache.store.trails import (
+    Fact,
+    Trail,
+    TrailStep,
+    beginnings_of,
+    definition_of,
+    encode_trail,
+)
 
 __all__ = ["Pusher"]
 
@@ -196,7 +203,8 @@ class Pusher:
         name = definition_of(rows)
         there, data = self._there.get(name) or self.remote.trail(name)
         verifier = self.remote.store.objects.verifier
-        trail = evolve(trail, facts=_merged(trail, store.facts.used_for(trail), there))
+        steps = tuple(self._step_for_others(store, step) for step in trail.steps)
+        trail = evolve(trail, steps=steps, facts=_merged(trail, store.facts.used_for(trail), there))
         # Labels may differ from build to build; what every machine finds stays the same.
         plain = evolve(trail, target=name, labels=())
         named = {
@@ -226,7 +234,21 @@ class Pusher:
             self._write(*self.remote.store.derived.beginning(beginning, name))
         self._there[name] = (trail, named[name])
 
+    def _step_for_others(self, store: Local, step: TrailStep) -> TrailStep:
+        """`step` as others can use it: its layer has an archive."""
+        record = step.record
+        if record is None or record.layer is None or not record.layer.is_open:
+            return step
+        try:
+            return evolve(step, record=_for_others(store, record))
+        except NotFound:
+            return evolve(step, record=None)  # lost: a later build makes it and sends it
+
     def _send_record(self, record: Record, *, fresh: bool) -> None:
+        store = self._store()
+        if store is None:
+            return
+        record = _for_others(store, record)
         digests: dict[Digest, int] = {}
         if record.layer is not None:
             digests[record.layer.descriptor.digest] = record.layer.descriptor.size
@@ -278,6 +300,13 @@ class Pusher:
 
         write = self.remote.store.objects.copy_in
         self.remote.call(lambda: write(name, io.BytesIO(data)), len(data), write=True)
+
+
+def _for_others(store: Local, record: Record) -> Record:
+    """`record` with the archive of its layer: a remote holds nothing else."""
+    if record.layer is None or not record.layer.is_open:
+        return record
+    return evolve(record, layer=store.blobs.sealed(record.layer))
 
 
 def _merged(trail: Trail, used: tuple[Fact, ...], there: Trail | None) -> tuple[Fact, ...]:

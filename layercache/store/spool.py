@@ -53,6 +53,10 @@ class Spool:
                 self._events.failed("tmp", error)
         return self.private()
 
+    def new(self, *, private: bool = False) -> tuple[str, int]:
+        """A new file, by path and descriptor; see `copy`. Raises `CacheError`."""
+        return _new_file(self.private() if private else self._shared())
+
     def copy(self, content: BinaryIO, *, private: bool = False) -> tuple[str, Digest, int]:
         """Copy `content` to a new file; returns its path, digest and size.
 

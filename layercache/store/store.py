@@ -14,9 +14,11 @@ from typing import Any
 
 from layercache.errors import CacheError
 from layercache.store.action_cache import Records
-from layercache.store.backend import Backend
-from layercache.store.blobs import GRACE, BlobStore
+from layercache.store.backend import Backend, InDirectory
+from layercache.store.blobs import GRACE
 from layercache.store.codec import Verifier
+from layercache.store.layer_blobs import LayerBlobs
+from layercache.store.open_layers import OpenLayers, place_of
 from layercache.store.sealed_objects import SealedObjects
 from layercache.store.small_objects import Derived, Facts, References, Trails
 from layercache.store.store_events import StoreEvent
@@ -51,11 +53,11 @@ class Store:
             backend, verifier=verifier, salt=salt, namespace=namespace, on_event=on_event
         )
         self.events = objects.events
-        self.blobs = BlobStore(objects)
+        self.derived = Derived(objects)
+        self.blobs = LayerBlobs(objects, self.derived, _open_layers(backend, objects.prefix))
         self.records = Records(objects, self.blobs)
         self.trails = Trails(objects)
         self.facts = Facts(objects)
-        self.derived = Derived(objects)
         self.references = References(objects)
         self._under_way = 0
 
@@ -98,13 +100,14 @@ class Store:
         objects = self.objects
         with objects.guard:
             try:
+                self.blobs.settle()
                 objects.acknowledge(blobs=bool(self.blobs.written))
             except CacheError as error:
                 objects.events.failed("commit", error)
                 self.blobs.rescue()
                 durable = False
             else:
-                self.blobs.written.clear()
+                self.blobs.settled()
                 durable = True
             self.records.acknowledged(durable=durable)
             objects.forget()
@@ -137,3 +140,10 @@ class Store:
         self.objects.unhold()
         self.blobs.close()
         self.objects.release()
+
+
+def _open_layers(backend: Backend, prefix: str) -> OpenLayers | None:
+    place = place_of(backend)
+    if place is None or not isinstance(backend, InDirectory):
+        return None
+    return OpenLayers(place, prefix, durability=backend.durability)

@@ -12,11 +12,11 @@ from typing import BinaryIO, Final, Protocol, cast
 
 from layercache._base.classes import evolve
 from layercache.errors import CacheError, CorruptObject, NotFound
-from layercache.model.descriptors import LAYER_TAR, Descriptor
-from layercache.model.digests import CacheKey, Digest
+from layercache.model.descriptors import LAYER_TAR, Descriptor, Layer
+from layercache.model.digests import CacheKey, Digest, TreeDigest, is_tree_digest
+from layercache.model.layer_index import LayerIndex
 from layercache.model.records import Record
 from layercache.store.backend import Stats
-from layercache.store.blobs import file_range
 from layercache.store.push import Pusher
 from layercache.store.remote import Remote, Transfer
 from layercache.store.store import Store
@@ -193,6 +193,8 @@ class TieredBlobs:
         """Send blobs to every remote that is written, before returning."""
         for pusher in self._pushers:
             for descriptor in descriptors:
+                if is_tree_digest(descriptor.digest):
+                    descriptor = self._local.seal(TreeDigest(descriptor.digest))
                 pusher.blob(descriptor.digest, descriptor.size)
 
     def obtain(self, descriptor: Descriptor) -> bool:
@@ -216,8 +218,9 @@ class TieredBlobs:
         return self._local.intact(descriptor)
 
     def distrust(self, digest: Digest) -> None:
-        """Treat the blob here as absent until it is written again."""
+        """Treat the blob as absent until it is written again: no remote has a better one."""
         self._local.distrust(digest)
+        self._origins.lost(digest)
 
     def keep(self, descriptor: Descriptor) -> None:
         """Bring the blob here, for a reference that outlives this object."""
@@ -241,7 +244,21 @@ class TieredBlobs:
 
     def open_range(self, descriptor: Descriptor, offset: int, size: int) -> BinaryIO:
         """`size` bytes of the verified blob from `offset` on."""
-        return file_range(self.verified_path(descriptor), descriptor, offset, size)
+        self._bring_unless_here(descriptor.digest)
+        return self._local.open_range(descriptor, offset, size)
+
+    @property
+    def open_layers(self) -> str | None:
+        """That of the local store."""
+        return self._local.open_layers
+
+    def keep_open(self, layer: Layer, index: LayerIndex, name: str) -> None:
+        """Take an open layer here."""
+        self._local.keep_open(layer, index, name)
+
+    def sealed(self, layer: Layer) -> Layer:
+        """`layer` with its archive, made here: an open layer is nowhere else."""
+        return self._local.sealed(layer)
 
     def add(self, content: BinaryIO, media_type: str) -> Descriptor:
         """Store all of `content` here."""
@@ -253,6 +270,8 @@ class TieredBlobs:
 
     def _here(self, digest: Digest) -> bool:
         """Whether the local backend has, or may have, the blob."""
+        if is_tree_digest(digest):
+            return True  # an open layer is nowhere else
         medium = self._store.objects.medium
         if self._local.kept_aside(digest) or not isinstance(medium, Stats):
             return True

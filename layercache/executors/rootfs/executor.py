@@ -16,7 +16,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from layercache._base.classes import evolve
-from layercache.errors import StepFailed, UsageError
+from layercache.errors import CacheError, StepFailed, UsageError
 from layercache.executors.redaction import masks_of
 from layercache.executors.rootfs.environment import environment
 from layercache.executors.rootfs.networks import NETWORKS, Isolation, find_isolation
@@ -25,6 +25,7 @@ from layercache.executors.rootfs.secret_values import secret_value
 from layercache.model.descriptors import SCRATCH
 from layercache.model.image_config import DEFAULT_PATH
 from layercache.model.instruction import Field, Instruction
+from layercache.model.open_layers import KeepsOpenLayers
 from layercache.model.operations import CopyFiles, Exec, MakeDirectory
 from layercache.model.task import (
     Blobs,
@@ -41,11 +42,12 @@ if TYPE_CHECKING:
     # Most builds execute nothing, so modules for execution are loaded on first use.
     from layercache.executors.rootfs import tracer_client as tracing
     from layercache.executors.rootfs.cache_listing import KeptCacheMount
-    from layercache.executors.rootfs.file_work import ShownTimes
+    from layercache.executors.rootfs.file_work import Captured, ShownTimes
     from layercache.executors.rootfs.helper_client import Ended
     from layercache.executors.rootfs.output import Output
     from layercache.executors.rootfs.session import Session
     from layercache.executors.rootfs.user_namespace import UserNamespace
+    from layercache.model.descriptors import Layer
 
 __all__ = ["RootfsExecutor"]
 
@@ -390,11 +392,30 @@ class RootfsExecutor(ChecksInstructions, Masks, UnpacksStates, WithSecrets, Clos
                 else:
                     result = evolve(result, observed=found)
             if captured is not None and captured.faithful:
-                session.unpacked.adopt(parent, captured.layer, container, blobs)
+                name = session.unpacked.adopt(parent, captured.layer, container, blobs)
+                if captured.layer.is_open:
+                    layer = self._kept_open(session, captured, name, work, blobs)
+                    result = evolve(result, layer=layer)
             return result
         finally:
             session.scratch.discard(work)
             session.scratch.discard(container)
+
+    def _kept_open(
+        self, session: Session, captured: Captured, name: str, work: str, blobs: Blobs
+    ) -> Layer:
+        """The layer in the unpacked directory `name`: open if the cache takes it so, else with its
+        archive."""
+        from layercache.executors.rootfs.file_work import archived
+
+        try:
+            if isinstance(blobs, KeepsOpenLayers):
+                blobs.keep_open(captured.layer, captured.index, name)
+                return captured.layer
+        except CacheError:
+            pass  # a cache that fails must not cost the result: it is kept like any blob
+        tar = os.path.join(work, "layer.tar")
+        return archived(captured, session.unpacked.files(name), tar, blobs).layer
 
     def with_secrets(self, names: Collection[str]) -> RootfsExecutor:
         """The same executor, not started, with only the named secrets (`WithSecrets`)."""

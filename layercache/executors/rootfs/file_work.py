@@ -26,6 +26,7 @@ from layercache.model.digests import DiffID, Digest
 from layercache.model.layer_index import OPAQUE, KeepsIndex
 from layercache.model.layer_times import LAYER_TIME
 from layercache.model.logical_clock import Clock
+from layercache.model.open_layers import KeepsOpenLayers
 
 if TYPE_CHECKING:
     from layercache.layers.recorded_times import Times
@@ -41,6 +42,7 @@ __all__ = [
     "Notes",
     "Owners",
     "ShownTimes",
+    "archived",
     "capture_directory",
     "change_owner",
     "clock_of",
@@ -114,8 +116,9 @@ class FileWork(Protocol):
         """The layer in an upper directory, stored; None if it holds no change.
 
         `made` are mount points, which are removed first. The archive is first written to the
-        directory
-        `work`. Afterwards `upper` shows what a step on top of the layer must see.
+        directory `work`. Afterwards `upper` shows what a step on top of the layer must see.
+        Where the cache takes open layers from here, and the directory is faithful, no archive is
+        made: the directory is all there is of the layer then.
         """
 
     def give(self, root: str, owners: Owners) -> None:
@@ -131,7 +134,9 @@ class FileWork(Protocol):
 class DirectFileWork:
     """`FileWork` in this process."""
 
-    def __init__(self) -> None:
+    def __init__(self, place: str | None = None) -> None:
+        """`place` is the scratch directory, where steps may leave layers open."""
+        self._place = place
         self._deleter = Deleter()
 
     def unpack(self, state: State, target: str, blobs: Blobs, start: int = LAYER_TIME) -> None:
@@ -173,6 +178,8 @@ class DirectFileWork:
         )
         if isinstance(blobs, Notes):
             times.before = blobs.noted(times.before)
+        if self._place is not None and open_place(blobs) == self._place:
+            return _listed(upper, made, times, tar, blobs)
         found = capture_directory(upper, made, times, tar)
         return None if found is None else stored(*found, tar, blobs)
 
@@ -257,6 +264,45 @@ def capture_directory(
     return *found, faithful
 
 
+def _listed(
+    upper: str, made: Sequence[Stub], times: Times, tar: str, blobs: Blobs
+) -> Captured | None:
+    """The changes in `upper` as an open layer; archived where the directory shows other times."""
+    from layercache.layers.capture import capture_upper
+    from layercache.layers.lister import LayerLister
+
+    remove_stubs(upper, made)
+    lister = LayerLister()
+    faithful = capture_upper(upper, times.before, lister, times=times)
+    if lister.empty:
+        return None
+    size, index = lister.finish()
+    tidy(upper, index)
+    found = Captured(Layer.opened(index.tree, size), index, faithful)
+    if not faithful:
+        return archived(found, upper, tar, blobs)
+    if isinstance(blobs, KeepsIndex):
+        blobs.keep_index(found.layer, index)
+    return found
+
+
+def open_place(blobs: Blobs) -> str | None:
+    """The scratch directory in which the cache of `blobs` takes open layers, if it does."""
+    place = blobs.open_layers if isinstance(blobs, KeepsOpenLayers) else None
+    return None if place is None else os.path.realpath(place)
+
+
+def archived(captured: Captured, directory: str, tar: str, blobs: Blobs) -> Captured:
+    """An open layer with its archive, made from the files in `directory` by way of the file
+    `tar`."""
+    from layercache.layers.files_beneath import FilesBeneath
+    from layercache.layers.lister import write_archive
+
+    with FilesBeneath(directory) as files, open(tar, "wb") as out:
+        diff_id, size, index = write_archive(captured.index, out, files.open)
+    return stored(diff_id, size, index, captured.faithful, tar, blobs)
+
+
 def tidy(upper: str, index: LayerIndex) -> None:
     """Make a captured directory hold exactly the content of its layer.
 
@@ -306,7 +352,7 @@ def plain_tar(layer: Layer, target: str, blobs: Blobs) -> Iterator[BinaryIO]:
     """
     with contextlib.ExitStack() as stack:
         stream = stack.enter_context(blobs.open(layer.descriptor.digest))
-        if str(layer.descriptor.digest) == layer.diff_id:
+        if layer.is_open or str(layer.descriptor.digest) == layer.diff_id:
             yield stream
             return
         from layercache.layers.compression import decompressed

@@ -19,6 +19,7 @@ from layercache.executors.rootfs.surroundings import Surroundings
 from layercache.executors.rootfs.tracer_client import Tracer
 from layercache.executors.rootfs.unpacked import Unpacked
 from layercache.executors.rootfs.user_namespace import UserNamespace
+from layercache.store.open_layers import FORM
 
 __all__ = ["Session"]
 
@@ -36,8 +37,8 @@ class Session:
         place = blake3(os.fsencode(self.scratch.directory)).hexdigest()[:12]
         prefix = f"layercache-{place}-{self.scratch.owner}-"
         self.runner = HelperClient(self.scratch.directory, [self.scratch.held], prefix, namespace)
-        self.files: FileWork = DirectFileWork()
-        form = "root"
+        self.files: FileWork = DirectFileWork(self.scratch.directory)
+        form = FORM
         agent = None
         if namespace is not None:
             self.files = agent = AgentFiles(self.runner, self.scratch)

@@ -9,6 +9,9 @@ which it was made; the directory is valid during that boot, or permanently if it
 `state` recorded so. Any other directory may have been cut short by a power cut, and is deleted and
 unpacked again from the verified blob.
 
+The directory of an *open* layer (`store.open_layers`) is no copy: nobody made an archive of it yet.
+It is never discarded for being old, and before it is given up, what can be saved of it is archived.
+
 Before a command sees a copy, it is checked: any deletion, addition or write since it was made (by a
 clean-up of old files, say, because files of an image look old) breaks the seal. Such a copy is
 deleted, too. A copy is checked again if a step begins some seconds later.
@@ -42,6 +45,7 @@ from layercache.model.framing import frame
 from layercache.model.instruction import Value
 from layercache.model.layer_index import IMPLIED, OPAQUE, WHITEOUT
 from layercache.model.layer_times import LAYER_TIME
+from layercache.store.open_layers import open_directories
 
 if TYPE_CHECKING:
     from layercache.executors.rootfs.file_work import FileWork
@@ -108,15 +112,22 @@ class Unpacked:
         # occurrence shows.
         return list(dict.fromkeys(found[::-1]))
 
-    def adopt(self, parent: State, layer: Layer, path: str, blobs: Blobs) -> None:
+    def adopt(self, parent: State, layer: Layer, path: str, blobs: Blobs) -> str:
         """Keep `path`/fs, the upper directory from which `layer` was captured, as its directory.
 
-        Has no effect if there is one already.
+        Has no effect if there is one already. Returns its name.
         """
         name = self._name(parent.plus(layer), blobs, LAYER_TIME)
         with self._lock_of(name):
+            if layer.is_open:
+                self._good.pop(name, None)  # it may be all there is of the layer: look again
             if not self._usable(name):
                 self._place(path, name)
+        return name
+
+    def files(self, name: str) -> str:
+        """The directory with the content of the copy `name`."""
+        return os.path.join(self._path(name), "fs")
 
     def close(self, *, durable: bool) -> None:
         """End this build's use; with `durable` its directories are synced and kept over a
@@ -130,12 +141,15 @@ class Unpacked:
                 self._write_state(self._path(name), self._synced)
 
     def prune(self, before: float) -> int:
-        """Discard directories last used before `before` (seconds since 1970); returns their number.
+        """Discard copies last used before `before` (seconds since 1970); returns their number.
 
         Only while no step runs and no other build uses the directory.
         """
         count = 0
+        spared = open_directories(self._scratch.directory)
         for name in os.listdir(self._scratch.path("unpacked")):
+            if name in spared:
+                continue  # no copy: its files are nowhere else
             try:
                 used = os.stat(os.path.join(self._path(name), "state")).st_mtime
             except (FileNotFoundError, NotADirectoryError):
@@ -169,9 +183,25 @@ class Unpacked:
     def _layer(self, state: State, blobs: Blobs, start: int) -> str:
         name = self._name(state, blobs, start)
         with self._lock_of(name):
-            if not self._usable(name):
+            if self._is_gone(name, state.layer, blobs) or not self._usable(name):
                 self._make(name, lambda target: self._work.unpack(state, target, blobs, start))
         return os.path.join(self._path(name), "fs")
+
+    def _is_gone(self, name: str, layer: Layer | None, blobs: Blobs) -> bool:
+        """Whether a directory was given up that was all there was of a layer.
+
+        What can be saved of it is: its archive is made, if all bytes are still right. Raises
+        `CorruptObject` if they are not.
+        """
+        if layer is None or not layer.is_open or self._is_fresh(name) or self._trusted(name):
+            return False
+        with blobs.open(layer.descriptor.digest):
+            pass
+        self._scratch.discard(self._path(name), unless=lambda: self._trusted(name))
+        return not self._trusted(name)
+
+    def _is_fresh(self, name: str) -> bool:
+        return time.monotonic() - self._good.get(name, -_FRESH) < _FRESH
 
     def _flat(self, states: list[State], blobs: Blobs, start: int) -> str:
         """The layers of `states`, lowest first, in one directory."""
@@ -212,7 +242,7 @@ class Unpacked:
         """Whether there is a trustworthy directory of this name; an untrustworthy one is
         deleted.
         """
-        if time.monotonic() - self._good.get(name, -_FRESH) < _FRESH:
+        if self._is_fresh(name):
             return True
         path = self._path(name)
         if self._trusted(name):
