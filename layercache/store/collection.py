@@ -427,7 +427,10 @@ def usage(cache: Cache) -> Usage:
     objects: dict[str, int] = {}
     size: dict[str, int] = {}
     names = {"ac": "records", "refs": "references"}
+    apart = store.blobs.open_places()
     for info in store.objects.medium.list(store.objects.prefix) if is_cache(store.objects) else ():
+        if apart and info.name.startswith(apart):
+            continue  # counted as an open layer
         kind = _kind(store, info.name)
         kind = names.get(kind, kind)
         objects[kind] = objects.get(kind, 0) + 1

@@ -20,6 +20,7 @@ from layercache.model.digests import DiffID, Digest, TreeDigest, is_digest, is_t
 from layercache.store.backend import ObjectInfo
 from layercache.store.blobs import BlobStore
 from layercache.store.codec import pack, unpack
+from layercache.store.open_layers import open_directories
 from layercache.store.spool import remove_file
 
 if TYPE_CHECKING:
@@ -355,6 +356,14 @@ class LayerBlobs(BlobStore):
             self._discard(tree)
         self._release(tree)
         return True
+
+    def open_places(self) -> tuple[str, ...]:
+        """What the names of files of open layers begin with, below the directory of the cache."""
+        if self._open_layers is None:
+            return ()
+        directory = self._open_layers.directory
+        place = os.path.basename(directory)
+        return tuple(f"{place}/unpacked/{name}/" for name in sorted(open_directories(directory)))
 
     def open_infos(self) -> list[ObjectInfo]:
         """The open layers that are here, by the names under which builds hold them, with the

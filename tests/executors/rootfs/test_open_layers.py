@@ -22,6 +22,7 @@ from layercache.builds.exporting import export, seal
 from layercache.builds.result import BuildResult
 from layercache.cli import main
 from layercache.errors import CacheError
+from layercache.events import StepOutput
 from layercache.executors.rootfs import RootfsExecutor
 from layercache.model.digests import TreeDigest
 from layercache.store import open_layers
@@ -354,7 +355,14 @@ def test_collections_spare_what_is_held_and_take_what_nobody_names(tmp_path: Pat
     machine = Machine(tmp_path)
     with machine.builder() as (store, builder):
         machine.run(builder, ONE)
-        assert usage(store).objects["open layers"] == 1
+        used = usage(store)
+        assert used.objects["open layers"] == 1
+        store.blobs.seal(next(iter(machine.open)))
+        store.commit()
+        now = usage(store)
+        assert "open layers" not in now.objects
+        assert now.objects["rootfs"] > used.objects["rootfs"]  # counted once
+        machine.build(TWO)
         with store.in_use():
             store.records.lookup([record.key for record in store.records.all(9) or ()])
             with open_store(str(machine.cache)) as other:
@@ -364,6 +372,33 @@ def test_collections_spare_what_is_held_and_take_what_nobody_names(tmp_path: Pat
             collect(other, [], everything=True, grace=0.0)
         assert list(machine.open) == []
     assert machine.build(ONE) == ["miss"]
+
+
+def test_a_running_step_keeps_the_open_layer_below_it(tmp_path: Path) -> None:
+    """Whatever is collected and pruned beside it meanwhile."""
+    machine = Machine(tmp_path)
+    machine.build(ONE)
+    began = threading.Event()
+    found: list[bytes] = []
+
+    def work() -> None:
+        def observe(event: object) -> None:
+            if isinstance(event, StepOutput):
+                began.set()
+
+        text = ONE + "RUN cat /made; sleep 1; cat /made /more > /both\n"
+        with RootfsExecutor(machine.scratch) as executor, open_store(str(machine.cache)) as store:
+            builder = Builder(store, executor=executor, observers=[observe])
+            with machine.run(builder, text).tree().open(b"both") as file:
+                found.append(file.read())
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    assert began.wait(60)
+    for more in ([], ["--all"]):
+        assert main(["cache", "prune", *more, "--cache", str(machine.cache)]) == 0
+    thread.join()
+    assert found == [b"hello\nmore\n"]
 
 
 def test_pruning_copies_spares_open_layers(tmp_path: Path) -> None:
