@@ -6,10 +6,13 @@ import contextlib
 import io
 import json
 import os
+import random
 import shutil
 import tarfile
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +44,7 @@ RECIPE = """FROM base AS made
 ENV PATH=/bin
 RUN mkdir -p /d/e/f && echo one > /d/e/f/g && echo two > /d/x && ln /d/x /d/y && ln -s x /d/l
 RUN rm /d/e/f/g && chmod 700 /d/e && mkfifo /p && cp -p /bin/busybox /copy && touch -d @7 /old
-RUN rm -r /d && mkdir /d && echo new > /d/x && ls -lR /d > /listing
+RUN rm -r /d && mkdir /d && echo new > /d/x && find /d | sort > /listing
 FROM base
 ENV PATH=/bin
 COPY --from=made /copy /d /taken/
@@ -135,6 +138,55 @@ def test_the_same_as_with_archives_at_once(tmp_path: Path) -> None:
         again = machine.build()
         assert set(again) == {"hit"}
     assert found[True] == found[False]
+
+
+PLACES = ("/a", "/b", "/d", "/d/x", "/d/y", "/d/e", "/d/e/z", "/bin/wc", "/etc/passwd", "/tmp/q")
+CHANGES = (
+    "mkdir -p {p}", "rm -rf {p}", "echo {n} > {p}", "echo {n} >> {p}", "ln {p} {q}",
+    "ln -s {q} {p}", "ln -sfn nowhere {p}", "mv {p} {q}", "mv {p} {q}; mkdir -p {p}",
+    "cp -a {p} {q}", "cp -p {p} {q}", "chmod 700 {p}", "chmod 4755 {p}", "chown {n}:1 {p}",
+    "touch -d @7 {p}", "touch -d @1700000000 {p}", "touch {p}", "mkfifo {p}", "mknod {p} c 1 3",
+    "truncate -s 100000 {p}",
+)  # fmt: skip
+
+
+def random_recipe(seed: int) -> str:
+    """A few steps that change a few places in every way, and perhaps a stage that takes them."""
+    rng = random.Random(seed)
+    lines = ["FROM base AS one", "ENV PATH=/bin"]
+    for _ in range(rng.randrange(1, 4)):
+        changes = [
+            rng.choice(CHANGES).format(
+                p=rng.choice(PLACES), q=rng.choice(PLACES), n=rng.randrange(3)
+            )
+            for _ in range(rng.randrange(1, 7))
+        ]
+        lines.append("RUN " + "; ".join(f"({one}) 2>/dev/null" for one in changes) + "; true")
+    if rng.randrange(2):
+        # No sizes of directories and no blocks, which are numbers of this file system's own.
+        stat = "find /all | sort | xargs stat -c '%n %f %u %g %Y %h' > /l"
+        lines += ["FROM base", "ENV PATH=/bin", "COPY --from=one / /all/", f"RUN {stat}"]
+    return "\n".join(lines) + "\n"
+
+
+@pytest.mark.parametrize("seed", [*range(6), *(pytest.param(9, marks=pytest.mark.soak),)])
+def test_random_recipes_come_out_alike(tmp_path: Path, seed: int) -> None:
+    """With archives at once and without: states, decisions, trees, images."""
+    count = 200 if seed == 9 else 1
+    for number in range(count):
+        text = random_recipe(seed * 1000 + number)
+        found = []
+        for eager in (True, False):
+            machine = Machine(tmp_path / f"{number}-{eager}", eager=eager, durability="none")
+            with machine.builder() as (_, builder):
+                result = machine.run(builder, text)
+                assert result.state is not None
+                out = exported(result, tmp_path / "out")
+                found.append((result.state.chain_id, decisions(result), out))
+            assert "miss" not in machine.build(text)
+            assert not said(machine.events, "corrupt")
+            shutil.rmtree(tmp_path / f"{number}-{eager}")
+        assert found[0] == found[1], text
 
 
 def test_nobody_archives_what_nobody_asked_for(tmp_path: Path) -> None:
@@ -535,6 +587,43 @@ def test_a_remote_that_names_the_archive_of_another_layer(tmp_path: Path, use: s
     with reference.builder() as (_, builder):
         exported(reference.run(builder, TWO), tmp_path / "right")
     assert (tmp_path / "out").read_bytes() == (tmp_path / "right").read_bytes()
+
+
+def test_a_worker_gets_archives(tmp_path: Path) -> None:
+    """It may be on another machine, and what it makes is needed here."""
+    machine = Machine(tmp_path)
+    machine.build(ONE)
+    with (
+        RootfsExecutor(machine.scratch) as executor,
+        open_store(str(machine.cache)) as store,
+        ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool,
+    ):
+        builder = Builder(store, executor=executor, pool=pool)
+        result = machine.run(builder, TWO)
+        assert decisions(result) == ["hit", "miss"]
+        with result.tree().open(b"both") as file:
+            assert file.read() == b"hello\nmore\n"
+    assert list(machine.open) == []
+    assert machine.build(TWO) == ["hit", "hit"]
+
+
+def test_traces_come_out_alike(tmp_path: Path) -> None:
+    """A step that is reused on another state, on which its open layer has other times."""
+    text = "FROM base\nENV PATH=/bin\nRUN echo {} > /unread\n" + TWO.partition("bin\n")[2]
+    found = []
+    for eager in (True, False):
+        machine = Machine(tmp_path / str(eager), eager=eager)
+        machine.build(text.format(1), trace="auto")
+        with machine.builder() as (_, builder):
+            result = machine.run(
+                builder,
+                text.format(2) + "RUN stat -c '%n %s %Y' /made /more /both /unread > /all\n",
+                trace="auto",
+            )
+            assert decisions(result) == ["miss", "hit", "hit", "miss"]
+            assert result.state is not None
+            found.append((result.state.chain_id, result.tree().digest(b"")))
+    assert found[0] == found[1]
 
 
 def test_racers_make_one_layer(tmp_path: Path) -> None:
