@@ -51,7 +51,8 @@ FLOOR = (
 
 RETIME = (
     'set -e; d="$1/retime"; mkdir -p "$d/u" "$d/w" "$d/m"; unshare -m sh -ec \'mount -t overlay '
-    'overlay -o "metacopy=on,redirect_dir=on,lowerdir=$2,upperdir=$1/u,workdir=$1/w" "$1/m" && '
+    'overlay -o "volatile,metacopy=on,redirect_dir=on,lowerdir=$2,upperdir=$1/u,workdir=$1/w" '
+    '"$1/m" && '
     'find "$1/m" -type f -print0 | xargs -0 touch -d @1700000000\' sh "$d" "$2"; rm -rf "$d"'
 )
 """The least that showing other times can cost: a new inode for each file."""
