@@ -30,6 +30,7 @@ __all__ = [
     "Problem",
     "SourceError",
     "StepFailed",
+    "Unreachable",
     "UsageError",
 ]
 
@@ -143,6 +144,13 @@ class SourceError(BuildError):
     """A source is not available: a file missing from the context, a URL, an image, a checksum."""
 
     code = "source"
+
+
+class Unreachable(SourceError):
+    """A server did not answer, or only that it can't do so now; a retry may help."""
+
+    retry_after: float | None = None
+    """The seconds that the server asks to wait."""
 
 
 class ConnectionBroken(SourceError, OSError):

@@ -290,8 +290,7 @@ def send(
     connection.response_class = _Answer
     try:
         sent = {"User-Agent": "layercache", "Connection": "close", **more, **headers}
-        connection.request(method, target, body=cast(Any, data), headers=sent)
-        answer = cast(_Answer, connection.getresponse())
+        answer = _exchange(connection, method, target, data, sent)
     except (ValueError, OverflowError, AssertionError) as error:
         connection.close()
         if isinstance(error, OSError | ssl.CertificateError):
@@ -306,6 +305,31 @@ def send(
         connection.sock = None
     body = io.BufferedReader(_Body(answer, f"{method} {masked(address.url)}"), 1 << 16)
     return Response(answer.status, answer.headers, cast(BinaryIO, body), address)
+
+
+def _exchange(
+    connection: http.client.HTTPConnection,
+    method: str,
+    target: str,
+    data: bytes | Iterable[bytes] | None,
+    headers: Mapping[str, str],
+) -> _Answer:
+    """Send a request and read the head of its response.
+
+    A server that refuses a body may answer and close before it has read all of it: its answer
+    says more than the connection that broke.
+    """
+    try:
+        connection.request(method, target, body=cast(Any, data), headers=headers)
+    except (BrokenPipeError, ConnectionResetError):
+        if data is None or connection.sock is None:
+            raise
+        try:
+            return cast(_Answer, connection.getresponse())
+        except (OSError, http.client.HTTPException):
+            pass
+        raise
+    return cast(_Answer, connection.getresponse())
 
 
 def _connection(

@@ -123,7 +123,7 @@ def _export_image(
         done = assemble(image, [w.descriptor for w in written], [w.diff_id for w in written])
         docker = spec.type == "docker"
         if spec.type == "registry":
-            push(image, done, written, registry)
+            push(image, done, written, registry or _client(image, spec))
         elif spec.dest is None:
             load(image, done, written, notes)
         elif into_directory:
@@ -139,6 +139,14 @@ def _export_image(
         manifest=done.written()[0],
         names=tuple(map(str, image.references())),
     )
+
+
+def _client(image: BuiltImage, spec: OutputSpec) -> Registry:
+    from layercache.images.registry import Registry
+    from layercache.oci.transport import Transport
+
+    hosts = {reference.domain for reference in image.references()} if spec.insecure else ()
+    return Registry(Transport(insecure=hosts))
 
 
 class _Layers:

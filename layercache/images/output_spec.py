@@ -40,6 +40,7 @@ class OutputSpec:
     layers anew instead of using their original bytes. `rewrite_timestamp` clamps the times in the
     build's own layers to SOURCE_DATE_EPOCH. `created` "now" dates the image with the present;
     otherwise it has the time of SOURCE_DATE_EPOCH, or one that is the same for every build.
+    `insecure` allows http, and certificates that can't be verified, for the registries of a push.
     """
 
     type: str
@@ -52,6 +53,7 @@ class OutputSpec:
     annotations: tuple[Annotation, ...] = ()
     rewrite_timestamp: bool = False
     created: str | None = None
+    insecure: bool = False
 
     def __attrs_post_init__(self) -> None:
         if self.created not in (None, "now"):
@@ -69,6 +71,8 @@ class OutputSpec:
                 f"--output: unknown compression {self.compression!r} "
                 f"(expected one of {', '.join(COMPRESSIONS)})"
             )
+        if self.insecure and self.type != "registry":
+            raise UsageError(f"--output type={self.type}: registry.insecure is for a push")
         if self.level is not None:
             low, high = _LEVELS[self.compression or "gzip"]
             if not low <= self.level <= high:
@@ -118,6 +122,7 @@ def parse_output(text: str) -> OutputSpec:
         "force-compression": lambda v: _flag("force-compression", v),
         "name": lambda v: tuple(filter(None, (n.strip() for n in v.split(",")))),
         "created": str.lower,
+        "registry.insecure": lambda v: _flag("registry.insecure", v),
         "rewrite-timestamp": lambda v: _flag("rewrite-timestamp", v),
     }
     if not _flag("oci-mediatypes", values.pop("oci-mediatypes", "true")):
@@ -128,7 +133,11 @@ def parse_output(text: str) -> OutputSpec:
             f"--output: unknown options: {', '.join(unknown)} "
             f"(expected type, annotation.KEY, {', '.join(convert)})"
         )
-    names = {"compression-level": "level", "name": "names"}
+    names = {
+        "compression-level": "level",
+        "name": "names",
+        "registry.insecure": "insecure",
+    }
     given = {names.get(k, k.replace("-", "_")): convert[k](v) for k, v in values.items()}
     return OutputSpec(type=kind, annotations=tuple(annotations), **given)  # type: ignore[arg-type]
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, BinaryIO, Final, Protocol, cast
 
+from layercache._os.side_by_side import side_by_side
 from layercache.errors import CacheError, HostileArchive, SourceError, UsageError
 from layercache.http.headers import content_range
 from layercache.http.headers import media_type as media_type_of
@@ -23,8 +25,9 @@ from layercache.oci.manifests import (
     select,
 )
 from layercache.oci.references import Reference
-from layercache.oci.streams import CHUNK, read_bounded
+from layercache.oci.streams import read_bounded
 from layercache.oci.transport import Response, Transport
+from layercache.oci.uploads import STORED, Repository, expect
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -35,6 +38,9 @@ __all__ = ["Registry", "RegistryBlobs", "SmallBlobs"]
 
 _ACCEPT: Final = ", ".join([*sorted(MANIFESTS | INDEXES), "*/*;q=0.1"])
 _RESUMES: Final = 8
+_TRANSFERS: Final = 4
+"""The number of blobs that are sent in parallel."""
+_READ: Final = frozenset({200})
 
 
 class SmallBlobs(Protocol):
@@ -72,11 +78,24 @@ class Registry:
         response that does not match its digest.
         """
         reference = Reference.parse(name).tagged()
-        source = RegistryBlobs(self._transport, reference, self._kept)
+        *mirrors, place = self._transport.hosts.places(reference)
+        own = RegistryBlobs(self._transport, place, self._kept)
+        for mirror in mirrors:
+            source = RegistryBlobs(self._transport, mirror, self._kept, otherwise=own)
+            try:
+                found = self._find(mirror, source, platform, reference.familiar)
+            except SourceError:
+                continue  # its registry is asked
+            if found is not None:
+                return found
+        return self._find(place, own, platform, reference.familiar)
+
+    def _find(
+        self, reference: Reference, source: RegistryBlobs, platform: Platform, what: str
+    ) -> tuple[FoundImage, RegistryBlobs] | None:
         entry = self._head(reference, source)
         if entry is None:
             return None
-        what = reference.familiar
         chosen, data = select(source, [entry], platform, what=what)
         found = find_in_manifest(source, chosen.digest, data, what=what)
         self._remember(source)
@@ -98,7 +117,7 @@ class Registry:
         with source.manifest("GET", reference.digest or str(reference.tag)) as answer:
             if answer.status == 404:
                 return None
-            _expect(answer, 200, what)
+            expect(answer, _READ, what)
             data = read_bounded(answer.body, MANIFEST_LIMIT, what=what)
             digest = sha256(data)
             claimed = reference.digest or _digest_header(answer)
@@ -129,18 +148,37 @@ class Registry:
 
     def push(
         self,
-        reference: Reference,
+        references: Sequence[Reference],
         manifest: tuple[Descriptor, bytes],
-        blobs: list[tuple[Descriptor, Callable[[], BinaryIO], RegistryBlobs | None]],
+        blobs: Sequence[tuple[Descriptor, Callable[[], BinaryIO], RegistryBlobs | None]],
     ) -> Digest:
-        """Upload the `blobs` that the registry lacks, then the manifest under the reference.
+        """Upload the `blobs` that a registry lacks, then the manifest under each reference.
 
         Each blob comes with a function that opens it and, if it was pulled from a registry, that
-        origin: within one registry it is mounted instead of uploaded. Raises `SourceError`.
+        origin: within one registry it is mounted instead of uploaded. Blobs travel side by side,
+        once for each repository; the last is the smallest. Raises `SourceError`.
         """
-        for descriptor, opened, origin in blobs:
-            self._push_blob(reference, descriptor, opened, origin)
-        descriptor, data = manifest
+        repositories: dict[tuple[str, str], list[Reference]] = {}
+        for reference in references:
+            repositories.setdefault((reference.domain, reference.path), []).append(reference)
+        filled: dict[str, str] = {}
+        for (host, path), named in repositories.items():
+            repository = Repository(self._transport, host, path)
+            calls = []
+            for blob in blobs:
+                origin = blob[2].reference if blob[2] is not None else None
+                near = origin.path if origin is not None and origin.domain == host else None
+                calls.append(partial(_push_blob, repository, *blob[:2], filled.get(host, near)))
+            if calls:
+                # The last alone, the configuration: the others find the token that it fetched.
+                calls.pop()()
+            side_by_side(calls, _TRANSFERS)
+            for reference in named:
+                self._push_manifest(reference, *manifest)
+            filled.setdefault(host, path)
+        return manifest[0].digest
+
+    def _push_manifest(self, reference: Reference, descriptor: Descriptor, data: bytes) -> None:
         target = reference.tag or descriptor.digest
         with self._transport.request(
             "PUT",
@@ -151,71 +189,31 @@ class Registry:
             headers={"Content-Type": descriptor.media_type},
             data=data,
         ) as answer:
-            _expect(answer, 201, f"push of {reference.familiar}")
-        return descriptor.digest
+            expect(answer, STORED, f"push of {reference.familiar}")
 
-    def _push_blob(
-        self,
-        reference: Reference,
-        descriptor: Descriptor,
-        opened: Callable[[], BinaryIO],
-        origin: RegistryBlobs | None,
-    ) -> None:
-        what = f"push of {descriptor.digest} to {reference.familiar}"
-        blobs = f"{reference.path}/blobs"
 
-        def request(
-            method: str, path: str, data: bytes | Iterator[bytes] | None = None
-        ) -> Response:
-            headers = {}
-            if data is not None:
-                size = len(data) if isinstance(data, bytes) else descriptor.size
-                headers["Content-Length"] = str(size)
-                headers["Content-Type"] = "application/octet-stream"
-            return self._transport.request(
-                method,
-                reference.domain,
-                path,
-                repository=reference.path,
-                actions="pull,push",
-                headers=headers,
-                data=data,
-            )
-
-        with request("HEAD", f"{blobs}/{descriptor.digest}") as answer:
-            if answer.status == 200:
-                return
-        start = f"{blobs}/uploads/"
-        if origin is not None and origin.reference.domain == reference.domain:
-            mount = f"?mount={descriptor.digest}&from={origin.reference.path}"
-            with request("POST", start + mount, b"") as answer:
-                if answer.status == 201:
-                    return
-                location = answer.headers.get("Location", "")
-                accepted = answer.status == 202
-        else:
-            accepted = False
-        if not accepted:
-            with request("POST", start, b"") as answer:
-                _expect(answer, 202, what)
-                location = answer.headers.get("Location", "")
-        url = _absolute(location, answer.url)
-        url += ("&" if "?" in url else "?") + f"digest={descriptor.digest}"
-        with opened() as content:
-            data = iter(lambda: content.read(CHUNK), b"") if descriptor.size else b""
-            with request("PUT", url, data) as answer:
-                _expect(answer, 201, what)
+def _push_blob(
+    repository: Repository,
+    descriptor: Descriptor,
+    opened: Callable[[], BinaryIO],
+    mount_from: str | None,
+) -> None:
+    if not repository.has(descriptor.digest):
+        repository.upload(descriptor.digest, descriptor.size, opened, mount_from=mount_from)
 
 
 class RegistryBlobs:
-    """The blobs of one repository in a registry."""
+    """The blobs of one repository in a registry; what a mirror lacks comes from `otherwise`."""
 
     def __init__(
         self,
         transport: Transport,
         reference: Reference,
         kept: Callable[[Digest], bytes | None],
+        *,
+        otherwise: RegistryBlobs | None = None,
     ) -> None:
+        self._otherwise = otherwise
         self._transport = transport
         self.reference = reference
         self._kept = kept
@@ -244,14 +242,19 @@ class RegistryBlobs:
             or "container.image" in descriptor.media_type
         )
         if not small:
-            return cast(BinaryIO, _Blob(self._get, descriptor))
+            try:
+                return cast(BinaryIO, _Blob(self._get, descriptor))
+            except SourceError:
+                if self._otherwise is None:
+                    raise
+                return self._otherwise.open(descriptor)
         data = self._kept(descriptor.digest)
         if data is None:
             what = f"{descriptor.digest} of {self.reference.familiar}"
             if descriptor.media_type in MANIFESTS | INDEXES:
                 answer = self.manifest("GET", descriptor.digest)
                 with answer:
-                    _expect(answer, 200, what)
+                    expect(answer, _READ, what)
                     data = read_bounded(answer.body, descriptor.size, what=what)
             else:
                 blob = cast(BinaryIO, _Blob(self._get, descriptor))
@@ -279,7 +282,7 @@ class RegistryBlobs:
                 answer.close()
                 raise SourceError(f"{what}: the transfer broke off and can't be resumed")
         else:
-            _expect(answer, 200, what)
+            expect(answer, _READ, what)
         return answer
 
 
@@ -348,24 +351,3 @@ def _digest_header(answer: Response) -> Digest | None:
         return check_digest(text)
     except UsageError:
         return None
-
-
-def _absolute(location: str, url: str) -> str:
-    import urllib.parse
-
-    try:
-        return urllib.parse.urljoin(url, location)
-    except ValueError as error:
-        raise SourceError(
-            "the address that the registry gives for an upload is not a URL"
-        ) from error
-
-
-def _expect(answer: Response, status: int, what: str) -> None:
-    if answer.status != status:
-        said = answer.words if answer.status >= 400 else ""
-        answer.close()
-        raise SourceError(
-            f"{what}: the registry answers with status {answer.status}"
-            + (f" (it says: {said})" if said else "")
-        )

@@ -16,7 +16,14 @@ from typing import BinaryIO, Final, Protocol, cast
 
 from layercache._base.classes import evolve, field, frozen
 from layercache._os.allowance import UnpackAllowance
-from layercache.errors import CacheError, HostileArchive, NotFound, SourceError, UsageError
+from layercache.errors import (
+    CacheError,
+    HostileArchive,
+    NotFound,
+    SourceError,
+    Unreachable,
+    UsageError,
+)
 from layercache.images.layouts import FoundImage, ImageFile, open_images
 from layercache.layers.compression import decompressed
 from layercache.model.descriptors import (
@@ -313,12 +320,12 @@ class Images:
             try:
                 found = finder.find(str(reference), platform)
             except SourceError as error:
-                if type(error) is not SourceError:
+                if type(error) not in (SourceError, Unreachable):
                     raise
                 why = f"can't get the image {reference.familiar}: {error}"
                 if "/" not in name:  # perhaps meant as a name of something here
                     why += f" (no stage, build context or image in the cache is named {name})"
-                raise SourceError(why) from error
+                raise type(error)(why) from error
             if found is not None:
                 return found
         raise SourceError(

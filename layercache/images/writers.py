@@ -276,16 +276,12 @@ def load(
             raise SourceError(f"{os.path.basename(program)} load failed: {text}")
 
 
-def push(
-    image: BuiltImage, done: Assembled, layers: Sequence[Written], registry: Registry | None
-) -> None:
+def push(image: BuiltImage, done: Assembled, layers: Sequence[Written], client: Registry) -> None:
     """Push under every name. Raises `UsageError` without a name, `SourceError` if refused."""
-    from layercache.images.registry import Registry as Client
     from layercache.images.registry import RegistryBlobs
 
     if not image.names:
         raise UsageError("a push needs a name: give -t REGISTRY/NAME:TAG")
-    client = registry if registry is not None else Client()
     blobs = [
         (
             layer.descriptor,
@@ -295,5 +291,4 @@ def push(
         for layer in layers
     ]
     config = (done.config, _opener(done.config_bytes), None)
-    for reference in image.references():
-        client.push(reference, done.written(), [*blobs, config])
+    client.push(image.references(), done.written(), [*blobs, config])

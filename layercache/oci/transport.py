@@ -16,15 +16,17 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 from urllib.parse import urlencode, urljoin
 
-from layercache.errors import SourceError, UsageError
+from layercache.errors import SourceError, Unreachable, UsageError
 from layercache.http.client import Address, Response, masked, parse_address, reason, send
 from layercache.http.headers import challenges, retry_after
+from layercache.oci.complaints import complaint
 from layercache.oci.credentials import Credential, Credentials
+from layercache.oci.hosts import RegistryHosts
 from layercache.oci.manifests import decode
 from layercache.oci.references import DOCKER_HUB
 from layercache.oci.streams import read_bounded
 
-__all__ = ["Response", "Transport"]
+__all__ = ["Response", "Transport", "Waits"]
 
 _HUB_HOST: Final = "registry-1.docker.io"
 _ATTEMPTS: Final = 5
@@ -41,7 +43,8 @@ class Transport:
     """Requests to registries, with their tokens. Safe for threads.
 
     `insecure` names hosts (with port) that may be contacted over http or with an unverifiable
-    certificate; `timeout` is the seconds of silence after which an attempt is abandoned.
+    certificate; `timeout` is the seconds of silence after which an attempt is abandoned; `hosts`
+    is what this machine knows about registries (by default its configuration files).
     """
 
     def __init__(
@@ -51,15 +54,25 @@ class Transport:
         insecure: Iterable[str] = (),
         timeout: float = 30.0,
         attempts: int = _ATTEMPTS,
+        hosts: RegistryHosts | None = None,
     ) -> None:
         self._credentials = credentials if credentials is not None else Credentials()
         self._insecure = frozenset(insecure)
         self._timeout = timeout
-        self._attempts = attempts
+        self.attempts = attempts
+        """How often a request that fails on its way is sent."""
+        self.hosts = hosts if hosts is not None else RegistryHosts()
         self._lock = threading.Lock()
         self._schemes: dict[str, str] = {}
         self._tokens: dict[tuple[str, str], str] = {}
-        self._contexts: dict[bool, ssl.SSLContext] = {}
+        self._contexts: dict[str, ssl.SSLContext] = {}
+
+    def waits(self) -> Waits:
+        """The pauses between the attempts of one piece of work."""
+        return Waits(self._timeout)
+
+    def _unchecked(self, host: str) -> bool:
+        return host in self._insecure or self.hosts.insecure(host)
 
     def _context(self, address: Address) -> ssl.SSLContext | None:
         """How the certificate of `address` is checked, independent of the redirect that led
@@ -68,15 +81,15 @@ class Transport:
         if address.scheme != "https":
             return None
         named = re.sub(r"^https?://", "", address.url).partition("/")[0].partition("?")[0]
-        unchecked = named in self._insecure
         with self._lock:
-            context = self._contexts.get(unchecked)
+            context = self._contexts.get(named)
             if context is None:
                 context = ssl.create_default_context()
-                if unchecked:
+                self.hosts.load_certificates(named, context)
+                if self._unchecked(named):
                     context.check_hostname = False
                     context.verify_mode = ssl.CERT_NONE
-                self._contexts[unchecked] = context
+                self._contexts[named] = context
         return context
 
     # -- requests ---------------------------------------------------------------------------
@@ -89,17 +102,22 @@ class Transport:
         *,
         repository: str,
         actions: str = "pull",
+        reads: str | None = None,
         headers: Mapping[str, str] | None = None,
         data: bytes | Iterable[bytes] | None = None,
         retry: bool = True,
     ) -> Response:
         """The final answer to a request for `path` (below /v2/, or a whole URL) at `host`.
 
-        A token is requested for `repository` and `actions`. Any status below 500 except 401 and 429
-        is returned; raises `SourceError` for the others. A body that is an iterator is sent once,
-        so such a request is not retried (`retry`).
+        A token is requested for `repository` and `actions`, and for pulls of the repository
+        `reads`. Any status below 500 except 401, 403, 408 and 429 is returned. Raises `Unreachable`
+        if no answer came or the registry can't answer now, `SourceError` if it refuses. A body
+        that is an iterator is sent once: what would be retried (`retry`), or sent again with a new
+        token, is `Unreachable`.
         """
         scope = f"repository:{repository}:{actions}"
+        if reads is not None:
+            scope += f" repository:{reads}:pull"
         base = _parsed(f"{self._base(host)}/v2/", host)
         address = _parsed(path if ":" in path.partition("/")[0] else f"{base.url}{path}", host)
         if address.scheme == "http" and base.scheme == "https":
@@ -107,9 +125,9 @@ class Transport:
         whole = data is None or isinstance(data, bytes)
         retry = retry and whole
         authorized = False
-        waits = _Waits(self._timeout)
+        waits = self.waits()
         shown = f"{method} {masked(address.url)}"
-        for attempt in range(self._attempts):
+        for attempt in range(self.attempts):
             sent = dict(headers or {})
             token = self._tokens.get((host, scope))
             if token is not None and address.origin == base.origin:
@@ -117,14 +135,15 @@ class Transport:
             try:
                 answer = self._follow(method, address, sent, data, host)
             except _BROKEN as error:
-                if not retry or attempt + 1 == self._attempts or _final(error):
-                    raise SourceError(f"{shown}: {_reason(error)}") from error
+                if not retry or attempt + 1 == self.attempts or _final(error):
+                    kind = SourceError if _untrusted(error) else Unreachable
+                    raise kind(f"{shown}: {_reason(error)}") from error
                 waits.pause(attempt, None)
                 continue
             if answer.status == 401 and not authorized:
                 authorized = True
                 values = answer.headers.get_all("WWW-Authenticate") or []
-                said = answer.words
+                said = complaint(answer)
                 answer.close()
                 if answer.address.origin != base.origin:
                     # Its challenge could direct the registry's password to any host.
@@ -134,26 +153,28 @@ class Transport:
                     )
                 self._authorize(host, base, repository, scope, values, said)
                 if not whole:
-                    raise SourceError(f"{host} wants authorization in the middle of an upload")
+                    again = Unreachable(f"{host} wants authorization in the middle of an upload")
+                    again.retry_after = 0.0  # the token is there now
+                    raise again
                 continue
             if answer.status in {401, 403}:
-                said = answer.words
+                said = complaint(answer)
                 answer.close()
                 raise SourceError(
                     f"{host} refuses access to {repository} ({actions}, status {answer.status}): "
-                    "log in with docker login or podman login, or check the name"
-                    + (f" (it says: {said})" if said else "")
+                    f"log in with docker login or podman login, or check the name{said}"
                 )
-            if answer.status in _AGAIN and retry and attempt + 1 < self._attempts:
-                wanted = retry_after(answer.headers.get("Retry-After"))
-                answer.close()
-                if waits.pause(attempt, wanted):
-                    continue
-            if answer.status >= 500 or answer.status in _AGAIN:
-                answer.close()
-                raise SourceError(f"{shown}: status {answer.status}")
-            return answer
-        raise SourceError(f"{shown}: gave up after {self._attempts} tries")
+            if answer.status < 500 and answer.status not in _AGAIN:
+                return answer
+            wanted = retry_after(answer.headers.get("Retry-After"))
+            failure = Unreachable(f"{shown}: status {answer.status}{complaint(answer)}")
+            failure.retry_after = wanted
+            answer.close()
+            if answer.status not in _AGAIN or not retry or attempt + 1 == self.attempts:
+                raise failure
+            if not waits.pause(attempt, wanted):
+                raise failure
+        raise Unreachable(f"{shown}: gave up after {self.attempts} tries")
 
     def _follow(
         self,
@@ -205,7 +226,8 @@ class Transport:
             scheme = self._schemes.get(host)
         if scheme is None:
             scheme = "https"
-            if (_LOCAL.fullmatch(host) or host in self._insecure) and not self._speaks_tls(host):
+            plain = _LOCAL.fullmatch(host) or self._unchecked(host)
+            if plain and not self._speaks_tls(host):
                 scheme = "http"
             with self._lock:
                 self._schemes[host] = scheme
@@ -239,8 +261,7 @@ class Transport:
         if (fields := asked.get("bearer")) is None:
             if "basic" not in asked:
                 raise SourceError(
-                    f"{host} asks for a kind of authorization that is not supported"
-                    + (f" (it says: {said})" if said else "")
+                    f"{host} asks for a kind of authorization that is not supported{said}"
                 )
             if credential is None or credential.identity:
                 raise SourceError(f"{host} wants a user name and a password: log in first")
@@ -260,7 +281,8 @@ class Transport:
                 f"{host} is spoken to without a certificate that was verified, and wants its "
                 f"password sent to {realm.host}: refused"
             )
-        service, wanted = fields.get("service", ""), fields.get("scope") or scope
+        service = fields.get("service", "")
+        wanted = " ".join(dict.fromkeys(f"{fields.get('scope', '')} {scope}".split()))
         self._tokens[host, scope] = "Bearer " + self._token(
             host, realm, service, wanted, credential
         )
@@ -275,10 +297,11 @@ class Transport:
     ) -> str:
         headers: dict[str, str] = {}
         data = None
-        query = {"service": service, "scope": scope} if service else {"scope": scope}
+        query: dict[str, object] = {"service": service} if service else {}
         if credential is not None and credential.identity:
             form = {
                 **query,
+                "scope": scope,
                 "grant_type": "refresh_token",
                 "refresh_token": credential.secret,
                 "client_id": "layercache",
@@ -288,28 +311,33 @@ class Transport:
             address = realm
         else:
             joint = "&" if "?" in realm.url else "?"
-            address = _parsed(realm.url + joint + urlencode(query), host)
+            query["scope"] = scope.split()
+            address = _parsed(realm.url + joint + urlencode(query, doseq=True), host)
             if credential is not None:
                 headers["Authorization"] = credential.basic
-        waits = _Waits(self._timeout)
+        waits = self.waits()
         method = "POST" if data else "GET"
-        for attempt in range(self._attempts):
+        for attempt in range(self.attempts):
             try:
                 answer = self._follow(method, address, headers, data, host, secret=data is not None)
             except _BROKEN as error:
-                if attempt + 1 == self._attempts or _final(error):
-                    raise SourceError(f"token for {host}: {_reason(error)}") from error
+                if attempt + 1 == self.attempts or _final(error):
+                    kind = SourceError if _untrusted(error) else Unreachable
+                    raise kind(f"token for {host}: {_reason(error)}") from error
                 waits.pause(attempt, None)
                 continue
-            if answer.status in _AGAIN and attempt + 1 < self._attempts:
+            if answer.status in _AGAIN and attempt + 1 < self.attempts:
                 answer.close()
                 if waits.pause(attempt, retry_after(answer.headers.get("Retry-After"))):
                     continue
             break
         if answer.status != 200:
+            said = complaint(answer)
             answer.close()
+            if answer.status >= 500 or answer.status in _AGAIN:
+                raise Unreachable(f"token for {host}: status {answer.status}{said}")
             what = "the credentials that are stored" if credential else "access without login"
-            raise SourceError(f"{host} does not accept {what} (status {answer.status})")
+            raise SourceError(f"{host} does not accept {what} (status {answer.status}){said}")
         value = decode(
             read_bounded(answer.body, _TOKEN_LIMIT, what=f"token of {host}"),
             what=f"token of {host}",
@@ -329,7 +357,17 @@ def _final(error: BaseException) -> bool:
     return isinstance(reason, final)
 
 
+def _untrusted(error: BaseException) -> bool:
+    """Whether a server answered and is not the one that was meant."""
+    return isinstance(error, ssl.SSLCertVerificationError)
+
+
 def _reason(error: BaseException) -> str:
+    if _untrusted(error):
+        return (
+            f"{reason(error)}: put the certificate of its authority into "
+            "/etc/containers/certs.d/HOST:PORT/ca.crt, or name the file in SSL_CERT_FILE"
+        )
     return reason(error)
 
 
@@ -348,7 +386,7 @@ def _joined(url: str, target: str) -> str:
         return target
 
 
-class _Waits:
+class Waits:
     """The pauses between the attempts of one request, with a bound on each and on their sum."""
 
     def __init__(self, timeout: float) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from layercache._base.classes import evolve
 from layercache.errors import HostileArchive, SourceError
 from layercache.images.export import export
 from layercache.images.output_spec import parse_output
@@ -21,6 +22,7 @@ from layercache.images.registry import Registry
 from layercache.images.resolver import Images
 from layercache.images.sources import default_images
 from layercache.oci.credentials import Credentials
+from layercache.oci.hosts import RegistryHosts
 from layercache.oci.transport import Transport
 from layercache.store.store import Store
 from layercache.testing.images import make_layout, tar_of
@@ -180,8 +182,28 @@ def test_certificates_are_verified(tmp_path: Path) -> None:
                 registry=trusting,
             )
             assert images.resolve(f"{host}/app:1").state.depth == 1
-        with images_of(new_store()) as images, pytest.raises(SourceError, match="certificate"):
+        with images_of(new_store()) as images, pytest.raises(SourceError, match=r"certs\.d"):
             images.resolve(f"{host}/app:1")
+        other = evolve(image, names=(f"{host}/app:2",))
+        with pytest.raises(SourceError):
+            export(other, parse_output("type=registry"), content=store.blobs, fetch=images.ensure)
+        spec = parse_output("type=registry,registry.insecure=true")
+        export(other, spec, content=store.blobs, fetch=images.ensure)
+        place = tmp_path / "certs.d" / host
+        place.mkdir(parents=True)
+        (place / "ca.crt").write_bytes(certificate.read_bytes())
+        hosts = RegistryHosts(directories=[str(tmp_path / "certs.d")])
+        known = Registry(Transport(Credentials(()), hosts=hosts))
+        with Images(new_store().blobs, finders=(known,)) as images:
+            assert images.resolve(f"{host}/app:2").state.depth == 1
+        (place / "ca.crt").write_text("no certificate")
+        broken = Registry(Transport(Credentials(()), hosts=hosts))
+        with (
+            Images(new_store().blobs, finders=(broken,)) as images,
+            pytest.raises(SourceError) as caught,
+        ):
+            images.resolve(f"{host}/app:2")
+        assert str(place / "ca.crt") in str(caught.value)
 
 
 def test_resolving_reads_no_layer(tmp_path: Path, fake: FakeRegistry) -> None:

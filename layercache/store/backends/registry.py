@@ -19,7 +19,7 @@ import time
 import urllib.parse
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, BinaryIO, Final
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, cast
 
 from layercache._os.side_by_side import side_by_side
 from layercache.errors import CacheError, NotFound, SourceError
@@ -50,6 +50,8 @@ _TAGS: Final = "layercache-"
 _BLOB: Final = re.compile(r"(?:.*/)?blobs/sha256/[0-9a-f]{2}/([0-9a-f]{64})")
 _DIGEST: Final = re.compile(r"sha(?:256|512):[0-9a-f]{64,128}", re.ASCII)
 _CHUNK: Final = 1 << 20
+_READ: Final = frozenset({200})
+_STORED: Final = frozenset({200, 201, 202, 204})
 _THREADS: Final = 16
 _LISTING_LIMIT: Final = 16 << 20
 _PAGES: Final = 10_000
@@ -86,6 +88,15 @@ class RegistryBackend(BatchReader):
     def __repr__(self) -> str:
         return f"RegistryBackend({str(self.reference)!r})"
 
+    def _client(self) -> Transport:
+        with self._guard:
+            if self._transport is None:
+                from layercache.oci.transport import Transport
+
+                hosts = [self.reference.domain] if self._insecure else []
+                self._transport = Transport(insecure=hosts, timeout=self._timeout, attempts=2)
+            return self._transport
+
     def _request(
         self,
         method: str,
@@ -95,15 +106,9 @@ class RegistryBackend(BatchReader):
         headers: Mapping[str, str] | None = None,
         write: bool = False,
     ) -> Response:
-        with self._guard:
-            if self._transport is None:
-                from layercache.oci.transport import Transport
-
-                hosts = [self.reference.domain] if self._insecure else []
-                self._transport = Transport(insecure=hosts, timeout=self._timeout, attempts=2)
         where = path if ":" in path.partition("/")[0] else f"{self.reference.path}/{path}"
         try:
-            return self._transport.request(
+            return self._client().request(
                 method,
                 self.reference.domain,
                 where,
@@ -140,7 +145,7 @@ class RegistryBackend(BatchReader):
         if answer.status == 404:
             answer.close()
             raise NotFound(f"{name} is not in {self!r}")
-        self._expect(answer, 200, f"reading {name}")
+        self._expect(answer, _READ, f"reading {name}")
         return answer.body
 
     def _manifest(self, name: str) -> dict[str, Any]:
@@ -155,7 +160,7 @@ class RegistryBackend(BatchReader):
         with self._request("GET", f"manifests/{tag}", headers={"Accept": _MANIFEST}) as answer:
             if answer.status == 404:
                 return None
-            self._expect(answer, 200, f"reading {tag}")
+            self._expect(answer, _READ, f"reading {tag}")
             return self._decoded(answer, _MANIFEST_LIMIT, f"the manifest {tag}")
 
     def _decoded(self, answer: Response, limit: int, what: str) -> dict[str, Any]:
@@ -189,7 +194,7 @@ class RegistryBackend(BatchReader):
             if blob is None and size <= _INSIDE:
                 self._tag_small(name, spool.read())
                 return
-            self._upload(digest, size, spool)
+            self._upload(digest, size, cast(BinaryIO, spool))
         layer = {"mediaType": "application/octet-stream", "digest": digest, "size": size}
         self._put_manifest(name, layer, {})
 
@@ -221,31 +226,23 @@ class RegistryBackend(BatchReader):
             headers={"Content-Type": _MANIFEST},
             write=True,
         ) as answer:
-            self._expect(answer, 201, f"writing {name}")
+            self._expect(answer, _STORED, f"writing {name}")
 
-    def _upload(self, digest: Digest, size: int, content: Any) -> None:
+    def _upload(self, digest: Digest, size: int, content: BinaryIO) -> None:
         if digest in self._uploaded:
             return
-        with self._request("HEAD", f"blobs/{digest}", write=True) as answer:
-            there = answer.status == 200
-        if not there:
-            with self._request(
-                "POST", "blobs/uploads/", headers={"Content-Length": "0"}, data=b"", write=True
-            ) as answer:
-                self._expect(answer, 202, f"sending {digest}")
-                location = self._place(answer, answer.headers.get("Location") or "/")
-            joint = "&" if "?" in location else "?"
-            with self._request(
-                "PUT",
-                f"{location}{joint}digest={digest}",
-                data=iter(lambda: content.read(_CHUNK), b""),
-                headers={
-                    "Content-Length": str(size),
-                    "Content-Type": "application/octet-stream",
-                },
-                write=True,
-            ) as answer:
-                self._expect(answer, 201, f"sending {digest}")
+        from layercache.oci.uploads import Repository
+
+        def opened() -> BinaryIO:
+            content.seek(0)
+            return cast(BinaryIO, _Unclosed(content))
+
+        repository = Repository(self._client(), self.reference.domain, self.reference.path)
+        try:
+            if not repository.has(digest):
+                repository.upload(digest, size, opened)
+        except SourceError as error:
+            raise CacheError(f"the cache {self!r}: {error}") from error
         if digest == sha256(_EMPTY):
             self._uploaded.add(digest)  # every object needs it; others may be collected there
 
@@ -262,7 +259,7 @@ class RegistryBackend(BatchReader):
             if answer.status == 405:
                 raise CacheError(f"the registry of {self!r} does not allow deletion")
             if answer.status != 404:
-                self._expect(answer, 202, f"deleting {name}")
+                self._expect(answer, _STORED, f"deleting {name}")
 
     # -- listing ------------------------------------------------------------------------------
 
@@ -303,7 +300,7 @@ class RegistryBackend(BatchReader):
             with self._request("GET", path) as answer:
                 if answer.status == 404:
                     return
-                self._expect(answer, 200, "listing")
+                self._expect(answer, _READ, "listing")
                 body = self._decoded(answer, _LISTING_LIMIT, "a list of tags")
                 path = self._place(answer, next_link(answer.headers.get("Link")))
             tags = body.get("tags") or []
@@ -318,11 +315,24 @@ class RegistryBackend(BatchReader):
         except ValueError as error:
             raise CacheError(f"the cache {self!r} gives an address that is not a URL") from error
 
-    def _expect(self, answer: Response, status: int, doing: str) -> None:
-        if answer.status != status:
-            detail = answer.words
+    def _expect(self, answer: Response, statuses: frozenset[int], doing: str) -> None:
+        if answer.status not in statuses:
+            from layercache.oci.complaints import complaint
+
+            detail = complaint(answer)
             answer.close()
-            raise CacheError(f"{doing} in {self!r}: status {answer.status} {detail}".rstrip())
+            raise CacheError(f"{doing} in {self!r}: status {answer.status}{detail}")
+
+
+class _Unclosed(io.RawIOBase):
+    """A content that is read again if it has to be: closing leaves it open."""
+
+    def __init__(self, content: BinaryIO) -> None:
+        super().__init__()
+        self._content = content
+
+    def read(self, size: int | None = -1) -> bytes:
+        return self._content.read(-1 if size is None else size)
 
 
 def _decoded(content: str) -> int:
