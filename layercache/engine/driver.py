@@ -185,6 +185,8 @@ class Engine:
             count = carrier.carried + carrier.here
             self._note(f"{carrier.carried} of {count} steps ran on the pool, {carrier.here} here")
         error = self._errors[min(self._errors)] if self._errors else None
+        if error is None:
+            error = self._unnoticed(decisions)
         if error is None and self._cancelled.is_set():
             error = Cancelled("the build was cancelled")
         if interrupt is not None:
@@ -199,6 +201,25 @@ class Engine:
             self._executions.evidence.before,
             self._auditor.paths if self._auditor is not None else {},
             interrupt,
+        )
+
+    def _unnoticed(self, decisions: Sequence[Decision]) -> LayerCacheError | None:
+        """The error of a step that ended when nobody asked; none may pass for a success."""
+        for decision in decisions:
+            if decision.error is not None:
+                self._note_error(decision.vertex, decision.error)
+                return decision.error
+        bound = {decision.vertex for decision in decisions if decision.state is not None}
+        unbound = [
+            number
+            for number in self._graph.targets
+            if isinstance(self._graph.vertices[number], Step) and number not in bound
+        ]
+        if self._declines or self._cancelled.is_set() or not unbound:
+            return None
+        return BuildError(
+            f"the build came to its end without a result of {self._executions.origin(unbound[0])}; "
+            "this is a mistake of layercache: build again, and report it"
         )
 
     def _interrupted(self, decisions: Sequence[Decision]) -> tuple[Decision, ...]:

@@ -457,8 +457,11 @@ class GraphWalk:
 
     def _no_fingerprint(self, ask: AskFingerprint, error: LayerCacheError | None) -> None:
         wanted = (ask.subject, ask.selector)
+        readers = self._take_readers(wanted)
+        if not readers:
+            return  # a hit was taken back meanwhile: who reads the state once it is there asks anew
         self._unanswerable[wanted] = error
-        for number, _ in self._take_readers(wanted):
+        for number, _ in readers:
             self._end(self._steps[number], error)
 
     @staticmethod

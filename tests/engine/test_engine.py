@@ -529,6 +529,27 @@ def test_a_damaged_blob_is_made_again():
     )
 
 
+def test_two_copies_of_a_stage_whose_layer_is_lost():
+    """The loss is met by the first of them and taken back; the second one, which was asked for
+    already, waits until the layer is made again. No build succeeds without a result."""
+    stage = "FROM scratch AS s\nCOPY . /x/\nRUN one\nFROM scratch\n"
+    files = {"a": "1", "b": "2"}
+    backend = MemoryBackend()
+    first = Dockerfile.parse(stage + "COPY --from=s /x /x\n")
+    Builder(Store(backend), executor=MemoryExecutor(), jobs=1).build(first, context=files)
+    for info in list(backend.list("")):
+        if info.name.startswith("blobs/"):
+            with backend.read(info.name) as content:
+                data = content.read()
+            backend.write(info.name, io.BytesIO(data[:-1] + bytes([data[-1] ^ 1])))
+        elif info.name.startswith(("index/", "facts/")):
+            backend.delete(info.name)
+    text = Dockerfile.parse(stage + "COPY --from=s /x/a* /p/\nCOPY --from=s /x/b* /q/\n")
+    result = Builder(Store(backend), executor=MemoryExecutor(), jobs=1).build(text, context=files)
+    assert result.report.ok
+    assert snapshot(result.tree()) == oracle(text, files)
+
+
 def test_a_step_that_meets_damage_in_what_it_made_itself_runs_once_more():
     """A blob has rotted that a step makes again: it is there, so it is not written, and an executor
     that reads it meets the damage. The build goes on and heals it."""
