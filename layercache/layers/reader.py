@@ -90,6 +90,8 @@ class _Reader:
         """Entries other than directories, by path."""
         self._directories: set[bytes] = {b""}
         """Directories with an entry of their own, or with something beneath them."""
+        self._hidden: set[bytes] = set()
+        """Paths of lower layers that are hidden, with everything below, by the entries so far."""
         self._replaced = 0
         self.replaced: list[bytes] = []
         """Paths that the next entry replaces, with everything below."""
@@ -219,6 +221,7 @@ class _Reader:
             raise self._refuse(header.name, "is a deletion marker but not an empty regular file")
         self._enter(header, path)
         if marker == OPAQUE_MARKER:
+            self._hidden.add(directory)
             return Entry(directory, None, opaque=True, implied=True)
         name = marker[len(WHITEOUT_PREFIX) :]
         if not name or name in (b".", b".."):
@@ -228,6 +231,7 @@ class _Reader:
         target = directory + b"/" + name if directory else name
         if target in self._files or target in self._directories:
             self._forget(target)  # in the order of the archive, as containerd
+        self._hidden.add(target)
         return Entry(target, None)
 
     # -- entries ----------------------------------------------------------------------------
@@ -243,11 +247,7 @@ class _Reader:
         self._enter(header, path)
         known = self._files.get(target)
         if known is None and self._layer and target not in self._directories:
-            raise self._refuse(
-                header.name,
-                f"is a hard link to {shown(header.link)}, which is not in this layer; a link to a "
-                "file of a lower layer can't be used: build the base image with the file in it",
-            )
+            return self._lower_link(header, path, target)
         if known is None or target == path:
             raise self._refuse(
                 header.name,
@@ -257,6 +257,32 @@ class _Reader:
         self._claim(header, path)
         entry = evolve(known, path=path, hardlink=known.hardlink or target)
         self._files[path] = entry
+        return entry
+
+    def _lower_link(self, header: Header, path: bytes, target: bytes) -> Entry:
+        """A hard link to a file of a lower layer, which is found once the layers below are known
+        (`layers.lower_links`), as containerd finds it in what is unpacked so far.
+        """
+        above = target
+        while above not in self._hidden:
+            above = above.rpartition(b"/")[0]
+            if above in self._files:
+                kind = "a symbolic link" if self._is_link(above) else "no directory"
+                raise self._refuse(
+                    header.name,
+                    f"is a hard link to {shown(header.link)}; {shown(above)} is {kind} in this "
+                    "archive",
+                )
+            if not above:
+                break
+        if above in self._hidden:
+            raise self._refuse(
+                header.name,
+                f"is a hard link to {shown(header.link)}, which the same layer deletes before",
+            )
+        self._claim(header, path)
+        node = self._node(header, stat.S_IFREG)
+        entry = self._files[path] = Entry(path, node, hardlink=target, lower=True)
         return entry
 
     def _claim(self, header: Header, path: bytes) -> None:
@@ -279,10 +305,13 @@ class _Reader:
         self._enter(header, path)
         node = self._node(header, kind)
         if kind == stat.S_IFDIR:
-            if path in self._files:
+            replaces = path in self._files
+            if replaces:
+                # What was there has replaced a directory of lower layers, too.
                 self._forget(path)
+                self._hidden.add(path)
             self._directories.add(path)
-            return Entry(path, node)
+            return Entry(path, node, opaque=replaces and self._layer)
         self._claim(header, path)
         offset = 0
         if kind == stat.S_IFREG:

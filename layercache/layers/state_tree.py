@@ -58,7 +58,7 @@ class StateTree(HardLinks, Linked, Timed, Ordered):
     """
 
     def __init__(self, indexes: Sequence[LayerIndex], open_content: OpenContent) -> None:
-        self._indexes = tuple(indexes)
+        self._indexes = _bound(indexes, open_content)
         self._open = open_content
         self._below: StateTree | None = None
         self._stacks: dict[bytes, tuple[int, ...]] = {
@@ -146,7 +146,16 @@ class StateTree(HardLinks, Linked, Timed, Ordered):
             raise NotFound(f"{path!r} is not a regular file in this state")
         node = self._indexes[number].node(row)
         offset, size = self._indexes[number].content(row)
+        number = self._indexes[number].lenders.get(row, number)
         return cast(BinaryIO, Verified(self._open(number, offset, size), node.content, size, path))
+
+    def place(self, path: bytes) -> tuple[int, int] | None:
+        """The layer in whose tar the bytes of the file at `path` are, and their offset."""
+        found = self._find(path)
+        if found is None or found[0] < 0:
+            return None
+        index = self._indexes[found[0]]
+        return index.lenders.get(found[1], found[0]), index.content(found[1])[0]
 
     def inode(self, path: bytes) -> object | None:
         """A token shared by all names of one file; None for a file with a single name."""
@@ -401,6 +410,22 @@ class StateTree(HardLinks, Linked, Timed, Ordered):
     def _keep_digest(self, path: bytes, digest: bytes) -> None:
         own = self._own(path)
         (self._digests if own is None else own.digests)[path] = digest
+
+
+def _bound(indexes: Sequence[LayerIndex], open_content: OpenContent) -> tuple[LayerIndex, ...]:
+    """The indexes, each with the files of lower layers that it has further names for."""
+    if not any(index.lower_links for index in indexes):
+        return tuple(indexes)
+    from layercache.layers.lower_links import bind
+
+    found: list[LayerIndex] = []
+    for number, index in enumerate(indexes):
+        if index.lower_links:
+            below = StateTree(found, open_content)
+            what = f"layer {number + 1} of {len(indexes)}"
+            index = index.bound(tuple(found), lambda one: bind(one, below, what))  # noqa: B023
+        found.append(index)
+    return tuple(found)
 
 
 @frozen

@@ -8,9 +8,10 @@ One module, because the builder, the index and the stored form share its columns
 
 from __future__ import annotations
 
+import operator
 import struct
-from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Final, Protocol, TypeVar, runtime_checkable
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, runtime_checkable
 
 from blake3 import blake3
 
@@ -28,13 +29,16 @@ if TYPE_CHECKING:
 
 __all__ = ["Entry", "IndexBuilder", "KeepsIndex", "LayerIndex", "sort_key"]
 
+LOWER_LINK: Final = 16
 HARDLINK: Final = 8
 IMPLIED: Final = 4
 OPAQUE: Final = 2
 WHITEOUT: Final = 1
 
 _MAGIC: Final = b"layercache layer index 2\n"
+_MAGIC_WITH_LOWER_LINKS: Final = b"layercache layer index 3\n"
 _HEAD: Final = struct.Struct("<6Q")
+_COUNT: Final = struct.Struct("<Q")
 _CHECK: Final = 32
 _TREE: Final = 32
 NO_CONTENT: Final = bytes(32)
@@ -56,6 +60,8 @@ class Entry:
     the uncompressed tar. `hardlink` is the path of which the entry is another name; its node and
     offset are then those of that path. `opaque`: entries of the directory in lower layers are
     hidden. `implied`: the layer holds something beneath this directory but no entry for it.
+    `lower`: `hardlink` is a file of a lower layer, and `node` only what the link's own header says
+    (`layers.lower_links` finds the file).
     """
 
     path: bytes
@@ -64,6 +70,7 @@ class Entry:
     hardlink: bytes | None = None
     opaque: bool = False
     implied: bool = False
+    lower: bool = False
 
 
 class LayerIndex:
@@ -73,6 +80,7 @@ class LayerIndex:
     """
 
     __slots__ = (
+        "_bound",
         "_children",
         "_rows",
         "_shown",
@@ -82,8 +90,10 @@ class LayerIndex:
         "devices",
         "digests",
         "hardlinks",
+        "lenders",
         "link_targets",
         "links",
+        "lower_links",
         "paths",
         "xattrs",
     )
@@ -96,6 +106,8 @@ class LayerIndex:
         hardlinks: dict[int, bytes],
         devices: dict[int, tuple[int, int]],
         xattrs: dict[int, tuple[tuple[bytes, bytes], ...]],
+        lower_links: dict[int, bytes] | None = None,
+        lenders: dict[int, int] | None = None,
     ) -> None:
         self.paths = paths
         self._table = table
@@ -103,6 +115,10 @@ class LayerIndex:
         self.hardlinks = hardlinks
         self.devices = devices
         self.xattrs = xattrs
+        self.lower_links = lower_links or {}
+        """Row → the file of a lower layer that the row is another name of, not yet found there."""
+        self.lenders = lenders or {}
+        """Row → number of the lower layer in whose tar the content of the row is."""
         self.digests: dict[bytes, bytes] = {}
         """Directory digests of whole subtrees, filled in by `StateTree`."""
         self.link_targets = frozenset(hardlinks.values())
@@ -112,6 +128,7 @@ class LayerIndex:
         self._times: LayerTimes | None = None
         self._shown: tuple[tuple[int, ...], LayerIndex] | None = None
         self._tree: TreeDigest | None = None
+        self._bound: tuple[tuple[LayerIndex, ...], LayerIndex] | None = None
 
     @classmethod
     def of(cls, entries: Iterable[Entry]) -> LayerIndex:
@@ -178,7 +195,13 @@ class LayerIndex:
             from layercache.model.tree_digest import tree_digest
 
             self._tree = tree_digest(
-                self.paths, self._table, self.links, self.hardlinks, self.devices, self.xattrs
+                self.paths,
+                self._table,
+                self.links,
+                self.hardlinks,
+                self.devices,
+                self.xattrs,
+                self.lower_links,
             )
         return self._tree
 
@@ -219,8 +242,7 @@ class LayerIndex:
             if code is not None:
                 values = (*values[:4], at[code], *values[5:])
             table.append(values)
-        found = LayerIndex(self.paths, table, self.links, self.hardlinks, self.devices, self.xattrs)
-        found._rows, found._children = self._rows, self._children
+        found = self._with(table)
         self._shown = key, found
         return found
 
@@ -229,6 +251,45 @@ class LayerIndex:
         for row, values in enumerate(self._table):
             if values[0] & 0o170000 == 0o100000:
                 yield row, values
+
+    def moved(self, offsets: Mapping[int, int]) -> LayerIndex:
+        """This index with the contents of some rows at other offsets of its own tar."""
+        table = list(self._table)
+        for row, offset in offsets.items():
+            values = table[row]
+            table[row] = (*values[:5], offset, *values[6:])
+        found = self._with(table)
+        found.lenders = {row: of for row, of in self.lenders.items() if row not in offsets}
+        return found
+
+    def _with(self, table: Sequence[Row]) -> LayerIndex:
+        found = LayerIndex(
+            self.paths,
+            table,
+            self.links,
+            self.hardlinks,
+            self.devices,
+            self.xattrs,
+            self.lower_links,
+            self.lenders,
+        )
+        found._rows, found._children = self._rows, self._children
+        return found
+
+    def bound(
+        self, below: tuple[LayerIndex, ...], bind: Callable[[LayerIndex], LayerIndex]
+    ) -> LayerIndex:
+        """What `bind` makes of this index above the layers `below`; kept for the next call."""
+        kept = self._bound
+        if (
+            kept is not None
+            and len(kept[0]) == len(below)
+            and all(map(operator.is_, kept[0], below))
+        ):
+            return kept[1]
+        found = bind(self)
+        self._bound = below, found
+        return found
 
     def names(self, path: bytes) -> Sequence[bytes]:
         """All names of the file at `path`, sorted, if the layer gives it several; else empty."""
@@ -266,9 +327,10 @@ class LayerIndex:
             path=self.paths[row],
             node=None if flags & (WHITEOUT | IMPLIED) else self.node(row),
             offset=self._table[row][5],
-            hardlink=self.hardlinks.get(row),
+            hardlink=self.lower_links.get(row) if flags & LOWER_LINK else self.hardlinks.get(row),
             opaque=bool(flags & OPAQUE),
             implied=bool(flags & IMPLIED),
+            lower=bool(flags & LOWER_LINK),
         )
 
     def children(self, path: bytes) -> Sequence[bytes]:
@@ -293,8 +355,9 @@ class LayerIndex:
         names = b"\0".join(self.paths)
         xattrs = [(row, *pair) for row, pairs in self.xattrs.items() for pair in pairs]
         sizes = (len(self.links), len(self.hardlinks), len(self.devices), len(xattrs))
+        lower = self.lower_links
         parts = [
-            _MAGIC,
+            _MAGIC_WITH_LOWER_LINKS if lower else _MAGIC,
             bytes.fromhex(self.tree.partition(":")[2]),
             _HEAD.pack(count, len(names), *sizes),
             *(struct.pack(f"<{count}I", *columns[n]) for n in range(3)),
@@ -308,6 +371,8 @@ class LayerIndex:
             parts += [_pair(row, b"", value) for row, value in sparse.items()]
         parts += [struct.pack("<3Q", row, *numbers) for row, numbers in self.devices.items()]
         parts += [_pair(row, name, value) for row, name, value in xattrs]
+        if lower:
+            parts += [_COUNT.pack(len(lower)), *(_pair(row, b"", to) for row, to in lower.items())]
         body = b"".join(parts)
         return body + blake3(body).digest()
 
@@ -328,7 +393,9 @@ class LayerIndex:
     @classmethod
     def _decode(cls, data: bytes) -> LayerIndex:
         end = len(data) - _CHECK
-        if not data.startswith(_MAGIC) or end < len(_MAGIC) + _TREE + _HEAD.size:
+        with_lower_links = data.startswith(_MAGIC_WITH_LOWER_LINKS)
+        known = with_lower_links or data.startswith(_MAGIC)
+        if not known or end < len(_MAGIC) + _TREE + _HEAD.size:
             raise CorruptObject("not a layer index of this version; it will be made again")
         if blake3(memoryview(data)[:end]).digest() != data[end:]:
             raise CorruptObject("a layer index does not match its checksum; it will be made again")
@@ -366,16 +433,21 @@ class LayerIndex:
         for _ in range(sizes[3]):
             row, name, value, at = _read_pair(data, at)
             xattrs[row] = (*xattrs.get(row, ()), (name, value))
+        lower_links: dict[int, bytes] = {}
+        if with_lower_links:
+            lower_links, at = _read_lower_links(data, at, end)
         if at != end or len(paths) != count:
             raise CorruptObject("a layer index has a wrong length; it will be made again")
         types = [0 if flags[n] & WHITEOUT else mode[n] & 0o170000 for n in range(count)]
         check_paths(paths, [one == 0o40000 for one in types])
+        if lower_links.keys() != {n for n in range(count) if flags[n] & LOWER_LINK}:
+            raise CorruptObject("a layer index has other links than it says; it will be made again")
         for sparse_rows in (links, hardlinks, nodes, xattrs):
             if any(row >= count for row in sparse_rows):
                 raise CorruptObject("a layer index describes no row of its; it will be made again")
-        for target in hardlinks.values():
+        for target in (*hardlinks.values(), *lower_links.values()):
             check_name(target)
-        found = cls(paths, table, links, hardlinks, nodes, xattrs)
+        found = cls(paths, table, links, hardlinks, nodes, xattrs, lower_links)
         found._tree = TreeDigest(f"blake3:{tree}")
         return found
 
@@ -394,6 +466,18 @@ def _read_pair(data: bytes, at: int) -> tuple[int, bytes, bytes, int]:
     at += _PAIR.size
     middle = at + name
     return row, data[at:middle], data[middle : middle + value], middle + value
+
+
+def _read_lower_links(data: bytes, at: int, end: int) -> tuple[dict[int, bytes], int]:
+    (number,) = _COUNT.unpack_from(data, at)
+    at += _COUNT.size
+    if number * _PAIR.size > end - at:
+        raise CorruptObject("a layer index counts more than it holds; it will be made again")
+    found = {}
+    for _ in range(number):
+        row, _, target, at = _read_pair(data, at)
+        found[row] = target
+    return found, at
 
 
 @runtime_checkable
@@ -419,6 +503,7 @@ class IndexBuilder:
         self.hardlinks: dict[bytes, bytes] = {}
         self.devices: dict[bytes, tuple[int, int]] = {}
         self.xattrs: dict[bytes, tuple[tuple[bytes, bytes], ...]] = {}
+        self.lower_links: dict[bytes, bytes] = {}
 
     def put(self, entry: Entry) -> None:
         """Add an entry; the later of two nodes at one path wins."""
@@ -431,9 +516,12 @@ class IndexBuilder:
         earlier = self.rows.get(path)
         if earlier is not None and earlier[6] & (OPAQUE | WHITEOUT) and node.is_dir:
             flags |= OPAQUE
-        for sparse in (self.links, self.hardlinks, self.devices, self.xattrs):
+        for sparse in self._sparse:
             sparse.pop(path, None)
-        if entry.hardlink is not None:
+        if entry.hardlink is not None and entry.lower:
+            flags |= LOWER_LINK
+            self.lower_links[path] = entry.hardlink
+        elif entry.hardlink is not None:
             flags |= HARDLINK
             self.hardlinks[path] = entry.hardlink
         if node.link:
@@ -463,7 +551,7 @@ class IndexBuilder:
         heirs: dict[bytes, bytes] = {}
         for other in gone:
             del self.rows[other]
-            for sparse in (self.links, self.hardlinks, self.devices, self.xattrs):
+            for sparse in self._sparse:
                 sparse.pop(other, None)
         for name, target in list(self.hardlinks.items()):
             if target in gone:
@@ -474,6 +562,10 @@ class IndexBuilder:
                     self.rows[name] = (*row[:6], row[6] & ~HARDLINK, row[7])
                 else:
                     self.hardlinks[name] = first
+
+    @property
+    def _sparse(self) -> tuple[dict[bytes, Any], ...]:
+        return self.links, self.hardlinks, self.devices, self.xattrs, self.lower_links
 
     def _put_flags(self, path: bytes, flags: int) -> None:
         earlier = self.rows.get(path)
@@ -507,6 +599,7 @@ class IndexBuilder:
             _by_row(self.hardlinks, numbers),
             _by_row(self.devices, numbers),
             _by_row(self.xattrs, numbers),
+            _by_row(self.lower_links, numbers),
         )
 
 

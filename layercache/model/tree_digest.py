@@ -28,7 +28,7 @@ _Special: TypeAlias = "dict[int, list[tuple[int, bytes]]]"
 _LIST: Final = "layercache 2026-11 entries of a layer's directory 1"
 _NOTHING_BELOW: Final = bytes(32)
 
-_LINK, _HARDLINK, _DEVICE, _ATTRIBUTES = range(4)
+_LINK, _HARDLINK, _DEVICE, _ATTRIBUTES, _LOWER_LINK = range(5)
 _SPARSE: Final = struct.Struct("<IBI")
 
 
@@ -39,6 +39,7 @@ def tree_digest(
     hardlinks: Mapping[int, bytes],
     devices: Mapping[int, tuple[int, int]],
     xattrs: Mapping[int, tuple[tuple[bytes, bytes], ...]],
+    lower_links: Mapping[int, bytes],
 ) -> TreeDigest:
     """The digest of the entries of a canonical index (`LayerIndex`), as `blake3:` and 64 hex
     digits."""
@@ -51,6 +52,8 @@ def tree_digest(
         else:
             group.append(row)
     special = _special(links, hardlinks, devices, xattrs)
+    for row, target in lower_links.items():
+        special.setdefault(row, []).append((_LOWER_LINK, target))
     made: dict[bytes | None, bytes] = {}
     # A directory's rows begin after its own: from the end on, children come before parents.
     for directory in reversed(below):

@@ -159,9 +159,3 @@ def test_no_source_gives_such_a_name(name: str) -> None:
     with pytest.raises(LayerCacheError):
         run(blobs, attrs.evolve(document, sources=(source,)), SCRATCH)
     assert blobs.blobs == {}
-
-
-def test_a_link_into_a_lower_layer_is_refused_with_the_reason() -> None:
-    """The error tells it from a link to nothing, and names entry and target."""
-    with pytest.raises(LayerCacheError, match=r"'?n'? is a hard link to .*f.*lower layer"):
-        index_layer(io.BytesIO(archive(hard(b"n", b"f"))))

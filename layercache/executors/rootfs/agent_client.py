@@ -21,7 +21,9 @@ from layercache.executors.rootfs.file_work import (
     Captured,
     Owners,
     ShownTimes,
+    append_lent,
     plain_tar,
+    state_tree,
     stored,
 )
 from layercache.executors.rootfs.helper_client import HelperClient
@@ -71,12 +73,23 @@ class AgentFiles:
         work = self._scratch.new()
         tar = os.path.join(work, "tar")
         try:
-            blobs.index(state.layer)  # which fetches the layer of a base image, too
+            # Reading the indexes fetches the layers of a base image, too.
+            index = state_tree(state, blobs).indexes[-1]
             with plain_tar(state.layer, tar, blobs) as source, open(tar, "xb") as out:
                 shutil.copyfileobj(source, out, _CHUNK)
+                end = out.tell()
+                append_lent(state, index, out, blobs)
             with self._lock:
                 layers = self._teach(state, blobs)
-                self._ask("unpack", layers=layers, tar=tar, target=target, plain=plain, start=start)
+                self._ask(
+                    "unpack",
+                    layers=layers,
+                    tar=tar,
+                    end=end,
+                    target=target,
+                    plain=plain,
+                    start=start,
+                )
         finally:
             self._scratch.discard(work)
 

@@ -10,13 +10,15 @@ import contextlib
 import errno
 import hashlib
 import os
+import shutil
 import stat
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, BinaryIO, Protocol
+from typing import TYPE_CHECKING, BinaryIO, Protocol, cast
 
 from layercache._base.classes import field, frozen
+from layercache._os.allowance import Allows
 from layercache._os.names import checked_path
 from layercache.errors import CorruptObject, NotFound
 from layercache.executors.rootfs.deletion import Deleter, delete_tree
@@ -42,6 +44,7 @@ __all__ = [
     "Notes",
     "Owners",
     "ShownTimes",
+    "append_lent",
     "archived",
     "capture_directory",
     "change_owner",
@@ -142,10 +145,9 @@ class DirectFileWork:
     def unpack(self, state: State, target: str, blobs: Blobs, start: int = LAYER_TIME) -> None:
         from layercache.layers import apply
 
-        layer = _layer(state)
         shown = shown_state(state, blobs, start)
-        with plain_tar(layer, target, blobs) as tar:
-            apply.unpack(shown.indexes[-1], tar, target, state=shown)
+        with _whole_tar(state, shown, target, blobs) as (index, tar):
+            apply.unpack(index, tar, target, state=shown)
 
     def flatten(
         self, states: Sequence[State], target: str, blobs: Blobs, start: int = LAYER_TIME
@@ -155,8 +157,8 @@ class DirectFileWork:
         aside = links_beside(target)
         for state in states:
             shown = shown_state(state, blobs, start)
-            with plain_tar(_layer(state), target, blobs) as tar:
-                apply.apply(shown.indexes[-1], tar, target, aside=aside)
+            with _whole_tar(state, shown, target, blobs) as (index, tar):
+                apply.apply(index, tar, target, aside=aside)
 
     def capture(
         self,
@@ -234,8 +236,8 @@ def _no_content(_layer: int, _offset: int, _size: int) -> BinaryIO:
 
 
 def clock_of(state: State, blobs: Blobs, start: int = LAYER_TIME) -> Clock:
-    """The logical clock of a state, with another start if that is given."""
-    return Clock.of([blobs.index(layer).times for layer in state.layers], start)
+    """The logical clock of a state that begins at `start`."""
+    return state_tree(state, blobs).clock_from(start)
 
 
 def shown_state(state: State, blobs: Blobs, start: int = LAYER_TIME) -> StateTree:
@@ -367,6 +369,43 @@ def plain_tar(layer: Layer, target: str, blobs: Blobs) -> Iterator[BinaryIO]:
             raise CorruptObject(f"a layer does not inflate to its diff ID {layer.diff_id}")
         spool.seek(0)
         yield spool
+
+
+def append_lent(state: State, index: LayerIndex, out: BinaryIO, blobs: Blobs) -> None:
+    """Write to `out` the bytes that the topmost layer of `state`, with this bound index, has from
+    lower layers: what `lower_links.appended` expects behind its tar.
+    """
+    from layercache.layers.lower_links import lent
+
+    pieces = list(lent(index))
+    if pieces and isinstance(blobs, Allows):
+        blobs.allowance.take(sum(size for _, size in pieces), "files with further names in a layer")
+    tree = blobs.tree(state) if pieces else None
+    for path, size in pieces:
+        if tree is not None and size:
+            with tree.open(path) as content:
+                shutil.copyfileobj(content, out, _CHUNK)
+
+
+@contextlib.contextmanager
+def _whole_tar(
+    state: State, shown: StateTree, target: str, blobs: Blobs
+) -> Iterator[tuple[LayerIndex, BinaryIO]]:
+    """Index and tar of the topmost layer, with what it has from lower layers."""
+    index = shown.indexes[-1]
+    with plain_tar(_layer(state), target, blobs) as tar:
+        if not index.lenders:
+            yield index, tar
+            return
+        from layercache.layers.lower_links import appended
+
+        with tempfile.TemporaryFile(dir=os.path.dirname(target)) as spool:
+            out = cast(BinaryIO, spool)
+            shutil.copyfileobj(tar, out, _CHUNK)
+            end = out.tell()
+            append_lent(state, index, out, blobs)
+            out.seek(0)
+            yield appended(index, end), out
 
 
 def _layer(state: State) -> Layer:

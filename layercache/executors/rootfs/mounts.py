@@ -501,9 +501,10 @@ class StepMounts:
 
 def _moments(state: State, blobs: Blobs, start: int) -> list[int]:
     """The times at which a step sees files that the layers of a state mark as written now."""
-    clock = clock_of(state, blobs, start)
+    tree = state_tree(state, blobs)
+    clock = tree.clock_from(start)
     return [
         clock.shown(number, code)
-        for number, layer in enumerate(state.layers)
-        for code in blobs.index(layer).times.codes
+        for number, index in enumerate(tree.indexes)
+        for code in index.times.codes
     ]

@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from layercache.model.layer_index import LayerIndex
     from layercache.model.logical_clock import Clock
     from layercache.model.task import Blobs
-    from layercache.model.tree import Tree
+    from layercache.model.tree import Node, Tree
 
 __all__ = ["MAX_LAYERS", "Unpacked"]
 
@@ -296,7 +296,7 @@ def dependence(index: LayerIndex, parent: Tree) -> tuple[Value, ...]:
     """The facts of lower layers that affect the unpacked form of a layer for overlayfs.
 
     Metadata of directories for which it has no entry, if it isn't the default; deletions of missing
-    entries; entries hidden by an emptied root directory.
+    entries; entries hidden by an emptied root directory; files that it has further names for.
     """
     from layercache.layers.state_tree import IMPLIED_DIRECTORY
 
@@ -311,4 +311,20 @@ def dependence(index: LayerIndex, parent: Tree) -> tuple[Value, ...]:
             rows.append(path)
         if flags & OPAQUE and not path:
             rows.append(tuple(parent.children(b"")))
+        if row in index.lenders:
+            rows.append(("lent", path, *_facts(index.node(row))))
     return tuple(rows)
+
+
+def _facts(node: Node) -> tuple[Value, ...]:
+    return (
+        node.mode,
+        node.uid,
+        node.gid,
+        node.size,
+        node.mtime,
+        node.content,
+        node.link,
+        node.device,
+        node.xattrs,
+    )

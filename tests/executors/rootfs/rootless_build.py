@@ -18,6 +18,7 @@ from layercache.testing.images import busybox_layer, tar_of
 from layercache.trees.in_memory import DictTree
 
 from .conftest import Bench, files
+from .test_lower_links import LOOK, SEEN, base_with_lower_links
 
 
 def expect(expected: object, actual: object) -> None:
@@ -219,6 +220,20 @@ def long_chain(bench: Bench) -> None:
     for number in range(120):
         state = bench.layer(tar_of({f"f{number}": b"x"}), state)
     expect("120\n2\n", bench.out("ls / | grep -c '^f[0-9]'; stat -c %h /a", state=state))
+
+
+def lower_links(bench: Bench) -> None:
+    """Files that a layer of the base image has from lower ones, in overlays and put together."""
+    state = base_with_lower_links(bench)
+    expect(SEEN.replace(" 7 ", owner_of_seven(bench)), bench.out(LOOK, state=state))
+    for number in range(110):
+        state = bench.layer(tar_of({f"f{number}": b"x"}), state)
+    expect(SEEN.replace(" 7 ", owner_of_seven(bench)), bench.out(LOOK, state=state))
+
+
+def owner_of_seven(bench: Bench) -> str:
+    """How user 7's files look: with one user only, as root's."""
+    return " 0 " if probe(bench.directory).mode == "rootless-single" else " 7 "
 
 
 def bad_image(bench: Bench) -> None:

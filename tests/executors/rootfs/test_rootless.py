@@ -151,6 +151,7 @@ def single(user: str, busybox: bytes) -> Iterator[Check]:
         "no_network",
         "isolation",
         "long_chain",
+        "lower_links",
         "bad_image",
     ],
 )
@@ -165,6 +166,7 @@ def test_with_a_range_of_users(ranged: Check, name: str) -> None:
         "mode_single",
         "commands",
         "opaque",
+        "lower_links",
         "single_owners",
         "foreign_owners_stay",
         "mounts",

@@ -24,6 +24,7 @@ from layercache.executors.rootfs.file_work import (
 from layercache.executors.rootfs.inside import wire as _wire
 from layercache.executors.rootfs.mount_stubs import Stub, remove_stubs
 from layercache.layers import apply
+from layercache.layers.lower_links import appended
 from layercache.layers.recorded_times import RecordedTimes
 from layercache.layers.state_tree import StateTree
 from layercache.layers.writer import LayerWriter
@@ -70,12 +71,15 @@ class Agent:
         return StateTree([self._indexes[layer] for layer in layers], _no_content)
 
     def do_unpack(
-        self, layers: Sequence[str], tar: str, target: str, plain: bool, start: int
+        self, layers: Sequence[str], tar: str, end: int, target: str, plain: bool, start: int
     ) -> None:
-        """Unpack the last of `layers` from the file `tar`; `plain` applies it instead."""
+        """Unpack the last of `layers` from the file `tar`; `plain` applies it instead.
+
+        Behind the layer's own tar, from `end` on, is what it has from lower layers.
+        """
         tree = self._tree(layers)
         tree = tree.shown(tree.clock_from(start))
-        index = _without_devices(tree.indexes[-1])
+        index = _without_devices(appended(tree.indexes[-1], end))
         with open(tar, "rb", buffering=0) as blob:
             if plain:
                 aside = links_beside(target)
