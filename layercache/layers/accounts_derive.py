@@ -9,8 +9,8 @@ from typing import Final
 
 from layercache.errors import BuildError, CacheError, UsageError
 from layercache.layers.accounts import resolve_owner
+from layercache.layers.follow_links import resolve
 from layercache.layers.passwd import resolve_user
-from layercache.layers.state_tree import resolve
 from layercache.model.instruction import Value
 from layercache.model.tree import Node, Tree
 

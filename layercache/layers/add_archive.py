@@ -12,9 +12,9 @@ from layercache._os.allowance import UnpackAllowance
 from layercache.errors import BuildError, HostileArchive
 from layercache.layers.changes import Changes, LayerChange
 from layercache.layers.compression import decompressed
+from layercache.layers.follow_links import resolve
 from layercache.layers.limits import DEFAULT_LIMITS, Limits
 from layercache.layers.reader import read_archive
-from layercache.layers.state_tree import resolve
 from layercache.layers.tar_headers import looks_like_tar
 from layercache.layers.verified_file import Verified
 from layercache.model.layer_index import Entry

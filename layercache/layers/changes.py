@@ -13,7 +13,7 @@ from typing import BinaryIO, cast
 from layercache._base.classes import frozen
 from layercache._base.paths import shown_in_image
 from layercache.errors import BuildError, Cancelled
-from layercache.layers.state_tree import Resolved, resolve
+from layercache.layers.follow_links import Resolved, resolve
 from layercache.layers.writer import LayerWriter
 from layercache.model.layer_index import sort_key
 from layercache.model.layer_times import LAYER_TIME

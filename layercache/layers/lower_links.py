@@ -9,23 +9,33 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from layercache._base.classes import evolve
 from layercache.errors import BuildError, HostileArchive
-from layercache.layers.state_tree import resolve
+from layercache.layers.follow_links import resolve
 from layercache.layers.tar_headers import shown
 from layercache.model.layer_index import OPAQUE, WHITEOUT, Entry, IndexBuilder, LayerIndex
 from layercache.model.layer_times import coded_time
+from layercache.model.tree import Tree
 
 if TYPE_CHECKING:
-    from layercache.layers.state_tree import StateTree
     from layercache.model.tree import Node
 
-__all__ = ["appended", "bind", "lent"]
+__all__ = ["LowerState", "appended", "bind", "lent"]
 
 
-def bind(index: LayerIndex, below: StateTree, what: str) -> LayerIndex:
+class LowerState(Tree, Protocol):
+    """The layers below as one tree, with the place and the time of each file."""
+
+    def place(self, path: bytes) -> tuple[int, int] | None:
+        """The layer in whose tar the bytes of the file at `path` are, and their offset."""
+
+    def age(self, path: bytes) -> int | None:
+        """The code for the time at which the entry at `path` was written."""
+
+
+def bind(index: LayerIndex, below: LowerState, what: str) -> LayerIndex:
     """`index` on top of the state `below`: its links to lower layers have become names of one
     file, with a row for the target itself unless the layer replaces or deletes that afterwards.
 
@@ -53,7 +63,7 @@ def bind(index: LayerIndex, below: StateTree, what: str) -> LayerIndex:
     return found
 
 
-def _found(index: LayerIndex, below: StateTree, path: bytes, target: bytes, what: str) -> bytes:
+def _found(index: LayerIndex, below: LowerState, path: bytes, target: bytes, what: str) -> bytes:
     """The path in `below` of the file that the link at `path` of the layer names."""
     said = f"{what}: entry {shown(path)} is a hard link to {shown(target)}"
     try:
@@ -79,7 +89,7 @@ def _found(index: LayerIndex, below: StateTree, path: bytes, target: bytes, what
     return found.path
 
 
-def _as_shown(below: StateTree, path: bytes) -> Node:
+def _as_shown(below: LowerState, path: bytes) -> Node:
     """The node at `path` as the next layer has it: a step sees it with the time that it had."""
     node = below.lookup(path)
     assert node is not None

@@ -13,9 +13,8 @@ import stat
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, BinaryIO, Final, cast
 
-from layercache._base.classes import frozen
-from layercache._base.paths import shown_in_image
-from layercache.errors import BuildError, NotFound
+from layercache.errors import NotFound
+from layercache.layers.follow_links import Resolved, resolve
 from layercache.layers.verified_file import Verified
 from layercache.model.layer_index import IMPLIED, OPAQUE, WHITEOUT, LayerIndex, sort_key
 from layercache.model.layer_times import LAYER_TIME
@@ -31,13 +30,11 @@ from layercache.model.tree import (
     node_digest,
 )
 from layercache.trees.order import Ordered
-from layercache.trees.selection import MAX_LINKS
 
 if TYPE_CHECKING:
-    from layercache.model.tree import Tree
     from layercache.model.tree_digest import Row
 
-__all__ = ["IMPLIED_DIRECTORY", "Resolved", "StateTree", "resolve"]
+__all__ = ["IMPLIED_DIRECTORY", "StateTree"]
 
 IMPLIED_DIRECTORY: Final = Node(mode=stat.S_IFDIR | 0o755, mtime=LAYER_TIME)
 """The node of a directory that no layer describes; also the root of an empty state."""
@@ -426,53 +423,3 @@ def _bound(indexes: Sequence[LayerIndex], open_content: OpenContent) -> tuple[La
             index = index.bound(tuple(found), lambda one: bind(one, below, what))  # noqa: B023
         found.append(index)
     return tuple(found)
-
-
-@frozen
-class Resolved:
-    """The target of a path: `path` without links, its `node` (None if nothing exists there), and
-    every path that was looked up on the way with the node found.
-    """
-
-    path: bytes
-    node: Node | None
-    reads: tuple[tuple[bytes, Node | None], ...] = ()
-
-
-def resolve(
-    tree: Tree, path: bytes, follow_last: bool = True, *, confined: bool = False
-) -> Resolved:
-    """Follow the symbolic links of `path` inside `tree`, whose root is "/" to them.
-
-    Missing components are kept as they are; ".." stops at the root, or with `confined` is an error
-    if it would leave the root. Raises `BuildError` for a loop.
-    """
-    parts = path.split(b"/")[::-1]
-    done: list[bytes] = []
-    reads: list[tuple[bytes, Node | None]] = []
-    node: Node | None = tree.lookup(b"")
-    links = 0
-    while parts:
-        part = parts.pop()
-        if part in (b"", b"."):
-            continue
-        if part == b"..":
-            if not done and confined:
-                raise BuildError(f"{shown_in_image(path)} leads outside through a symbolic link")
-            if done:
-                done.pop()
-            node = tree.lookup(b"/".join(done))
-            continue
-        here = b"/".join([*done, part])
-        node = tree.lookup(here)
-        reads.append((here, node))
-        if node is None or not node.is_link or (not parts and not follow_last):
-            done.append(part)
-            continue
-        links += 1
-        if links > MAX_LINKS:
-            raise BuildError(f"{shown_in_image(path)}: too many symbolic links (a loop?)")
-        if node.link.startswith(b"/"):
-            done.clear()
-        parts += node.link.split(b"/")[::-1]
-    return Resolved(b"/".join(done), node, tuple(reads))

@@ -15,7 +15,7 @@ from blake3 import blake3
 
 from layercache._base.classes import evolve, frozen
 from layercache.errors import BuildError
-from layercache.layers.state_tree import Resolved, resolve
+from layercache.layers.follow_links import Resolved, resolve
 from layercache.layers.writer import LayerWriter
 from layercache.model.descriptors import LAYER_TAR, Layer
 from layercache.model.layer_index import KeepsIndex, sort_key

@@ -32,8 +32,9 @@ from layercache.errors import (
 from layercache.layers.apply import apply
 from layercache.layers.capture import StatTable, capture_diff
 from layercache.layers.compression import compression_of, decompressed
+from layercache.layers.follow_links import resolve
 from layercache.layers.limits import Limits
-from layercache.layers.state_tree import StateTree, resolve
+from layercache.layers.state_tree import StateTree
 from layercache.layers.verified_file import Verified
 from layercache.layers.writer import LayerWriter
 from layercache.model.layer_index import LayerIndex

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
@@ -129,12 +130,17 @@ def test_what_a_mirror_lacks_comes_from_the_registry(
     if lacks != "everything":
         mirror.load(tmp_path / "base")
     if lacks == "order":
-        mirror.answer = lambda handler: send(handler, 503) or True
+
+        def out_of_order(handler: BaseHTTPRequestHandler) -> bool:
+            send(handler, 503)
+            return True
+
+        mirror.answer = out_of_order
     with resolver(tmp_path, own, mirror) as images:
         found = images.resolve(f"{own.host}/app:1")
         if lacks == "layers":
-            for layer in found.originals:
-                mirror.blobs.pop(layer.digest, None)
+            for original in found.originals:
+                mirror.blobs.pop(original.digest, None)
         for layer in found.layers:
             assert images.ensure(layer).descriptor.size > 0
     assert any("/blobs/" in request.path for request in own.requests)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import io
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from typing import BinaryIO
 
 import pytest
 
@@ -12,7 +15,6 @@ from layercache.errors import SourceError, Unreachable
 from layercache.images.registry import Registry, RegistryBlobs
 from layercache.model.descriptors import LAYER_TAR_GZIP, Descriptor
 from layercache.model.digests import Digest
-from layercache.oci import transport as module
 from layercache.oci.credentials import Credentials
 from layercache.oci.encoding import MANIFEST
 from layercache.oci.hosts import RegistryHosts
@@ -35,7 +37,7 @@ def registry() -> Iterator[QuirkyRegistry]:
 def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The pauses that would have been made."""
     pauses: list[float] = []
-    monkeypatch.setattr(module.time, "sleep", pauses.append)
+    monkeypatch.setattr(time, "sleep", pauses.append)
     return pauses
 
 
@@ -53,8 +55,10 @@ def push(registry: QuirkyRegistry, *names: str, origin: str = "", blobs: int = 1
     pulled = Reference.parse(f"{registry.host}/{origin}") if origin else None
     source = RegistryBlobs(client, pulled, lambda _: None) if pulled else None
     layers = [LARGE + bytes([number]) for number in range(blobs)]
-    rows = [(described(data), (lambda data=data: io.BytesIO(data)), source) for data in layers]
-    rows.append((described(b"{}"), lambda: io.BytesIO(b"{}"), None))
+    rows: list[tuple[Descriptor, Callable[[], BinaryIO], RegistryBlobs | None]] = [
+        (described(data), functools.partial(io.BytesIO, data), source) for data in layers
+    ]
+    rows.append((described(b"{}"), functools.partial(io.BytesIO, b"{}"), None))
     references = [Reference.parse(f"{registry.host}/{name}") for name in names or ("a/b:1",)]
     Registry(client).push(references, (described(MANIFEST_BYTES, MANIFEST), MANIFEST_BYTES), rows)
 

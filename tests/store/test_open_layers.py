@@ -94,8 +94,18 @@ def test_one_archive_whoever_asks_and_when(directory: Path) -> None:
                     assert piece.read() == FILES[path]
 
 
-@pytest.mark.parametrize("path", [b"a", b"d/b", b"d/c", b"d/e/f"])
-@pytest.mark.parametrize("how", ["other", "longer", "shorter", "gone", "link", "directory", "fifo"])
+WAYS = ["other", "longer", "shorter", "gone", "link", "directory", "fifo"]
+
+
+@pytest.mark.parametrize(
+    ("how", "path"),
+    [
+        (how, path)
+        for how in WAYS
+        for path in (b"a", b"d/b", b"d/c", b"d/e/f")
+        if FILES[path] or how != "shorter"
+    ],
+)
 def test_no_wrong_file_gets_into_an_archive(directory: Path, path: bytes, how: str) -> None:
     """Whatever took its place, and however it is asked for, the layer is lost and said to be."""
     said: list[Any] = []
@@ -106,8 +116,6 @@ def test_no_wrong_file_gets_into_an_archive(directory: Path, path: bytes, how: s
         place.unlink()
         if how in ("other", "longer", "shorter"):
             changed = {"other": b"x" + data[1:], "longer": data + b"!", "shorter": data[:-1]}[how]
-            if changed == data:
-                pytest.skip("nothing to shorten")
             place.write_bytes(changed)
         elif how == "link":
             (at / "secret").write_bytes(data)

@@ -32,9 +32,11 @@ from layercache.store import open_layers
 from layercache.store.collection import collect, usage, verify
 from layercache.store.open import open_store
 from layercache.store.open_layers import OpenLayers
+from layercache.store.parts import Cache
 from layercache.store.retention import KeepDuration
 from layercache.store.store import Store
 from tests.executors.tracing.machines import base_layout, has_busybox
+from tests.narrow import layer_of
 
 pytestmark = pytest.mark.skipif(
     os.name != "posix" or os.geteuid() != 0 or not has_busybox(), reason="needs root and busybox"
@@ -63,7 +65,7 @@ class Machine:
         self.options = options
 
     @contextlib.contextmanager
-    def builder(self, **options: Any) -> Iterator[tuple[Store, Builder]]:
+    def builder(self, **options: Any) -> Iterator[tuple[Cache, Builder]]:
         store = open_store(str(self.cache), **{**self.options, **options})
         with RootfsExecutor(self.scratch) as executor, store:
             store.events.on_event = self.events.append
@@ -407,6 +409,7 @@ def test_collections_spare_what_is_held_and_take_what_nobody_names(tmp_path: Pat
     machine = Machine(tmp_path)
     with machine.builder() as (store, builder):
         machine.run(builder, ONE)
+        assert isinstance(store, Store)
         used = usage(store)
         assert used.objects["open layers"] == 1
         store.blobs.seal(next(iter(machine.open)))
@@ -568,7 +571,9 @@ def test_a_remote_that_names_the_archive_of_another_layer(tmp_path: Path, use: s
         assert first.layer is not None
         assert second.layer is not None
         for record, other in ((first, second.layer), (second, first.layer)):
-            layer = attrs.evolve(record.layer, descriptor=other.descriptor, diff_id=other.diff_id)
+            layer = attrs.evolve(
+                layer_of(record), descriptor=other.descriptor, diff_id=other.diff_id
+            )
             store.records.put(attrs.evolve(record, layer=layer), replace=True)
         store.commit()
     with two.builder(cache_from=[str(remote)]) as (_, builder):
