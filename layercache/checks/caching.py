@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from typing import Final
 
 from layercache._base.regex import expression
 from layercache.advice.reads_of_commands import MANIFESTS
 from layercache.checks.rule import CheckRule
-from layercache.checks.subject import CheckedStage, Remark, Report, Subject, bodies, placed
+from layercache.checks.subject import Remark, Report, Subject, placed
 from layercache.dockerfile._instruction import DockerfileInstruction
 from layercache.dockerfile.instructions import Add, Arg, CacheMount, Copy, HereDoc, Run
+from layercache.dockerfile.lowering.remote import remote_source
+from layercache.dockerfile.lowering.stage_graph import StageText
 from layercache.dockerfile.lowering.variables import automatic_arguments
+from layercache.errors import DockerfileError
+from layercache.model.sources import GitSource, UrlSource
 
 __all__ = ["check_caching"]
 
@@ -44,14 +49,16 @@ ARG_BEFORE_UNRELATED_STEPS: Final = CheckRule(
     own=True,
 )
 
-_UPDATES: Final = expression(
-    r"\b(apt-get|apt|aptitude|apk|dnf|microdnf|yum|zypper)\s(?:[^;&|]*\s)?"
-    r"(update|makecache|refresh)\b"
+_MANAGERS: Final = frozenset(
+    {"apt-get", "apt", "aptitude", "apk", "dnf", "microdnf", "yum", "zypper"}
 )
-_INSTALLS: Final = expression(
-    r"\b(apt-get|apt|aptitude|apk|dnf|microdnf|yum|zypper)\s[^;&|]*"
-    r"\b(install|add|upgrade|dist-upgrade|full-upgrade|build-dep|in|up)\b"
+_UPDATES: Final = frozenset({"update", "makecache", "refresh"})
+_INSTALLS: Final = frozenset(
+    {"install", "add", "upgrade", "dist-upgrade", "full-upgrade", "build-dep", "in", "up"}
 )
+_ENDS: Final = str.maketrans(dict.fromkeys(";&|\n", "\0"))
+"""What ends a command of a shell."""
+
 _LOCKED: Final = ("/var/cache/apt", "/var/lib/apt", "/var/lib/dpkg", "/var/cache/debconf")
 _WHOLE: Final = frozenset({".", "./", "/", "*", "./*"})
 _AUTOMATIC: Final = frozenset(automatic_arguments("", ""))
@@ -61,15 +68,15 @@ _NAME: Final = expression(r"[A-Za-z_][A-Za-z0-9_]*")
 
 def check_caching(subject: Subject, report: Report) -> None:
     """Apply the rules of this module."""
-    for stage in subject.stages:
+    for stage in subject.stages.all:
         _order(stage, report)
         _arguments(stage, report)
-    for _, instruction in bodies(subject):
-        if isinstance(instruction, Run):
-            _package_index(instruction, report)
-            _mounts(instruction, report)
-        elif isinstance(instruction, Add):
-            _pinned(instruction, report)
+        for instruction in stage.body:
+            if isinstance(instruction, Run):
+                _package_index(instruction, report)
+                _mounts(instruction, report)
+            elif isinstance(instruction, Add):
+                _pinned(instruction, report)
 
 
 def _script(run: Run) -> str:
@@ -78,7 +85,7 @@ def _script(run: Run) -> str:
     return "\n".join([command, *(heredoc.content for heredoc in run.heredocs)])
 
 
-def _order(stage: CheckedStage, report: Report) -> None:
+def _order(stage: StageText, report: Report) -> None:
     whole: Copy | Add | None = None
     for instruction in stage.body:
         if isinstance(instruction, Copy | Add):
@@ -104,18 +111,28 @@ def _order(stage: CheckedStage, report: Report) -> None:
 
 
 def _package_index(run: Run, report: Report) -> None:
-    script = _script(run)
-    found = _UPDATES.search(script)
-    if found is None or _INSTALLS.search(script):
+    updates: tuple[str, str] | None = None
+    script = _script(run).replace("\\\n", " ")
+    for command in script.translate(_ENDS).split("\0"):
+        manager = ""
+        for word in (each.strip("\"'()`").rpartition("/")[2] for each in command.split()):
+            if word in _MANAGERS:
+                manager = word
+            elif manager and word in _INSTALLS:
+                return
+            elif manager and word in _UPDATES and updates is None:
+                updates = manager, word
+    if updates is None:
         return
+    manager, verb = updates
     report(
         Remark(
             PACKAGE_INDEX_ALONE,
             placed(run),
-            f"{found[1]} {found[2]} is a step of its own: an install after it is built with the "
+            f"{manager} {verb} is a step of its own: an install after it is built with the "
             "index of the day when this step last ran",
-            found[1],
-            expected=f"RUN {found[1]} {found[2]} && {found[1]} … in one step",
+            manager,
+            expected=f"RUN {manager} {verb} && {manager} … in one step",
         )
     )
 
@@ -139,62 +156,72 @@ def _mounts(run: Run, report: Report) -> None:
 
 
 def _pinned(add: Add, report: Report) -> None:
-    if add.checksum is not None:
-        return
     for source in add.sources:
         if isinstance(source, HereDoc):
             continue
-        address, _, reference = source.partition("#")
-        is_git = address.endswith(".git") or address.startswith(("git@", "git://", "ssh://"))
-        if is_git:
-            commit = reference.partition(":")[0]
-            if _COMMIT.fullmatch(commit) or "checksum=" in source or "$" in commit:
-                continue
+        try:
+            found = remote_source(source, add, add.checksum)
+        except DockerfileError:
+            continue  # the build reports it
+        if isinstance(found, GitSource):
+            named = found.reference
+            pinned = bool(found.checksum or _COMMIT.fullmatch(named) or "$" in named)
             expected = "#COMMIT in full, or --checksum"
-        elif source.startswith(("http://", "https://")):
-            expected = "--checksum=sha256:…"
+        elif isinstance(found, UrlSource):
+            pinned, expected = found.checksum is not None, "--checksum=sha256:…"
         else:
             continue
-        report(
-            Remark(
-                UNPINNED_SOURCE,
-                placed(add),
-                "what this address gives may change, and is asked for in every build",
-                source,
-                expected=expected,
+        if not pinned:
+            report(
+                Remark(
+                    UNPINNED_SOURCE,
+                    placed(add),
+                    "what this address gives may change, and is asked for in every build",
+                    source,
+                    expected=expected,
+                )
             )
-        )
 
 
-def _arguments(stage: CheckedStage, report: Report) -> None:
-    for number, arg in enumerate(stage.body):
-        if not isinstance(arg, Arg):
-            continue
+def _arguments(stage: StageText, report: Report) -> None:
+    args = [(at, each) for at, each in enumerate(stage.body) if isinstance(each, Arg)]
+    names = {name for _, arg in args for name, _ in arg.arguments} - _AUTOMATIC
+    uses: dict[str, list[int]] = {name: [] for name in names}
+    runs = [0]
+    for at, each in enumerate(stage.body):
+        for name in names & _named(each):
+            uses[name].append(at)
+        runs.append(runs[-1] + isinstance(each, Run))
+    for at, arg in args:
         for name, _ in arg.arguments:
-            later = stage.body[number + 1 :]
-            used = next((i for i, each in enumerate(later) if _uses(each, name)), None)
-            if used is None or name in _AUTOMATIC:
+            places = uses.get(name, [])
+            following = bisect_right(places, at)
+            if following == len(places):
                 continue  # a program may read it from its environment, unnamed
-            runs = sum(isinstance(each, Run) for each in later[:used])
-            if not runs:
+            used = places[following]
+            between = runs[used] - runs[at]
+            if not between:
                 continue
-            steps = "a step that does" if runs == 1 else f"{runs} steps that do"
+            steps = "a step that does" if between == 1 else f"{between} steps that do"
             report(
                 Remark(
                     ARG_BEFORE_UNRELATED_STEPS,
                     placed(arg),
                     f"each new value of {name} runs {steps} not name it: line "
-                    f"{placed(later[used]).line} is the first to name it",
+                    f"{placed(stage.body[used]).line} is the first to name it",
                     name,
                     expected=f"ARG {name} directly before its first use",
                 )
             )
 
 
-def _uses(instruction: DockerfileInstruction, name: str) -> bool:
+def _named(instruction: DockerfileInstruction) -> set[str]:
+    """The names in an instruction; an ARG has those in its defaults."""
     if isinstance(instruction, Arg):
-        return any(name in _NAME.findall(default or "") for _, default in instruction.arguments)
-    return name in _NAME.findall(instruction.text)
+        text = " ".join(default or "" for _, default in instruction.arguments)
+    else:
+        text = instruction.text
+    return set(_NAME.findall(text))
 
 
 CACHING_RULES: Final = (

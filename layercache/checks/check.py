@@ -10,11 +10,12 @@ from layercache.checks.options import CheckOptions
 from layercache.checks.rule import Violation
 from layercache.checks.ruleset import RULES
 from layercache.checks.style import check_style
-from layercache.checks.subject import Remark, Subject, split
+from layercache.checks.subject import Remark, Subject
 from layercache.checks.variables import check_variables
 from layercache.dockerfile._instruction import DockerfileInstruction
+from layercache.dockerfile.lowering.stage_graph import split_stages
 from layercache.dockerfile.syntax.faults import Fault, Faults
-from layercache.dockerfile.syntax.limits import RecipeLimits
+from layercache.dockerfile.syntax.limits import Budget, RecipeLimits
 from layercache.dockerfile.syntax.parser import parse
 from layercache.errors import DockerfileError, UsageError
 from layercache.trees.patterns import Ignore
@@ -110,15 +111,16 @@ def subject_of(
     """A Dockerfile as the rules look at it. Raises `DockerfileError` for a malformed file."""
     parsed = parse(text, name)
     whole = text.decode("utf-8", "surrogateescape") if isinstance(text, bytes) else text
-    preamble, stages = split(parsed.instructions)
+    preamble, stages = split_stages(parsed.instructions)
     return Subject(
         parsed=parsed,
         lines=whole.removeprefix("\ufeff").split("\n"),
         preamble=tuple(preamble),
-        stages=tuple(stages),
+        stages=stages,
         arguments=build_args or {},
         ignore=ignore,
         environment=environment or (lambda _: None),
+        budget=Budget(),
     )
 
 

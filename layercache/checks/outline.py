@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
+from collections import ChainMap
 from collections.abc import Iterator, Mapping, Sequence
 
 from layercache._base.classes import frozen
 from layercache.checks.check import subject_of
-from layercache.checks.subject import CheckedStage, Subject
-from layercache.dockerfile.instructions import (
-    Arg,
-    BindMount,
-    CacheMount,
-    Copy,
-    Run,
-    SecretMount,
-    SshMount,
-)
-from layercache.dockerfile.lowering.variables import automatic_arguments
-from layercache.dockerfile.syntax.expansion import expand
+from layercache.checks.subject import Subject, begins, placed
+from layercache.dockerfile.instructions import Arg, Run, SecretMount, SshMount
+from layercache.dockerfile.lowering.options import Options
+from layercache.dockerfile.lowering.stage_graph import StageText, global_variables, reachable
 from layercache.dockerfile.syntax.faults import nearest
-from layercache.errors import DockerfileError, UsageError
+from layercache.errors import UsageError
 
 __all__ = ["Outline", "OutlineArgument", "OutlineNeed", "Target", "outline_of", "targets_of"]
 
@@ -69,17 +62,17 @@ class Outline:
 def targets_of(text: str | bytes, name: str = "Dockerfile") -> tuple[Target, ...]:
     """The stages of a Dockerfile in order. Raises `DockerfileError` for a malformed file."""
     subject = subject_of(text, name)
-    last = len(subject.stages) - 1
+    last = subject.stages.all[-1].number
     return tuple(
         Target(
-            name=stage.first.alias or "",
-            default=number == last,
+            name=stage.alias,
+            default=stage.number == last,
             description=_description(subject, stage),
-            base=stage.first.image,
-            platform=stage.first.platform or "",
-            line=stage.first.location.line if stage.first.location else 0,
+            base=begins(stage).image,
+            platform=begins(stage).platform or "",
+            line=placed(begins(stage)).line,
         )
-        for number, stage in enumerate(subject.stages)
+        for stage in subject.stages.all
     )
 
 
@@ -95,8 +88,8 @@ def outline_of(
     Raises `DockerfileError` for a malformed file and `UsageError` for a stage that it lacks.
     """
     subject = subject_of(text, name, build_args=build_args)
-    stages = subject.stages
-    names = [stage.first.alias or str(number) for number, stage in enumerate(stages)]
+    stages = subject.stages.all
+    names = [stage.label for stage in stages]
     if target is None:
         chosen = len(stages) - 1
     elif target.lower() in names:
@@ -107,20 +100,19 @@ def outline_of(
             f"{name} has no stage {target}" + (f" (did you mean {guess}?)" if guess else "")
         )
     globals_ = dict(_arguments(subject, subject.preamble, {}))
-    needed = _needed(subject, chosen, {each.name: each.value for each in globals_.values()})
     found: dict[str, OutlineArgument] = {}
     secrets: dict[str, OutlineNeed] = {}
     agents: dict[str, OutlineNeed] = {}
-    for number in needed:
+    for number in _needed(subject, chosen):
         stage = stages[number]
-        for word in (stage.first.image, stage.first.platform or ""):
-            for used in _used(word, globals_):
+        for word in (begins(stage).image, begins(stage).platform or ""):
+            for used in _used(subject, word, globals_):
                 found.setdefault(used, globals_[used])
         for argument in dict(_arguments(subject, stage.body, globals_)).values():
             found.setdefault(argument.name, argument)
         _mounts(stage, secrets, agents)
     return Outline(
-        target=stages[chosen].first.alias or "",
+        target=stages[chosen].alias,
         description=_description(subject, stages[chosen]),
         arguments=tuple(found.values()),
         secrets=tuple(secrets.values()),
@@ -128,19 +120,18 @@ def outline_of(
     )
 
 
-def _description(subject: Subject, stage: CheckedStage) -> str:
-    alias = stage.first.alias
-    comments = subject.comments_above(stage.first)
-    if not alias or not comments:
+def _description(subject: Subject, stage: StageText) -> str:
+    comments = subject.comments_above(begins(stage))
+    if not stage.alias or not comments:
         return ""
     named, _, rest = comments[-1].partition(" ")
-    return rest.strip() if named.lower() == alias else ""
+    return rest.strip() if named.lower() == stage.alias else ""
 
 
 def _arguments(
     subject: Subject, instructions: Sequence[object], globals_: Mapping[str, OutlineArgument]
 ) -> Iterator[tuple[str, OutlineArgument]]:
-    known = {each.name: each.value for each in globals_.values()}
+    known = ChainMap[str, str]({}, {each.name: each.value for each in globals_.values()})
     for arg in instructions:
         if not isinstance(arg, Arg):
             continue
@@ -153,7 +144,8 @@ def _arguments(
             if name in subject.arguments:
                 value = subject.arguments[name]
             elif default is not None:
-                value = _expanded(default, known)
+                expansion = subject.expansion(default, known)
+                value = default if expansion is None else expansion.text
             else:
                 value = inherited.value if inherited is not None else ""
             known[name] = value
@@ -163,67 +155,29 @@ def _arguments(
                     name=name,
                     value=value,
                     description=described or (inherited.description if inherited else ""),
-                    line=arg.location.line if arg.location else 0,
+                    line=placed(arg).line,
                 ),
             )
 
 
-def _expanded(word: str, values: Mapping[str, str]) -> str:
-    try:
-        return expand(word, values).text
-    except DockerfileError:
-        return word
+def _used(subject: Subject, word: str, known: Mapping[str, OutlineArgument]) -> list[str]:
+    found = subject.expansion(word, {name: each.value for name, each in known.items()})
+    return [] if found is None else sorted(found.used)
 
 
-def _used(word: str, known: Mapping[str, object]) -> list[str]:
-    try:
-        found = expand(word, dict.fromkeys(known, ""))
-    except DockerfileError:
-        return []
-    return sorted(found.used)
-
-
-def _needed(subject: Subject, chosen: int, values: Mapping[str, str]) -> list[int]:
+def _needed(subject: Subject, chosen: int) -> list[int]:
     """The stages that `chosen` is made of, itself last."""
-    stages = subject.stages
-    known = {**automatic_arguments("linux/amd64", "linux/amd64"), **values}
-    found = {chosen}
-    ahead = [chosen]
-    while ahead:
-        number = ahead.pop()
-        stage = stages[number]
-        named = [_expanded(stage.first.image, known)]
-        for each in stage.body:
-            if isinstance(each, Copy) and each.from_ is not None:
-                named.append(each.from_)
-            elif isinstance(each, Run):
-                named += [
-                    mount.from_
-                    for mount in each.mounts
-                    if isinstance(mount, BindMount | CacheMount) and mount.from_
-                ]
-        for name in named:
-            earlier = _find(stages, number, name)
-            if earlier is not None and earlier not in found:
-                found.add(earlier)
-                ahead.append(earlier)
-    return sorted(found)
-
-
-def _find(stages: Sequence[CheckedStage], before: int, name: str) -> int | None:
-    if name.isdecimal() and int(name) < before:
-        return int(name)
-    return next(
-        (n for n in range(before - 1, -1, -1) if stages[n].first.alias == name.lower()), None
-    )
+    options = Options(args=subject.arguments, escape=subject.parsed.escape)
+    variables = global_variables(subject.preamble, subject.automatic, options, subject.budget)
+    return sorted(reachable(subject.stages, {chosen}, variables, options))
 
 
 def _mounts(
-    stage: CheckedStage, secrets: dict[str, OutlineNeed], agents: dict[str, OutlineNeed]
+    stage: StageText, secrets: dict[str, OutlineNeed], agents: dict[str, OutlineNeed]
 ) -> None:
     for run in stage.body:
         for mount in run.mounts if isinstance(run, Run) else ():
-            line = run.location.line if run.location else 0
+            line = placed(run).line
             if isinstance(mount, SecretMount):
                 target = mount.target or ""
                 name, kept = mount.id or target.rpartition("/")[2], secrets

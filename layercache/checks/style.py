@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from layercache.checks.rule import CheckRule
-from layercache.checks.subject import Remark, Report, Subject, placed, written
+from layercache.checks.subject import Remark, Report, Subject, begins, placed, written
 from layercache.dockerfile._instruction import Location
 from layercache.dockerfile.instructions import (
     Arg,
@@ -107,11 +107,12 @@ def _casing(subject: Subject, report: Report) -> None:
 
 def _stages(subject: Subject, report: Report) -> None:
     seen: dict[str, int] = {}
-    for stage in subject.stages:
-        at = placed(stage.first)
-        keyword, _, rest = written(stage.first, subject.parsed.escape)
+    for stage in subject.stages.all:
+        first = begins(stage)
+        at = placed(first)
+        keyword, _, rest = written(first, subject.parsed.escape)
         words = split_blanks(rest)
-        if stage.first.alias is None or len(words) != 3:
+        if not stage.alias or len(words) != 3:
             continue
         _, joint, alias = words
         if alias != alias.lower():
@@ -136,7 +137,7 @@ def _stages(subject: Subject, report: Report) -> None:
                         expected=same,
                     )
                 )
-        name = stage.first.alias
+        name = stage.alias
         if name in _RESERVED:
             report(Remark(RESERVED_STAGE_NAME, at, f"{name} is a reserved name", alias))
         if name in seen:
@@ -152,10 +153,9 @@ def _stages(subject: Subject, report: Report) -> None:
 
 
 def _continuations(subject: Subject, report: Report) -> None:
-    for problem in subject.parsed.warnings:
-        if problem.message == "an empty line continues an instruction":
-            at = Location(problem.name, problem.line, problem.line)
-            report(Remark(NO_EMPTY_CONTINUATION, at, problem.message))
+    for line in subject.parsed.empty_continuations:
+        at = Location(subject.parsed.name, line, line)
+        report(Remark(NO_EMPTY_CONTINUATION, at, "an empty line continues an instruction"))
 
 
 def _forms(subject: Subject, report: Report) -> None:
@@ -188,7 +188,7 @@ def _forms(subject: Subject, report: Report) -> None:
         elif isinstance(instruction, Expose):
             for port in instruction.words:
                 _port(port, at, report)
-    for stage in subject.stages:
+    for stage in subject.stages.all:
         workdir = next((each for each in stage.body if isinstance(each, Workdir)), None)
         if workdir is not None and not workdir.value.lstrip("\"'").startswith(("/", "$")):
             report(
@@ -227,7 +227,7 @@ def _port(port: str, at: Location, report: Report) -> None:
 
 
 def _once(subject: Subject, report: Report) -> None:
-    for stage in subject.stages:
+    for stage in subject.stages.all:
         earlier: dict[str, Cmd | Entrypoint | Healthcheck] = {}
         shell = False
         for instruction in stage.body:

@@ -6,8 +6,10 @@ import posixpath
 from collections.abc import Iterable, Mapping
 from typing import Final
 
+from layercache._base.classes import frozen
+from layercache._base.persistent_map import PersistentMap
 from layercache.checks.rule import CheckRule
-from layercache.checks.subject import CheckedStage, Remark, Report, Subject, placed, written
+from layercache.checks.subject import Remark, Report, Subject, begins, placed, written
 from layercache.dockerfile._instruction import DockerfileInstruction, Location
 from layercache.dockerfile.instructions import (
     Add,
@@ -15,6 +17,7 @@ from layercache.dockerfile.instructions import (
     Copy,
     Env,
     Expose,
+    From,
     HereDoc,
     Label,
     Stopsignal,
@@ -22,10 +25,7 @@ from layercache.dockerfile.instructions import (
     Volume,
     Workdir,
 )
-from layercache.dockerfile.lowering.variables import PROXIES, automatic_arguments
-from layercache.dockerfile.syntax.expansion import Expansion, expand
-from layercache.dockerfile.syntax.faults import nearest
-from layercache.errors import DockerfileError
+from layercache.dockerfile.lowering.variables import PROXIES
 
 __all__ = ["check_variables"]
 
@@ -71,83 +71,75 @@ def check_variables(subject: Subject, report: Report) -> None:
     """Apply the rules of this module."""
     globals_ = _preamble(subject, report)
     scopes: dict[str, _Scope] = {}
-    for stage in subject.stages:
-        _from(subject, stage, globals_, report)
-        scope = _begin(subject, stage, globals_, scopes)
+    for stage in subject.stages.all:
+        _from(subject, begins(stage), globals_, report)
+        scope = _begin(subject, begins(stage), globals_, scopes)
         for instruction in stage.body:
             _expanded(subject, instruction, scope, globals_, report)
             _declared(subject, instruction, scope, report)
             if isinstance(instruction, Copy | Add):
                 _ignored(subject, instruction, scope, report)
-        if stage.first.alias:
-            scopes[stage.first.alias] = scope
+        if stage.alias:
+            scopes[stage.alias] = scope
 
 
 class _Scope:
     """The variables of a stage so far; `known` is false if the base image may set others."""
 
-    def __init__(self, values: Mapping[str, str], known: bool) -> None:
-        self.values = dict(values)
+    def __init__(self, values: PersistentMap[str], known: bool) -> None:
+        self.values = values
         self.known = known
         self.reported: set[str] = set()
 
-
-def _try(word: str, values: Mapping[str, str], escape: str) -> Expansion | None:
-    """The expansion of `word`; None if it is malformed, which the build itself reports."""
-    try:
-        return expand(word, values, escape=escape)
-    except DockerfileError:
-        return None
+    def set(self, name: str, value: str) -> None:
+        self.values = self.values.with_item(name, value)
 
 
-def _automatic(subject: Subject) -> dict[str, str]:
-    platform = subject.arguments.get("TARGETPLATFORM", "linux/amd64")
-    return automatic_arguments(platform, subject.arguments.get("BUILDPLATFORM", platform))
+@frozen
+class _Globals:
+    """What FROM sees: the ARGs before the first one (`declared`), and the platform arguments.
+
+    `values` are those of this call, `defaults` those of a call without arguments.
+    """
+
+    automatic: Mapping[str, str]
+    declared: frozenset[str]
+    values: Mapping[str, str]
+    defaults: Mapping[str, str]
 
 
-def _preamble(subject: Subject, report: Report) -> dict[str, str | None]:
-    """The global arguments with their values; None where one has neither default nor value."""
-    found: dict[str, str | None] = {}
+def _preamble(subject: Subject, report: Report) -> _Globals:
+    automatic = subject.automatic
+    declared: set[str] = set()
+    values, defaults = dict(automatic), dict(automatic)
     for arg in subject.preamble:
         for name, default in arg.arguments:
             _secret("ARG", name, placed(arg), report)
-            value = subject.arguments.get(name)
-            if value is None and default is not None:
-                known = {**_automatic(subject), **_given(found)}
-                expansion = _try(default, known, subject.parsed.escape)
-                value = default if expansion is None else expansion.text
-            found[name] = value
-    return found
+            declared.add(name)
+            if default is not None:
+                for known in (values, defaults):
+                    expansion = subject.expansion(default, known)
+                    known[name] = default if expansion is None else expansion.text
+            if name in subject.arguments:
+                values[name] = subject.arguments[name]
+    return _Globals(automatic, frozenset(declared), values, defaults)
 
 
-def _given(values: Mapping[str, str | None]) -> dict[str, str]:
-    return {name: value for name, value in values.items() if value is not None}
-
-
-def _from(
-    subject: Subject, stage: CheckedStage, globals_: Mapping[str, str | None], report: Report
-) -> None:
-    first, at, escape = stage.first, placed(stage.first), subject.parsed.escape
-    automatic = _automatic(subject)
-    values = {**automatic, **_given(globals_)}
+def _from(subject: Subject, first: From, globals_: _Globals, report: Report) -> None:
+    at = placed(first)
     for word in (first.image, first.platform or ""):
-        found = _try(word, values, escape)
-        for name in sorted(found.unset - set(globals_)) if found is not None else ():
-            _undefined(
-                UNDEFINED_ARG_IN_FROM,
-                at,
-                name,
-                f"no ARG before the first FROM declares {name}",
-                {**automatic, **dict.fromkeys(globals_, "")},
-                report,
+        found = subject.expansion(word, globals_.values)
+        for name in sorted(found.unset - globals_.declared) if found is not None else ():
+            report(
+                Remark(
+                    UNDEFINED_ARG_IN_FROM,
+                    at,
+                    f"no ARG before the first FROM declares {name}",
+                    name,
+                    suggestion=subject.nearest(name, {*globals_.automatic, *globals_.declared}),
+                )
             )
-    defaults = dict(automatic)
-    for arg in subject.preamble:
-        for name, default in arg.arguments:
-            made = None if default is None else _try(default, defaults, escape)
-            if made is not None:
-                defaults[name] = made.text
-    image = _try(first.image, defaults, escape)
+    image = subject.expansion(first.image, globals_.defaults)
     if image is not None and "$" in first.image and not _names_an_image(image.text):
         report(
             Remark(
@@ -161,10 +153,11 @@ def _from(
         )
     if first.platform is None:
         return
-    platform = _try(first.platform, values, escape)
+    platform = subject.expansion(first.platform, globals_.values)
     if platform is None:
         return
-    if platform.used == {"TARGETPLATFORM"} and platform.text == values["TARGETPLATFORM"]:
+    target = globals_.values["TARGETPLATFORM"]
+    if platform.used == {"TARGETPLATFORM"} and platform.text == target:
         report(
             Remark(
                 REDUNDANT_TARGET_PLATFORM,
@@ -206,110 +199,76 @@ def _names_an_image(text: str) -> bool:
 
 
 def _begin(
-    subject: Subject,
-    stage: CheckedStage,
-    globals_: Mapping[str, str | None],
-    scopes: Mapping[str, _Scope],
+    subject: Subject, first: From, globals_: _Globals, scopes: Mapping[str, _Scope]
 ) -> _Scope:
-    values = {**_automatic(subject), **_given(globals_)}
-    image = _try(stage.first.image, values, subject.parsed.escape)
+    image = subject.expansion(first.image, globals_.values)
     name = "" if image is None else image.text
     parent = scopes.get(name.lower())
     if parent is not None:
         return _Scope(parent.values, parent.known)
-    if name == "scratch":
-        return _Scope({}, True)
-    environment = subject.environment(name) if name else None
-    return _Scope(environment or {}, environment is not None)
+    environment = {} if name == "scratch" else subject.environment(name) if name else None
+    return _Scope(PersistentMap({"PATH": "", **(environment or {})}), environment is not None)
 
 
 def _expanded(
     subject: Subject,
     instruction: DockerfileInstruction,
     scope: _Scope,
-    globals_: Mapping[str, str | None],
+    globals_: _Globals,
     report: Report,
 ) -> None:
-    escape = subject.parsed.escape
+    words: Iterable[str]
     if isinstance(instruction, Arg):
-        words: Iterable[str] = [
+        words = [
             default
             for name, default in instruction.arguments
             if default is not None and name not in subject.arguments
         ]
     elif isinstance(instruction, _EXPANDED):
-        words = [written(instruction, escape)[2], *written(instruction, escape)[1]]
+        _, flags, rest = written(instruction, subject.parsed.escape)
+        words = [rest, *flags]
     else:
         return
-    values = {"PATH": "", **scope.values}
     unset: set[str] = set()
     for word in words:
-        found = _try(word, values, escape)
+        found = subject.expansion(word, scope.values)
         unset |= found.unset if found is not None else set()
+    at = placed(instruction)
     for name in sorted(unset - scope.reported - _KNOWN):
         if not (name[0].isalpha() or name[0] == "_"):
             continue
         scope.reported.add(name)
-        if name in globals_:
-            report(
-                Remark(
-                    UNDEFINED_VAR,
-                    placed(instruction),
-                    f"${name} is declared before the first FROM, and not in this stage",
-                    name,
-                    expected=f"ARG {name} after FROM",
-                )
+        if name in globals_.declared or name in globals_.automatic:
+            message = (
+                f"${name} is declared before the first FROM, and not in this stage"
+                if name in globals_.declared
+                else f"${name} reaches a stage that declares it"
             )
-        elif name in _automatic(subject):
-            report(
-                Remark(
-                    UNDEFINED_VAR,
-                    placed(instruction),
-                    f"${name} reaches a stage that declares it",
-                    name,
-                    expected=f"ARG {name} after FROM",
-                )
-            )
-        elif scope.known or nearest(name, values) is not None:
-            _undefined(
-                UNDEFINED_VAR,
-                placed(instruction),
-                name,
-                f"${name} is declared nowhere before",
-                values,
-                report,
-            )
-
-
-def _undefined(
-    rule: CheckRule,
-    at: Location,
-    name: str,
-    message: str,
-    known: Mapping[str, str],
-    report: Report,
-) -> None:
-    report(Remark(rule, at, message, name, suggestion=nearest(name, known)))
+            report(Remark(UNDEFINED_VAR, at, message, name, expected=f"ARG {name} after FROM"))
+            continue
+        guess = subject.nearest(name, scope.values)
+        if scope.known or guess is not None:
+            message = f"${name} is declared nowhere before"
+            report(Remark(UNDEFINED_VAR, at, message, name, suggestion=guess))
 
 
 def _declared(
     subject: Subject, instruction: DockerfileInstruction, scope: _Scope, report: Report
 ) -> None:
-    """Remark what an instruction declares."""
+    """Keep what an instruction declares."""
     at = placed(instruction)
     if isinstance(instruction, Arg):
         for name, default in instruction.arguments:
             _secret("ARG", name, at, report)
             # Declared without a value it is empty on purpose.
             value = subject.arguments.get(name, default)
-            scope.values.setdefault(name, value or "")
-            if value is not None:
-                scope.values[name] = value
+            if value is not None or name not in scope.values:
+                scope.set(name, value or "")
     elif isinstance(instruction, Env):
         for name, value in instruction.pairs:
             _secret("ENV", name, at, report)
-            expansion = _try(value, scope.values, subject.parsed.escape)
-            scope.values[name] = value if expansion is None else expansion.text
+            expansion = subject.expansion(value, scope.values)
+            scope.set(name, value if expansion is None else expansion.text)
 
 
 def _secret(op: str, name: str, at: Location, report: Report) -> None:
@@ -335,7 +294,7 @@ def _ignored(subject: Subject, instruction: Copy | Add, scope: _Scope, report: R
     for source in instruction.sources:
         if isinstance(source, HereDoc) or "://" in source or source.startswith("git@"):
             continue
-        word = _try(source, scope.values, subject.parsed.escape)
+        word = subject.expansion(source, scope.values)
         if word is None or word.unset:
             continue
         path = posixpath.normpath("/" + word.text).lstrip("/")

@@ -23,18 +23,18 @@ from layercache.dockerfile.lowering.options import (
     ResolvedBase,
     Row,
 )
-from layercache.dockerfile.lowering.origins import AnyInstruction, is_dockerfile, located, origin_of
+from layercache.dockerfile.lowering.origins import AnyInstruction, is_dockerfile, origin_of
 from layercache.dockerfile.lowering.stage import Handler, StageFold, platform_of
 from layercache.dockerfile.lowering.stage_graph import (
     StageText,
     check_references,
+    global_variables,
     reachable,
     split_stages,
 )
 from layercache.dockerfile.lowering.variables import (
     HOSTNAME,
     PROXIES,
-    Variables,
     automatic_arguments,
 )
 from layercache.dockerfile.syntax.limits import Budget
@@ -71,13 +71,9 @@ def lower(
     """
     budget = Budget()
     preamble, stages = split_stages(instructions)
-    variables = Variables(escape=options.escape, budget=budget)
     name = options.target or stages.all[-1].alias
     automatic = automatic_arguments(options.platform, options.build_platform, name)
-    for name, value in automatic.items():
-        variables.set(name, options.args.get(name, value))
-    for instruction in preamble:
-        _global_argument(instruction, variables, options)
+    variables = global_variables(preamble, automatic, options, budget)
     check_references(stages)
     for stage in stages.all:
         if stage.first is not None and stage.first.platform:
@@ -162,16 +158,6 @@ _ACTIVE: Final = frozenset({HOSTNAME})
 def _unused(args: Mapping[str, str], declared: frozenset[str], known: frozenset[str]) -> set[str]:
     quiet = known | frozenset(PROXIES) | frozenset(_QUIET)
     return {n for n in args if n not in declared | quiet and not n.startswith("BUILDKIT_")}
-
-
-def _global_argument(instruction: Arg, variables: Variables, options: Options) -> None:
-    for name, default in instruction.arguments:
-        if name in options.args:
-            variables.declare(name, options.args[name])
-        elif default is not None:
-            variables.declare(name, located(instruction, variables.expand, default))
-        else:
-            variables.declare(name, variables.get(name))
 
 
 def _unused_rows(stage: StageText) -> list[Row]:

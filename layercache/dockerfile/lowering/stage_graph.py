@@ -1,4 +1,5 @@
-"""The stages of a recipe as written, and the stages that a target needs."""
+"""The stages of a recipe as written, the arguments before them, and the stages that a target
+needs."""
 
 from __future__ import annotations
 
@@ -9,9 +10,17 @@ from layercache.dockerfile.instructions import Arg, Copy, From, Onbuild, Run
 from layercache.dockerfile.lowering.options import Options
 from layercache.dockerfile.lowering.origins import AnyInstruction, located, problem
 from layercache.dockerfile.lowering.variables import Variables
+from layercache.dockerfile.syntax.limits import Budget
 from layercache.errors import DockerfileError, Problem, UsageError
 
-__all__ = ["RecipeStages", "StageText", "check_references", "reachable", "split_stages"]
+__all__ = [
+    "RecipeStages",
+    "StageText",
+    "check_references",
+    "global_variables",
+    "reachable",
+    "split_stages",
+]
 
 
 @frozen
@@ -111,6 +120,24 @@ def split_stages(instructions: Sequence[AnyInstruction]) -> tuple[list[Arg], Rec
     if not stages:
         raise DockerfileError([Problem("the file has no instructions", expected="FROM")])
     return preamble, RecipeStages(tuple(stages))
+
+
+def global_variables(
+    preamble: Sequence[Arg], automatic: Mapping[str, str], options: Options, budget: Budget
+) -> Variables:
+    """What FROM sees: the `automatic` arguments, and the ARGs before the first FROM."""
+    variables = Variables(escape=options.escape, budget=budget)
+    for name, value in automatic.items():
+        variables.set(name, options.args.get(name, value))
+    for instruction in preamble:
+        for name, default in instruction.arguments:
+            if name in options.args:
+                variables.declare(name, options.args[name])
+            elif default is not None:
+                variables.declare(name, located(instruction, variables.expand, default))
+            else:
+                variables.declare(name, variables.get(name))
+    return variables
 
 
 def check_references(stages: RecipeStages) -> None:

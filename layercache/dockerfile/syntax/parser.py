@@ -28,12 +28,16 @@ __all__ = ["Parsed", "parse", "parse_trigger"]
 
 @frozen
 class Parsed:
-    """A parsed Dockerfile: its instructions in order, and warnings."""
+    """A parsed Dockerfile: its instructions in order, and warnings.
+
+    `empty_continuations` are the lines that are empty within an instruction.
+    """
 
     name: str
     directives: Directives
     instructions: tuple[DockerfileInstruction, ...]
     warnings: tuple[Problem, ...] = ()
+    empty_continuations: tuple[int, ...] = ()
 
     @property
     def escape(self) -> str:
@@ -96,7 +100,13 @@ def _parse(
     elif not lexed.lines and not faults.problems:
         raise DockerfileError([Problem("there is no instruction", name)])
     faults.finish()
-    return Parsed(name, lexed.directives, tuple(reader.found), tuple(reader.warnings))
+    return Parsed(
+        name,
+        lexed.directives,
+        tuple(reader.found),
+        tuple(reader.warnings),
+        lexed.empty_continuations,
+    )
 
 
 class _Parser:
