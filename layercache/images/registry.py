@@ -25,9 +25,10 @@ from layercache.oci.manifests import (
     select,
 )
 from layercache.oci.references import Reference
+from layercache.oci.statuses import READ, STORED
 from layercache.oci.streams import read_bounded
 from layercache.oci.transport import Response, Transport
-from layercache.oci.uploads import STORED, Repository, expect
+from layercache.oci.uploads import Repository, expect
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -40,7 +41,6 @@ _ACCEPT: Final = ", ".join([*sorted(MANIFESTS | INDEXES), "*/*;q=0.1"])
 _RESUMES: Final = 8
 _TRANSFERS: Final = 4
 """The number of blobs that are sent in parallel."""
-_READ: Final = frozenset({200})
 
 
 class SmallBlobs(Protocol):
@@ -117,7 +117,7 @@ class Registry:
         with source.manifest("GET", reference.digest or str(reference.tag)) as answer:
             if answer.status == 404:
                 return None
-            expect(answer, _READ, what)
+            expect(answer, READ, what)
             data = read_bounded(answer.body, MANIFEST_LIMIT, what=what)
             digest = sha256(data)
             claimed = reference.digest or _digest_header(answer)
@@ -254,7 +254,7 @@ class RegistryBlobs:
             if descriptor.media_type in MANIFESTS | INDEXES:
                 answer = self.manifest("GET", descriptor.digest)
                 with answer:
-                    expect(answer, _READ, what)
+                    expect(answer, READ, what)
                     data = read_bounded(answer.body, descriptor.size, what=what)
             else:
                 blob = cast(BinaryIO, _Blob(self._get, descriptor))
@@ -282,7 +282,7 @@ class RegistryBlobs:
                 answer.close()
                 raise SourceError(f"{what}: the transfer broke off and can't be resumed")
         else:
-            expect(answer, _READ, what)
+            expect(answer, READ, what)
         return answer
 
 

@@ -13,7 +13,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from layercache._base.classes import field, frozen
+from layercache._base.classes import frozen
 from layercache.errors import SourceError, UsageError
 from layercache.oci.references import DOCKER_HUB, Reference
 
@@ -63,7 +63,7 @@ class _Entry:
 @frozen(kw_only=True)
 class _Known:
     entries: tuple[_Entry, ...] = ()
-    insecure: frozenset[str] = field(default=frozenset())
+    insecure: frozenset[str] = frozenset()
 
 
 class RegistryHosts:

@@ -14,17 +14,13 @@ from layercache._base.classes import frozen
 from layercache.errors import SourceError, Unreachable
 from layercache.model.digests import Digest
 from layercache.oci.complaints import complaint
+from layercache.oci.statuses import ACCEPTED, STORED
 from layercache.oci.streams import CHUNK
 
 if TYPE_CHECKING:
     from layercache.oci.transport import Response, Transport
 
-__all__ = ["ACCEPTED", "STORED", "Repository", "expect"]
-
-ACCEPTED: Final = frozenset({200, 202, 204})
-"""Statuses with which registries begin an upload."""
-STORED: Final = frozenset({200, 201, 202, 204})
-"""Statuses with which registries take a blob or a manifest."""
+__all__ = ["Repository", "expect"]
 
 _LOST: Final = frozenset({404, 416})
 """Statuses for an upload session that the registry does not know any more."""

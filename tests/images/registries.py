@@ -8,7 +8,6 @@ import json
 import shutil
 import socket
 import subprocess
-import threading
 import time
 import urllib.error
 import urllib.request
@@ -17,6 +16,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import attrs
+
+from tests.serving import serving
 
 __all__ = ["FakeRegistry", "Request", "docker_registry", "fake_registry"]
 
@@ -149,17 +150,9 @@ def fake_registry() -> Iterator[FakeRegistry]:
 
         do_HEAD = do_GET
 
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-    thread.start()
-    registry.host = f"127.0.0.1:{server.server_address[1]}"
-    try:
+    with serving(Handler) as port:
+        registry.host = f"127.0.0.1:{port}"
         yield registry
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 def send(

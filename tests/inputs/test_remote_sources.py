@@ -9,9 +9,8 @@ import os
 import shutil
 import subprocess
 import tempfile
-import threading
 from collections.abc import Iterator
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import SimpleHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from layercache.model.sources import GitSource, UrlSource
 from layercache.model.tree import Tree
 from layercache.store.backends.memory import MemoryBackend
 from layercache.store.store import Store
+from tests.serving import serving
 
 
 class Quiet(SimpleHTTPRequestHandler):
@@ -40,13 +40,8 @@ def served(tmp_path: Path) -> Iterator[tuple[Path, str]]:
     root = tmp_path / "served"
     root.mkdir()
     handler = functools.partial(Quiet, directory=os.fspath(root))
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
-    thread.start()
-    yield root, f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with serving(handler) as port:
+        yield root, f"http://127.0.0.1:{port}"
 
 
 @pytest.fixture

@@ -16,6 +16,8 @@ from contextlib import contextmanager
 
 import attrs
 
+from tests.serving import serving
+
 __all__ = ["Fault", "QuirkyRegistry", "quirky_registry"]
 
 _Reply = tuple[int, bytes, dict[str, str]]
@@ -195,18 +197,6 @@ def quirky_registry(tls: ssl.SSLContext | None = None) -> Iterator[QuirkyRegistr
     """One in this process, on this machine: over plain HTTP, or with `tls`."""
     registry = QuirkyRegistry()
     handler = type("Handler", (_Handler,), {"registry": registry})
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    server.daemon_threads = True
-    if tls is not None:
-        server.socket = tls.wrap_socket(
-            server.socket, server_side=True, do_handshake_on_connect=False
-        )
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-    thread.start()
-    registry.host = f"127.0.0.1:{server.server_address[1]}"
-    try:
+    with serving(handler, tls) as port:
+        registry.host = f"127.0.0.1:{port}"
         yield registry
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()

@@ -26,6 +26,7 @@ from layercache.errors import CacheError, NotFound, SourceError
 from layercache.http.headers import next_link
 from layercache.model.digests import Digest, sha256
 from layercache.oci.references import Reference
+from layercache.oci.statuses import READ, STORED
 from layercache.store.backend import BatchReader, ObjectInfo, check_name
 from layercache.store.backends.read_each import read_each
 
@@ -50,8 +51,6 @@ _TAGS: Final = "layercache-"
 _BLOB: Final = re.compile(r"(?:.*/)?blobs/sha256/[0-9a-f]{2}/([0-9a-f]{64})")
 _DIGEST: Final = re.compile(r"sha(?:256|512):[0-9a-f]{64,128}", re.ASCII)
 _CHUNK: Final = 1 << 20
-_READ: Final = frozenset({200})
-_STORED: Final = frozenset({200, 201, 202, 204})
 _THREADS: Final = 16
 _LISTING_LIMIT: Final = 16 << 20
 _PAGES: Final = 10_000
@@ -145,7 +144,7 @@ class RegistryBackend(BatchReader):
         if answer.status == 404:
             answer.close()
             raise NotFound(f"{name} is not in {self!r}")
-        self._expect(answer, _READ, f"reading {name}")
+        self._expect(answer, READ, f"reading {name}")
         return answer.body
 
     def _manifest(self, name: str) -> dict[str, Any]:
@@ -160,7 +159,7 @@ class RegistryBackend(BatchReader):
         with self._request("GET", f"manifests/{tag}", headers={"Accept": _MANIFEST}) as answer:
             if answer.status == 404:
                 return None
-            self._expect(answer, _READ, f"reading {tag}")
+            self._expect(answer, READ, f"reading {tag}")
             return self._decoded(answer, _MANIFEST_LIMIT, f"the manifest {tag}")
 
     def _decoded(self, answer: Response, limit: int, what: str) -> dict[str, Any]:
@@ -226,7 +225,7 @@ class RegistryBackend(BatchReader):
             headers={"Content-Type": _MANIFEST},
             write=True,
         ) as answer:
-            self._expect(answer, _STORED, f"writing {name}")
+            self._expect(answer, STORED, f"writing {name}")
 
     def _upload(self, digest: Digest, size: int, content: BinaryIO) -> None:
         if digest in self._uploaded:
@@ -259,7 +258,7 @@ class RegistryBackend(BatchReader):
             if answer.status == 405:
                 raise CacheError(f"the registry of {self!r} does not allow deletion")
             if answer.status != 404:
-                self._expect(answer, _STORED, f"deleting {name}")
+                self._expect(answer, STORED, f"deleting {name}")
 
     # -- listing ------------------------------------------------------------------------------
 
@@ -300,7 +299,7 @@ class RegistryBackend(BatchReader):
             with self._request("GET", path) as answer:
                 if answer.status == 404:
                     return
-                self._expect(answer, _READ, "listing")
+                self._expect(answer, READ, "listing")
                 body = self._decoded(answer, _LISTING_LIMIT, "a list of tags")
                 path = self._place(answer, next_link(answer.headers.get("Link")))
             tags = body.get("tags") or []
