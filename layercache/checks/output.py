@@ -29,6 +29,7 @@ def as_json(checked: Sequence[CheckResult]) -> dict[str, object]:
             {
                 "ruleName": each.rule.name,
                 "description": each.rule.summary,
+                "url": each.rule.page,
                 "severity": each.rule.severity,
                 "detail": each.problem.message,
                 "expected": each.problem.expected,
@@ -67,6 +68,7 @@ def as_sarif(checked: Sequence[CheckResult], version: str) -> dict[str, object]:
                             {
                                 "id": rule.name,
                                 "shortDescription": {"text": rule.summary},
+                                "helpUri": rule.page,
                                 "defaultConfiguration": {"level": rule.severity},
                             }
                             for rule in rules.values()

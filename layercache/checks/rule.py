@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 from layercache._base.classes import frozen
 from layercache.errors import Problem
@@ -12,6 +12,9 @@ __all__ = ["CheckRule", "Severity", "Violation"]
 Severity: TypeAlias = Literal["error", "warning", "note"]
 """How much a violation matters: `error` a build that goes wrong or gives a secret away,
 `warning` a build that surprises, `note` a matter of style or of time."""
+
+
+_PAGE: Final = "https://github.com/layercache/layercache/blob/main/docs/reference/checks.md"
 
 
 @frozen
@@ -30,8 +33,8 @@ class CheckRule:
 
     @property
     def page(self) -> str:
-        """Its place in the documentation, relative to the reference."""
-        return f"checks.html#{self.name.lower()}"
+        """The URL of its place in the documentation."""
+        return f"{_PAGE}#{self.name.lower()}"
 
 
 @frozen

@@ -227,6 +227,7 @@ class TestOutput:
         found = json.loads(json.dumps(as_json([check_dockerfile(self.TEXT)])))
         first = found["warnings"][0]
         assert "StageNameCasing" == first["ruleName"]
+        assert first["url"].endswith("#stagenamecasing")
         assert {"line": 1, "character": 16} == first["location"]["ranges"][0]["start"]
         assert "Dockerfile" == found["sources"][0]["filename"]
 
@@ -237,6 +238,7 @@ class TestOutput:
         assert ["StageNameCasing", "SecretsUsedInArgOrEnv"] == [
             rule["id"] for rule in run["tool"]["driver"]["rules"]
         ]
+        assert run["tool"]["driver"]["rules"][0]["helpUri"].endswith("#stagenamecasing")
         result = run["results"][1]
         assert ("SecretsUsedInArgOrEnv", 1, "error") == (
             result["ruleId"], result["ruleIndex"], result["level"],
