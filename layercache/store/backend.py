@@ -40,7 +40,7 @@ __all__ = [
 ]
 
 SEGMENT_CHARACTERS: Final = "abcdefghijklmnopqrstuvwxyz0123456789._-"
-"""What a segment of an object name is made of."""
+"""The characters allowed in one segment of an object name."""
 
 LARGEST_SMALL: Final = 1 << 26
 """Bytes: no record, trail, fact, tag or derived object comes near."""

@@ -348,7 +348,8 @@ class LayerBlobs(BlobStore):
         super().close()
 
     def delete_open(self, name: str) -> bool:
-        """Give up the open layer with this object name; whether it is the name of one."""
+        """Give up the open layer with this object name; returns whether the name is one of an open
+        layer."""
         tree = TreeDigest("blake3:" + name.rpartition("/")[2])
         if not is_tree_digest(tree) or self.name(Digest(tree)) != name:
             return False

@@ -220,7 +220,7 @@ class Cache(Protocol):
         """Where objects are kept: the own backend, then those behind it."""
 
     def commit(self) -> bool:
-        """Return when all that was put is durable, and whether it is."""
+        """Make all that was put durable; returns whether that succeeded."""
 
     def in_use(self) -> AbstractContextManager[None]:
         """Hold what a build or a plan relies on until the last one ends."""

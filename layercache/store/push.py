@@ -58,7 +58,7 @@ class UsedFacts(Protocol):
 
 
 class Local(Protocol):
-    """What is sent from."""
+    """The cache whose objects a pusher sends."""
 
     @property
     def blobs(self) -> ContentStore: ...
@@ -168,7 +168,7 @@ class Pusher:
                     self._failed = False
             except CacheError:
                 self._failed = True  # said once by the remote; the trail there stays the old one
-            except Exception as error:  # noqa: BLE001  (a thread has nobody to raise to)
+            except Exception as error:  # noqa: BLE001  (a thread has no caller to raise to)
                 self._failed = True
                 store = self._store()
                 known, self._said = self._said, True
@@ -318,7 +318,7 @@ def _merged(trail: Trail, used: tuple[Fact, ...], there: Trail | None) -> tuple[
 
 
 def _at_exit(pusher: weakref.ref[Pusher]) -> None:
-    """An interpreter that ends gives what is being sent a moment."""
+    """Give uploads that are under way a moment before the interpreter exits."""
     found = pusher()
     if found is not None and not found._stopped:
         found.flush(10.0)

@@ -77,7 +77,7 @@ class Situation:
 
 @frozen
 class Verdict:
-    """What becomes of an entry: `reason` names the policy, or what pins it."""
+    """Whether an entry is kept: `reason` names the policy that decided, or what pins it."""
 
     entry: CacheEntry
     keep: bool

@@ -49,7 +49,7 @@ class SealedObjects:
         self.prefix = _prefix(namespace, salt)
         """What the names of all objects of this namespace and salt begin with."""
         self.verifier: Verifier | None = None
-        """What authenticates objects of this namespace and salt, if anything does."""
+        """Authenticates the objects of this namespace and salt; None for no authentication."""
         if verifier is not None:
             from layercache.store.trust import ScopedVerifier
 

@@ -24,7 +24,7 @@ _MOST: Final = 64
 
 
 def note_results(derived: DerivedStore, key: CacheKey, layers: Iterable[Layer | None]) -> int:
-    """Remember what `key` gave; the number of different results so far.
+    """Remember a result of `key`; returns the number of different results so far.
 
     Nothing is written where all are the same.
     """

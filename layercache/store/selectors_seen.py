@@ -47,7 +47,7 @@ class Candidate:
 
 @frozen
 class Known:
-    """What is known of a step: candidates, the newest first, and why there are none.
+    """The selectors known for a step: candidates, the newest first, and why there are none.
 
     `refusal` says why what was seen at the last execution was not kept; `barred` why the step
     is not traced any more.
@@ -69,7 +69,7 @@ class KnownSelectors:
         self._places: dict[str, bytes | Digest] = {}
 
     def get(self, weak: CacheKey) -> Known:
-        """What is known of the step with this key without its parent."""
+        """The selectors known for the step whose key without its parent is `weak`."""
         barred = self._derived.get(_BARRED, weak)
         if barred is not None:
             return Known(barred=barred.decode("utf-8", "replace"))

@@ -45,7 +45,7 @@ class Store:
     ) -> None:
         self.backend = backend
         self.authority = verifier
-        """What authenticates, as it was given; `objects.verifier` is that for this namespace and
+        """The verifier as it was given; `objects.verifier` is the one bound to this namespace and
         salt."""
         self.salt = salt
         self.namespace = namespace
@@ -94,8 +94,8 @@ class Store:
         """Return when all that was put is durable: blobs first, then what refers to them.
 
         Nothing is synced when no blob, record or reference was put; two syncs otherwise. A
-        failure is an event, not an error: what was put then serves this object only. Whether
-        all that the backend took is durable.
+        failure is an event, not an error: what was put then serves this object only. Returns
+        whether all that the backend took is durable.
         """
         objects = self.objects
         with objects.guard:

@@ -71,7 +71,7 @@ def list_tags(store: TagStore) -> tuple[TaggedImage, ...]:
 
 
 def remove_tag(store: TagStore, name: str) -> bool:
-    """Forget the tag; whether it was there. Raises `UsageError` for a wrong name."""
+    """Remove the tag; returns whether it existed. Raises `UsageError` for a malformed name."""
     return store.references.delete(str(Reference.parse(name).tagged()))
 
 

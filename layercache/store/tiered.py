@@ -36,7 +36,7 @@ class TieredStore:
 
     Args:
         deadline: seconds that one call may take (content gets more, by its size).
-        linger: seconds that `close` waits for what is still being sent.
+        linger: seconds that `close` waits for uploads to finish.
 
     Looking a record up takes a remote one for a hit without fetching its layer; the layer comes
     when its bytes are needed, and stays.
@@ -129,13 +129,14 @@ class TieredStore:
         return durable
 
     def flush(self, seconds: float | None = None) -> bool:
-        """Wait until all was sent, at most so long; whether it was."""
+        """Wait for all uploads, at most `seconds` (default: `linger`); returns whether they ended
+        well."""
         limit = self._linger if seconds is None else seconds
         done = [pusher.flush(limit) for pusher in self._pushers]
         return all(done)
 
     def close(self) -> None:
-        """Wait for what is being sent, at most `linger` seconds; a later build sends the rest."""
+        """Wait for uploads, at most `linger` seconds; a later build uploads the rest."""
         for pusher in self._pushers:
             if not pusher.flush(self._linger):
                 message = (

@@ -73,7 +73,7 @@ class Origins:
         return [*first, *(remote for remote in self.sources if remote not in first)]
 
     def descriptor(self, digest: Digest) -> Descriptor | None:
-        """What is known of a blob."""
+        """The descriptor under which a remote was seen to have the blob; None if none was."""
         origin = self._origins.get(digest)
         return origin[1] if origin is not None else None
 
@@ -88,7 +88,7 @@ class Origins:
 
 class _Announced(Protocol):
     def ask_as_announced(self) -> bool:
-        """Fetch the trails that were announced, unless that was done; whether it was now."""
+        """Fetch the announced trails once; returns whether this call did it."""
 
 
 class TieredRecords:

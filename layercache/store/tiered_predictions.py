@@ -47,12 +47,12 @@ class Predictions:
         self._announced: tuple[Sequence[str], Callable[[], Sequence[str]]] | None = None
 
     def announce(self, names: Sequence[str], beginnings: Callable[[], Sequence[str]]) -> None:
-        """Fetch these trails once something is not here: a build that is complete asks nobody."""
+        """Fetch these trails as soon as something is missing here; a complete build asks no remote."""
         with self._guard:
             self._announced = (tuple(names), beginnings) if self._origins.sources else None
 
     def ask_as_announced(self) -> bool:
-        """Fetch the trails that were announced, unless that was done; whether it was now."""
+        """Fetch the announced trails once; returns whether this call did it."""
         with self._guard:
             announced, self._announced = self._announced, None
         if announced is None:
