@@ -48,7 +48,6 @@ class LayerBlobs(BlobStore):
         super().__init__(objects)
         self._derived = derived
         self._open_layers = open_layers
-        self._sealing = threading.Lock()
         self._locks: dict[TreeDigest, threading.Lock] = {}
         self._archives: dict[TreeDigest, Descriptor] = {}
         self._readers: dict[TreeDigest, _Reader] = {}
@@ -138,10 +137,7 @@ class LayerBlobs(BlobStore):
 
     def archive_of(self, tree: TreeDigest) -> Descriptor | None:
         """The archive of a layer, where one was made and is still here."""
-        known = self._archives.get(tree)
-        if known is None:
-            kept = self._derived.get(ARCHIVES, tree)
-            known = _archive_from(kept) if kept is not None else None
+        known = self._known_archive(tree)
         if known is None:
             return None
         self.hold(known.digest)
@@ -149,11 +145,16 @@ class LayerBlobs(BlobStore):
 
     def named_archive(self, tree: TreeDigest) -> Digest | None:
         """The digest of the archive of a layer, where one was ever made."""
+        known = self._known_archive(tree)
+        return None if known is None else known.digest
+
+    def _known_archive(self, tree: TreeDigest) -> Descriptor | None:
+        """The archive that was made of a layer, whether or not it is still here."""
         known = self._archives.get(tree)
         if known is None:
             kept = self._derived.get(ARCHIVES, tree)
             known = _archive_from(kept) if kept is not None else None
-        return None if known is None else known.digest
+        return known
 
     def renew(self, digest: Digest) -> None:
         """Note that an open layer is in use."""
@@ -196,9 +197,7 @@ class LayerBlobs(BlobStore):
                 diff_id, size, found = write_archive(index, cast(BinaryIO, sink), files.open)
             if found.tree != tree:
                 raise CorruptObject(f"the list of layer {tree} is of another one")
-        except SourceError as error:
-            raise self._spoilt(tree, str(error), path) from error
-        except CorruptObject as error:
+        except (SourceError, CorruptObject) as error:
             raise self._spoilt(tree, str(error), path) from error
         except OSError as error:
             remove_file(path)
