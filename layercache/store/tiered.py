@@ -129,8 +129,8 @@ class TieredStore:
         return durable
 
     def flush(self, seconds: float | None = None) -> bool:
-        """Wait for all uploads, at most `seconds` (default: `linger`); returns whether they ended
-        well."""
+        """Wait for all uploads, at most `seconds` (default: `linger`); returns whether everything
+        was uploaded."""
         limit = self._linger if seconds is None else seconds
         done = [pusher.flush(limit) for pusher in self._pushers]
         return all(done)

@@ -47,7 +47,7 @@ class Predictions:
         self._announced: tuple[Sequence[str], Callable[[], Sequence[str]]] | None = None
 
     def announce(self, names: Sequence[str], beginnings: Callable[[], Sequence[str]]) -> None:
-        """Fetch these trails as soon as something is missing here; a complete build asks no remote."""
+        """Fetch these trails as soon as something is missing here: a complete build asks none."""
         with self._guard:
             self._announced = (tuple(names), beginnings) if self._origins.sources else None
 

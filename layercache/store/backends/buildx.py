@@ -32,7 +32,7 @@ _ALWAYS: Final = {
     "image-manifest": "every object is an image manifest",
     "ignore-error": "a cache never fails a build",
 }
-"""Keys whose behaviour is fixed, and why: only `true` is accepted."""
+"""Keys whose behaviour is fixed, and why: only true is accepted."""
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}", re.ASCII)
 _BUILDX_ELSEWHERE: Final = ("gha", "inline", "azblob")
