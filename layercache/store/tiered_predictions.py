@@ -22,13 +22,12 @@ if TYPE_CHECKING:
 
 __all__ = ["SHARED", "Predictions", "TieredDerived", "TieredFacts", "TieredTrails"]
 
-SHARED: Final = ("selectors", "untraced")
+SHARED: Final = ("untraced", "selectors")
 """Derived objects that are read and written at a distance: what steps of other machines looked at.
 
 They choose between records, which are then checked. What is derived from a layer (its index, its
 accounts) is not among them: it names paths and decides keys, so it is made from verified bytes."""
 
-_TOGETHER: Final = ("untraced", "selectors")
 _LARGEST_DERIVED: Final = 4 << 20
 
 
@@ -226,17 +225,16 @@ class TieredDerived:
         if payload is not None or kind not in SHARED:
             return payload
         if (kind, name) not in self._found:
-            # What is always asked for together is fetched together.
-            kinds = _TOGETHER if kind in _TOGETHER else (kind,)
+            # They are always asked for together, so they are fetched together.
             found: dict[str, bytes] = {}
             for remote in self._sources:
                 try:
-                    found = remote.derived(kinds, name)
+                    found = remote.derived(SHARED, name)
                 except CacheError:
                     continue
                 if found:
                     break
-            self._found.update({(one, name): found.get(one) for one in kinds})
+            self._found.update({(one, name): found.get(one) for one in SHARED})
         # Another build over this object may have ended meanwhile, and what it forgets is absent.
         return self._found.get((kind, name))
 
