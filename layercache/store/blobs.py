@@ -18,9 +18,9 @@ from layercache.model.descriptors import Descriptor
 from layercache.model.digests import Digest
 from layercache.store.backend import Adopts, Holds, LocalFiles
 from layercache.store.sealed_objects import SealedObjects
-from layercache.store.spool import Spool, remove_file
 
 if TYPE_CHECKING:
+    from layercache.store.spool import Spool
     from layercache.store.verified_reader import VerifyingReader
 
 __all__ = ["GRACE", "BlobStore", "blob_name", "file_range", "is_old"]
@@ -63,13 +63,23 @@ class BlobStore:
         self._distrusted: dict[Digest, int] = {}
         self._verified: dict[Digest, Identity] = {}
         self._aside: dict[Digest, str] = {}
-        self._spool = Spool(backend, objects.events)
+        self._opened_spool: Spool | None = None
         self.written: set[Digest] = set()
         """What the backend took since this was last cleared."""
 
     def name(self, digest: Digest) -> str:
         """The object's name in the backend."""
         return self._objects.prefix + blob_name(digest)
+
+    @property
+    def _spool(self) -> Spool:
+        """Made at the first write: a build of hits needs none."""
+        with self._guard:
+            if self._opened_spool is None:
+                from layercache.store.spool import Spool
+
+                self._opened_spool = Spool(self._backend, self._objects.events)
+            return self._opened_spool
 
     # -- presence -----------------------------------------------------------------------------
 
@@ -246,6 +256,8 @@ class BlobStore:
 
         It is moved into place where that is possible, else copied and removed.
         """
+        from layercache.store.spool import remove_file
+
         self._objects.mark_format()
         descriptor = Descriptor(media_type, digest, size)
         name = self.name(digest)
@@ -305,6 +317,8 @@ class BlobStore:
 
     def _keep(self, path: str, digest: Digest) -> str:
         """Keep the file at `path` for the life of this store."""
+        from layercache.store.spool import remove_file
+
         directory = self._spool.private()
         kept = os.path.join(directory, digest.replace(":", "-"))
         if path != kept:
@@ -328,6 +342,8 @@ class BlobStore:
 
     def rescue(self) -> None:
         """Keep aside a blob whose durability the backend can't promise, and remove it there."""
+        from layercache.store.spool import remove_file
+
         with self._guard:
             written, self.written = list(self.written), set()
         for digest in written:
@@ -346,7 +362,9 @@ class BlobStore:
         """Remove blobs that were kept aside."""
         with self._guard:
             self._aside.clear()
-        self._spool.close()
+            spool = self._opened_spool
+        if spool is not None:
+            spool.close()
 
 
 def file_range(path: str, descriptor: Descriptor, offset: int, size: int) -> BinaryIO:

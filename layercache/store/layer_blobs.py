@@ -21,7 +21,6 @@ from layercache.store.backend import ObjectInfo
 from layercache.store.blobs import BlobStore
 from layercache.store.codec import pack, unpack
 from layercache.store.open_layers import open_directories
-from layercache.store.spool import remove_file
 
 if TYPE_CHECKING:
     from layercache.layers.files_beneath import FilesBeneath
@@ -188,6 +187,7 @@ class LayerBlobs(BlobStore):
 
     def _archive(self, tree: TreeDigest, aside: bool) -> Descriptor:
         from layercache.layers.lister import write_archive
+        from layercache.store.spool import remove_file
 
         index = self._index(tree)
         self._objects.mark_format()
@@ -220,6 +220,8 @@ class LayerBlobs(BlobStore):
     def _spoilt(self, tree: TreeDigest, why: str, path: str = "") -> CorruptObject:
         """Give up an open layer that is not what its list says."""
         if path:
+            from layercache.store.spool import remove_file
+
             remove_file(path)
         known = Digest(tree) in self._damaged
         self.distrust(Digest(tree))

@@ -77,6 +77,7 @@ HEAVY = (
     "layercache.model.units",
     "layercache.solver.could_match",
     "layercache.store.guarded",
+    "layercache.store.spool",
     "layercache.store.tiered",
 )
 """No build that reuses everything loads one of these, or anything below it."""
