@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 from layercache.cli.request import print_json
 from layercache.errors import CorruptObject, NotFound, UsageError
 from layercache.model.descriptors import Layer
-from layercache.model.digests import TreeDigest
 from layercache.model.units import parse_size
 from layercache.reports.totals import Totals
 from layercache.reports.visible import visible
@@ -21,6 +20,7 @@ from layercache.store.backend import InDirectory
 from layercache.store.collection import GRACE, Collected, Damage, collect, entries_of, usage, verify
 from layercache.store.marker import is_cache
 from layercache.store.open import default_cache, open_store
+from layercache.store.open_layers import tree_named
 from layercache.store.retention import (
     AnyEntry,
     KeepBuilds,
@@ -326,7 +326,8 @@ def run_seal(options: Namespace) -> int:
     with open_named(options) as store:
         is_cache(store.local.objects)  # otherwise the mistake is reported
         for info in store.local.blobs.open_infos():
-            tree = TreeDigest("blake3:" + info.name.rpartition("/")[2])
+            tree = tree_named(info.name)
+            assert tree is not None  # the name of an open layer
             try:
                 sizes.append(store.blobs.sealed(Layer.opened(tree, info.size)).descriptor.size)
             except (CorruptObject, NotFound) as error:

@@ -8,6 +8,7 @@ damaged or lost before is gone like a blob, and its step makes it again.
 
 from __future__ import annotations
 
+import functools
 import io
 import os
 import threading
@@ -20,7 +21,6 @@ from layercache.model.digests import DiffID, Digest, TreeDigest, is_digest, is_t
 from layercache.store.backend import ObjectInfo
 from layercache.store.blobs import BlobStore
 from layercache.store.codec import pack, unpack
-from layercache.store.open_layers import open_directories
 
 if TYPE_CHECKING:
     from layercache.layers.files_beneath import FilesBeneath
@@ -41,17 +41,21 @@ _CHUNK: Final = 1 << 18
 class LayerBlobs(BlobStore):
     """The CAS half of a store in which layers may be open. Safe for threads."""
 
-    def __init__(
-        self, objects: SealedObjects, derived: Derived, open_layers: OpenLayers | None
-    ) -> None:
+    def __init__(self, objects: SealedObjects, derived: Derived) -> None:
         super().__init__(objects)
         self._derived = derived
-        self._open_layers = open_layers
         self._locks: dict[TreeDigest, threading.Lock] = {}
         self._archives: dict[TreeDigest, Descriptor] = {}
         self._readers: dict[TreeDigest, _Reader] = {}
         self._sealed: set[TreeDigest] = set()
         self._kept: set[TreeDigest] = set()
+
+    @functools.cached_property
+    def _open_layers(self) -> OpenLayers | None:
+        """The open layers beside the backend; a build without any does not look for them."""
+        from layercache.store.open_layers import OpenLayers
+
+        return OpenLayers.beside(self._objects.backend, self._objects.prefix)
 
     # -- keeping ------------------------------------------------------------------------------
 
@@ -88,8 +92,9 @@ class LayerBlobs(BlobStore):
     def settle(self) -> None:
         """Make open layers durable that were kept since this was last called; raises
         `CacheError`."""
-        if self._open_layers is not None:
-            self._open_layers.settle()
+        opened = self.__dict__.get("_open_layers")  # not looked for where none was used
+        if opened is not None:
+            opened.settle()
 
     def settled(self) -> None:
         """All that was kept is durable: a layer whose archive was made is open no more."""
@@ -307,10 +312,10 @@ class LayerBlobs(BlobStore):
         if index.tree != tree:
             raise CorruptObject(f"the list of layer {tree} is of another one")
         with self._files(tree) as files:
-            for row, path in enumerate(index.paths):
-                if index.mode(row) & 0o170000 != 0o100000 or row in index.hardlinks:
+            for row, _ in index.files():
+                if row in index.hardlinks:
                     continue
-                node = index.node(row)
+                path, node = index.paths[row], index.node(row)
                 try:
                     with open(files.open(path), "rb", buffering=0) as source:
                         content = Verified(cast(BinaryIO, source), node.content, node.size, path)
@@ -351,8 +356,10 @@ class LayerBlobs(BlobStore):
     def delete_open(self, name: str) -> bool:
         """Give up the open layer with this object name; returns whether the name is one of an open
         layer."""
-        tree = TreeDigest("blake3:" + name.rpartition("/")[2])
-        if not is_tree_digest(tree) or self.name(Digest(tree)) != name:
+        from layercache.store.open_layers import tree_named
+
+        tree = tree_named(name)
+        if tree is None or self.name(Digest(tree)) != name:
             return False
         if Digest(tree) in self._damaged:
             self._discard(tree)
@@ -363,6 +370,8 @@ class LayerBlobs(BlobStore):
         """What the names of files of open layers begin with, below the directory of the cache."""
         if self._open_layers is None:
             return ()
+        from layercache.store.open_layers import open_directories
+
         directory = self._open_layers.directory
         place = os.path.basename(directory)
         return tuple(f"{place}/unpacked/{name}/" for name in sorted(open_directories(directory)))
@@ -370,9 +379,10 @@ class LayerBlobs(BlobStore):
     def open_infos(self) -> list[ObjectInfo]:
         """The open layers that are here, by the names under which builds hold them, with the
         sizes of their archives."""
+        layers = self._open_layers
         found = []
-        for tree in self._open_layers or ():
-            info = self._open_layers.stat(tree) if self._open_layers is not None else None
+        for tree in () if layers is None else layers:
+            info = None if layers is None else layers.stat(tree)
             if info is not None:
                 found.append(ObjectInfo(self.name(Digest(tree)), info.size, info.stamp))
         return found

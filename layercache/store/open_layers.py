@@ -2,7 +2,7 @@
 
     rootfs/open/<scope>/<digest>    which unpacked directory has the files, and the archive's size
     rootfs/unpacked/<name>/fs       the files, as a step on top of the layer sees them
-    rootfs/unpacked/<name>/state    when the directory can be trusted
+    rootfs/unpacked/<name>/state    when the directory can be trusted (`copy_state`)
 
 The directory is the one that the executor keeps as the layer's unpacked copy. Here it is more than
 a copy: as long as the layer is open, its files are nowhere else. Names, types, modes and times are
@@ -21,15 +21,15 @@ from typing import TYPE_CHECKING, Final
 
 from blake3 import blake3
 
-from layercache._os.durability import boot_id
 from layercache.errors import CacheError
 from layercache.model.digests import TreeDigest, is_tree_digest
 from layercache.store.backend import InDirectory, ObjectInfo
+from layercache.store.copy_state import CopyStates
 
 if TYPE_CHECKING:
     from layercache.store.backend import Backend
 
-__all__ = ["FORM", "OpenLayers", "open_directories", "place_of"]
+__all__ = ["FORM", "OpenLayers", "open_directories", "place_of", "tree_named"]
 
 FORM: Final = "root"
 """How owners and attributes lie on disk: as overlayfs stores them for root."""
@@ -65,14 +65,21 @@ class OpenLayers:
     `settle` returned (`batch`), never (`none`).
     """
 
+    @classmethod
+    def beside(cls, backend: Backend, prefix: str) -> OpenLayers | None:
+        """Those of a store over `backend`; None if it can't have any (see `place_of`)."""
+        place = place_of(backend)
+        if place is None or not isinstance(backend, InDirectory):
+            return None
+        return cls(place, prefix, durability=backend.durability)
+
     def __init__(self, directory: str, prefix: str = "", *, durability: str = "batch") -> None:
         self.directory = directory
         self._scope = blake3(prefix.encode()).hexdigest()[:16]
         self._durability = durability
         self._guard = threading.Lock()
         self._kept: dict[TreeDigest, str] = {}
-        boot = boot_id()
-        self._boot = f"{FORM} boot {boot}" if boot else ""
+        self._states = CopyStates(FORM)
 
     # -- looking ------------------------------------------------------------------------------
 
@@ -82,20 +89,13 @@ class OpenLayers:
         if found is None:
             return None
         name, size = found
-        path = self._unpacked(name)
-        try:
-            with open(os.path.join(path, "state"), encoding="utf-8") as file:
-                said = file.read(_MOST)
-                stamp = os.fstat(file.fileno()).st_mtime
-            there = stat.S_ISDIR(os.lstat(os.path.join(path, "fs")).st_mode)
-        except (OSError, UnicodeDecodeError):
+        state = self._states.read(self._unpacked(name))
+        if state is None:
             return None
-        if not there or not self._trusted(said):
-            return None
-        if said == self._boot:
+        if not state.durable:
             with self._guard:
                 self._kept[tree] = name  # whoever relies on it makes it durable, too
-        return ObjectInfo(name, size, stamp)
+        return ObjectInfo(name, size, state.stamp)
 
     def files(self, tree: TreeDigest) -> str | None:
         """The directory with the layer's files; None unless it is open."""
@@ -148,7 +148,7 @@ class OpenLayers:
             finally:
                 os.close(descriptor)
             for name in kept.values():
-                self._write_state(self._unpacked(name), f"{FORM} synced")
+                self._states.write(self._unpacked(name), durable=True)
         except OSError as error:
             raise CacheError(
                 f"layers can't be made durable in {self.directory!r}: {error.strerror}"
@@ -197,14 +197,11 @@ class OpenLayers:
     def _read(self, tree: TreeDigest) -> tuple[str, int] | None:
         return _read_mark(self._mark(tree), _digits(tree))
 
-    def _trusted(self, said: str) -> bool:
-        return said == f"{FORM} synced" or (bool(said) and said == self._boot)
 
-    def _write_state(self, path: str, said: str) -> None:
-        temporary = os.path.join(path, f"state-{os.getpid()}-{threading.get_ident()}")
-        with open(temporary, "w", encoding="utf-8") as file:
-            file.write(said)
-        os.replace(temporary, os.path.join(path, "state"))
+def tree_named(name: str) -> TreeDigest | None:
+    """The layer that the object name of an open layer stands for; None for another name."""
+    tree = TreeDigest("blake3:" + name.rpartition("/")[2])
+    return tree if is_tree_digest(tree) else None
 
 
 def open_directories(directory: str) -> frozenset[str]:

@@ -14,11 +14,10 @@ from typing import Any
 
 from layercache.errors import CacheError
 from layercache.store.action_cache import Records
-from layercache.store.backend import Backend, InDirectory
+from layercache.store.backend import Backend
 from layercache.store.blobs import GRACE
 from layercache.store.codec import Verifier
 from layercache.store.layer_blobs import LayerBlobs
-from layercache.store.open_layers import OpenLayers, place_of
 from layercache.store.sealed_objects import SealedObjects
 from layercache.store.small_objects import Derived, Facts, References, Trails
 from layercache.store.store_events import StoreEvent
@@ -54,7 +53,7 @@ class Store:
         )
         self.events = objects.events
         self.derived = Derived(objects)
-        self.blobs = LayerBlobs(objects, self.derived, _open_layers(backend, objects.prefix))
+        self.blobs = LayerBlobs(objects, self.derived)
         self.records = Records(objects, self.blobs)
         self.trails = Trails(objects)
         self.facts = Facts(objects)
@@ -140,10 +139,3 @@ class Store:
         self.objects.unhold()
         self.blobs.close()
         self.objects.release()
-
-
-def _open_layers(backend: Backend, prefix: str) -> OpenLayers | None:
-    place = place_of(backend)
-    if place is None or not isinstance(backend, InDirectory):
-        return None
-    return OpenLayers(place, prefix, durability=backend.durability)

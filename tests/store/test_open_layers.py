@@ -23,6 +23,7 @@ from layercache.model.tree import Node
 from layercache.store import spool
 from layercache.store.backends.local import LocalBackend
 from layercache.store.backends.memory import MemoryBackend
+from layercache.store.copy_state import CopyStates
 from layercache.store.open_layers import FORM, OpenLayers, open_directories, place_of
 from layercache.store.store import Store
 from layercache.testing.storage import make_record
@@ -54,8 +55,7 @@ def lay(store: Store, directory: Path) -> tuple[Layer, LayerIndex, Path]:
         place = at / "fs" / os.fsdecode(path)
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_bytes(data)
-    opened = OpenLayers(str(directory / "rootfs"))
-    (at / "state").write_text(opened._boot or f"{FORM} synced")  # noqa: SLF001
+    CopyStates(FORM).write(str(at), durable=False)
     layer = Layer.opened(index.tree, size)
     store.blobs.keep_open(layer, index, name)
     return layer, index, at

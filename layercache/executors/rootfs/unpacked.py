@@ -27,7 +27,6 @@ directory for each position in a state at which it was used.
 from __future__ import annotations
 
 import os
-import stat
 import threading
 import time
 from collections.abc import Callable
@@ -35,7 +34,6 @@ from typing import TYPE_CHECKING
 
 from blake3 import blake3
 
-from layercache._os.durability import boot_id
 from layercache.errors import BuildError, CorruptObject
 from layercache.executors.rootfs.file_work import state_tree
 from layercache.executors.rootfs.scratch import Scratch
@@ -45,6 +43,7 @@ from layercache.model.framing import frame
 from layercache.model.instruction import Value
 from layercache.model.layer_index import IMPLIED, OPAQUE, WHITEOUT
 from layercache.model.layer_times import LAYER_TIME
+from layercache.store.copy_state import CopyStates
 from layercache.store.open_layers import open_directories
 
 if TYPE_CHECKING:
@@ -85,9 +84,7 @@ class Unpacked:
         self._good: dict[str, float] = {}
         """Name → when it was last found good (monotonic seconds)."""
         self._made: list[str] = []
-        boot = boot_id()
-        self._boot = f"{form} boot {boot}" if boot else ""  # never trusted without one
-        self._synced = f"{form} synced"
+        self._states = CopyStates(form)
 
     # -- for steps --------------------------------------------------------------------------
 
@@ -138,7 +135,7 @@ class Unpacked:
 
             sync_filesystem(self._scratch.directory)
             for name in self._made:
-                self._write_state(self._path(name), self._synced)
+                self._states.write(self._path(name), durable=True)
 
     def prune(self, before: float) -> int:
         """Discard copies last used before `before` (seconds since 1970); returns their number.
@@ -229,7 +226,7 @@ class Unpacked:
     def _place(self, path: str, name: str) -> None:
         """Give the complete directory at `path` its name."""
         write_seal(path)
-        self._write_state(path, self._boot)
+        self._states.write(path, durable=False)
         try:
             os.rename(path, self._path(name))
         except OSError:
@@ -257,20 +254,7 @@ class Unpacked:
 
     def _trusted(self, name: str) -> bool:
         path = self._path(name)
-        try:
-            with open(os.path.join(path, "state"), encoding="utf-8") as file:
-                said = file.read(1000)
-            there = stat.S_ISDIR(os.lstat(os.path.join(path, "fs")).st_mode)
-        except (OSError, UnicodeDecodeError):
-            return False  # whatever is there instead, it is made anew
-        known = said == self._synced or (bool(said) and said == self._boot)
-        return there and known and is_sealed(path)
-
-    def _write_state(self, path: str, said: str) -> None:
-        temporary = os.path.join(path, f"state-{self._scratch.owner}")
-        with open(temporary, "w", encoding="utf-8") as file:
-            file.write(said)
-        os.replace(temporary, os.path.join(path, "state"))
+        return self._states.read(path) is not None and is_sealed(path)
 
     def _lock_of(self, name: str) -> threading.Lock:
         with self._lock:

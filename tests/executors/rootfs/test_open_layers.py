@@ -28,7 +28,7 @@ from layercache.errors import CacheError
 from layercache.events import StepOutput
 from layercache.executors.rootfs import RootfsExecutor
 from layercache.model.digests import TreeDigest
-from layercache.store import open_layers
+from layercache.store import copy_state
 from layercache.store.collection import collect, usage, verify
 from layercache.store.open import open_store
 from layercache.store.open_layers import OpenLayers
@@ -308,9 +308,8 @@ def test_what_was_not_synced_does_not_outlast_the_machine(
                 patch.setattr(OpenLayers, "settle", lambda self: None)
             machine.build(ONE)
         with monkeypatch.context() as patch:
-            for module in (durability, open_layers):
+            for module in (durability, copy_state):
                 patch.setattr(module, "boot_id", lambda: "another")
-            patch.setattr("layercache.executors.rootfs.unpacked.boot_id", lambda: "another")
             assert machine.build(ONE) == (["hit"] if acknowledged else ["miss"])
 
 
