@@ -197,6 +197,11 @@ class NotFound(CacheError, KeyError):
 
 
 class CorruptObject(CacheError):
-    """An object does not match its name or its checksum; it counts as absent."""
+    """An object does not match its name or its checksum; it counts as absent.
+
+    `finding` says how a store reports it: `corrupt`; `untrusted` if no trusted writer signed it;
+    `newer` if it has a later format.
+    """
 
     code = "corrupt"
+    finding: str = "corrupt"

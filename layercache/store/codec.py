@@ -222,15 +222,19 @@ def unseal(kind: str, name: str, data: bytes, verifier: Verifier | None = None) 
     if magic != _MAGIC:
         raise CorruptObject(f"{kind} {name} is not of this format")
     if version != FORMAT:
-        raise CorruptObject(
+        error = CorruptObject(
             f"{kind} {name} has format {version}; this version of layercache reads {FORMAT}"
         )
+        error.finding = "newer"
+        raise error
     body = data[_HEAD.size :]
     if size > len(body) or _digest(_SEAL, kind, name, body) != checksum:
         raise CorruptObject(f"{kind} {name} is damaged: its checksum does not match")
     payload = body[size:] if size else body
     if verifier and not verifier.verify(_digest(_MESSAGE, kind, name, payload), body[:size]):
-        raise CorruptObject(f"{kind} {name} was not written by a trusted writer")
+        error = CorruptObject(f"{kind} {name} was not written by a trusted writer")
+        error.finding = "untrusted"
+        raise error
     return payload
 
 

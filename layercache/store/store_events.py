@@ -82,13 +82,7 @@ class StoreEvents:
             known = name in self._damaged
             self._damaged.add(name)
         if not known:
-            text = str(error)
-            kind = "corrupt"
-            if "trusted writer" in text:
-                kind = "untrusted"
-            elif "has format" in text:
-                kind = "newer"
-            self.report(kind, name, text)
+            self.report(error.finding, name, str(error))
 
     def written(self, name: str) -> None:
         """Report the repair of the object `name` if it was damaged before."""

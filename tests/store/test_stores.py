@@ -222,3 +222,19 @@ def test_a_forked_child_removes_nothing_of_its_parent(tmp_path):
         assert store.blobs.intact(descriptor)
         path = store.blobs.verified_path(descriptor)
     assert not os.path.exists(path)
+
+
+@pytest.mark.parametrize("name", ["plain", "trusted writer", "has format 2"])
+@pytest.mark.parametrize(("kind", "at"), [("newer", 3), ("corrupt", -1)])
+def test_an_object_is_reported_for_what_it_is(name, kind, at):
+    """A later format and damage are told apart, whatever the object is called."""
+    backend = MemoryBackend()
+    events: list[StoreEvent] = []
+    Store(backend).references.put(name, b"payload")
+    place = next(info.name for info in backend.list("") if info.name != "format")
+    with backend.read(place) as content:
+        data = bytearray(content.read())
+    data[at] += 1
+    backend.write(place, io.BytesIO(bytes(data)))
+    assert Store(backend, on_event=events.append).references.get(name) is None
+    assert [event.kind for event in events] == [kind]
